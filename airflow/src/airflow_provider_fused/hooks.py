@@ -1,0 +1,106 @@
+"""An Airflow connection of type ``fused``, as a client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_fused._compat import BaseHook
+from airflow_provider_fused.provider_info import EXTRA_FIELDS, FIELD_BEHAVIOUR
+
+if TYPE_CHECKING:
+    from fused_cache_ops import FusedClient
+
+
+class FusedHook(BaseHook):
+    """Opens a `fused_cache_ops.FusedClient` from an Airflow connection.
+
+    The connection's fields: host is the base URL (``https://www.fused.io/server/v1`` if empty), login the client id
+    (the service's preferred instance if empty), password the service-account token; the extra holds ``timeout``,
+    ``deadline`` and ``max_concurrency``, numbers or their text. An empty field is taken from the core's environment
+    variables (``FUSED_SERVICE_ACCOUNT_TOKEN`` and so on) where they are set.
+
+    :param fused_conn_id: the connection's id
+    """
+
+    conn_name_attr = "fused_conn_id"
+    default_conn_name = "fused_default"
+    conn_type = "fused"
+    hook_name = "Fused"
+
+    def __init__(self, fused_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.fused_conn_id = fused_conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """The connection form before Airflow 3.2; since then it is declared in ``get_provider_info``."""
+        return {key.replace("-", "_"): value for key, value in FIELD_BEHAVIOUR.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The form's fields for the extra, before Airflow 3.2."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from wtforms import StringField
+
+        return {
+            name: StringField(label, description=description, widget=BS3TextFieldWidget())
+            for name, (label, description) in EXTRA_FIELDS.items()
+        }
+
+    def get_conn(self) -> FusedClient:
+        """A new client; close it, or use it in a ``with`` statement.
+
+        :raises fused_cache_ops.errors.ConfigurationError: a field is missing or unusable
+        """
+        from fused_cache_ops import FusedClient
+        from fused_cache_ops.errors import ConfigurationError
+
+        connection = self.get_connection(self.fused_conn_id)
+        try:
+            return FusedClient(
+                token=connection.password or None,
+                client_id=connection.login or None,
+                base_url=_base_url(connection),
+                **_numbers(connection.extra_dejson),
+            )
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"Connection {self.fused_conn_id!r}: {error} In the connection's form: 'Service account token' "
+                "(password), 'Base URL' (host), 'Client id' (login)."
+            ) from None
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Whether the connection's token is good, and for which environment. Changes nothing."""
+        from fused_cache_ops.errors import FusedCacheError
+
+        try:
+            with self.get_conn() as client:
+                environment = client.check()
+        except FusedCacheError as error:
+            return False, str(error)
+        return True, f"The token is good, for the environment {environment.name or environment.id}."
+
+
+def _base_url(connection: Any) -> str | None:
+    host: str | None = connection.host
+    if not host or "://" in host:
+        return host or None
+    # A connection in the form of a URI has the host alone: fused://client-id:token@www.fused.io
+    port = f":{connection.port}" if connection.port else ""
+    return f"https://{host}{port}"
+
+
+def _numbers(extra: dict[str, Any]) -> dict[str, Any]:
+    """The settings in the extra; those that went through a URI or a form are text."""
+    from fused_cache_ops.errors import ConfigurationError
+
+    types: dict[str, Any] = {"timeout": float, "deadline": float, "max_concurrency": int}
+    settings = {}
+    for name, kind in types.items():
+        if extra.get(name) in (None, ""):
+            continue
+        try:
+            settings[name] = kind(extra[name])
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"{EXTRA_FIELDS[name][0]} = {extra[name]!r} is not a number.") from None
+    return settings

@@ -1,0 +1,61 @@
+"""The resource that opens Fused clients."""
+
+from typing import TYPE_CHECKING, Optional
+
+import dagster as dg
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from fused_cache_ops import FusedClient
+
+
+class FusedResource(dg.ConfigurableResource["FusedResource"]):
+    """A Fused deployment and the token of a service account.
+
+    Give the token as ``dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN")``, so that it stays out of every snapshot of the
+    configuration. A field that is left out is taken from the environment of the process that runs the step.
+
+    .. code-block:: python
+
+        import dagster as dg
+        from dagster_fused import FusedResource, build_invalidate_cache_op
+
+        defs = dg.Definitions(
+            resources={"fused": FusedResource(token=dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN"))},
+        )
+    """
+
+    token: Optional[str] = Field(
+        default=None,
+        repr=False,
+        description="Token of a Fused service account; use EnvVar. Default: FUSED_SERVICE_ACCOUNT_TOKEN.",
+        json_schema_extra={"dagster__is_secret": True},
+    )
+    client_id: Optional[str] = Field(
+        default=None,
+        description="Real-time instance. Default: FUSED_CLIENT_ID, else the one that the service prefers.",
+    )
+    base_url: Optional[str] = Field(
+        default=None,
+        description="Address of the deployment. Default: FUSED_BASE_URL, else https://www.fused.io/server/v1.",
+    )
+    timeout: float = Field(default=30.0, description="Seconds to wait for the service, each time.")
+    deadline: float = Field(default=600.0, description="Seconds that one invalidation may take, retries included.")
+    max_concurrency: int = Field(default=16, description="Requests in flight at once where tiles go one by one.")
+
+    def get_client(self) -> "FusedClient":
+        """A new client; close it, or use it in a ``with`` statement.
+
+        Raises:
+            fused_cache_ops.errors.ConfigurationError: a setting is missing or unusable.
+        """
+        from fused_cache_ops import FusedClient
+
+        return FusedClient(
+            token=self.token or None,
+            client_id=self.client_id or None,
+            base_url=self.base_url or None,
+            timeout=self.timeout,
+            deadline=self.deadline,
+            max_concurrency=self.max_concurrency,
+        )

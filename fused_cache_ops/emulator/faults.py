@@ -1,0 +1,149 @@
+"""How the emulator misbehaves when told to, and the record of every request: the outermost layer of the application."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fused_cache_ops.emulator.store import ReceivedRequest, Store
+
+
+@dataclass
+class Fault:
+    """One way to misbehave.
+
+    Attributes:
+        status: answer with this instead of doing the work; 3xx go with ``location``.
+        retry_after: the answer's ``Retry-After``: seconds, or an HTTP date.
+        location: the answer's ``Location``.
+        body: the answer's JSON; by default ``{"detail": "…"}``.
+        drop: close the connection without an answer.
+        latency: seconds to wait first.
+        after_work: do the work, and only then drop the connection or answer with ``status``.
+        times: how many requests it strikes; None: all.
+        method: only requests of this method.
+        path: only requests whose path holds this.
+    """
+
+    status: int | None = None
+    retry_after: int | str | None = None
+    location: str | None = None
+    body: Any = None
+    drop: bool = False
+    latency: float = 0.0
+    after_work: bool = False
+    times: int | None = 1
+    method: str | None = None
+    path: str = ""
+
+    def strikes(self, scope: Scope) -> bool:
+        return (
+            self.times != 0
+            and self.path in scope["path"]
+            and (self.method is None or self.method.upper() == scope["method"])
+        )
+
+
+class Misbehaviour:
+    """The list of faults, and the layer that applies them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
+
+    def add(self, fault: Fault) -> None:
+        with self._lock:
+            self._faults.append(fault)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._faults.clear()
+
+    def _next(self, scope: Scope) -> list[Fault]:
+        """The faults that strike this request: every delay, and the first that answers in the work's place."""
+        with self._lock:
+            struck: list[Fault] = []
+            for fault in self._faults:
+                answers = fault.drop or fault.status is not None
+                if fault.strikes(scope) and not (answers and any(f.drop or f.status is not None for f in struck)):
+                    struck.append(fault)
+                    if fault.times is not None:
+                        fault.times -= 1
+            return struck
+
+    def wrap(self, application: ASGIApp) -> ASGIApp:
+        async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await application(scope, receive, send)
+                return
+            status = 0
+
+            async def recording_send(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                await send(message)
+
+            async def silent_send(message: Message) -> None:
+                pass
+
+            struck = self._next(scope)
+            await asyncio.sleep(sum(fault.latency for fault in struck))
+            answer = next((fault for fault in struck if fault.drop or fault.status is not None), None)
+            if answer is None:
+                await application(scope, receive, recording_send)
+            else:
+                if answer.after_work:
+                    await application(scope, receive, silent_send)
+                elif not answer.drop:
+                    await _read_all(receive)
+                if answer.drop:
+                    _drop_connection(send)
+                else:
+                    await _answer(answer, recording_send)
+            self._store.record_request(
+                ReceivedRequest(
+                    method=scope["method"],
+                    path=scope["raw_path"].decode(),
+                    query=scope["query_string"].decode(),
+                    scheme=_header(scope, b"authorization").partition(" ")[0],
+                    tiles=scope.get("state", {}).get("tiles"),
+                    status=status,
+                )
+            )
+
+        return layer
+
+
+async def _read_all(receive: Receive) -> None:
+    while (await receive()).get("more_body"):
+        pass
+
+
+async def _answer(fault: Fault, send: Callable[[Message], Any]) -> None:
+    headers = [(b"content-type", b"application/json")]
+    if fault.retry_after is not None:
+        headers.append((b"retry-after", str(fault.retry_after).encode()))
+    if fault.location is not None:
+        headers.append((b"location", fault.location.encode()))
+    body = {"detail": "the emulator was told to misbehave"} if fault.body is None else fault.body
+    content = json.dumps(body).encode()
+    headers.append((b"content-length", str(len(content)).encode()))
+    await send({"type": "http.response.start", "status": fault.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _drop_connection(send: Send) -> None:
+    # ASGI has no word for this. uvicorn's `send` is a method of the object that owns the connection.
+    send.__self__.transport.abort()  # type: ignore[attr-defined]
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")

@@ -1,0 +1,143 @@
+"""Where the service is and who is asking: arguments first, then the environment.
+
+| setting | argument | environment |
+| --- | --- | --- |
+| token | ``token`` | ``FUSED_SERVICE_ACCOUNT_TOKEN``; then ``FUSED_AUTH_TOKEN`` with ``FUSED_AUTH_TOKEN_TYPE``, the SDK's pair |
+| client id | ``client_id`` | ``FUSED_CLIENT_ID`` |
+| base URL | ``base_url`` | ``FUSED_BASE_URL`` |
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from typing import NoReturn, SupportsIndex
+from urllib.parse import urlsplit
+
+from fused_cache_ops.errors import ConfigurationError
+from fused_cache_ops.identifiers import checked_identifier
+
+DEFAULT_BASE_URL = "https://www.fused.io/server/v1"
+
+_SERVICE = "Fused-Service-Token"
+_SCHEMES = {"fused-service-token": _SERVICE, "bearer": "Bearer"}  # HTTP's schemes are case-insensitive
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class Secret(str):
+    """A string that shows itself to HTTP alone: masked in ``repr`` (so in a traceback's locals), never pickled."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'********'"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("a Fused token is never pickled: read it where it is used, from the environment or a secret.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked settings. ``authorization`` is the whole header value; its ``repr`` is masked."""
+
+    authorization: Secret = field(repr=False)
+    base_url: str
+    client_id: str | None
+
+
+def resolve_settings(
+    *,
+    token: str | None = None,
+    client_id: str | None = None,
+    base_url: str | None = None,
+    allow_http: bool = False,
+) -> Settings:
+    """Settings from arguments, then the environment; the table above says which.
+
+    Args:
+        token: a service-account token. ``"Bearer …"`` in front makes it a personal access token.
+        client_id: the real-time instance; None asks the service for the preferred one.
+        base_url: a deployment's address, ``/server/v1`` included or not.
+        allow_http: permit plain http to a host that is not this machine.
+
+    Raises:
+        ConfigurationError: a setting is missing or unusable. The message never shows a token.
+    """
+    token = Secret(token) if isinstance(token, str) else token  # masked before anything here can fail
+    client_id = client_id if client_id is not None else os.environ.get("FUSED_CLIENT_ID") or None
+    base_url = base_url if base_url is not None else os.environ.get("FUSED_BASE_URL") or DEFAULT_BASE_URL
+    if client_id is not None:
+        client_id = checked_identifier(client_id, "client_id", ConfigurationError)
+    return Settings(
+        authorization=_authorization(token),
+        base_url=_checked_base_url(base_url, allow_http),
+        client_id=client_id,
+    )
+
+
+def _authorization(token: str | None) -> Secret:
+    scheme, origin = _SERVICE, "token"
+    if token is None:
+        origin = "FUSED_SERVICE_ACCOUNT_TOKEN"
+        token = Secret(os.environ.get(origin, ""))
+        if not token:
+            origin = "FUSED_AUTH_TOKEN"
+            token = Secret(os.environ.get(origin, ""))
+            scheme = _known_scheme(os.environ.get("FUSED_AUTH_TOKEN_TYPE", "Bearer"), "FUSED_AUTH_TOKEN_TYPE")
+        if not token:
+            raise ConfigurationError(
+                "There is no Fused token: set FUSED_SERVICE_ACCOUNT_TOKEN to a service account's token, or pass token=."
+            )
+    if not isinstance(token, str):
+        raise ConfigurationError(f"{origin} is of type {type(token).__name__}, not a string.")
+    words = [Secret(word) for word in token.split()]
+    if len(words) == 2:
+        # What is not a known scheme may be half a secret, so it is not shown.
+        if words[0].lower() not in _SCHEMES:
+            raise ConfigurationError(
+                f"{origin} holds two words, and the first is no scheme that Fused knows: "
+                "give the token alone, or 'Fused-Service-Token …' or 'Bearer …'."
+            )
+        scheme = _SCHEMES[words[0].lower()]
+    if not words or len(words) > 2 or not _TOKEN.fullmatch(words[-1]):
+        state = "empty" if not words else "not a token: it holds spaces or characters that no HTTP header carries"
+        raise ConfigurationError(f"{origin} is {state}. Copy the service account's token again, on one line.")
+    return Secret(f"{scheme} {words[-1]}")
+
+
+def _known_scheme(scheme: str, origin: str) -> str:
+    try:
+        return _SCHEMES[scheme.strip().lower()]
+    except KeyError:
+        raise ConfigurationError(f"{origin} is an unknown scheme: it must be {_SERVICE} or Bearer.") from None
+
+
+def _checked_base_url(base_url: str, allow_http: bool) -> str:
+    def refuse(reason: str, shown: str = repr(base_url)) -> ConfigurationError:
+        return ConfigurationError(f"base_url {shown} {reason}. Example: {DEFAULT_BASE_URL}")
+
+    if not isinstance(base_url, str):
+        raise refuse("is not a string")
+    try:
+        parts = urlsplit(base_url.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise refuse("is not a URL") from None
+    if "@" in parts.netloc:
+        raise refuse("holds a user name or password: the token belongs in its own setting", "")
+    if parts.scheme not in ("http", "https") or not host:
+        raise refuse("must begin with https:// and name a host")
+    if parts.query or parts.fragment or re.search(r"[\s\\%\x00-\x1f\x7f]", base_url.strip()):
+        raise refuse("must be a plain address, without query, fragment, escapes or spaces")
+    if parts.scheme == "http" and not (allow_http or _is_loopback(host)):
+        raise refuse("would send the token in clear: use https, or allow_http=True if that is meant")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/server/v1'}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,79 @@
+"""The task: call it in a flow right after the load."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Optional
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from fused_cache_ops.tiles import HIGHEST_ZOOM, WHOLE_UDF, TileSelection
+from prefect_fused.credentials import FusedCredentials
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.tasks import Task
+
+
+async def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether to try again: not after a bad token, an unknown UDF or an unreadable selection."""
+    failure = await state.aresult(raise_on_failure=False)
+    # An error that is not ours (a lost worker, a crashed process) is Prefect's to repeat: the call is idempotent.
+    return bool(getattr(failure, "retryable", True))
+
+
+# Never cached: with a cached result a second invalidation would do nothing. No timeout_seconds: it cannot interrupt a
+# thread; the core's time-outs and its deadline end every call.
+@task(
+    name="Invalidate Fused cache",
+    description="Invalidate the cached results of a Fused UDF: all of them, or those of some tiles.",
+    task_run_name="invalidate-fused-cache-{udf}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_may_pass,
+)
+def invalidate_cache(
+    udf: str,
+    credentials: Optional[FusedCredentials] = None,
+    tiles: TileSelection = WHOLE_UDF,
+    max_zoom: int = HIGHEST_ZOOM,
+) -> dict[str, Any]:
+    """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load has changed.
+
+    One run sends any number of tiles, up to 50,000 a request. For `.map` over UDFs wrap the other arguments in
+    `unmapped`, since Prefect takes blocks and lists for things to map over.
+
+    Args:
+        udf: An id, `name`, `canvas/name`, `team/name`, `user@host/name` or a shared token.
+        credentials: The block with the token; without it the environment's `FUSED_SERVICE_ACCOUNT_TOKEN` is used.
+        tiles: The tiles to invalidate, as `"z/x/y"`, `(z, x, y)` or `{"z": …, "x": …, "y": …}`. Leave it out for the
+            whole UDF. An empty list invalidates nothing, and None is an error, so that a load which forgot its
+            `return` cannot purge everything.
+        max_zoom: The highest zoom that `tiles` may hold.
+
+    Returns:
+        What was done: `udf_id`, `client_id`, `tiles_requested` (None: the whole UDF), `objects_deleted` (None: the
+        service does not say), `requests_sent`, `retries`, `elapsed_seconds`.
+
+    Raises:
+        fused_cache_ops.errors.FusedCacheError: It failed. Only what may pass is retried.
+    """
+    credentials = credentials or FusedCredentials()
+    with credentials.get_client() as client:
+        result = client.invalidate_cache(udf, tiles=tiles, max_zoom=max_zoom)
+    _run_logger().info("%s", result)
+    return result.to_dict()
+
+
+def _run_logger() -> Any:
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    try:
+        return get_run_logger()
+    except MissingContextError:  # called outside a run, as `invalidate_cache.fn(…)`
+        return logging.getLogger(__name__)
