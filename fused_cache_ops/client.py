@@ -15,7 +15,6 @@ from fused_cache_ops.errors import (
     AuthenticationError,
     ConfigurationError,
     FusedCacheError,
-    InvalidInputError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
@@ -283,7 +282,9 @@ class FusedClient:
             trouble = _reason(error)
         # Raised out here, where no exception of requests hangs on: each of those carries the header.
         if trouble:
-            raise UnavailableError(f"Failed {what}: no answer from {urlsplit(url).netloc}: {self._clean(trouble, secret)}.")
+            raise UnavailableError(
+                f"Failed {what}: no answer from {urlsplit(url).netloc}: {self._clean(trouble, secret)}."
+            )
         if len(content) > _LARGEST_BODY:
             raise UnexpectedResponseError(f"Failed {what}: the answer is larger than {_LARGEST_BODY:,} bytes.")
         if not 200 <= response.status_code < 300:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -70,7 +71,7 @@ def _tls_context() -> ssl.SSLContext:
     bundle = os.environ[source] if source else DEFAULT_CA_BUNDLE_PATH
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=None, capath=None, cadata="")
     try:
-        if os.path.isdir(bundle):
+        if Path(bundle).is_dir():
             context.load_verify_locations(capath=bundle)
         else:
             context.load_verify_locations(cafile=bundle)

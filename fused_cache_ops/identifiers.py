@@ -95,7 +95,7 @@ def _problem(part: str) -> str | None:
     if part in (".", ".."):
         return f"is {part!r}, which would change the address"
     if found := _FORBIDDEN.search(part):
-        return f"holds {ascii(found.group())}, which would change the address"
+        return f"holds {found.group()!a}, which would change the address"
     return None
 
 

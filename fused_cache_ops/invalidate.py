@@ -104,16 +104,14 @@ def _invalidate(client: FusedClient, udf: str, stream: TileStream | None) -> Inv
     work = _Work(stream, retrier)
     if not work.look_ahead():
         return _result(client, parse_udf(udf).udf_id, retrier, tiles_requested=0, objects_deleted=0)
-    udf_id = None
+    udf_id: str | None = None
     failure: Exception | None = None
     try:
         udf_id = client.resolve_udf(udf, retrier=retrier)
         _send_tiles(client, udf_id, work, retrier)
     except Exception as error:
         failure = error
-    result = _result(
-        client, udf_id, retrier, tiles_requested=work.confirmed, objects_deleted=work.objects_deleted
-    )
+    result = _result(client, udf_id, retrier, tiles_requested=work.confirmed, objects_deleted=work.objects_deleted)
     if failure is None:
         return result
     if work.confirmed == 0:
@@ -224,8 +222,8 @@ class _Work:
             raise
         with self._lock:
             self.confirmed += len(tiles)
-            known = self.objects_deleted is not None and deleted is not None
-            self.objects_deleted = self.objects_deleted + deleted if known else None
+            total = self.objects_deleted
+            self.objects_deleted = None if total is None or deleted is None else total + deleted
 
     def remaining(self) -> RemainingTiles:
         return RemainingTiles(list(self._in_hand), self._stream)

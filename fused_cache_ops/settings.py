@@ -2,7 +2,7 @@
 
 | setting | argument | environment |
 | --- | --- | --- |
-| token | ``token`` | ``FUSED_SERVICE_ACCOUNT_TOKEN``; then ``FUSED_AUTH_TOKEN`` with ``FUSED_AUTH_TOKEN_TYPE``, the SDK's pair |
+| token | ``token`` | ``FUSED_SERVICE_ACCOUNT_TOKEN``; then the SDK's ``FUSED_AUTH_TOKEN_TYPE`` + ``FUSED_AUTH_TOKEN`` |
 | client id | ``client_id`` | ``FUSED_CLIENT_ID`` |
 | base URL | ``base_url`` | ``FUSED_BASE_URL`` |
 """

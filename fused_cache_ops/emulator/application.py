@@ -37,10 +37,11 @@ class BatchBody(BaseModel):
 
 
 class Functions:
-    """The Python functions behind the UDFs, by UDF id. A UDF kept from an earlier run may have none."""
+    """The Python functions behind the UDFs, by UDF id (one kept from an earlier run may have none), and a hook."""
 
     def __init__(self) -> None:
         self.by_udf: dict[str, Callable[..., Any]] = {}
+        self.before_invalidation: Callable[[], None] | None = None
 
 
 def build_application(store: Store, functions: Functions, *, batch_endpoint: bool = True) -> FastAPI:
@@ -52,12 +53,12 @@ def build_application(store: Store, functions: Functions, *, batch_endpoint: boo
         batch_endpoint: False: a deployment that has no ``batch-delete``.
     """
     application = FastAPI(title="Fused emulator", docs_url=None, redoc_url=None, openapi_url=None)
-    application.include_router(_api(store, batch_endpoint=batch_endpoint), prefix=PREFIX)
+    application.include_router(_api(store, functions, batch_endpoint=batch_endpoint), prefix=PREFIX)
     application.include_router(_runs(store, functions))
     return application
 
 
-def _api(store: Store, *, batch_endpoint: bool) -> APIRouter:
+def _api(store: Store, functions: Functions, *, batch_endpoint: bool) -> APIRouter:
     async def caller(request: Request) -> Caller:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         found = store.caller(scheme, token.strip())
@@ -65,7 +66,7 @@ def _api(store: Store, *, batch_endpoint: bool) -> APIRouter:
             raise HTTPException(401, "Not authenticated: missing, malformed or expired credentials")
         return found
 
-    Known = Annotated[Caller, Depends(caller)]
+    Known = Annotated[Caller, Depends(caller)]  # noqa: N806
     router = APIRouter(dependencies=[Depends(caller)])
 
     def found(udf: Udf | None) -> dict[str, Any]:
@@ -79,12 +80,14 @@ def _api(store: Store, *, batch_endpoint: bool) -> APIRouter:
             raise HTTPException(404, "UDF not found")
         return udf
 
-    def writable(client_id: str, udf_id: str, who: Caller) -> Udf:
+    async def writable(client_id: str, udf_id: str, who: Caller) -> Udf:
         udf = visible(udf_id, who)
         if client_id not in {instance["client_id"] for instance in store.instances(who.environment_id)}:
             raise HTTPException(404, "Realtime instance not found")
         if not who.may_write:
             raise HTTPException(403, "Write access to the UDF is needed")
+        if functions.before_invalidation is not None:
+            await run_in_threadpool(functions.before_invalidation)
         return udf
 
     @router.get("/user/self")
@@ -142,7 +145,7 @@ def _api(store: Store, *, batch_endpoint: bool) -> APIRouter:
         x: Annotated[int | None, Query(ge=0)] = None,
         y: Annotated[int | None, Query(ge=0)] = None,
     ) -> None:
-        udf = writable(client_id, udf_id, who)
+        udf = await writable(client_id, udf_id, who)
         if z is None and x is None and y is None:
             store.delete_all(udf.id)
         elif z is None or x is None or y is None:
@@ -159,7 +162,7 @@ def _api(store: Store, *, batch_endpoint: bool) -> APIRouter:
             client_id: str, udf_id: str, body: BatchBody, who: Known, request: Request
         ) -> dict[str, Any]:
             request.state.tiles = len(body.tiles)
-            udf = writable(client_id, udf_id, who)
+            udf = await writable(client_id, udf_id, who)
             tiles = {(tile.z, tile.x, tile.y) for tile in body.tiles}
             deleted = await run_in_threadpool(store.delete_tiles, udf.id, tiles)
             return {"udf_id": udf.id, "tiles_requested": len(tiles), "objects_deleted": deleted}
@@ -191,10 +194,8 @@ def _runs(store: Store, functions: Functions) -> APIRouter:
         function = functions.by_udf.get(udf.id)
         if function is None:
             raise HTTPException(500, f"UDF {udf.slug} has no function in this emulator: register it again")
-        if tile is not None:
-            parameters = dict(zip("zxy", tile)) | parameters
         try:
-            answer = await run_in_threadpool(function, **parameters)
+            answer = await run_in_threadpool(function, **(dict(zip("zxy", tile or ())) | parameters))
         except Exception as error:
             raise HTTPException(500, f"UDF {udf.slug} failed: {type(error).__name__}: {error}") from error
         body = json.dumps(answer).encode()

@@ -175,6 +175,15 @@ class Emulator:
         """The tiles of a UDF that have cached results."""
         return self.store.cached_tiles(udf.id)
 
+    @property
+    def before_invalidation(self) -> Callable[[], None] | None:
+        """Called when an invalidation has arrived, before it takes effect: to look at what is still stale."""
+        return self._functions.before_invalidation
+
+    @before_invalidation.setter
+    def before_invalidation(self, hook: Callable[[], None] | None) -> None:
+        self._functions.before_invalidation = hook
+
     # -- misbehaviour and what was asked -----------------------------------------------------------------------------
 
     def misbehave(self, **fault: Any) -> None:

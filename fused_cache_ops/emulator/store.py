@@ -122,7 +122,8 @@ class Store:
         scheme = "bearer" if email else "fused-service-token"
         with self._transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", (token, scheme, environment_id, email, may_write)
+                "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)",
+                (token, scheme, environment_id, email, may_write),
             )
         return token
 
@@ -157,9 +158,7 @@ class Store:
 
     def add_udf(self, udf: Udf) -> Udf:
         """Keep a UDF; one of the same place and name keeps its id and its shared token."""
-        known = self.find_udf(
-            environment_id=udf.environment_id, email=udf.email, canvas=udf.canvas, slug=udf.slug
-        )
+        known = self.find_udf(environment_id=udf.environment_id, email=udf.email, canvas=udf.canvas, slug=udf.slug)
         if known is not None:
             udf = Udf(**(udf.__dict__ | {"id": known.id, "shared_token": known.shared_token}))
         with self._transaction() as db:

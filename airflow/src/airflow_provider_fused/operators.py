@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fused._compat import AirflowFailException, BaseOperator
 from airflow_provider_fused.exceptions import FusedUnavailableError
@@ -34,7 +34,7 @@ class FusedInvalidateCacheOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("udf", "tiles", "fused_conn_id")
-    template_fields_renderers = {"tiles": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"tiles": "json"}
     ui_color = "#e8ff59"
     ui_fgcolor = "#141414"
 

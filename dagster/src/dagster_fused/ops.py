@@ -91,9 +91,7 @@ def build_invalidate_cache_op(
     return invalidate
 
 
-def _invalidate(
-    context: dg.OpExecutionContext, fused: FusedResource, udf: str, tiles: TileSelection
-) -> dict[str, Any]:
+def _invalidate(context: dg.OpExecutionContext, fused: FusedResource, udf: str, tiles: TileSelection) -> dict[str, Any]:
     try:
         with fused.get_client() as client:
             result = client.invalidate_cache(udf, tiles=tiles)

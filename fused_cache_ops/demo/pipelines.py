@@ -1,0 +1,150 @@
+"""How the example pipeline of each orchestrator is run: for real, in a process and a home of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An example pipeline.
+
+    Attributes:
+        title: the orchestrator.
+        package: our wrapper for it.
+        example: the file, relative to the member's folder.
+        commands: what to run with the file's path, one after the other.
+        environment: what those need, given a folder of their own and the emulator's variables.
+    """
+
+    title: str
+    package: str
+    example: str
+    commands: Callable[[Path], list[list[str]]]
+    environment: Callable[[Path, Path, Mapping[str, str]], dict[str, str]]
+
+    def path(self) -> Path:
+        """The example: beside the wrapper in its wheel, or in the member's folder of a checkout.
+
+        Raises:
+            ModuleNotFoundError: the wrapper is not installed.
+        """
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or spec.origin is None:
+            distribution = "airflow-provider-fused" if self.title == "Airflow" else self.package.replace("_", "-")
+            raise ModuleNotFoundError(
+                f"{self.title} is not set up here: install it with  pip install {distribution}", name=self.package
+            )
+        package = Path(spec.origin).parent
+        installed = package / "examples" / Path(self.example).name
+        return installed if installed.exists() else package.parents[1] / self.example
+
+
+def _airflow_environment(home: Path, example: Path, emulator: Mapping[str, str]) -> dict[str, str]:
+    connection = {
+        "conn_type": "fused",
+        "host": emulator["FUSED_BASE_URL"],
+        "password": emulator["FUSED_SERVICE_ACCOUNT_TOKEN"],
+    }
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(example.parent),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW_CONN_FUSED_DEFAULT": json.dumps(connection),
+    }
+
+
+def _prefect_environment(home: Path, example: Path, emulator: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "DO_NOT_TRACK": "1",
+        **emulator,
+    }
+
+
+def _dagster_environment(home: Path, example: Path, emulator: Mapping[str, str]) -> dict[str, str]:
+    home.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    return {"DAGSTER_HOME": str(home), **emulator}
+
+
+def _airflow_commands(example: Path) -> list[list[str]]:
+    airflow = [sys.executable, "-m", "airflow"]
+    return [[*airflow, "db", "migrate"], [*airflow, "dags", "test", "load_then_invalidate"]]
+
+
+def _python_commands(example: Path) -> list[list[str]]:
+    return [[sys.executable, str(example)]]
+
+
+PIPELINES = {
+    "airflow": Pipeline(
+        "Airflow", "airflow_provider_fused", "dags/load_then_invalidate.py", _airflow_commands, _airflow_environment
+    ),
+    "prefect": Pipeline(
+        "Prefect", "prefect_fused", "flows/load_then_invalidate.py", _python_commands, _prefect_environment
+    ),
+    "dagster": Pipeline("Dagster", "dagster_fused", "definitions.py", _python_commands, _dagster_environment),
+}
+
+
+class PipelineFailed(Exception):
+    """An orchestrator's command ended badly; the message ends with its last output."""
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    home: Path,
+    *,
+    emulator: Mapping[str, str],
+    variables: Mapping[str, str],
+    on_wait: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Run a pipeline's commands.
+
+    Args:
+        pipeline: which.
+        home: an empty folder for the orchestrator's own state.
+        emulator: the emulator's environment variables; Airflow gets them as a connection.
+        variables: further environment variables.
+        on_wait: called some times a second with the newest line of output.
+
+    Raises:
+        PipelineFailed: a command ended with an error.
+    """
+    example = pipeline.path()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUSED_")}
+    environment = inherited | pipeline.environment(home, example, emulator) | dict(variables)
+    log = home / "output.log"
+    for command in pipeline.commands(example):
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+            try:
+                while process.poll() is None:
+                    on_wait(_last_line(log))
+                    time.sleep(0.2)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        if process.returncode != 0:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
+            raise PipelineFailed(f"{' '.join(command[1:])} ended with {process.returncode}:\n{tail}")
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 2000))
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "starting")

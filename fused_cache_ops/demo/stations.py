@@ -1,0 +1,53 @@
+"""The demonstration's data: a table of charging stations, a UDF that maps it, and a load that adds rows.
+
+The load stands where yours would: it writes to a table, and it knows where on the map the new rows lie.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from fused_cache_ops.tiles import Tile
+
+ZOOM = 10
+UDF_NAME = "charging_stations"
+
+LISBON = (-9.14, 38.72)
+PORTO = (-8.61, 41.15)
+
+_FIRST_ROWS = [("Rossio", -9.139, 38.714), ("Alfama", -9.128, 38.712), ("Ribeira", -8.613, 41.141)]
+_NEW_ROWS = [("Belém", -9.206, 38.697), ("Oriente", -9.099, 38.768), ("Alvalade", -9.144, 38.753)]
+
+
+def create_table(database: Path) -> None:
+    """Make the table, with the rows of the first load."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE stations (name TEXT, longitude REAL, latitude REAL)")
+        connection.executemany("INSERT INTO stations VALUES (?, ?, ?)", _FIRST_ROWS)
+
+
+def load_new_stations() -> list[str]:
+    """The load: add rows to the table named by ``STATIONS_DATABASE``; return the tiles they fall in, as ``z/x/y``."""
+    with closing(sqlite3.connect(os.environ["STATIONS_DATABASE"])) as connection, connection:
+        connection.executemany("INSERT INTO stations VALUES (?, ?, ?)", _NEW_ROWS)
+    return sorted({str(Tile.containing(longitude, latitude, ZOOM)) for _, longitude, latitude in _NEW_ROWS})
+
+
+def stations_in_tile(database: Path, tile: Tile) -> list[str]:
+    """The names of the stations in a tile, read from the table."""
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT name, longitude, latitude FROM stations ORDER BY name").fetchall()
+    return [name for name, longitude, latitude in rows if Tile.containing(longitude, latitude, tile.z) == tile]
+
+
+def build_udf(database: Path) -> Any:
+    """The tile UDF: what a map shows of the table in one tile."""
+
+    def charging_stations(z: int, x: int, y: int) -> list[str]:
+        return stations_in_tile(database, Tile(z, x, y))
+
+    return charging_stations

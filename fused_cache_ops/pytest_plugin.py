@@ -1,0 +1,28 @@
+"""Fixtures for tests of your own pipelines. pytest finds them where this package is installed with ``emulator``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from fused_cache_ops.emulator import Emulator
+
+
+@pytest.fixture
+def fused_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """A running `fused_cache_ops.emulator.Emulator`, new for each test, that the test's environment points to.
+
+    ``FUSED_BASE_URL`` and ``FUSED_SERVICE_ACCOUNT_TOKEN`` are set, every other ``FUSED_…`` setting of this package is
+    taken away, so that no test reaches the real service.
+    """
+    from fused_cache_ops.emulator import Emulator
+
+    with Emulator() as emulator:
+        for name in ("FUSED_CLIENT_ID", "FUSED_AUTH_TOKEN", "FUSED_AUTH_TOKEN_TYPE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in emulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield emulator
