@@ -97,14 +97,14 @@ def _logged(result: InvalidationResult) -> InvalidationResult:
 
 def _invalidate(client: FusedClient, udf: str, stream: TileStream | None) -> InvalidationResult:
     retrier = Retrier(client.deadline)
+    udf_id = parse_udf(udf).udf_id
     if stream is None:
         udf_id = client.resolve_udf(udf, retrier=retrier)
         client.invalidate_udf(udf_id, retrier=retrier)
         return _result(client, udf_id, retrier, tiles_requested=None, objects_deleted=None)
     work = _Work(stream, retrier)
     if not work.look_ahead():
-        return _result(client, parse_udf(udf).udf_id, retrier, tiles_requested=0, objects_deleted=0)
-    udf_id: str | None = None
+        return _result(client, udf_id, retrier, tiles_requested=0, objects_deleted=0)
     failure: Exception | None = None
     try:
         udf_id = client.resolve_udf(udf, retrier=retrier)

@@ -22,7 +22,8 @@ from fused_cache_ops.identifiers import checked_identifier
 DEFAULT_BASE_URL = "https://www.fused.io/server/v1"
 
 _SERVICE = "Fused-Service-Token"
-_SCHEMES = {"fused-service-token": _SERVICE, "bearer": "Bearer"}  # HTTP's schemes are case-insensitive
+# HTTP's schemes are case-insensitive. The last two are what the SDK finds in the environment of a UDF that is running.
+_SCHEMES = {name.lower(): name for name in (_SERVICE, "Bearer", "Fused-Rtenv-Bearer", "Fused-Env-Bearer")}
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -111,7 +112,9 @@ def _known_scheme(scheme: str, origin: str) -> str:
     try:
         return _SCHEMES[scheme.strip().lower()]
     except KeyError:
-        raise ConfigurationError(f"{origin} is an unknown scheme: it must be {_SERVICE} or Bearer.") from None
+        raise ConfigurationError(
+            f"{origin} is an unknown scheme: it must be one of {', '.join(_SCHEMES.values())}."
+        ) from None
 
 
 def _checked_base_url(base_url: str, allow_http: bool) -> str:

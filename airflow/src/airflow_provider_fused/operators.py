@@ -70,5 +70,4 @@ class FusedInvalidateCacheOperator(BaseOperator):
         except FusedCacheError as error:
             failure = FusedUnavailableError if error.retryable else AirflowFailException
             raise failure(str(error)) from error
-        self.log.info("%s", result)
         return result.to_dict()

@@ -1,6 +1,6 @@
 """Ops: attach one to a job, after the load."""
 
-from typing import Any, Optional
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -9,6 +9,7 @@ from dagster_fused.resource import FusedResource
 from fused_cache_ops.errors import FusedCacheError
 from fused_cache_ops.tiles import WHOLE_UDF, TileSelection
 
+_WHOLE = [WHOLE_UDF.value]
 _START_AFTER = dg.In(dg.Nothing, description="Whatever must be done first, such as the load.")
 _RESULT = dg.Out(
     dict[str, Any],
@@ -21,9 +22,10 @@ class InvalidateCacheConfig(dg.Config):
     """What `invalidate_cache_op` is told at launch."""
 
     udf: str = Field(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
-    tiles: Optional[list[Any]] = Field(
-        default=None,
-        description="Tiles as 'z/x/y', [z, x, y] or {z, x, y}. Leave it out for the whole UDF; [] does nothing.",
+    # Not Optional: Dagster turns both "left out" and "null" into None, and a null must not purge everything.
+    tiles: list[Any] = Field(
+        default=_WHOLE,
+        description="Tiles as 'z/x/y', [z, x, y] or {z, x, y}. Left out, or ['whole-udf']: the whole UDF. []: nothing.",
     )
 
 
@@ -35,8 +37,7 @@ def invalidate_cache_op(
 
     What will not pass fails the step for good; what may pass is left to the job's or op's ``RetryPolicy``.
     """
-    given = "tiles" in (context.op_config or {})
-    return _invalidate(context, fused, config.udf, config.tiles if given else WHOLE_UDF)  # type: ignore[arg-type]
+    return _invalidate(context, fused, config.udf, WHOLE_UDF if config.tiles == _WHOLE else config.tiles)
 
 
 def build_invalidate_cache_op(
