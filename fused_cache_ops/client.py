@@ -109,7 +109,7 @@ class FusedClient:
     @property
     def client_id(self) -> str | None:
         """The real-time instance, where it was configured or has been looked up."""
-        return self._client_id
+        return getattr(self, "_client_id", None)
 
     # -- what callers use ---------------------------------------------------------------------------------------
 
@@ -195,7 +195,9 @@ class FusedClient:
         self.close()
 
     def __repr__(self) -> str:
-        return f"FusedClient(base_url={self.base_url!r}, client_id={self._client_id!r})"
+        # A traceback may show a client that failed in the middle of being made.
+        fields = (f"{name}={getattr(self, name, None)!r}" for name in ("base_url", "client_id"))
+        return f"FusedClient({', '.join(fields)})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -277,7 +279,7 @@ class FusedClient:
                 stream=True,
             )
             with response:
-                content = response.raw.read(_LARGEST_BODY + 1, decode_content=True)
+                content = self._scrubbed(response.raw.read(_LARGEST_BODY + 1, decode_content=True))
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             trouble = _reason(error)
         # Raised out here, where no exception of requests hangs on: each of those carries the header.
@@ -317,6 +319,10 @@ class FusedClient:
             422: InvalidRequestError,
         }
         return permanent.get(status, UnexpectedResponseError)(message, status=status)
+
+    def _scrubbed(self, content: bytes) -> bytes:
+        """A body without the token, should the service echo it: errors carry what the locals of their frames hold."""
+        return content.replace(self._authorization.split()[-1].encode(), b"********")
 
     def _clean(self, text: str, secret: str | None) -> str:
         """A server's or a library's words, fit for one log line: no line breaks, no token, not too long."""

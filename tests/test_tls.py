@@ -81,5 +81,5 @@ def test_a_certificate_of_another_host_is_refused(
 def test_a_bundle_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
     with FusedClient(token="a-token", base_url="https://127.0.0.1:1") as client:
-        with pytest.raises(ConfigurationError, match="REQUESTS_CA_BUNDLE = '/nowhere.pem' cannot be read"):
+        with pytest.raises(ConfigurationError, match=r"REQUESTS_CA_BUNDLE = '/nowhere\.pem' cannot be read"):
             client.check()

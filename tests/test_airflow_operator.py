@@ -1,0 +1,175 @@
+"""The operator in real DAG runs, and its failures in Airflow's terms."""
+
+import importlib.util
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fused_cache_ops.emulator import Emulator, ReceivedRequest
+
+pytestmark = pytest.mark.xdist_group("airflow")
+
+
+@pytest.fixture(scope="module")
+def airflow_database() -> Path:
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(os.environ["AIRFLOW_HOME"], "airflow.db")
+
+
+def connection(emulator: Emulator) -> str:
+    return json.dumps({"conn_type": "fused", "host": emulator.base_url, "password": emulator.token})
+
+
+class Runs:
+    """What became of the tasks of the two test DAGs, run once for all the tests of this module."""
+
+    def __init__(self, states: dict[str, list[str]], tries: dict[str, int], requests: list[ReceivedRequest]) -> None:
+        self.states, self.tries, self.requests = states, tries, requests
+        self.xcoms: dict[str, Any] = {}
+
+
+@pytest.fixture(scope="module")
+def runs(airflow_database: Path) -> Iterator[Runs]:
+    copy = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], "dag_selections.py")
+    shutil.copy(Path(__file__).with_name("dag_selections.py"), copy)
+    with Emulator() as emulator, pytest.MonkeyPatch.context() as environment:
+        udf = emulator.register(dict, name="roads")
+        emulator.fill_cache(udf, [(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)])
+        environment.setenv("AIRFLOW_CONN_FUSED_DEFAULT", connection(emulator))
+        spec = importlib.util.spec_from_file_location("dag_selections", copy)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        states: dict[str, list[str]] = {}
+        tries: dict[str, int] = {}
+        for dag in (module.SELECTIONS, module.NATIVE_SELECTIONS):
+            run = dag.test()
+            for instance in sorted(run.get_task_instances(), key=lambda each: each.map_index):
+                states.setdefault(instance.task_id, []).append(str(instance.state))
+                tries[instance.task_id] = instance.try_number
+        found = Runs(states, tries, emulator.requests)
+        with sqlite3.connect(airflow_database) as database:
+            for task_id, value in database.execute("SELECT task_id, value FROM xcom WHERE key = 'return_value'"):
+                found.xcoms[task_id] = json.loads(value)
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("task_id", "tiles", "requests"),
+    [
+        ("whole", None, 3),
+        ("static", 2, 3),
+        ("one_tile", 1, 3),
+        ("output", 2, 3),
+        ("output_of_tiles", 2, 3),
+        ("output_empty", 0, 0),
+        ("template", 2, 3),
+        ("template_json", 2, 3),
+        ("template_connection", None, 3),
+        ("native", 2, 3),
+    ],
+)
+def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
+    runs: Runs, task_id: str, tiles: int | None, requests: int
+) -> None:
+    assert runs.states[task_id] == ["success"]
+    result = runs.xcoms[task_id]
+    result = json.loads(result) if isinstance(result, str) else result
+    assert (result["tiles_requested"], result["requests_sent"]) == (tiles, requests)
+
+
+@pytest.mark.parametrize(
+    "task_id",
+    ["output_none", "template_none", "template_null", "template_blank", "template_udf_none", "native_none"],
+)
+def test_what_rendered_to_nothing_fails_the_task(runs: Runs, task_id: str) -> None:
+    assert runs.states[task_id] == ["failed"]
+
+
+def test_the_operator_maps_over_udfs(runs: Runs) -> None:
+    assert runs.states["mapped"] == ["success", "success"]
+
+
+def test_a_mapped_selection_of_none_fails_alone(runs: Runs) -> None:
+    assert runs.states["mapped_none"] == ["success", "failed"]
+
+
+def test_only_what_was_meant_purges_the_whole_udf(runs: Runs) -> None:
+    whole = [request for request in runs.requests if request.method == "DELETE" and not request.query]
+    assert len(whole) == len(["whole", "template_connection", "mapped 0", "mapped 1"])
+
+
+def test_a_permanent_failure_is_tried_once(runs: Runs) -> None:
+    assert runs.states["unknown"] == ["failed"]
+    assert runs.tries["unknown"] == 1
+    look_ups = [request for request in runs.requests if request.path.endswith("/by-slug/nowhere")]
+    assert len(look_ups) == 1
+
+
+def operator(**arguments: Any) -> Any:
+    from airflow_provider_fused.operators import FusedInvalidateCacheOperator
+
+    return FusedInvalidateCacheOperator(task_id="invalidate", **arguments)
+
+
+@pytest.fixture
+def _connection(airflow_database: Path, fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadline = {"extra": json.dumps({"deadline": "1"})}
+    fields = json.loads(connection(fused_emulator)) | deadline
+    monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422, 302])
+@pytest.mark.usefixtures("_connection")
+def test_what_will_not_pass_fails_for_good(fused_emulator: Emulator, status: int) -> None:
+    from airflow_provider_fused._compat import AirflowFailException
+
+    fused_emulator.misbehave(status=status, times=None)
+    with pytest.raises(AirflowFailException):
+        operator(udf="roads").execute({})
+    assert len(fused_emulator.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.usefixtures("_connection")
+def test_what_may_pass_is_left_to_the_tasks_retries(fused_emulator: Emulator, status: int) -> None:
+    from airflow_provider_fused._compat import AirflowException, AirflowFailException
+    from airflow_provider_fused.exceptions import FusedUnavailableError
+
+    fused_emulator.misbehave(status=status, times=None)
+    with pytest.raises(FusedUnavailableError) as caught:
+        operator(udf="roads").execute({})
+    assert isinstance(caught.value, AirflowException)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_every_argument_that_comes_from_data_is_templated() -> None:
+    assert set(operator(udf="roads").template_fields) == {"udf", "tiles", "fused_conn_id"}
+
+
+@pytest.mark.parametrize("text", ["", "None", "null", " ", "5", '"1/0/0"', '{"z": 1}', "[1", "roads", "True"])
+def test_text_that_is_not_a_list_is_refused(text: str) -> None:
+    from airflow_provider_fused.selection import read_tiles
+    from fused_cache_ops.errors import InvalidInputError
+
+    with pytest.raises(InvalidInputError, match="which is not a list"):
+        read_tiles(text)
+
+
+@pytest.mark.parametrize("text", ['["1/0/0"]', "['1/0/0']", "('1/0/0',)", ' ["1/0/0"]\n'])
+def test_text_that_is_a_list_is_read(text: str) -> None:
+    from airflow_provider_fused.selection import read_tiles
+
+    assert read_tiles(text) == ["1/0/0"]

@@ -1,0 +1,109 @@
+"""The command line: what each command prints, and how it ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from typer.testing import CliRunner
+
+from fused_cache_ops.commands import program
+from fused_cache_ops.emulator import Emulator, Udf
+
+runner = CliRunner()
+
+
+def test_invalidate_names_tiles(fused_emulator: Emulator, udf: Udf) -> None:
+    done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["tiles_requested"] == 2
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 0)}
+
+
+def test_invalidate_prints_a_table_for_people(fused_emulator: Emulator, udf: Udf) -> None:
+    done = runner.invoke(program, ["invalidate", "roads", "--whole-udf"])
+    assert done.exit_code == 0
+    assert re.search(r"tiles requested\W+the whole UDF", done.stdout)
+    assert fused_emulator.cached_tiles(udf) == set()
+
+
+@pytest.mark.parametrize("arguments", [["roads"], ["roads", "1/0/0", "--whole-udf"]])
+def test_invalidate_never_guesses_that_all_was_meant(fused_emulator: Emulator, udf: Udf, arguments: list[str]) -> None:
+    assert runner.invoke(program, ["invalidate", *arguments]).exit_code == 2
+    assert len(fused_emulator.cached_tiles(udf)) == 4
+
+
+def test_a_bad_tile_ends_with_1_and_says_why(fused_emulator: Emulator, udf: Udf) -> None:
+    done = runner.invoke(program, ["invalidate", "roads", "1/9/9"])
+    assert done.exit_code == 1
+    assert "outside 0 … 1" in done.stderr
+
+
+def test_what_may_pass_ends_with_75(fused_emulator: Emulator, udf: Udf) -> None:
+    fused_emulator.misbehave(status=503, times=None)
+    assert runner.invoke(program, ["invalidate", "roads", "--whole-udf", "--deadline", "0.3"]).exit_code == 75
+
+
+def test_a_partial_failure_prints_the_tiles_still_to_do(
+    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 2)
+    fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=401, times=None)
+    done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/0/1", "1/1/0", "1/1/1"])
+    assert done.exit_code == 1
+    assert done.stdout.split() == ["1/1/0", "1/1/1"]
+
+
+def test_check_names_the_environment_and_the_instance(fused_emulator: Emulator) -> None:
+    done = runner.invoke(program, ["check"])
+    assert "environment team, real-time instance fused-team" in done.stdout
+
+
+def test_check_of_a_bad_token_ends_with_1(fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSED_SERVICE_ACCOUNT_TOKEN", "wrong")
+    assert runner.invoke(program, ["check"]).exit_code == 1
+
+
+def test_without_the_extra_the_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['typer'] = None; from fused_cache_ops.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install 'fused-cache-ops[cli]'" in done.stderr
+
+
+def test_the_emulator_command_serves_functions_and_misbehaves(tmp_path: Path) -> None:
+    (tmp_path / "udfs.py").write_text("def roads(z, x, y):\n    return [z, x, y]\n")
+    command = [sys.executable, "-c", "from fused_cache_ops.cli import main; main()", "emulator", "--port", "0"]
+    options = ["--udf", f"{tmp_path}/udfs.py:roads", "--token", "abc", "--db", f"{tmp_path}/fused.sqlite"]
+    fault = ["--fault", '{"status": 429, "path": "execution-env"}', "--no-batch"]
+    process = subprocess.Popen([*command, *options, *fault], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        base_url = lines[0].strip().removeprefix("export FUSED_BASE_URL=")
+        assert lines[1].strip() == "export FUSED_SERVICE_ACCOUNT_TOKEN=abc"
+        tile_url = lines[2].split()[-1].replace("Z/X/Y", "1/0/1")
+        assert requests.get(tile_url, timeout=10).json() == [1, 0, 1]
+        header = {"Authorization": "Fused-Service-Token abc"}
+        answers = [requests.get(f"{base_url}/execution-env/self", headers=header, timeout=10) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [429, 200]
+    finally:
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        assert process.wait(15) == 0
+        assert process.stdout is not None
+        process.stdout.close()
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("reference", ["nowhere.py:roads", "roads", "{file}:missing"])
+def test_a_function_that_is_not_there_is_named(tmp_path: Path, reference: str) -> None:
+    (tmp_path / "udfs.py").write_text("roads = 5\n")
+    done = runner.invoke(program, ["emulator", "--udf", reference.format(file=tmp_path / "udfs.py")])
+    assert done.exit_code == 2

@@ -1,0 +1,191 @@
+"""The ops in real jobs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_fused import FusedResource, InvalidateCacheConfig, build_invalidate_cache_op, invalidate_cache_op
+from fused_cache_ops import Tile
+from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.errors import UnavailableError
+
+pytestmark = pytest.mark.xdist_group("dagster")
+
+
+@pytest.fixture
+def fused(fused_emulator: Emulator) -> FusedResource:
+    return FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, deadline=1)
+
+
+@dg.job
+def configured_job() -> None:
+    invalidate_cache_op()
+
+
+def launch(fused: FusedResource, **config: Any) -> dg.ExecuteInProcessResult:
+    return configured_job.execute_in_process(
+        run_config={"ops": {"invalidate_cache_op": {"config": config}}}, resources={"fused": fused}
+    )
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+def test_a_launch_without_tiles_invalidates_the_whole_udf(
+    fused: FusedResource, fused_emulator: Emulator, udf: Udf
+) -> None:
+    result = launch(fused, udf="roads").output_for_node("invalidate_cache_op")
+    assert (result["udf_id"], result["tiles_requested"]) == (udf.id, None)
+    assert fused_emulator.cached_tiles(udf) == set()
+
+
+def test_a_launch_with_tiles_takes_every_form(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
+    launch(fused, udf="roads", tiles=["1/0/0", [1, 1, 1], {"z": 1, "x": 0, "y": 1}])
+    assert fused_emulator.cached_tiles(udf) == {(1, 1, 0)}
+
+
+def test_a_launch_with_an_empty_list_sends_nothing(fused: FusedResource, fused_emulator: Emulator) -> None:
+    assert launch(fused, udf="roads", tiles=[]).output_for_node("invalidate_cache_op")["tiles_requested"] == 0
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize("tiles", [None, "1/0/0", 5])
+def test_a_launch_with_tiles_that_are_none_purges_nothing(
+    fused: FusedResource, fused_emulator: Emulator, udf: Udf, tiles: Any
+) -> None:
+    with pytest.raises(Exception, match="tiles"):
+        launch(fused, udf="roads", tiles=tiles)
+    assert fused_emulator.requests == []
+
+
+def test_the_result_is_in_the_outputs_metadata(fused: FusedResource, udf: Udf) -> None:
+    events = launch(fused, udf="roads", tiles=["1/0/0", "1/0/1"]).filter_events(
+        lambda event: event.event_type_value == "STEP_OUTPUT"
+    )
+    metadata = events[0].step_output_data.metadata
+    assert (metadata["tiles_requested"].value, metadata["objects_deleted"].value) == (2, 2)
+    assert metadata["udf_id"].value == udf.id
+
+
+def test_the_op_comes_after_what_it_starts_after(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
+    order: list[str] = []
+    fused_emulator.before_invalidation = lambda: order.append("invalidate")
+
+    @dg.op(out=dg.Out(dg.Nothing))
+    def load() -> None:
+        order.append("load")
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate_cache_op(start_after=load())
+
+    pipeline.execute_in_process(
+        run_config={"ops": {"invalidate_cache_op": {"config": {"udf": "roads"}}}}, resources={"fused": fused}
+    )
+    assert order == ["load", "invalidate"]
+
+
+def test_a_built_op_takes_tiles_from_upstream(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
+    @dg.op
+    def load() -> list[Tile]:
+        return [Tile(1, 0, 0), Tile(1, 1, 1)]
+
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", tiles_from_upstream=True)
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate(tiles=load())
+
+    pipeline.execute_in_process(resources={"fused": fused})
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 0)}
+
+
+def test_upstream_tiles_that_are_none_purge_nothing(fused: FusedResource, fused_emulator: Emulator) -> None:
+    @dg.op
+    def load() -> Any:
+        return None
+
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", tiles_from_upstream=True)
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate(tiles=load())
+
+    with pytest.raises(dg.Failure, match="tiles is None"):
+        pipeline.execute_in_process(resources={"fused": fused})
+    assert fused_emulator.requests == []
+
+
+def test_a_job_that_leaves_the_tiles_unconnected_is_refused(fused: FusedResource) -> None:
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", tiles_from_upstream=True)
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate()
+
+    with pytest.raises((dg.DagsterInvalidConfigError, dg.DagsterInvalidDefinitionError)):
+        pipeline.execute_in_process(resources={"fused": fused})
+
+
+def test_a_built_op_with_fixed_tiles(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", tiles=["1/0/0"], tags={"team": "maps"})
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate()
+
+    pipeline.execute_in_process(resources={"fused": fused})
+    assert len(fused_emulator.cached_tiles(udf)) == 3
+    assert invalidate.tags["team"] == "maps"
+
+
+def test_fixed_and_upstream_tiles_together_are_refused() -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="not both"):
+        build_invalidate_cache_op("invalidate", udf="roads", tiles=["1/0/0"], tiles_from_upstream=True)
+
+
+def test_it_can_be_called_directly(fused: FusedResource, udf: Udf) -> None:
+    config = InvalidateCacheConfig(udf="roads", tiles=["1/0/0"])
+    assert invalidate_cache_op(dg.build_op_context(), config=config, fused=fused)["tiles_requested"] == 1
+
+
+@pytest.mark.parametrize(("status", "requests"), [(401, 1), (403, 1), (404, 1), (422, 1), (302, 1)])
+def test_what_will_not_pass_is_not_retried(
+    fused: FusedResource, fused_emulator: Emulator, instance: dg.DagsterInstance, status: int, requests: int
+) -> None:
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", retry_policy=dg.RetryPolicy(max_retries=2))
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate()
+
+    fused_emulator.misbehave(status=status, times=None)
+    result = pipeline.execute_in_process(resources={"fused": fused}, instance=instance, raise_on_error=False)
+    assert not result.success
+    assert len(fused_emulator.requests) == requests
+
+
+def test_what_may_pass_is_left_to_the_retry_policy(
+    fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
+) -> None:
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", retry_policy=dg.RetryPolicy(max_retries=2))
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate()
+
+    fused_emulator.misbehave(status=503, retry_after=5, times=2)
+    result = pipeline.execute_in_process(resources={"fused": fused}, instance=instance)
+    assert result.success
+    assert [request.status for request in fused_emulator.requests][:3] == [503, 503, 200]
+
+
+def test_when_the_retries_are_used_up_the_error_is_the_cores(fused: FusedResource, fused_emulator: Emulator) -> None:
+    fused_emulator.misbehave(status=503, retry_after=5, times=None)
+    with pytest.raises(UnavailableError):
+        launch(fused, udf="roads")

@@ -1,0 +1,60 @@
+"""The resource: settings, environment variables, and a token that is never shown."""
+
+import json
+
+import dagster as dg
+import pytest
+from dagster_shared.libraries import DagsterLibraryRegistry
+
+from dagster_fused import FusedResource, invalidate_cache_op
+from fused_cache_ops.emulator import Emulator, Udf
+
+pytestmark = pytest.mark.xdist_group("dagster")
+
+
+def test_every_field_has_a_description() -> None:
+    assert [name for name, field in FusedResource.model_fields.items() if not field.description] == []
+
+
+def test_the_token_is_in_no_repr() -> None:
+    assert "s3cret" not in repr(FusedResource(token="s3cret")) + str(FusedResource(token="s3cret"))
+
+
+def test_the_token_is_marked_as_a_secret() -> None:
+    extra = FusedResource.model_fields["token"].json_schema_extra
+    assert extra == {"dagster__is_secret": True}
+
+
+def test_the_token_is_read_from_an_environment_variable_at_run_time(
+    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = FusedResource(token=dg.EnvVar("MY_TOKEN"), base_url=dg.EnvVar("MY_URL"))
+    monkeypatch.delenv("FUSED_SERVICE_ACCOUNT_TOKEN")
+    monkeypatch.setenv("MY_TOKEN", fused_emulator.token)
+    monkeypatch.setenv("MY_URL", fused_emulator.base_url)
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate_cache_op()
+
+    definitions = dg.Definitions(jobs=[pipeline], resources={"fused": resource})
+    result = definitions.resolve_job_def("pipeline").execute_in_process(
+        run_config={"ops": {"invalidate_cache_op": {"config": {"udf": "roads"}}}}
+    )
+    assert result.success
+    assert fused_emulator.cached_tiles(udf) == set()
+
+
+def test_left_out_fields_come_from_the_cores_environment(fused_emulator: Emulator) -> None:
+    assert FusedResource().get_client().base_url == fused_emulator.base_url
+
+
+def test_the_limits_reach_the_client() -> None:
+    client = FusedResource(token="t", timeout=2, deadline=5, max_concurrency=3).get_client()
+    assert (client.timeout, client.deadline, client.max_concurrency) == (2, 5, 3)
+
+
+def test_the_library_is_registered_with_its_version() -> None:
+    from importlib.metadata import version
+
+    assert json.loads(json.dumps(DagsterLibraryRegistry.get()))["dagster-fused"] == version("dagster-fused")

@@ -1,0 +1,160 @@
+"""The task in real flow runs on Prefect's test server."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prefect import flow, task, unmapped
+from prefect.client.schemas.objects import State
+from prefect.testing.utilities import prefect_test_harness
+
+from fused_cache_ops import Tile
+from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.errors import AuthenticationError, InvalidInputError, UnavailableError
+from prefect_fused import FusedCredentials, invalidate_cache
+
+pytestmark = pytest.mark.xdist_group("prefect")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture
+def credentials(fused_emulator: Emulator) -> FusedCredentials:
+    return FusedCredentials(token=fused_emulator.token, base_url=fused_emulator.base_url)
+
+
+def invalidate(run: Any) -> State[Any]:
+    """Run a function as a flow, and return the flow's state."""
+    return flow(run, name="test")(return_state=True)  # type: ignore[no-any-return,call-overload]
+
+
+def test_tiles_from_an_upstream_task_are_invalidated(
+    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf
+) -> None:
+    @task
+    def load() -> list[Any]:
+        return ["1/0/0", Tile(1, 1, 1), (1, 0, 1)]
+
+    @flow
+    def pipeline() -> dict[str, Any]:
+        return invalidate_cache("roads", credentials=credentials, tiles=load())
+
+    result = pipeline()
+    assert (result["udf_id"], result["tiles_requested"], result["objects_deleted"]) == (udf.id, 3, 3)
+    assert fused_emulator.cached_tiles(udf) == {(1, 1, 0)}
+
+
+def test_without_tiles_the_whole_udf_is_invalidated(
+    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf
+) -> None:
+    @flow
+    def pipeline() -> dict[str, Any]:
+        return invalidate_cache("roads", credentials)
+
+    assert pipeline()["tiles_requested"] is None
+    assert fused_emulator.cached_tiles(udf) == set()
+
+
+def test_without_credentials_the_environment_is_used(fused_emulator: Emulator, udf: Udf) -> None:
+    assert invalidate_cache.fn("roads", tiles=["1/0/0"])["tiles_requested"] == 1
+
+
+def test_a_load_that_returns_none_purges_nothing(
+    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf
+) -> None:
+    @task
+    def load() -> None:
+        return None
+
+    def run() -> None:
+        invalidate_cache("roads", credentials=credentials, tiles=load())
+
+    with pytest.raises(InvalidInputError, match="tiles is None"):
+        invalidate(run).result()
+    assert fused_emulator.requests == []
+
+
+def test_every_call_purges_again(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
+    @flow(persist_result=True)
+    def pipeline() -> None:
+        for _ in range(3):
+            invalidate_cache(udf.id, credentials=credentials)
+
+    pipeline()
+    assert [request.method for request in fused_emulator.requests].count("DELETE") == 3
+
+
+def test_what_will_not_pass_is_not_retried(fused_emulator: Emulator, credentials: FusedCredentials) -> None:
+    fused_emulator.misbehave(status=401, times=None)
+
+    def run() -> None:
+        invalidate_cache("roads", credentials=credentials)
+
+    with pytest.raises(AuthenticationError):
+        invalidate(run).result()
+    assert len(fused_emulator.requests) == 1
+
+
+def test_what_may_pass_is_retried_by_prefect(
+    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_client = FusedCredentials.get_client
+    monkeypatch.setattr(FusedCredentials, "get_client", lambda self: get_client(self, deadline=0.2))
+    fused_emulator.misbehave(status=503, retry_after=1, times=2)
+    quick = invalidate_cache.with_options(retry_delay_seconds=0)
+
+    def run() -> dict[str, Any]:
+        return quick("roads", credentials=credentials)
+
+    assert invalidate(run).result()["retries"] == 0
+    assert [request.status for request in fused_emulator.requests][:3] == [503, 503, 200]
+
+
+def test_retries_end(
+    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_client = FusedCredentials.get_client
+    monkeypatch.setattr(FusedCredentials, "get_client", lambda self: get_client(self, deadline=0.2))
+    fused_emulator.misbehave(status=503, retry_after=1, times=None)
+
+    def run() -> None:
+        invalidate_cache.with_options(retry_delay_seconds=0)("roads", credentials=credentials)
+
+    with pytest.raises(UnavailableError):
+        invalidate(run).result()
+    assert len(fused_emulator.requests) == 3
+
+
+def test_it_maps_over_udfs(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
+    other = fused_emulator.register(dict, name="rivers")
+    fused_emulator.fill_cache(other, [(1, 0, 0)])
+
+    @flow
+    def pipeline() -> list[dict[str, Any]]:
+        futures = invalidate_cache.map(
+            ["roads", "rivers"], credentials=unmapped(credentials), tiles=unmapped(["1/0/0"])
+        )
+        return futures.result()  # type: ignore[no-any-return]
+
+    assert {result["udf_id"] for result in pipeline()} == {udf.id, other.id}
+    assert fused_emulator.cached_tiles(other) == set()
+
+
+def test_the_run_is_named_after_the_udf(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
+    @flow
+    def pipeline() -> State[Any]:
+        return invalidate_cache("roads", credentials=credentials, return_state=True)  # type: ignore[no-any-return]
+
+    state = pipeline()
+    assert state.name == "Completed"
+    assert invalidate_cache.task_run_name == "invalidate-fused-cache-{udf}"
+
+
+def test_the_task_is_synchronous() -> None:
+    assert not invalidate_cache.isasync
+    assert not inspect.iscoroutinefunction(invalidate_cache.fn)

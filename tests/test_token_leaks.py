@@ -1,0 +1,170 @@
+"""The token is searched for wherever it could have got to: logs, reprs, results, errors, tracebacks, pickles, homes."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.traceback import Traceback
+
+from fused_cache_ops import FusedClient, invalidate_cache
+from fused_cache_ops.demo.pipelines import PIPELINES, PipelineFailed, run_pipeline
+from fused_cache_ops.demo.stations import UDF_NAME, build_udf, create_table
+from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.errors import FusedCacheError, PartialInvalidationError
+from fused_cache_ops.tiles import Tile
+
+TOKEN = "t0p-s3cret-t0ken"
+
+
+def everything_about(error: BaseException) -> str:
+    """An error as people and tools show it: with its chain, its attributes, and the locals of every frame of ours."""
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    # The first frame is the test's, which does hold the token.
+    shown.stack = traceback.StackSummary.from_list(list(shown.stack)[1:])
+    console = Console(width=10_000, record=True, file=io.StringIO())
+    rich = Traceback.from_exception(
+        type(error),
+        error,
+        error.__traceback__ and error.__traceback__.tb_next,
+        show_locals=True,
+        locals_max_string=None,
+    )
+    console.print(rich)
+    return "\n".join(
+        [*shown.format(), console.export_text(), repr(error), str(error), repr(vars(error)), repr(error.args)]
+    )
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG)
+    return caplog
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "unauthorised": {"status": 401, "times": None},
+    "echoed": {"status": 403, "times": None, "body": {"detail": f"Fused-Service-Token {TOKEN} may not do this"}},
+    "echoed as text": {"status": 422, "times": None, "body": {"detail": [{"loc": ["header"], "msg": TOKEN}]}},
+    "redirected": {"status": 302, "times": None, "location": f"https://elsewhere.example.com/?token={TOKEN}"},
+    "limited": {"status": 429, "times": None, "retry_after": 60},
+    "unavailable": {"status": 503, "times": None},
+    "dropped": {"drop": True, "times": None},
+    "slow": {"latency": 2.0, "times": None},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("tiles", [1, 3], ids=["single", "batch"])
+def test_no_failure_shows_the_token(
+    fused_emulator: Emulator, udf: Udf, log: pytest.LogCaptureFixture, fault: dict[str, Any], tiles: int
+) -> None:
+    fused_emulator.store.add_token(fused_emulator.environment_id, token=TOKEN)
+    fused_emulator.misbehave(**fault)
+    with pytest.raises(FusedCacheError) as caught:
+        invalidate_cache(
+            "roads",
+            tiles=[Tile(1, 0, 0), Tile(1, 0, 1), Tile(1, 1, 1)][:tiles],
+            token=TOKEN,
+            base_url=fused_emulator.base_url,
+            timeout=0.2,
+            deadline=0.5,
+        )
+    shown = everything_about(caught.value)
+    assert TOKEN not in shown
+    assert TOKEN not in log.text
+    assert TOKEN.encode() not in pickle.dumps(caught.value)
+
+
+def test_no_success_shows_the_token(fused_emulator: Emulator, udf: Udf, log: pytest.LogCaptureFixture) -> None:
+    fused_emulator.store.add_token(fused_emulator.environment_id, token=TOKEN)
+    with FusedClient(token=TOKEN) as client:
+        result = client.invalidate_cache("roads", tiles=["1/0/0", "1/0/1"])
+        environment = client.check()
+        session = client._open_session()
+        shown = [result, result.to_dict(), environment, client, vars(client), session, vars(session), session.auth]
+    assert TOKEN not in repr(shown) + str(result) + log.text
+    assert TOKEN.encode() not in pickle.dumps(result)
+    assert [request for request in fused_emulator.requests if TOKEN in request.path + request.query] == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"base_url": "nonsense"}, {"client_id": "../x"}, {"timeout": -1}, {"token": f"Basic {TOKEN}"}],
+    ids=str,
+)
+def test_no_configuration_error_shows_the_token(settings: dict[str, Any]) -> None:
+    with pytest.raises(FusedCacheError) as caught:
+        FusedClient(**({"token": TOKEN} | settings))
+    assert TOKEN not in str(caught.value) + repr(vars(caught.value))
+    with pytest.raises(FusedCacheError) as caught:
+        invalidate_cache("roads", **({"token": TOKEN} | settings))
+    assert TOKEN not in everything_about(caught.value)
+
+
+def test_a_partial_failure_shows_no_token_and_can_leave_the_process(
+    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 2)
+    fused_emulator.store.add_token(fused_emulator.environment_id, token=TOKEN)
+    fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=401, times=None)
+    with pytest.raises(PartialInvalidationError) as caught:
+        invalidate_cache("roads", tiles=["1/0/0", "1/0/1", "1/1/0", "1/1/1"], token=TOKEN)
+    assert TOKEN not in everything_about(caught.value) + everything_about(caught.value.cause) + log.text
+    assert TOKEN.encode() not in pickle.dumps(caught.value)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PIPELINES])
+def test_no_orchestrator_writes_the_token_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline that succeeds and one that fails, and then every file that the orchestrator left in its home."""
+    # Airflow stays at INFO: at DEBUG its own supervisor prints every secret that it has been told to mask.
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
+    database, home = tmp_path / "stations.sqlite", tmp_path / "home"
+    home.mkdir()
+    create_table(database)
+    with Emulator(token=TOKEN) as emulator:
+        emulator.register(build_udf(database), name=UDF_NAME)
+
+        def run() -> None:
+            variables = {"STATIONS_DATABASE": str(database)}
+            run_pipeline(PIPELINES[name], home, emulator=emulator.environment(), variables=variables)
+
+        run()
+        assert [request.status for request in emulator.requests if request.method == "POST"] == [200]
+        emulator.misbehave(status=401, path="batch-delete", times=None, body={"detail": f"bad token {TOKEN}"})
+        with contextlib.suppress(PipelineFailed):  # `airflow dags test` ends well whatever becomes of the run
+            run()
+        assert [request.status for request in emulator.requests if request.method == "POST"] == [200, 401]
+    assert "answered 401" in (home / "output.log").read_text()
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert len(files) > 1
+    assert [str(path) for path in files if TOKEN.encode() in path.read_bytes()] == []
+
+
+def test_the_command_line_shows_no_token(fused_emulator: Emulator, udf: Udf) -> None:
+    def run(*arguments: str) -> str:
+        environment = os.environ | {"FUSED_SERVICE_ACCOUNT_TOKEN": TOKEN}
+        done = subprocess.run(
+            [sys.executable, "-c", "from fused_cache_ops.cli import main; main()", *arguments],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout + done.stderr
+
+    outputs = [run("check"), run("invalidate", "roads", "1/0/0"), run("invalidate", "--help")]
+    fused_emulator.store.add_token(fused_emulator.environment_id, token=TOKEN)
+    outputs += [run("check"), run("invalidate", "roads", "1/0/0", "--json"), run("invalidate", "roads", "1/9/9")]
+    assert "401" in outputs[0]
+    assert json.loads(outputs[4])["tiles_requested"] == 1
+    assert TOKEN not in "".join(outputs)
