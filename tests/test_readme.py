@@ -1,0 +1,50 @@
+"""What the READMEs show is what runs."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fused_cache_ops import client
+from fused_cache_ops.emulator import Emulator
+from fused_cache_ops.settings import DEFAULT_BASE_URL
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["airflow", "prefect", "dagster"]
+
+
+@pytest.fixture(scope="module")
+def readme_example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("readme_example", Path(__file__).with_name("readme_example.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES])
+def test_the_example_of_each_orchestrator_runs(readme_example: ModuleType, name: str) -> None:
+    readme_example.run_example(name, readme_example.example(ROOT / "README.md", name.capitalize()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_of_each_wrapper_shows_the_same_example(readme_example: ModuleType, name: str) -> None:
+    shown = readme_example.example(ROOT / name / "README.md")
+    assert shown == readme_example.example(ROOT / "README.md", name.capitalize())
+
+
+def test_the_example_of_the_core_runs(readme_example: ModuleType, fused_emulator: Emulator) -> None:
+    udf = fused_emulator.register(dict, name="roads")
+    fused_emulator.fill_cache(udf, [(15, 9647, 12320), (15, 9647, 12321)])
+    exec(readme_example.example(ROOT / "README.md", "Anywhere else"), {})
+    assert fused_emulator.cached_tiles(udf) == set()
+
+
+def test_the_defaults_in_the_table_are_the_cores() -> None:
+    rows = re.findall(r"^\| .* \| ([^|]*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert f"`{DEFAULT_BASE_URL}`" in rows
+    for value in (client.DEFAULT_TIMEOUT, client.DEFAULT_DEADLINE, client.DEFAULT_CONCURRENCY):
+        assert f"{value:g}" in rows
