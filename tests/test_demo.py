@@ -65,7 +65,7 @@ def test_a_pipeline_that_does_it_wrong_is_found_out(
 
 
 def test_a_wrapper_that_is_not_installed_is_named() -> None:
-    missing = Pipeline("Prefect", "prefect_fused_missing", "x.py", PIPELINES["prefect"].commands, dict)  # type: ignore[arg-type]
+    missing = Pipeline("Prefect", "prefect_fused_missing", "x.py", PIPELINES["prefect"].commands, dict)
     with pytest.raises(ModuleNotFoundError, match="Prefect is not set up here"):
         missing.path()
 

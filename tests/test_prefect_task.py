@@ -30,7 +30,7 @@ def credentials(fused_emulator: Emulator) -> FusedCredentials:
 
 def invalidate(run: Any) -> State[Any]:
     """Run a function as a flow, and return the flow's state."""
-    return flow(run, name="test")(return_state=True)  # type: ignore[no-any-return,call-overload]
+    return flow(run, name="test")(return_state=True)
 
 
 def test_tiles_from_an_upstream_task_are_invalidated(
@@ -139,7 +139,7 @@ def test_it_maps_over_udfs(fused_emulator: Emulator, credentials: FusedCredentia
         futures = invalidate_cache.map(
             ["roads", "rivers"], credentials=unmapped(credentials), tiles=unmapped(["1/0/0"])
         )
-        return futures.result()  # type: ignore[no-any-return]
+        return futures.result()
 
     assert {result["udf_id"] for result in pipeline()} == {udf.id, other.id}
     assert fused_emulator.cached_tiles(other) == set()
@@ -148,7 +148,7 @@ def test_it_maps_over_udfs(fused_emulator: Emulator, credentials: FusedCredentia
 def test_the_run_is_named_after_the_udf(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     @flow
     def pipeline() -> State[Any]:
-        return invalidate_cache("roads", credentials=credentials, return_state=True)  # type: ignore[no-any-return]
+        return invalidate_cache("roads", credentials=credentials, return_state=True)
 
     state = pipeline()
     assert state.name == "Completed"

@@ -60,7 +60,7 @@ def run_sdk(fused_emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) 
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+        return json.loads(done.stdout.splitlines()[-1])
 
     return run
 
@@ -113,7 +113,7 @@ def test_our_request_is_the_sdks_field_by_field(
 ) -> None:
     run_sdk("team/roads", [sdk_arguments])
     with FusedClient() as client:
-        client.invalidate_cache("team/roads", **our_arguments)  # type: ignore[arg-type]
+        client.invalidate_cache("team/roads", **our_arguments)
     theirs, ours = purges(fused_emulator)
     assert ours.method == theirs.method == "DELETE"
     assert ours.path == theirs.path

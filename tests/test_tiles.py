@@ -104,12 +104,12 @@ def test_what_is_not_a_collection_of_tiles_is_refused(tiles: Any) -> None:
 
 def test_a_lone_tuple_is_refused_with_a_hint() -> None:
     with pytest.raises(InvalidInputError, match=r"write tiles=\[\(z, x, y\)\]"):
-        TileStream((15, 9647, 12320))  # type: ignore[arg-type]
+        TileStream((15, 9647, 12320))
 
 
 def test_none_is_refused_since_a_load_may_have_forgotten_its_return() -> None:
     with pytest.raises(InvalidInputError, match="tiles is None"):
-        TileStream(None)  # type: ignore[arg-type]
+        TileStream(None)
 
 
 def test_a_collection_is_checked_to_its_end_before_anything_is_read() -> None:

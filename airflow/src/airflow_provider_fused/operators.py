@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow_provider_fused._compat import AirflowFailException, BaseOperator
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from fused_cache_ops.tiles import HIGHEST_ZOOM, WHOLE_UDF
 
 if TYPE_CHECKING:
+    from airflow.sdk import XComArg
+
     from airflow_provider_fused.hooks import FusedHook
     from fused_cache_ops.tiles import TileSelection
 
@@ -41,8 +43,8 @@ class FusedInvalidateCacheOperator(BaseOperator):
     def __init__(
         self,
         *,
-        udf: str,
-        tiles: TileSelection | str = WHOLE_UDF,
+        udf: str | XComArg,
+        tiles: TileSelection | str | XComArg = WHOLE_UDF,
         fused_conn_id: str = "fused_default",
         max_zoom: int = HIGHEST_ZOOM,
         **kwargs: Any,
@@ -66,7 +68,7 @@ class FusedInvalidateCacheOperator(BaseOperator):
         try:
             tiles = read_tiles(self.tiles)
             with self.hook.get_conn() as client:
-                result = client.invalidate_cache(self.udf, tiles=tiles, max_zoom=self.max_zoom)
+                result = client.invalidate_cache(cast("str", self.udf), tiles=tiles, max_zoom=self.max_zoom)
         except FusedCacheError as error:
             failure = FusedUnavailableError if error.retryable else AirflowFailException
             raise failure(str(error)) from error
