@@ -11,18 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fused_cache_ops.client import Environment, FusedClient
     from fused_cache_ops.invalidate import invalidate_cache
+    from fused_cache_ops.plan import InvalidationPlan, plan_invalidation
     from fused_cache_ops.result import InvalidationResult
     from fused_cache_ops.tiles import WHOLE_UDF, Tile
 
-__all__ = ["WHOLE_UDF", "Environment", "FusedClient", "InvalidationResult", "Tile", "invalidate_cache"]
+__all__ = [
+    "WHOLE_UDF",
+    "Environment",
+    "FusedClient",
+    "InvalidationPlan",
+    "InvalidationResult",
+    "Tile",
+    "invalidate_cache",
+    "plan_invalidation",
+]
 
 _HOMES = {
     "WHOLE_UDF": "tiles",
     "Environment": "client",
     "FusedClient": "client",
+    "InvalidationPlan": "plan",
     "InvalidationResult": "result",
     "Tile": "tiles",
     "invalidate_cache": "invalidate",
+    "plan_invalidation": "plan",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,15 +26,14 @@ from fused_cache_ops.errors import (
 from fused_cache_ops.identifiers import checked_identifier, parse_udf
 from fused_cache_ops.retry import Retrier, parse_retry_after
 from fused_cache_ops.settings import Secret, resolve_settings
-from fused_cache_ops.tiles import HIGHEST_ZOOM, WHOLE_UDF, Tile, TileSelection
+from fused_cache_ops.tiles import Tile
 
 if TYPE_CHECKING:
     import requests
+    from typing_extensions import Unpack
 
     from fused_cache_ops.result import InvalidationResult
-
-MAX_BATCH = 50_000
-"""Tiles that one ``batch-delete`` takes, by Fused's REST reference."""
+    from fused_cache_ops.selection import SelectionKeywords
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_DEADLINE = 600.0
@@ -113,13 +112,11 @@ class FusedClient:
 
     # -- what callers use ---------------------------------------------------------------------------------------
 
-    def invalidate_cache(
-        self, udf: str, *, tiles: TileSelection = WHOLE_UDF, max_zoom: int = HIGHEST_ZOOM
-    ) -> InvalidationResult:
+    def invalidate_cache(self, udf: str, **selection: Unpack[SelectionKeywords]) -> InvalidationResult:
         """As `fused_cache_ops.invalidate_cache`, over this client's connections."""
         from fused_cache_ops.invalidate import invalidate_cache
 
-        return invalidate_cache(udf, tiles=tiles, max_zoom=max_zoom, client=self)
+        return invalidate_cache(udf, client=self, **selection)
 
     def resolve_udf(self, udf: str, *, retrier: Retrier | None = None) -> str:
         """The id of a UDF given by id, name or shared token. An id costs no request, and no UDF's code is ever run.
@@ -158,9 +155,7 @@ class FusedClient:
                 if instances is None:
                     raise UnexpectedResponseError("The list of real-time instances is not one: set client_id instead.")
                 if not instances:
-                    raise ConfigurationError(
-                        "This token has no real-time instance: pass client_id=, or set FUSED_CLIENT_ID."
-                    )
+                    raise ConfigurationError("This token has no real-time instance: pass client_id=, or set FUSED_CLIENT_ID.")
                 preferred = max(instances, key=lambda entry: entry.get("preference_rank") or 0)
                 self._client_id = checked_identifier(
                     preferred["client_id"], "client_id in the service's answer", UnexpectedResponseError
@@ -189,9 +184,7 @@ class FusedClient:
     def __enter__(self) -> FusedClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -215,13 +208,12 @@ class FusedClient:
         """Send the one request that invalidates one tile."""
         self._invalidate("DELETE", "delete", udf_id, retrier, params={"z": tile.z, "x": tile.x, "y": tile.y})
 
-    def invalidate_batch(self, udf_id: str, tiles: Sequence[Tile], *, retrier: Retrier) -> int | None:
+    def invalidate_batch(self, udf_id: str, body: bytes, *, retrier: Retrier) -> int | None:
         """Send one request that invalidates 1 to 50,000 tiles; the number of objects deleted, where the server says.
 
         A deployment without the endpoint answers 404 or 405.
         """
-        body = '{"tiles":[%s]}' % ",".join(['{"z":%d,"x":%d,"y":%d}' % tile for tile in tiles])
-        answer = self._invalidate("POST", "batch-delete", udf_id, retrier, body=body.encode())
+        answer = self._invalidate("POST", "batch-delete", udf_id, retrier, body=body)
         deleted = answer.get("objects_deleted") if isinstance(answer, dict) else None
         return deleted if isinstance(deleted, int) and not isinstance(deleted, bool) and deleted >= 0 else None
 
@@ -284,9 +276,7 @@ class FusedClient:
             trouble = _reason(error)
         # Raised out here, where no exception of requests hangs on: each of those carries the header.
         if trouble:
-            raise UnavailableError(
-                f"Failed {what}: no answer from {urlsplit(url).netloc}: {self._clean(trouble, secret)}."
-            )
+            raise UnavailableError(f"Failed {what}: no answer from {urlsplit(url).netloc}: {self._clean(trouble, secret)}.")
         if len(content) > _LARGEST_BODY:
             raise UnexpectedResponseError(f"Failed {what}: the answer is larger than {_LARGEST_BODY:,} bytes.")
         if not 200 <= response.status_code < 300:

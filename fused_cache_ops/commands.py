@@ -21,9 +21,7 @@ from fused_cache_ops.errors import FusedCacheError, PartialInvalidationError
 from fused_cache_ops.tiles import WHOLE_UDF, TileSelection
 
 # Tracebacks with locals would show what the caller's variables hold.
-program = typer.Typer(
-    help="Invalidate the caches of Fused UDFs.", no_args_is_help=True, pretty_exceptions_show_locals=False
-)
+program = typer.Typer(help="Invalidate the caches of Fused UDFs.", no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 ClientId = Annotated[
     Optional[str], typer.Option(envvar="FUSED_CLIENT_ID", help="Real-time instance. Default: the preferred one.")
@@ -62,9 +60,7 @@ def invalidate(
         return
     table = Table("", "", show_header=False)
     for name, value in result.items():
-        shown = (
-            "the whole UDF" if name == "tiles_requested" and value is None else "not known" if value is None else value
-        )
+        shown = "the whole UDF" if name == "tiles_requested" and value is None else "not known" if value is None else value
         table.add_row(name.replace("_", " "), str(shown))
     Console().print(table)
 
@@ -78,9 +74,7 @@ def check(client_id: ClientId = None, base_url: BaseUrl = None) -> None:
             instance = client.resolve_client_id()
     except FusedCacheError as error:
         _fail(error)
-    print(
-        f"The token is good, for the environment {environment.name or environment.id}, real-time instance {instance}."
-    )
+    print(f"The token is good, for the environment {environment.name or environment.id}, real-time instance {instance}.")
 
 
 @program.command()

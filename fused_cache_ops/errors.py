@@ -100,9 +100,7 @@ class PartialInvalidationError(FusedCacheError):
     remaining: Iterable[Tile]
     cause: Exception
 
-    def __init__(
-        self, message: str, *, result: InvalidationResult, remaining: Iterable[Tile], cause: Exception
-    ) -> None:
+    def __init__(self, message: str, *, result: InvalidationResult, remaining: Iterable[Tile], cause: Exception) -> None:
         super().__init__(message, status=getattr(cause, "status", None))
         self.result = result
         self.remaining = remaining

@@ -112,9 +112,7 @@ def _known_scheme(scheme: str, origin: str) -> str:
     try:
         return _SCHEMES[scheme.strip().lower()]
     except KeyError:
-        raise ConfigurationError(
-            f"{origin} is an unknown scheme: it must be one of {', '.join(_SCHEMES.values())}."
-        ) from None
+        raise ConfigurationError(f"{origin} is an unknown scheme: it must be one of {', '.join(_SCHEMES.values())}.") from None
 
 
 def _checked_base_url(base_url: str, allow_http: bool) -> str:

@@ -14,6 +14,9 @@ from fused_cache_ops.errors import InvalidInputError
 HIGHEST_ZOOM = 30
 """The default of ``max_zoom``. Fused documents no range of zooms; beyond 30 no web map goes."""
 
+TOLERANCE = 1e-11
+"""Degrees, about a micrometre: what two ways of computing a tile's edge may differ by, and nothing that matters."""
+
 _PATH = re.compile(r"\s*(\d{1,10})/(\d{1,10})/(\d{1,10})\s*", re.ASCII)
 _ALLOWED = "allowed: Tile, (z, x, y), 'z/x/y' or {'z': …, 'x': …, 'y': …}"
 _LATITUDE_LIMIT = 85.0511287798066  # where web mercator ends: the map is a square
@@ -23,7 +26,18 @@ class _Whole(enum.Enum):
     WHOLE_UDF = "whole-udf"
 
     def __repr__(self) -> str:
-        return "WHOLE_UDF"
+        return self.name
+
+
+class NotGiven(enum.Enum):
+    NOT_GIVEN = "not-given"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+NOT_GIVEN = NotGiven.NOT_GIVEN
+"""What the other kinds of selection are when they are left out; None would be one that went wrong."""
 
 
 WHOLE_UDF = _Whole.WHOLE_UDF
@@ -54,9 +68,9 @@ class Tile(NamedTuple):
             )
         _check_zoom(zoom, HIGHEST_ZOOM, f"zoom {zoom!r}")
         size = 2**zoom
-        sine = math.sin(math.radians(max(-_LATITUDE_LIMIT, min(latitude, _LATITUDE_LIMIT))))
-        x = math.floor((longitude + 180) / 360 * size) % size
-        y = math.floor((0.5 - math.log((1 + sine) / (1 - sine)) / (4 * math.pi)) * size)
+        tolerance = TOLERANCE / 360 * size
+        x = math.floor((longitude + 180) / 360 * size + tolerance) % size
+        y = math.floor(row_fraction(latitude) * size + tolerance)
         return cls(zoom, x, max(0, min(y, size - 1)))
 
     def __str__(self) -> str:
@@ -67,6 +81,12 @@ TileLike = Union[Tile, tuple[int, int, int], list[int], str, Mapping[str, int]]
 """What may stand for a tile. Objects with attributes ``z``, ``x`` and ``y`` (mercantile's tiles) are read by name."""
 
 TileSelection = Union[Iterable[TileLike], Literal[_Whole.WHOLE_UDF]]
+
+
+def row_fraction(latitude: float) -> float:
+    """How far down the square of web mercator a latitude lies: 0 at its north edge, 1 at its south edge."""
+    sine = math.sin(math.radians(max(-_LATITUDE_LIMIT, min(latitude, _LATITUDE_LIMIT))))
+    return 0.5 - math.log((1 + sine) / (1 - sine)) / (4 * math.pi)
 
 
 class TileStream(Iterator[Tile]):
@@ -155,8 +175,7 @@ def _iterate(tiles: Iterable[TileLike]) -> Iterator[TileLike]:
         )
     if isinstance(tiles, (str, bytes, bytearray, Mapping)) or _has_attributes(tiles):
         raise InvalidInputError(
-            f"tiles = {_shown(tiles)} is not a collection of tiles: put a single tile in a list, "
-            "pass a table as .itertuples()."
+            f"tiles = {_shown(tiles)} is not a collection of tiles: put a single tile in a list, pass a table as .itertuples()."
         )
     try:
         return iter(tiles)

@@ -20,9 +20,7 @@ pytestmark = pytest.mark.xdist_group("airflow")
 
 @pytest.fixture(scope="module")
 def airflow_database() -> Path:
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"], check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return Path(os.environ["AIRFLOW_HOME"], "airflow.db")
 

@@ -85,9 +85,7 @@ def test_an_instance_list_that_is_none_is_refused(fused_emulator: Emulator, body
 
 
 @pytest.mark.parametrize("body", [{}, [], "x", {"id": 5}, {"id": "../x"}, {"id": ""}], ids=json.dumps)
-def test_a_udf_record_without_a_usable_id_is_refused(
-    fused_emulator: Emulator, client: FusedClient, body: object
-) -> None:
+def test_a_udf_record_without_a_usable_id_is_refused(fused_emulator: Emulator, client: FusedClient, body: object) -> None:
     fused_emulator.misbehave(status=200, body=body)
     with pytest.raises(UnexpectedResponseError):
         client.resolve_udf("roads")

@@ -36,9 +36,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield ephemeral
 
 
-def test_a_launch_without_tiles_invalidates_the_whole_udf(
-    fused: FusedResource, fused_emulator: Emulator, udf: Udf
-) -> None:
+def test_a_launch_without_tiles_invalidates_the_whole_udf(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
     result = launch(fused, udf="roads").output_for_node("invalidate_cache_op")
     assert (result["udf_id"], result["tiles_requested"]) == (udf.id, None)
     assert fused_emulator.cached_tiles(udf) == set()

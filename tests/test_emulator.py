@@ -15,9 +15,7 @@ from fused_cache_ops.emulator import Emulator, Udf
 def call(emulator: Emulator, method: str, path: str, token: str | None = None, **options: Any) -> requests.Response:
     token = f"Fused-Service-Token {emulator.token}" if token is None else token
     header = {"Authorization": token} if token else {}
-    return requests.request(
-        method, emulator.base_url + path, headers=header, timeout=10, allow_redirects=False, **options
-    )
+    return requests.request(method, emulator.base_url + path, headers=header, timeout=10, allow_redirects=False, **options)
 
 
 def bearer(emulator: Emulator) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from fused_cache_ops import WHOLE_UDF, FusedClient, Tile, invalidate_cache
-from fused_cache_ops import client as client_module
+from fused_cache_ops import WHOLE_UDF, FusedClient, Tile, batches, invalidate_cache
 from fused_cache_ops.emulator import Emulator, ReceivedRequest, Udf
 from fused_cache_ops.errors import (
     AuthenticationError,
@@ -62,9 +61,7 @@ def test_the_environment_is_enough(fused_emulator: Emulator, udf: Udf) -> None:
 def test_arguments_are_enough(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FUSED_BASE_URL")
     monkeypatch.delenv("FUSED_SERVICE_ACCOUNT_TOKEN")
-    invalidate_cache(
-        udf.id, token=fused_emulator.token, base_url=fused_emulator.base_url, client_id=fused_emulator.client_id
-    )
+    invalidate_cache(udf.id, token=fused_emulator.token, base_url=fused_emulator.base_url, client_id=fused_emulator.client_id)
     assert len(fused_emulator.requests) == 1
 
 
@@ -112,9 +109,7 @@ def test_100_001_tiles_make_exactly_three_requests(client: FusedClient, fused_em
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)}
 
 
-def test_exactly_one_batch_is_one_request(
-    client: FusedClient, fused_emulator: Emulator, udf: Udf, small_batches: int
-) -> None:
+def test_exactly_one_batch_is_one_request(client: FusedClient, fused_emulator: Emulator, udf: Udf, small_batches: int) -> None:
     client.invalidate_cache(udf.id, tiles=many(small_batches))
     assert [request.tiles for request in fused_emulator.requests] == [10]
 
@@ -175,9 +170,7 @@ def test_a_deployment_without_the_endpoint_is_recognised(monkeypatch: pytest.Mon
         assert result.tiles_requested == 20
 
 
-def test_without_the_batch_endpoint_an_unknown_udf_is_still_not_found(
-    client: FusedClient, fused_emulator: Emulator
-) -> None:
+def test_without_the_batch_endpoint_an_unknown_udf_is_still_not_found(client: FusedClient, fused_emulator: Emulator) -> None:
     with pytest.raises(NotFoundError) as caught:
         client.invalidate_cache(str(uuid.uuid4()), tiles=many(300))
     assert kinds(fused_emulator) == ["batch-delete", "delete"]
@@ -373,9 +366,7 @@ def test_a_servers_words_cannot_forge_log_lines(client: FusedClient, fused_emula
     assert len(str(caught.value)) < 600
 
 
-def test_an_unreadable_batch_answer_still_counts_as_done(
-    client: FusedClient, fused_emulator: Emulator, udf: Udf
-) -> None:
+def test_an_unreadable_batch_answer_still_counts_as_done(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(status=200, body={"objects_deleted": "x"}, path="batch-delete")
     result = client.invalidate_cache(udf.id, tiles=many(5))
     assert (result.tiles_requested, result.objects_deleted) == (5, None)
@@ -414,9 +405,7 @@ def test_a_failure_part_way_hands_back_exactly_what_is_not_done(
     assert len(fused_emulator.cached_tiles(udf)) == 4
 
 
-def test_a_single_tile_failure_part_way_hands_back_the_rest(
-    client: FusedClient, fused_emulator: Emulator, udf: Udf
-) -> None:
+def test_a_single_tile_failure_part_way_hands_back_the_rest(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     tiles = many(120)
     fused_emulator.fill_cache(udf, tiles)
     fused_emulator.misbehave(status=405, path="batch-delete", times=None)
@@ -536,13 +525,11 @@ def test_a_partial_failure_can_be_pickled(client: FusedClient, fused_emulator: E
     ("udf", "tiles"),
     [("", WHOLE_UDF), ("a/../b", WHOLE_UDF), ("None", WHOLE_UDF), ("roads", None), ("roads", "1/0/0"), ("roads", 5)],
 )
-def test_bad_input_fails_before_any_request(
-    client: FusedClient, fused_emulator: Emulator, udf: str, tiles: Any
-) -> None:
+def test_bad_input_fails_before_any_request(client: FusedClient, fused_emulator: Emulator, udf: str, tiles: Any) -> None:
     with pytest.raises(InvalidInputError):
         client.invalidate_cache(udf, tiles=tiles)
     assert fused_emulator.requests == []
 
 
 def test_the_batch_size_is_the_documented_one() -> None:
-    assert client_module.MAX_BATCH == 50_000
+    assert batches.MAX_BATCH == 50_000

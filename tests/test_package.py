@@ -31,9 +31,7 @@ def test_names_load_on_first_use() -> None:
 def test_every_public_name_is_there() -> None:
     import fused_cache_ops
 
-    assert {name for name in dir(fused_cache_ops) if getattr(fused_cache_ops, name) is not None} >= set(
-        fused_cache_ops.__all__
-    )
+    assert {name for name in dir(fused_cache_ops) if getattr(fused_cache_ops, name) is not None} >= set(fused_cache_ops.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = fused_cache_ops.nothing
 

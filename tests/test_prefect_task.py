@@ -33,9 +33,7 @@ def invalidate(run: Any) -> State[Any]:
     return flow(run, name="test")(return_state=True)
 
 
-def test_tiles_from_an_upstream_task_are_invalidated(
-    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf
-) -> None:
+def test_tiles_from_an_upstream_task_are_invalidated(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     @task
     def load() -> list[Any]:
         return ["1/0/0", Tile(1, 1, 1), (1, 0, 1)]
@@ -49,9 +47,7 @@ def test_tiles_from_an_upstream_task_are_invalidated(
     assert fused_emulator.cached_tiles(udf) == {(1, 1, 0)}
 
 
-def test_without_tiles_the_whole_udf_is_invalidated(
-    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf
-) -> None:
+def test_without_tiles_the_whole_udf_is_invalidated(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     @flow
     def pipeline() -> dict[str, Any]:
         return invalidate_cache("roads", credentials)
@@ -64,9 +60,7 @@ def test_without_credentials_the_environment_is_used(fused_emulator: Emulator, u
     assert invalidate_cache.fn("roads", tiles=["1/0/0"])["tiles_requested"] == 1
 
 
-def test_a_load_that_returns_none_purges_nothing(
-    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf
-) -> None:
+def test_a_load_that_returns_none_purges_nothing(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     @task
     def load() -> None:
         return None
@@ -136,9 +130,7 @@ def test_it_maps_over_udfs(fused_emulator: Emulator, credentials: FusedCredentia
 
     @flow
     def pipeline() -> list[dict[str, Any]]:
-        futures = invalidate_cache.map(
-            ["roads", "rivers"], credentials=unmapped(credentials), tiles=unmapped(["1/0/0"])
-        )
+        futures = invalidate_cache.map(["roads", "rivers"], credentials=unmapped(credentials), tiles=unmapped(["1/0/0"]))
         return futures.result()
 
     assert {result["udf_id"] for result in pipeline()} == {udf.id, other.id}

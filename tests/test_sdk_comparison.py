@@ -124,11 +124,7 @@ def test_our_request_is_the_sdks_field_by_field(
 
 def test_our_look_ups_are_the_sdks(fused_emulator: Emulator, roads: Udf, run_sdk: RunSdk) -> None:
     def look_ups() -> list[tuple[str, str, str]]:
-        return [
-            (request.method, request.path, request.query)
-            for request in fused_emulator.requests
-            if request.method == "GET"
-        ]
+        return [(request.method, request.path, request.query) for request in fused_emulator.requests if request.method == "GET"]
 
     run_sdk("team/roads", [{}])
     theirs = look_ups()
@@ -138,9 +134,7 @@ def test_our_look_ups_are_the_sdks(fused_emulator: Emulator, roads: Udf, run_sdk
     assert look_ups() == theirs
 
 
-def test_the_sdk_needs_a_call_for_each_tile_and_we_one_for_all(
-    fused_emulator: Emulator, roads: Udf, run_sdk: RunSdk
-) -> None:
+def test_the_sdk_needs_a_call_for_each_tile_and_we_one_for_all(fused_emulator: Emulator, roads: Udf, run_sdk: RunSdk) -> None:
     tiles = [{"z": 15, "x": 9647, "y": y} for y in range(12320, 12325)]
     run_sdk("team/roads", tiles)
     assert len(purges(fused_emulator)) == 5

@@ -40,9 +40,7 @@ def everything_about(error: BaseException) -> str:
         locals_max_string=None,
     )
     console.print(rich)
-    return "\n".join(
-        [*shown.format(), console.export_text(), repr(error), str(error), repr(vars(error)), repr(error.args)]
-    )
+    return "\n".join([*shown.format(), console.export_text(), repr(error), str(error), repr(vars(error)), repr(error.args)])
 
 
 @pytest.fixture

@@ -90,9 +90,7 @@ PIPELINES = {
     "airflow": Pipeline(
         "Airflow", "airflow_provider_fused", "dags/load_then_invalidate.py", _airflow_commands, _airflow_environment
     ),
-    "prefect": Pipeline(
-        "Prefect", "prefect_fused", "flows/load_then_invalidate.py", _python_commands, _prefect_environment
-    ),
+    "prefect": Pipeline("Prefect", "prefect_fused", "flows/load_then_invalidate.py", _python_commands, _prefect_environment),
     "dagster": Pipeline("Dagster", "dagster_fused", "definitions.py", _python_commands, _dagster_environment),
 }
 

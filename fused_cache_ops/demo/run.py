@@ -119,9 +119,7 @@ def _looker(emulator: Emulator, udf: Udf, database: Path) -> Callable[[str, Tile
     def look(moment: str, tile: Tile) -> View:
         response = requests.get(emulator.tile_url(udf, *tile), timeout=30)
         response.raise_for_status()
-        return View(
-            moment, tile, stations_in_tile(database, tile), response.json(), response.headers["x-cache"] == "Hit"
-        )
+        return View(moment, tile, stations_in_tile(database, tile), response.json(), response.headers["x-cache"] == "Hit")
 
     return look
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 try:
     from fused_cache_ops.emulator.server import Emulator
 except ImportError as error:  # pragma: no cover - depends on what is installed
-    raise ImportError(
-        f"The emulator needs {error.name}: install it with  pip install 'fused-cache-ops[emulator]'"
-    ) from error
+    raise ImportError(f"The emulator needs {error.name}: install it with  pip install 'fused-cache-ops[emulator]'") from error
 from fused_cache_ops.emulator.faults import Fault
 from fused_cache_ops.emulator.store import ReceivedRequest, Udf
 

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
-from fused_cache_ops.client import MAX_BATCH
+from fused_cache_ops.batches import MAX_BATCH
 from fused_cache_ops.emulator.store import Caller, Store, Udf
 
 PREFIX = "/server/v1"
@@ -158,9 +158,7 @@ def _api(store: Store, functions: Functions, *, batch_endpoint: bool) -> APIRout
     if batch_endpoint:
 
         @router.post("/realtime-shared/{client_id}/udf-cache/by-id/{udf_id}/batch-delete")
-        async def batch_delete(
-            client_id: str, udf_id: str, body: BatchBody, who: Known, request: Request
-        ) -> dict[str, Any]:
+        async def batch_delete(client_id: str, udf_id: str, body: BatchBody, who: Known, request: Request) -> dict[str, Any]:
             request.state.tiles = len(body.tiles)
             udf = await writable(client_id, udf_id, who)
             tiles = {(tile.z, tile.x, tile.y) for tile in body.tiles}

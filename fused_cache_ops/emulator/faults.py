@@ -44,9 +44,7 @@ class Fault:
 
     def strikes(self, scope: Scope) -> bool:
         return (
-            self.times != 0
-            and self.path in scope["path"]
-            and (self.method is None or self.method.upper() == scope["method"])
+            self.times != 0 and self.path in scope["path"] and (self.method is None or self.method.upper() == scope["method"])
         )
 
 

@@ -129,9 +129,7 @@ class Store:
 
     def add_instance(self, client_id: str, environment_id: str, preference_rank: int | None) -> None:
         with self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO instances VALUES (?, ?, ?)", (client_id, environment_id, preference_rank)
-            )
+            db.execute("INSERT OR REPLACE INTO instances VALUES (?, ?, ?)", (client_id, environment_id, preference_rank))
 
     def caller(self, scheme: str, token: str) -> Caller | None:
         with self._lock:
@@ -149,8 +147,7 @@ class Store:
                 (environment_id,),
             ).fetchall()
         return [
-            {"client_id": client_id, "name": client_id, "endpoint": None}
-            | ({} if rank is None else {"preference_rank": rank})
+            {"client_id": client_id, "name": client_id, "endpoint": None} | ({} if rank is None else {"preference_rank": rank})
             for client_id, rank in rows
         ]
 
@@ -218,9 +215,7 @@ class Store:
     def cached_tiles(self, udf_id: str) -> set[tuple[int, int, int]]:
         """The tiles that have cached results."""
         with self._lock:
-            return set(
-                self._connection.execute("SELECT DISTINCT z, x, y FROM results WHERE udf_id = ? AND z >= 0", (udf_id,))
-            )
+            return set(self._connection.execute("SELECT DISTINCT z, x, y FROM results WHERE udf_id = ? AND z >= 0", (udf_id,)))
 
     def delete_all(self, udf_id: str) -> int:
         with self._transaction() as db:

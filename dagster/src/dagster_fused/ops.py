@@ -30,9 +30,7 @@ class InvalidateCacheConfig(dg.Config):
 
 
 @dg.op(ins={"start_after": _START_AFTER}, out=_RESULT)
-def invalidate_cache_op(
-    context: dg.OpExecutionContext, config: InvalidateCacheConfig, fused: FusedResource
-) -> dict[str, Any]:
+def invalidate_cache_op(context: dg.OpExecutionContext, config: InvalidateCacheConfig, fused: FusedResource) -> dict[str, Any]:
     """Invalidate the cached results of a Fused UDF, as configured at launch: all of them, or those of some tiles.
 
     What will not pass fails the step for good; what may pass is left to the job's or op's ``RetryPolicy``.
@@ -78,9 +76,7 @@ def build_invalidate_cache_op(
             out=_RESULT,
             **arguments,
         )
-        def invalidate_upstream_tiles(
-            context: dg.OpExecutionContext, fused: FusedResource, tiles: Any
-        ) -> dict[str, Any]:
+        def invalidate_upstream_tiles(context: dg.OpExecutionContext, fused: FusedResource, tiles: Any) -> dict[str, Any]:
             return _invalidate(context, fused, udf, tiles)
 
         return invalidate_upstream_tiles

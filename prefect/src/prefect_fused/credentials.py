@@ -66,6 +66,4 @@ class FusedCredentials(CredentialsBlock):
         from fused_cache_ops import FusedClient
 
         token = self.token.get_secret_value() if self.token else None
-        return FusedClient(
-            token=token or None, client_id=self.client_id or None, base_url=self.base_url or None, **settings
-        )
+        return FusedClient(token=token or None, client_id=self.client_id or None, base_url=self.base_url or None, **settings)

@@ -1,0 +1,149 @@
+"""What an invalidation would do, before it is sent: counted, listed, and drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fused_cache_ops.batches import MAX_BATCH
+from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.result import counted
+from fused_cache_ops.selection import Selection, read_selection
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fused_cache_ops.blocks import Block
+    from fused_cache_ops.selection import SelectionKeywords
+    from fused_cache_ops.tiles import Tile
+
+_LARGEST_FOOTPRINT = 20_000  # blocks that are merged or drawn; a finer footprint is drawn at a coarser zoom
+
+
+@dataclass(frozen=True)
+class InvalidationPlan:
+    """What an invalidation would do. Nothing has been sent, and no name looked up.
+
+    Attributes:
+        udf: the UDF, as it was given; a shared token is masked.
+        tile_count: the tiles that would be sent; None: the whole UDF.
+        tiles_per_zoom: how many at each zoom; None: the whole UDF.
+        request_count: invalidating requests, where the deployment takes batches; look-ups come on top.
+        estimated_bytes: of the requests' bodies.
+        zooms_left_stale: zooms that were left out since there were too many tiles.
+        note: what was done about too many tiles, in words.
+    """
+
+    udf: str
+    tile_count: int | None
+    tiles_per_zoom: dict[int, int] | None
+    request_count: int
+    estimated_bytes: int
+    zooms_left_stale: tuple[int, ...]
+    note: str | None
+    _selection: Selection = field(repr=False, compare=False)
+
+    def tiles(self) -> Iterator[Tile]:
+        """The tiles, made as they are read; a new iterator each time. None for the whole UDF."""
+        return self._selection.tiles()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types; zooms, being keys, become text in JSON."""
+        return {
+            "udf": self.udf,
+            "tile_count": self.tile_count,
+            "tiles_per_zoom": self.tiles_per_zoom,
+            "request_count": self.request_count,
+            "estimated_bytes": self.estimated_bytes,
+            "zooms_left_stale": list(self.zooms_left_stale),
+            "note": self.note,
+        }
+
+    def to_geojson(self) -> dict[str, Any]:
+        """The footprint: a FeatureCollection with one merged MultiPolygon a zoom, which needs the extra ``geo``.
+
+        A footprint of more than 20,000 blocks is merged at a coarser zoom, which the feature's ``drawn_at_zoom`` names.
+        """
+        from fused_cache_ops.geometry import import_geo
+
+        shapely = import_geo("shapely")
+        features = []
+        for zoom, (drawn, blocks) in self.footprint().items():
+            corners = [_degrees(block) for block in blocks]
+            merged = shapely.union_all([shapely.box(*box) for box in corners])
+            merged = shapely.MultiPolygon([merged]) if merged.geom_type == "Polygon" else merged
+            properties = {"zoom": zoom, "tiles": (self.tiles_per_zoom or {})[zoom], "drawn_at_zoom": drawn}
+            geometry = json.loads(shapely.to_geojson(merged))
+            features.append({"type": "Feature", "properties": properties, "geometry": geometry})
+        return {"type": "FeatureCollection", "features": features}
+
+    def to_html(self) -> str:
+        """A page of its own: the footprint on a map, and the counts. It loads nothing from anywhere."""
+        from fused_cache_ops.plan_page import render
+
+        return render(self)
+
+    def footprint(self) -> dict[int, tuple[int, list[Block]]]:
+        """For each zoom, the zoom it is drawn at and the blocks there: its own, unless there are too many to draw."""
+        found: dict[int, tuple[int, dict[Block, None]]] = {}
+        for block in self._selection.blocks():
+            drawn, blocks = found.setdefault(block.z, (block.z, {}))
+            blocks[_coarsened(block, drawn)] = None
+            while len(blocks) > _LARGEST_FOOTPRINT:
+                drawn -= 1
+                blocks = dict.fromkeys(_coarsened(each, drawn) for each in blocks)
+                found[block.z] = (drawn, blocks)
+        return {zoom: (drawn, list(blocks)) for zoom, (drawn, blocks) in sorted(found.items())}
+
+    def __str__(self) -> str:
+        what = "everything" if self.tile_count is None else counted(self.tile_count, "tile")
+        requests = counted(self.request_count, "request")
+        note = f"; {self.note}" if self.note else ""
+        return f"would invalidate {what} of UDF {self.udf} in {requests}{note}"
+
+
+def plan_invalidation(udf: str, **selection: Unpack[SelectionKeywords]) -> InvalidationPlan:
+    """What `invalidate_cache` with the same keywords would do. Sends nothing.
+
+    Bounds and geometries are counted before, and without, making their tiles.
+
+    Raises:
+        InvalidInputError: the UDF or the selection cannot be read, comes to more than ``max_tiles``, or can be read only
+            once (a generator, standard input): counting would use it up.
+    """
+    return plan_selection(udf, read_selection(**selection))
+
+
+def plan_selection(udf: str, selection: Selection) -> InvalidationPlan:
+    """The plan of a selection that has been read."""
+    counts = None if selection.whole else selection.tiles_per_zoom()
+    total = None if counts is None else sum(counts.values())
+    # {"z":15,"x":9647,"y":12320}, and its comma: the numbers' digits vary with the zoom.
+    widths = {zoom: 20 + len(str(zoom)) + 2 * len(str(2**zoom)) for zoom in counts or ()}
+    return InvalidationPlan(
+        udf=parse_udf(udf).shown,
+        tile_count=total,
+        tiles_per_zoom=counts,
+        request_count=1 if total is None else -(-total // MAX_BATCH),
+        estimated_bytes=0 if total in (None, 1) else sum(widths[zoom] * count for zoom, count in (counts or {}).items()),
+        zooms_left_stale=selection.zooms_left_stale,
+        note=selection.note,
+        _selection=selection,
+    )
+
+
+def _coarsened(block: Block, zoom: int) -> Block:
+    up = max(0, block.z - zoom)
+    right, bottom = (block.x + block.width - 1) >> up, (block.y + block.height - 1) >> up
+    x, y = block.x >> up, block.y >> up
+    return type(block)(block.z - up, x, y, right - x + 1, bottom - y + 1)
+
+
+def _degrees(block: Block) -> tuple[float, float, float, float]:
+    from fused_cache_ops.blocks import latitude_of_row
+
+    size = 2**block.z
+    west, east = (column / size * 360 - 180 for column in (block.x, block.x + block.width))
+    return west, latitude_of_row(block.y + block.height, size), east, latitude_of_row(block.y, size)
