@@ -11,7 +11,7 @@ def load() -> list[str]:
     return load_new_stations()  # your load; it returns the tiles it changed: ["10/486/391", …]
 
 
-invalidate = build_invalidate_cache_op("invalidate", udf="charging_stations", tiles_from_upstream=True)
+invalidate = build_invalidate_cache_op("invalidate", udf="charging_stations", from_upstream="tiles")
 
 
 @dg.job(op_retry_policy=dg.RetryPolicy(max_retries=2, delay=10))

@@ -8,7 +8,7 @@ import sys
 import time
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional
+from typing import Annotated, Any, NoReturn, Optional, cast
 
 import typer
 from rich.console import Console
@@ -18,7 +18,9 @@ from rich.text import Text
 
 from fused_cache_ops.client import DEFAULT_DEADLINE, DEFAULT_TIMEOUT, FusedClient
 from fused_cache_ops.errors import FusedCacheError, PartialInvalidationError
-from fused_cache_ops.tiles import WHOLE_UDF, TileSelection
+from fused_cache_ops.plan import plan_invalidation
+from fused_cache_ops.selection import SelectionKeywords
+from fused_cache_ops.tiles import DEFAULT_MAX_TILES
 
 # Tracebacks with locals would show what the caller's variables hold.
 program = typer.Typer(help="Invalidate the caches of Fused UDFs.", no_args_is_help=True, pretty_exceptions_show_locals=False)
@@ -29,11 +31,106 @@ ClientId = Annotated[
 BaseUrl = Annotated[Optional[str], typer.Option(envvar="FUSED_BASE_URL", help="Address of the deployment.")]
 
 
+UdfName = Annotated[str, typer.Argument(help="Id, name, canvas/name, team/name, user@host/name or shared token.")]
+Tiles = Annotated[Optional[list[str]], typer.Argument(help="Tiles as z/x/y.", metavar="[Z/X/Y]...")]
+TilesFileOption = Annotated[
+    Optional[str],
+    typer.Option(help="List of tiles, one a line: z/x/y, CSV, JSON lines or quadkeys, gzip or not; - reads stdin."),
+]
+BoundsOption = Annotated[Optional[list[str]], typer.Option(help="west,south,east,north in degrees. Repeat for more.")]
+GeometryOption = Annotated[
+    Optional[list[str]], typer.Option(help="GeoJSON, WKT, or a vector file's path or URL. Repeat for the union.")
+]
+ZoomsOption = Annotated[Optional[str], typer.Option(help="12, 10-14 or 10,12-14.")]
+BufferOption = Annotated[int, typer.Option(help="Tiles to add on every side.")]
+MaxTilesOption = Annotated[int, typer.Option(help="The most tiles that bounds, a geometry or zooms may come to.")]
+WhenTooManyOption = Annotated[str, typer.Option(help="Beyond that: fail, whole-udf or coarser.")]
+WholeUdfOption = Annotated[bool, typer.Option("--whole-udf", help="Everything that the UDF cached.")]
+
+
+def _selection(
+    whole_udf: bool,
+    tiles: Optional[list[str]],
+    tiles_file: Optional[str],
+    bounds: Optional[list[str]],
+    geometry: Optional[list[str]],
+    **others: Any,
+) -> SelectionKeywords:
+    """The core's keywords from the options: exactly one kind of selection, and the whole UDF only where it is named."""
+    given: dict[str, Any] = {"tiles": tiles, "tiles_file": tiles_file, "geometry": geometry}
+    if bounds:
+        given["bounds"] = [[float(number) if _is_number(number) else number for number in box.split(",")] for box in bounds]
+    given = {name: value for name, value in given.items() if value}
+    if whole_udf == bool(given):
+        raise typer.BadParameter(
+            "name the tiles as z/x/y or by --tiles-file, --bounds or --geometry, or give --whole-udf: one of these."
+        )
+    return cast(SelectionKeywords, given | others)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@program.command()
+def plan(
+    udf: UdfName,
+    tiles: Tiles = None,
+    tiles_file: TilesFileOption = None,
+    bounds: BoundsOption = None,
+    geometry: GeometryOption = None,
+    zooms: ZoomsOption = None,
+    buffer: BufferOption = 0,
+    max_tiles: MaxTilesOption = DEFAULT_MAX_TILES,
+    when_too_many: WhenTooManyOption = "fail",
+    whole_udf: WholeUdfOption = False,
+    html: Annotated[Optional[Path], typer.Option(help="Write a page with the footprint on a map.")] = None,
+    geojson: Annotated[Optional[Path], typer.Option(help="Write the footprint as GeoJSON.")] = None,
+    list_tiles: Annotated[bool, typer.Option("--list", help="Print the tiles as z/x/y, and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Count and draw what an invalidation would send. Sends nothing, and needs no token."""
+    numbers = {"zooms": zooms, "buffer": buffer, "max_tiles": max_tiles, "when_too_many": when_too_many}
+    try:
+        made = plan_invalidation(udf, **_selection(whole_udf, tiles, tiles_file, bounds, geometry, **numbers))
+        if html:
+            html.write_text(made.to_html(), encoding="utf-8")
+        if geojson:
+            geojson.write_text(json.dumps(made.to_geojson()), encoding="utf-8")
+        if list_tiles:
+            for tile in made.tiles():
+                print(tile)
+            return
+    except FusedCacheError as error:
+        _fail(error)
+    if as_json:
+        print(json.dumps(made.to_dict()))
+        return
+    table = Table("zoom", "tiles")
+    for zoom, count in (made.tiles_per_zoom or {}).items():
+        table.add_row(str(zoom), f"{count:,}")
+    console = Console()
+    if made.tiles_per_zoom:
+        console.print(table)
+    console.print(Text(f"{made}."))
+
+
 @program.command()
 def invalidate(
-    udf: Annotated[str, typer.Argument(help="Id, name, canvas/name, team/name, user@host/name or shared token.")],
-    tiles: Annotated[Optional[list[str]], typer.Argument(help="Tiles as z/x/y.", metavar="[Z/X/Y]...")] = None,
-    whole_udf: Annotated[bool, typer.Option("--whole-udf", help="Invalidate everything that the UDF cached.")] = False,
+    udf: UdfName,
+    tiles: Tiles = None,
+    tiles_file: TilesFileOption = None,
+    bounds: BoundsOption = None,
+    geometry: GeometryOption = None,
+    zooms: ZoomsOption = None,
+    buffer: BufferOption = 0,
+    max_tiles: MaxTilesOption = DEFAULT_MAX_TILES,
+    when_too_many: WhenTooManyOption = "fail",
+    whole_udf: WholeUdfOption = False,
     client_id: ClientId = None,
     base_url: BaseUrl = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the service, each time.")] = DEFAULT_TIMEOUT,
@@ -44,13 +141,12 @@ def invalidate(
 
     The token is read from FUSED_SERVICE_ACCOUNT_TOKEN. Exit code: 0 done, 1 failed for good, 75 may pass: try again.
     """
-    if whole_udf == bool(tiles):
-        raise typer.BadParameter("name the tiles as z/x/y, or give --whole-udf: one of the two.")
-    selection: TileSelection = WHOLE_UDF if whole_udf else list(tiles or [])
+    numbers = {"zooms": zooms, "buffer": buffer, "max_tiles": max_tiles, "when_too_many": when_too_many}
+    selection = _selection(whole_udf, tiles, tiles_file, bounds, geometry, **numbers)
     _log_to_terminal()
     try:
         with FusedClient(client_id=client_id, base_url=base_url, timeout=timeout, deadline=deadline) as client:
-            result = client.invalidate_cache(udf, tiles=selection).to_dict()
+            result = client.invalidate_cache(udf, **selection).to_dict()
     except FusedCacheError as error:
         if isinstance(error, PartialInvalidationError):
             print(*error.remaining, sep="\n")
@@ -60,6 +156,8 @@ def invalidate(
         return
     table = Table("", "", show_header=False)
     for name, value in result.items():
+        if name in ("zooms_left_stale", "note") and not value:
+            continue
         shown = "the whole UDF" if name == "tiles_requested" and value is None else "not known" if value is None else value
         table.add_row(name.replace("_", " "), str(shown))
     Console().print(table)

@@ -203,7 +203,7 @@ def _within_the_map(whole: Any, shapely: Any) -> Any:
 
 def shift(geometry: Any, degrees: float) -> Any:
     """A shapely geometry, moved eastward."""
-    return import_geo("shapely").transform(geometry, lambda points: points + (degrees, 0)) if degrees else geometry
+    return import_geo("shapely").transform(geometry, lambda x, y: (x + degrees, y), interleaved=False) if degrees else geometry
 
 
 def import_geo(name: str, distribution: str | None = None) -> Any:

@@ -15,10 +15,10 @@ from fused_cache_ops.errors import ConfigurationError, FusedCacheError, PartialI
 from fused_cache_ops.identifiers import parse_udf
 from fused_cache_ops.result import InvalidationResult
 from fused_cache_ops.retry import Retrier, Stopped
-from fused_cache_ops.selection import DEFAULT_MAX_TILES, Bounds, Selection, WhenTooMany, read_selection
+from fused_cache_ops.selection import Bounds, Selection, WhenTooMany, read_selection
 from fused_cache_ops.settings import Secret
 from fused_cache_ops.tile_list import TilesFile
-from fused_cache_ops.tiles import HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF, NotGiven, TileSelection
+from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF, NotGiven, TileSelection
 from fused_cache_ops.zooms import Zooms
 
 if TYPE_CHECKING:

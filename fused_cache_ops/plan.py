@@ -121,7 +121,7 @@ def plan_selection(udf: str, selection: Selection) -> InvalidationPlan:
     counts = None if selection.whole else selection.tiles_per_zoom()
     total = None if counts is None else sum(counts.values())
     # {"z":15,"x":9647,"y":12320}, and its comma: the numbers' digits vary with the zoom.
-    widths = {zoom: 20 + len(str(zoom)) + 2 * len(str(2**zoom)) for zoom in counts or ()}
+    widths = {zoom: 17 + len(str(zoom)) + 2 * len(str(2**zoom)) for zoom in counts or ()}
     return InvalidationPlan(
         udf=parse_udf(udf).shown,
         tile_count=total,

@@ -33,8 +33,8 @@ p { margin: 0; color: var(--soft); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; }
 .map svg { display: block; width: 100%; height: auto; background: var(--sea); }
 .map .grid { stroke: var(--line); fill: none; vector-effect: non-scaling-stroke; stroke-width: 1px; }
-.map .label { fill: var(--soft); font-family: inherit; }
-.footprint path { fill-opacity: .28; stroke-opacity: .85; stroke-width: 1px; vector-effect: non-scaling-stroke; }
+.map .label { fill: var(--soft); font-family: inherit; font-size: calc(var(--label) * 1px); }
+.footprint path { fill-opacity: .3; stroke-opacity: .3; stroke-width: 1px; vector-effect: non-scaling-stroke; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .5rem .9rem; text-align: right; border-bottom: 1px solid var(--line); }
 th { font-weight: 500; color: var(--soft); font-size: .85rem; }
@@ -44,7 +44,8 @@ tfoot td { font-weight: 600; }
 label { display: flex; align-items: center; gap: .55rem; cursor: pointer; }
 i { width: .85rem; height: .85rem; border-radius: .2rem; flex: none; }
 aside { display: grid; gap: 1.25rem; align-content: start; }
-@media (max-width: 46rem) { body { padding: .9rem; } main { grid-template-columns: minmax(0, 1fr); } }
+@media (max-width: 46rem) { body { padding: .9rem; } main { grid-template-columns: minmax(0, 1fr); }
+  .map .label { font-size: calc(var(--label) * 1.8px); } }
 """
 
 
@@ -98,7 +99,7 @@ def _map(blocks: list[Block], layers: list[str]) -> str:
     unit = width * _UNIT
     return (
         f'<svg viewBox="{x * _UNIT:.3f} {y * _UNIT:.3f} {unit:.3f} {height * _UNIT:.3f}" role="img" '
-        f'aria-label="Map of the tiles"><g>{_graticule(x, y, width, height)}</g>'
+        f'style="--label:{unit / 62:.3f}" aria-label="Map of the tiles"><g>{_graticule(x, y, width, height)}</g>'
         f'<g class="footprint">{"".join(layers)}</g></svg>'
     )
 
@@ -106,7 +107,7 @@ def _map(blocks: list[Block], layers: list[str]) -> str:
 def _graticule(x: float, y: float, width: float, height: float) -> str:
     """Meridians and parallels with their degrees, four or more across the map."""
     step = next((step for step in reversed(_STEPS) if width * 360 / step >= 4), _STEPS[0])
-    size = width * _UNIT / 58
+    size = width * _UNIT / 62
     parts = []
     for number in range(math.ceil((x * 360 - 180) / step), math.floor(((x + width) * 360 - 180) / step) + 1):
         degrees = number * step
@@ -116,8 +117,7 @@ def _graticule(x: float, y: float, width: float, height: float) -> str:
         parts.append(f'<path class="grid" d="M{at:.3f} {max(y, 0) * _UNIT:.3f}V{min(y + height, 1) * _UNIT:.3f}"/>')
         label = _degrees(degrees, "EW", step)
         parts.append(
-            f'<text class="label" font-size="{size:.3f}" x="{at + size * 0.35:.3f}" '
-            f'y="{(y + height) * _UNIT - size * 0.5:.3f}">{label}</text>'
+            f'<text class="label" x="{at + size * 0.35:.3f}" y="{(y + height) * _UNIT - size * 0.5:.3f}">{label}</text>'
         )
     north, south = (latitude_of_row(max(0, min(edge, 1)), 1) for edge in (y, y + height))
     for number in range(math.ceil(south / step), math.floor(north / step) + 1):
@@ -125,10 +125,7 @@ def _graticule(x: float, y: float, width: float, height: float) -> str:
         at = row_fraction(degrees) * _UNIT
         parts.append(f'<path class="grid" d="M{max(x, 0) * _UNIT:.3f} {at:.3f}H{min(x + width, 1) * _UNIT:.3f}"/>')
         label = _degrees(degrees, "NS", step)
-        parts.append(
-            f'<text class="label" font-size="{size:.3f}" x="{x * _UNIT + size * 0.5:.3f}" '
-            f'y="{at - size * 0.3:.3f}">{label}</text>'
-        )
+        parts.append(f'<text class="label" x="{x * _UNIT + size * 0.5:.3f}" y="{at - size * 0.3:.3f}">{label}</text>')
     return "".join(parts)
 
 

@@ -13,11 +13,17 @@ from fused_cache_ops.batches import Batch, batches_of
 from fused_cache_ops.blocks import Block, blocks_in_bounds, disjoint, wrapped
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.tile_list import TileList, TilesFile, check_source, is_repeatable
-from fused_cache_ops.tiles import HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF, NotGiven, Tile, TileSelection, TileStream
+from fused_cache_ops.tiles import (
+    DEFAULT_MAX_TILES,
+    HIGHEST_ZOOM,
+    NOT_GIVEN,
+    WHOLE_UDF,
+    NotGiven,
+    Tile,
+    TileSelection,
+    TileStream,
+)
 from fused_cache_ops.zooms import Zooms, parse_zooms
-
-DEFAULT_MAX_TILES = 1_000_000
-"""The default of ``max_tiles``: twenty requests. It guards what is computed; a list is sent as it is given."""
 
 WhenTooMany = Literal["fail", "whole-udf", "coarser"]
 Bounds = Union[tuple[float, float, float, float], "list[float]", Iterable[Iterable[float]]]

@@ -55,7 +55,7 @@ class TileList(Iterator[Tile]):
     def _parse(self, line: str) -> Tile | None:
         if match := _PATH.fullmatch(line):
             item: Any = (int(match[1]), int(match[2]), int(match[3]))
-        elif line[0] in '{["':
+        elif line[0] in "{[" or (line[0] == '"' and "/" in line):
             item = json.loads(line)
         elif _QUADKEY.fullmatch(line):
             item = _from_quadkey(line)
@@ -117,7 +117,8 @@ def _decoded(file: Any, name: str) -> Iterator[tuple[int, str]]:
     if buffered.peek(2)[:2] == b"\x1f\x8b":
         buffered = gzip.GzipFile(fileobj=buffered)
     try:
-        yield from enumerate(io.TextIOWrapper(buffered, encoding="utf-8-sig"), 1)
+        for number, line in enumerate(buffered, 1):
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
         raise InvalidInputError(f"{name} is neither text nor gzip to its end: {error}.") from None
 

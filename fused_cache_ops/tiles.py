@@ -14,6 +14,9 @@ from fused_cache_ops.errors import InvalidInputError
 HIGHEST_ZOOM = 30
 """The default of ``max_zoom``. Fused documents no range of zooms; beyond 30 no web map goes."""
 
+DEFAULT_MAX_TILES = 1_000_000
+"""The default of ``max_tiles``: twenty requests. It guards what is computed; a list is sent as it is given."""
+
 TOLERANCE = 1e-11
 """Degrees, about a micrometre: what two ways of computing a tile's edge may differ by, and nothing that matters."""
 

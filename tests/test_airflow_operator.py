@@ -154,20 +154,31 @@ def test_what_may_pass_is_left_to_the_tasks_retries(fused_emulator: Emulator, st
 
 
 def test_every_argument_that_comes_from_data_is_templated() -> None:
-    assert set(operator(udf="roads").template_fields) == {"udf", "tiles", "fused_conn_id"}
+    assert set(operator(udf="roads").template_fields) == {
+        "udf",
+        "tiles",
+        "bounds",
+        "geometry",
+        "tiles_file",
+        "zooms",
+        "buffer",
+        "max_tiles",
+        "when_too_many",
+        "fused_conn_id",
+    }
 
 
 @pytest.mark.parametrize("text", ["", "None", "null", " ", "5", '"1/0/0"', '{"z": 1}', "[1", "roads", "True"])
 def test_text_that_is_not_a_list_is_refused(text: str) -> None:
-    from airflow_provider_fused.selection import read_tiles
+    from airflow_provider_fused.selection import read_list
     from fused_cache_ops.errors import InvalidInputError
 
     with pytest.raises(InvalidInputError, match="which is not a list"):
-        read_tiles(text)
+        read_list("tiles", text)
 
 
 @pytest.mark.parametrize("text", ['["1/0/0"]', "['1/0/0']", "('1/0/0',)", ' ["1/0/0"]\n'])
 def test_text_that_is_a_list_is_read(text: str) -> None:
-    from airflow_provider_fused.selection import read_tiles
+    from airflow_provider_fused.selection import read_list
 
-    assert read_tiles(text) == ["1/0/0"]
+    assert read_list("tiles", text) == ["1/0/0"]

@@ -93,7 +93,7 @@ def test_a_built_op_takes_tiles_from_upstream(fused: FusedResource, fused_emulat
     def load() -> list[Tile]:
         return [Tile(1, 0, 0), Tile(1, 1, 1)]
 
-    invalidate = build_invalidate_cache_op("invalidate", udf="roads", tiles_from_upstream=True)
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", from_upstream="tiles")
 
     @dg.job
     def pipeline() -> None:
@@ -108,7 +108,7 @@ def test_upstream_tiles_that_are_none_purge_nothing(fused: FusedResource, fused_
     def load() -> Any:
         return None
 
-    invalidate = build_invalidate_cache_op("invalidate", udf="roads", tiles_from_upstream=True)
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", from_upstream="tiles")
 
     @dg.job
     def pipeline() -> None:
@@ -120,7 +120,7 @@ def test_upstream_tiles_that_are_none_purge_nothing(fused: FusedResource, fused_
 
 
 def test_a_job_that_leaves_the_tiles_unconnected_is_refused(fused: FusedResource) -> None:
-    invalidate = build_invalidate_cache_op("invalidate", udf="roads", tiles_from_upstream=True)
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", from_upstream="tiles")
 
     @dg.job
     def pipeline() -> None:
@@ -131,7 +131,7 @@ def test_a_job_that_leaves_the_tiles_unconnected_is_refused(fused: FusedResource
 
 
 def test_a_built_op_with_fixed_tiles(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
-    invalidate = build_invalidate_cache_op("invalidate", udf="roads", tiles=["1/0/0"], tags={"team": "maps"})
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", selection={"tiles": ["1/0/0"]}, tags={"team": "maps"})
 
     @dg.job
     def pipeline() -> None:
@@ -144,7 +144,7 @@ def test_a_built_op_with_fixed_tiles(fused: FusedResource, fused_emulator: Emula
 
 def test_fixed_and_upstream_tiles_together_are_refused() -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="not both"):
-        build_invalidate_cache_op("invalidate", udf="roads", tiles=["1/0/0"], tiles_from_upstream=True)
+        build_invalidate_cache_op("invalidate", udf="roads", selection={"tiles": ["1/0/0"]}, from_upstream="tiles")
 
 
 def test_it_can_be_called_directly(fused: FusedResource, udf: Udf) -> None:

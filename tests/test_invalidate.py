@@ -136,6 +136,8 @@ def test_the_result_is_json(client: FusedClient, udf: Udf) -> None:
         "requests_sent",
         "retries",
         "elapsed_seconds",
+        "zooms_left_stale",
+        "note",
     ]
 
 

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow_provider_fused._compat import AirflowFailException, BaseOperator
 from airflow_provider_fused.exceptions import FusedUnavailableError
-from fused_cache_ops.tiles import HIGHEST_ZOOM, WHOLE_UDF
+from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
 
 if TYPE_CHECKING:
     from airflow.sdk import XComArg
 
     from airflow_provider_fused.hooks import FusedHook
-    from fused_cache_ops.tiles import TileSelection
+    from fused_cache_ops.selection import Bounds, WhenTooMany
+    from fused_cache_ops.tiles import NotGiven, TileSelection
+    from fused_cache_ops.zooms import Zooms
+
+
+SELECTION_FIELDS = ("tiles", "bounds", "geometry", "tiles_file", "zooms", "buffer", "max_tiles", "when_too_many")
 
 
 class FusedInvalidateCacheOperator(BaseOperator):
@@ -24,8 +29,16 @@ class FusedInvalidateCacheOperator(BaseOperator):
 
     :param udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token (templated)
     :param tiles: the tiles to invalidate: a list of ``"z/x/y"``, ``[z, x, y]`` or ``{"z": …, "x": …, "y": …}``, an
-        upstream task's output, or a template that renders to a JSON list (templated). Leave it out for the whole UDF;
-        an empty list invalidates nothing; None, and a template that renders to nothing, fail the task
+        upstream task's output, or a template that renders to a JSON list (templated). Leave every selection out for the
+        whole UDF; an empty one invalidates nothing; None, and a template that renders to nothing, fail the task
+    :param bounds: instead of ``tiles``: ``[west, south, east, north]`` in degrees, or a list of these (templated)
+    :param geometry: instead of ``tiles``: GeoJSON, WKT, or the path or URL of a vector file (templated)
+    :param tiles_file: instead of ``tiles``: the path of a list of tiles, one a line (templated)
+    :param zooms: ``"10-14"``, ``[10, 12]``, ``12``: needed with ``bounds`` and ``geometry``; with a list it adds parents
+        and children (templated)
+    :param buffer: tiles to add on every side (templated)
+    :param max_tiles: the most tiles that a computed selection may come to (templated)
+    :param when_too_many: beyond that: ``"fail"``, ``"whole-udf"`` or ``"coarser"`` (templated)
     :param fused_conn_id: the connection of type ``fused`` (templated)
     :param max_zoom: the highest zoom that ``tiles`` may hold
 
@@ -35,8 +48,8 @@ class FusedInvalidateCacheOperator(BaseOperator):
     :raises FusedUnavailableError: what may pass, after the core's own retries: the task's ``retries`` apply
     """
 
-    template_fields: Sequence[str] = ("udf", "tiles", "fused_conn_id")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"tiles": "json"}
+    template_fields: Sequence[str] = ("udf", *SELECTION_FIELDS, "fused_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"tiles": "json", "bounds": "json", "geometry": "json"}
     ui_color = "#e8ff59"
     ui_fgcolor = "#141414"
 
@@ -45,6 +58,13 @@ class FusedInvalidateCacheOperator(BaseOperator):
         *,
         udf: str | XComArg,
         tiles: TileSelection | str | XComArg = WHOLE_UDF,
+        bounds: Bounds | str | XComArg | NotGiven = NOT_GIVEN,
+        geometry: Any = NOT_GIVEN,
+        tiles_file: str | XComArg | NotGiven = NOT_GIVEN,
+        zooms: Zooms | XComArg | None = None,
+        buffer: int | str | XComArg = 0,
+        max_tiles: int | str | XComArg = DEFAULT_MAX_TILES,
+        when_too_many: WhenTooMany | str | XComArg = "fail",
         fused_conn_id: str = "fused_default",
         max_zoom: int = HIGHEST_ZOOM,
         **kwargs: Any,
@@ -52,6 +72,13 @@ class FusedInvalidateCacheOperator(BaseOperator):
         super().__init__(**kwargs)
         self.udf = udf
         self.tiles = tiles
+        self.bounds = bounds
+        self.geometry = geometry
+        self.tiles_file = tiles_file
+        self.zooms = zooms
+        self.buffer = buffer
+        self.max_tiles = max_tiles
+        self.when_too_many = when_too_many
         self.fused_conn_id = fused_conn_id
         self.max_zoom = max_zoom
 
@@ -62,13 +89,13 @@ class FusedInvalidateCacheOperator(BaseOperator):
         return FusedHook(self.fused_conn_id)
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from airflow_provider_fused.selection import read_tiles
+        from airflow_provider_fused.selection import read_selection
         from fused_cache_ops.errors import FusedCacheError
 
         try:
-            tiles = read_tiles(self.tiles)
+            selection = read_selection({name: getattr(self, name) for name in (*SELECTION_FIELDS, "max_zoom")})
             with self.hook.get_conn() as client:
-                result = client.invalidate_cache(cast("str", self.udf), tiles=tiles, max_zoom=self.max_zoom)
+                result = client.invalidate_cache(cast("str", self.udf), **selection)
         except FusedCacheError as error:
             failure = FusedUnavailableError if error.retryable else AirflowFailException
             raise failure(str(error)) from error

@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import ast
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fused_cache_ops.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from fused_cache_ops.selection import SelectionKeywords
 
-def read_tiles(tiles: Any) -> Any:
-    """``tiles`` for the core: JSON text (or the text of a Python list, as Jinja writes one) becomes a list.
+
+def read_selection(rendered: dict[str, Any]) -> SelectionKeywords:
+    """The core's keywords from an operator's rendered fields. Zooms and geometries the core reads from text itself."""
+    for name in ("tiles", "bounds"):
+        rendered[name] = read_list(name, rendered[name])
+    for name in ("buffer", "max_tiles"):
+        rendered[name] = _read_number(name, rendered[name])
+    return cast("SelectionKeywords", rendered)
+
+
+def read_list(name: str, value: Any) -> Any:
+    """A list from text: JSON, or the text of a Python list, as Jinja writes one. What is no text stays as it is.
 
     :raises InvalidInputError: the text is not a list; an empty one and ``None`` are among these, since a template that
         rendered to nothing must not pass for "nothing selected, so everything"
     """
-    if not isinstance(tiles, str):
-        return tiles
-    value: Any = None
+    if not isinstance(value, str):
+        return value
+    found: Any = None
     for read in (json.loads, ast.literal_eval):
         try:
-            value = read(tiles)
+            found = read(value)
             break
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    shown = tiles if len(tiles) <= 80 else f"{tiles[:77]}..."
+    if isinstance(found, (list, tuple)):
+        return list(found)
+    shown = value if len(value) <= 80 else f"{value[:77]}..."
     raise InvalidInputError(
-        f"tiles rendered to {shown!r}, which is not a list: write {{{{ … | tojson }}}} in the template, or give the "
-        "upstream task's output itself. To invalidate nothing give [], to invalidate the whole UDF leave tiles out."
+        f"{name} rendered to {shown!r}, which is not a list: write {{{{ … | tojson }}}} in the template, or give the "
+        f"upstream task's output itself. To invalidate nothing give [], to invalidate the whole UDF leave {name} out."
     )
+
+
+def _read_number(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise InvalidInputError(f"{name} rendered to {value[:80]!r}, which is not a whole number.") from None

@@ -1,15 +1,18 @@
 """Ops: attach one to a job, after the load."""
 
-from typing import Any
+from typing import Any, Literal, Optional, cast
 
 import dagster as dg
 from pydantic import Field
 
 from dagster_fused.resource import FusedResource
 from fused_cache_ops.errors import FusedCacheError
-from fused_cache_ops.tiles import WHOLE_UDF, TileSelection
+from fused_cache_ops.selection import SelectionKeywords
+from fused_cache_ops.tiles import DEFAULT_MAX_TILES, NOT_GIVEN, WHOLE_UDF
 
 _WHOLE = [WHOLE_UDF.value]
+_NOT_GIVEN = NOT_GIVEN.value
+_SELECTION_FIELDS = ("tiles", "bounds", "geometry", "tiles_file", "zooms", "buffer", "max_tiles", "when_too_many")
 _START_AFTER = dg.In(dg.Nothing, description="Whatever must be done first, such as the load.")
 _RESULT = dg.Out(
     dict[str, Any],
@@ -25,8 +28,28 @@ class InvalidateCacheConfig(dg.Config):
     # Not Optional: Dagster turns both "left out" and "null" into None, and a null must not purge everything.
     tiles: list[Any] = Field(
         default=_WHOLE,
-        description="Tiles as 'z/x/y', [z, x, y] or {z, x, y}. Left out, or ['whole-udf']: the whole UDF. []: nothing.",
+        description="Tiles as 'z/x/y', [z, x, y] or {z, x, y}. []: nothing. Without any selection: the whole UDF.",
     )
+    bounds: list[Any] = Field(
+        default=[_NOT_GIVEN], description="Instead of tiles: [west, south, east, north] in degrees, or a list of these."
+    )
+    geometry: Any = Field(
+        default=_NOT_GIVEN, description="Instead of tiles: GeoJSON, WKT, or the path or URL of a vector file."
+    )
+    tiles_file: str = Field(default=_NOT_GIVEN, description="Instead of tiles: the path of a list of tiles, one a line.")
+    zooms: Any = Field(
+        default=None,
+        description="'10-14', [10, 12] or 12. Needed with bounds and geometry; with a list it adds parents and children.",
+    )
+    buffer: int = Field(default=0, description="Tiles to add on every side.")
+    max_tiles: int = Field(default=DEFAULT_MAX_TILES, description="The most tiles that a computed selection may come to.")
+    when_too_many: str = Field(default="fail", description="Beyond that: 'fail', 'whole-udf' or 'coarser'.")
+
+    def selection(self) -> SelectionKeywords:
+        """The core's keywords."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in _SELECTION_FIELDS}
+        left_out = {"tiles": _WHOLE, "bounds": [_NOT_GIVEN], "geometry": _NOT_GIVEN, "tiles_file": _NOT_GIVEN}
+        return cast(SelectionKeywords, {name: value for name, value in given.items() if value != left_out.get(name, ())})
 
 
 @dg.op(ins={"start_after": _START_AFTER}, out=_RESULT)
@@ -35,15 +58,15 @@ def invalidate_cache_op(context: dg.OpExecutionContext, config: InvalidateCacheC
 
     What will not pass fails the step for good; what may pass is left to the job's or op's ``RetryPolicy``.
     """
-    return _invalidate(context, fused, config.udf, WHOLE_UDF if config.tiles == _WHOLE else config.tiles)
+    return _invalidate(context, fused, config.udf, config.selection())
 
 
 def build_invalidate_cache_op(
     name: str,
     *,
     udf: str,
-    tiles: TileSelection = WHOLE_UDF,
-    tiles_from_upstream: bool = False,
+    from_upstream: Optional[Literal["tiles", "bounds", "geometry", "tiles_file"]] = None,
+    selection: Optional[SelectionKeywords] = None,
     **op_arguments: Any,
 ) -> dg.OpDefinition:
     """An op that invalidates one UDF.
@@ -51,47 +74,49 @@ def build_invalidate_cache_op(
     Args:
         name: the op's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
-        tiles: the tiles to invalidate; leave it out for the whole UDF.
-        tiles_from_upstream: give the op an input ``tiles``, to connect to the op that knows what the load has changed.
-            Dagster refuses a job that leaves it unconnected.
+        from_upstream: give the op an input of this name, to connect to the op that knows what the load has changed: its
+            tiles, bounds, geometry, or the path of a list. Dagster refuses a job that leaves it unconnected.
+        selection: the core's keywords that are known beforehand: ``{"bounds": (…), "zooms": "10-14"}``, or with
+            ``from_upstream="geometry"`` just ``{"zooms": "10-14"}``. Without any of both: the whole UDF.
         op_arguments: further arguments of ``dagster.op``, such as ``retry_policy``, ``pool``, ``tags``.
 
     Returns:
         An op with an input ``start_after`` for ordering, the resource ``fused``, and the result as output and metadata.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: ``tiles`` and ``tiles_from_upstream`` together.
+        dagster.DagsterInvalidDefinitionError: ``selection`` and ``from_upstream`` name two kinds of tiles, or
+            ``selection`` is unreadable.
     """
-    if tiles_from_upstream and tiles is not WHOLE_UDF:
+    known: dict[str, Any] = dict(selection or {})
+    unknown = [key for key in known if key not in (*_SELECTION_FIELDS, "max_zoom")]
+    kinds = [key for key in ("tiles", "bounds", "geometry", "tiles_file") if key in known or key == from_upstream]
+    if unknown or len(kinds) > 1 or from_upstream in known:
+        problem = f"unknown keys {unknown} in selection" if unknown else f"{' and '.join(kinds)} given twice or together"
         raise dg.DagsterInvalidDefinitionError(
-            f"Op {name!r}: give tiles, or tiles_from_upstream=True, not both: which should be invalidated?"
+            f"Op {name!r}: {problem}. Give one kind of tiles, in selection or from_upstream, and not both."
         )
     arguments: dict[str, Any] = {"description": f"Invalidate the cache of the Fused UDF {udf}."} | op_arguments
 
-    if tiles_from_upstream:
+    if from_upstream:
+        changed = dg.In(Any, description="What the load has changed.")
 
-        @dg.op(
-            name=name,
-            ins={"start_after": _START_AFTER, "tiles": dg.In(Any, description="The tiles that the load has changed.")},
-            out=_RESULT,
-            **arguments,
-        )
-        def invalidate_upstream_tiles(context: dg.OpExecutionContext, fused: FusedResource, tiles: Any) -> dict[str, Any]:
-            return _invalidate(context, fused, udf, tiles)
+        @dg.op(name=name, ins={"start_after": _START_AFTER, from_upstream: changed}, out=_RESULT, **arguments)
+        def invalidate_from_upstream(context: dg.OpExecutionContext, fused: FusedResource, **inputs: Any) -> dict[str, Any]:
+            return _invalidate(context, fused, udf, cast(SelectionKeywords, known | inputs))
 
-        return invalidate_upstream_tiles
+        return invalidate_from_upstream
 
     @dg.op(name=name, ins={"start_after": _START_AFTER}, out=_RESULT, **arguments)
     def invalidate(context: dg.OpExecutionContext, fused: FusedResource) -> dict[str, Any]:
-        return _invalidate(context, fused, udf, tiles)
+        return _invalidate(context, fused, udf, cast(SelectionKeywords, known))
 
     return invalidate
 
 
-def _invalidate(context: dg.OpExecutionContext, fused: FusedResource, udf: str, tiles: TileSelection) -> dict[str, Any]:
+def _invalidate(context: dg.OpExecutionContext, fused: FusedResource, udf: str, selection: SelectionKeywords) -> dict[str, Any]:
     try:
         with fused.get_client() as client:
-            result = client.invalidate_cache(udf, tiles=tiles)
+            result = client.invalidate_cache(udf, **selection)
     except FusedCacheError as error:
         if error.retryable:
             raise

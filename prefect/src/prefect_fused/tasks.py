@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any, Optional
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from fused_cache_ops.tiles import HIGHEST_ZOOM, WHOLE_UDF, TileSelection
+from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
 from prefect_fused.credentials import FusedCredentials
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
+
+    from fused_cache_ops.selection import Bounds, WhenTooMany
+    from fused_cache_ops.tile_list import TilesFile
+    from fused_cache_ops.tiles import NotGiven, TileSelection
+    from fused_cache_ops.zooms import Zooms
 
 
 async def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -40,6 +45,13 @@ def invalidate_cache(
     udf: str,
     credentials: Optional[FusedCredentials] = None,
     tiles: TileSelection = WHOLE_UDF,
+    bounds: Bounds | NotGiven = NOT_GIVEN,
+    geometry: Any = NOT_GIVEN,
+    tiles_file: TilesFile | NotGiven = NOT_GIVEN,
+    zooms: Zooms | None = None,
+    buffer: int = 0,
+    max_tiles: int = DEFAULT_MAX_TILES,
+    when_too_many: WhenTooMany = "fail",
     max_zoom: int = HIGHEST_ZOOM,
 ) -> dict[str, Any]:
     """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load has changed.
@@ -50,10 +62,17 @@ def invalidate_cache(
     Args:
         udf: An id, `name`, `canvas/name`, `team/name`, `user@host/name` or a shared token.
         credentials: The block with the token; without it the environment's `FUSED_SERVICE_ACCOUNT_TOKEN` is used.
-        tiles: The tiles to invalidate, as `"z/x/y"`, `(z, x, y)` or `{"z": …, "x": …, "y": …}`. Leave it out for the
-            whole UDF. An empty list invalidates nothing, and None is an error, so that a load which forgot its
-            `return` cannot purge everything.
-        max_zoom: The highest zoom that `tiles` may hold.
+        tiles: The tiles to invalidate, as `"z/x/y"`, `(z, x, y)` or `{"z": …, "x": …, "y": …}`. Leave every selection
+            out for the whole UDF. An empty one invalidates nothing, and None is an error, so that a load which forgot
+            its `return` cannot purge everything.
+        bounds: Instead of `tiles`: `(west, south, east, north)` in degrees, or several of these.
+        geometry: Instead of `tiles`: GeoJSON, WKT, a shapely geometry, a GeoDataFrame, or a vector file's path or URL.
+        tiles_file: Instead of `tiles`: the path of a list of tiles, one a line.
+        zooms: `"10-14"`, `[10, 12]`, `12`. Needed with `bounds` and `geometry`; with a list it adds parents and children.
+        buffer: Tiles to add on every side.
+        max_tiles: The most tiles that a computed selection may come to.
+        when_too_many: Beyond that: `"fail"`, `"whole-udf"` or `"coarser"`.
+        max_zoom: The highest zoom that the selection may hold.
 
     Returns:
         What was done: `udf_id`, `client_id`, `tiles_requested` (None: the whole UDF), `objects_deleted` (None: the
@@ -64,7 +83,18 @@ def invalidate_cache(
     """
     credentials = credentials or FusedCredentials()
     with credentials.get_client() as client:
-        result = client.invalidate_cache(udf, tiles=tiles, max_zoom=max_zoom)
+        result = client.invalidate_cache(
+            udf,
+            tiles=tiles,
+            bounds=bounds,
+            geometry=geometry,
+            tiles_file=tiles_file,
+            zooms=zooms,
+            buffer=buffer,
+            max_tiles=max_tiles,
+            when_too_many=when_too_many,
+            max_zoom=max_zoom,
+        )
     _run_logger().info("%s", result)
     return result.to_dict()
 

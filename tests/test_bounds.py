@@ -1,0 +1,131 @@
+"""Bounds: the tiles of rectangles in degrees."""
+
+import math
+from typing import Any
+
+import mercantile
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fused_cache_ops import Tile, plan_invalidation
+from fused_cache_ops.blocks import Block, disjoint
+from fused_cache_ops.errors import InvalidInputError
+
+
+def tiles(bounds: Any, zooms: Any, **options: Any) -> set[Tile]:
+    plan = plan_invalidation("roads", bounds=bounds, zooms=zooms, **options)
+    listed = list(plan.tiles())
+    assert plan.tile_count == len(listed) == len(set(listed))
+    return set(listed)
+
+
+@given(st.floats(-179.9, 179.9), st.floats(-84.9, 84.9), st.floats(0.001, 20), st.floats(0.001, 20), st.integers(0, 9))
+@settings(max_examples=200, deadline=None)
+def test_bounds_are_mercantiles(west: float, south: float, width: float, height: float, zoom: int) -> None:
+    east, north = min(west + width, 180.0), min(south + height, 85.0)
+    expected = {Tile(tile.z, tile.x, tile.y) for tile in mercantile.tiles(west, south, east, north, zoom)}
+    assert tiles((west, south, east, north), zoom) == expected
+
+
+@pytest.mark.parametrize("tile", [(15, 9647, 12320), (0, 0, 0), (4, 15, 15), (20, 500_000, 3)])
+def test_the_bounds_of_a_tile_are_that_tile(tile: tuple[int, int, int]) -> None:
+    z, x, y = tile
+    box = tuple(mercantile.bounds(x, y, z))
+    assert tiles(box, z) == {tile}
+    assert len(tiles(box, z + 2)) == 16
+    assert tiles(box, max(0, z - 1)) == {(max(0, z - 1), *((x // 2, y // 2) if z else (0, 0)))}
+
+
+@pytest.mark.parametrize("bounds", [(179.9, 0, 180.1, 1), (179.9, 0, -179.9, 1), (-180.1, 0, -179.9, 1)])
+def test_bounds_across_the_antimeridian_are_on_both_sides(bounds: tuple[float, ...]) -> None:
+    assert {tile.x for tile in tiles(bounds, 8)} == {255, 0}
+
+
+def test_the_world_is_every_tile() -> None:
+    assert len(tiles((-180, -90, 180, 90), range(5))) == 1 + 4 + 16 + 64 + 256
+    assert len(tiles((-200, -90, 300, 90), 3)) == 64
+
+
+def test_the_world_at_zoom_20_is_counted_and_not_made() -> None:
+    plan = plan_invalidation("roads", bounds=(-180, -90, 180, 90), zooms=20, max_tiles=10**13)
+    assert plan.tile_count == 4**20
+    assert next(plan.tiles()) == (20, 0, 0)
+    assert plan.request_count == math.ceil(4**20 / 50_000)
+
+
+def test_a_point_and_a_line_belong_to_one_tile_and_one_row() -> None:
+    corner = mercantile.ul(5, 9, 5)
+    assert tiles((*corner, *corner), 5) == {(5, 5, 9)}
+    line = (corner.lng, corner.lat, mercantile.ul(8, 9, 5).lng, corner.lat)
+    assert tiles(line, 5) == {(5, 5, 9), (5, 6, 9), (5, 7, 9)}
+
+
+def test_what_lies_beyond_web_mercator_goes_to_the_outermost_row() -> None:
+    assert {tile.y for tile in tiles((0, 86, 10, 90), 5)} == {0}
+    assert {tile.y for tile in tiles((0, -90, 10, -86), 5)} == {31}
+
+
+def test_several_bounds_are_their_union() -> None:
+    boxes = [(-9.2, 38.65, -9.05, 38.8), (-9.12, 38.7, -9.0, 38.85), (20, 20, 21, 21)]
+    together = set().union(*(tiles(box, [9, 12]) for box in boxes))
+    assert tiles(boxes, [9, 12]) == together
+
+
+def test_a_buffer_adds_tiles_on_every_side() -> None:
+    box = mercantile.bounds(5, 9, 5)
+    assert tiles(box, 5, buffer=2) == {(5, x, y) for x in range(3, 8) for y in range(7, 12)}
+    assert tiles(mercantile.bounds(0, 0, 3), 3, buffer=1) == {(3, x, y) for x in (7, 0, 1) for y in (0, 1)}
+
+
+def test_no_bounds_at_all_select_nothing() -> None:
+    assert tiles([], 5) == set()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [
+        (None, "bounds is None"),
+        ("", "give .west, south, east, north"),
+        ("-9,38,-8,39", "give .west, south, east, north"),
+        (5, "give .west, south, east, north"),
+        ((1, 2, 3), "four finite numbers"),
+        ((1, 2, 3, 4, 5), "four finite numbers"),
+        ((0, 0, math.nan, 1), "four finite numbers"),
+        ((0, 0, math.inf, 1), "four finite numbers"),
+        ((0, 0, "1", 1), "four finite numbers"),
+        ((0, 0, True, 1), "four finite numbers"),
+        ([(0, 0, 1, 1), None], "four finite numbers"),
+        ((0, 2, 1, 1), "south is above north"),
+        ((0, -91, 1, 1), "no degrees"),
+        ((-1_000_000, 4_500_000, -900_000, 4_600_000), "no degrees"),
+    ],
+    ids=str,
+)
+def test_bad_bounds_are_refused(bounds: Any, reason: str) -> None:
+    with pytest.raises(InvalidInputError, match=reason):
+        tiles(bounds, 5)
+
+
+blocks = st.builds(
+    lambda x, y, width, height: Block(6, x, y, width, height),
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.integers(1, 12),
+    st.integers(1, 12),
+)
+
+
+@given(st.lists(blocks, max_size=8))
+def test_a_union_of_blocks_has_each_tile_once(given_blocks: list[Block]) -> None:
+    listed = [tile for block in disjoint(given_blocks) for tile in block.tiles()]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {tile for block in given_blocks for tile in block.tiles()}
+
+
+@given(blocks, st.integers(0, 200))
+def test_a_block_is_cut_anywhere(block: Block, count: int) -> None:
+    count = min(count, block.tile_count)
+    head, tail = block.split(count)
+    assert sum(each.tile_count for each in head) == count
+    assert [tile for each in [*head, *tail] for tile in each.tiles()] == list(block.tiles())

@@ -1,0 +1,304 @@
+"""Geometries: read from every form, and covered exactly."""
+
+import itertools
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import mercantile
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fused_cache_ops import Tile, plan_invalidation
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def tiles(geometry: Any, zooms: Any, **options: Any) -> set[Tile]:
+    plan = plan_invalidation("roads", geometry=geometry, zooms=zooms, **options)
+    listed = list(plan.tiles())
+    assert plan.tile_count == len(listed) == len(set(listed))
+    return set(listed)
+
+
+def tile_box(x: int, y: int, z: int) -> Any:
+    return shapely.box(*mercantile.bounds(x, y, z))
+
+
+TILE = mercantile.Tile(9647, 12320, 15)
+BOX = mercantile.bounds(TILE)
+NINE = {(15, x, y) for x in (9646, 9647, 9648) for y in (12319, 12320, 12321)}
+
+
+# -- where other libraries give wrong answers ------------------------------------------------------------------------
+
+
+def test_a_polygon_that_is_exactly_one_tile_is_one_tile() -> None:
+    assert tiles(shapely.box(*BOX), 15) == {(15, 9647, 12320)}
+
+
+def test_a_hole_that_is_aligned_with_tiles_is_left_out() -> None:
+    outer, inner = mercantile.bounds(10, 10, 5), mercantile.bounds(41, 41, 7)
+    outer_ring = shapely.box(*outer).exterior
+    hole = shapely.box(*inner).exterior.reverse()
+    with_hole = shapely.Polygon(outer_ring, [hole])
+    inside_hole = {(8, x, y) for x in (82, 83) for y in (82, 83)}
+    assert tiles(with_hole, 8) == {(8, x, y) for x in range(80, 88) for y in range(80, 88)} - inside_hole
+    assert len(tiles(tile_box(1, 1, 2).difference(tile_box(4, 4, 4)), 6)) == 256 - 16
+
+
+def test_a_ring_beyond_the_antimeridian_is_on_both_sides() -> None:
+    found = tiles(shapely.box(179, -1, 181, 1), 8)
+    assert found == tiles(shapely.MultiPolygon([shapely.box(179, -1, 180, 1), shapely.box(-180, -1, -179, 1)]), 8)
+    assert found == {(8, x, y) for x in (255, 0) for y in (127, 128)}
+    assert len(found) == 4
+
+
+def test_latitudes_beyond_web_mercator_are_the_outermost_rows() -> None:
+    assert tiles(shapely.box(0, 86, 10, 90), 5) == {(5, 16, 0)}
+    assert tiles(shapely.box(0, -90, 10, -86), 5) == {(5, 16, 31)}
+    assert tiles(shapely.Point(0.5, 90), 5) == {(5, 16, 0)}
+    assert tiles(shapely.Point(0.5, -90), 5) == {(5, 16, 31)}
+
+
+def test_a_collection_is_the_union_of_its_members() -> None:
+    point, polygon = shapely.Point(50, 50), shapely.box(*BOX)
+    line = shapely.LineString([(BOX.west + 1e-4, BOX.south + 1e-4), (BOX.west + 2e-4, BOX.south + 1e-4)])
+    nested = shapely.GeometryCollection([polygon, shapely.GeometryCollection([point, line])])
+    assert tiles(nested, 15) == {(15, 9647, 12320), Tile.containing(50, 50, 15)}
+
+
+def test_a_strip_on_a_tile_edge_touches_both_sides() -> None:
+    south = mercantile.bounds(9647, 12340, 15).south
+    assert len(tiles(shapely.box(BOX.east - 1e-6, south, BOX.east + 1e-6, BOX.north), 15)) == 42
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_coordinate_that_is_no_number_is_refused(bad: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        line = shapely.LineString([(0, 0), (1, bad)])
+    with pytest.raises(InvalidInputError, match="NaN or an infinite"):
+        tiles(line, 5)
+
+
+# -- exactness -------------------------------------------------------------------------------------------------------
+
+
+def lattice(column: int, row: int) -> tuple[float, float]:
+    """A point on a quarter-tile lattice at zoom 6, so that edges and corners come up all the time."""
+    corner = mercantile.ul(column, row, 8)
+    return corner.lng, corner.lat
+
+
+points = st.tuples(st.integers(100, 124), st.integers(100, 124)).map(lambda cell: lattice(*cell))
+polygons = st.lists(points, min_size=3, max_size=6, unique=True).map(lambda ring: shapely.Polygon(ring))
+lines = st.lists(points, min_size=2, max_size=5, unique=True).map(lambda run: shapely.LineString(run))
+
+
+@given(polygons)
+@settings(max_examples=150, deadline=None)
+def test_polygons_are_covered_as_by_brute_force(polygon: Any) -> None:
+    if not polygon.is_valid or polygon.area == 0:
+        return
+    expected = set()
+    for x, y in itertools.product(range(24, 33), repeat=2):
+        box = mercantile.bounds(x, y, 6)
+        inner = shapely.box(box.west + 1e-9, box.south + 1e-9, box.east - 1e-9, box.north - 1e-9)
+        if inner.intersects(polygon):
+            expected.add((6, x, y))
+    found = tiles(polygon, 6)
+    # Between a micrometre (ours) and a tenth of a millimetre (the brute force) no lattice polygon has anything.
+    assert found == expected
+
+
+@given(lines)
+@settings(max_examples=100, deadline=None)
+def test_lines_are_covered_with_their_half_open_tiles(line: Any) -> None:
+    found = tiles(line, 6)
+    for x, y in itertools.product(range(24, 33), repeat=2):
+        box = mercantile.bounds(x, y, 6)
+        inner = shapely.box(box.west + 1e-9, box.south + 1e-9, box.east - 1e-9, box.north - 1e-9)
+        if inner.intersects(line):
+            assert (6, x, y) in found
+        if not shapely.box(*box).buffer(1e-9).intersects(line):
+            assert (6, x, y) not in found
+    assert {Tile.containing(*corner, 6) for corner in line.coords} <= found
+
+
+@given(st.lists(points, min_size=1, max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_a_point_belongs_to_exactly_one_tile(corners: list[tuple[float, float]]) -> None:
+    assert tiles(shapely.MultiPoint(corners), 6) == {Tile.containing(*corner, 6) for corner in corners}
+
+
+@given(polygons)
+@settings(max_examples=30, deadline=None)
+def test_every_zoom_holds_the_parents_of_the_next(polygon: Any) -> None:
+    if not polygon.is_valid or polygon.area == 0:
+        return
+    found = tiles(polygon, "3-8")
+    for z, x, y in found:
+        if z > 3:
+            assert (z - 1, x // 2, y // 2) in found
+    for zoom in range(3, 9):
+        assert {tile for tile in found if tile.z == zoom} == tiles(polygon, zoom)
+
+
+def test_points_on_the_maps_own_edges_are_in() -> None:
+    assert tiles(shapely.Point(180, 0), 3) == {(3, 0, 4)}
+    assert tiles(shapely.LineString([(179, 10), (180, 10)]), 3) == {(3, 7, 3)}
+
+
+@pytest.mark.parametrize("buffer", [1, 2])
+def test_a_buffer_adds_tiles_on_every_side(buffer: int) -> None:
+    around = range(-buffer, buffer + 1)
+    assert tiles(shapely.box(*BOX), 15, buffer=buffer) == {(15, 9647 + x, 12320 + y) for x in around for y in around}
+    assert tiles(shapely.Point(179.99, 0.01), 4, buffer=1) == {(4, x, y) for x in (14, 15, 0) for y in (6, 7, 8)}
+
+
+def test_a_buffer_is_counted_at_each_zoom() -> None:
+    found = tiles(shapely.box(*BOX), [13, 15], buffer=1)
+    assert len({tile for tile in found if tile.z == 15}) == len({tile for tile in found if tile.z == 13}) == 9
+
+
+def test_the_world_is_every_tile() -> None:
+    assert len(tiles(shapely.box(-180, -90, 180, 90), "0-4")) == 341
+
+
+# -- forms -------------------------------------------------------------------------------------------------------------
+
+POLYGON = shapely.box(*BOX)
+GEOJSON = json.loads(shapely.to_geojson(POLYGON))
+FEATURE = {"type": "Feature", "properties": {}, "geometry": GEOJSON}
+FRAME = geopandas.GeoDataFrame({"name": ["a"]}, geometry=[POLYGON], crs="EPSG:4326")
+
+
+class Interface:
+    __geo_interface__ = GEOJSON
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        POLYGON,
+        GEOJSON,
+        json.dumps(GEOJSON),
+        FEATURE,
+        {"type": "FeatureCollection", "features": [FEATURE, {"type": "Feature", "geometry": None}]},
+        {"type": "GeometryCollection", "geometries": [GEOJSON]},
+        [GEOJSON, FEATURE],
+        f" {json.dumps([FEATURE])}",
+        POLYGON.wkt,
+        f"SRID=4326;{POLYGON.wkt}",
+        POLYGON.wkb,
+        bytearray(POLYGON.wkb),
+        Interface(),
+        FRAME,
+        FRAME.geometry,
+        FRAME.set_crs(None, allow_override=True),
+        [POLYGON, FRAME, POLYGON.wkt],
+        (POLYGON,),
+    ],
+    ids=lambda geometry: type(geometry).__name__,
+)
+def test_every_form_of_a_geometry_is_read(geometry: Any) -> None:
+    assert tiles(geometry, 15) == {(15, 9647, 12320)}
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:32629", "OGC:CRS84"])
+def test_a_geodataframe_is_reprojected(crs: str) -> None:
+    inner = FRAME.set_geometry([POLYGON.buffer(-1e-6)], crs="EPSG:4326")
+    assert tiles(inner.to_crs(crs), 15) == {(15, 9647, 12320)}
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.gpkg", "a.fgb", "a.shp", "a.parquet"])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+def test_every_vector_file_is_read_and_reprojected(tmp_path: Path, name: str, crs: str) -> None:
+    if name == "a.geojson" and crs != "EPSG:4326":
+        crs = "EPSG:4326"  # the format has no other
+    inner = FRAME.set_geometry([POLYGON.buffer(-1e-6)], crs="EPSG:4326").to_crs(crs)
+    path = tmp_path / name
+    inner.to_parquet(path) if name.endswith("parquet") else inner.to_file(path)
+    assert tiles(path, 15) == tiles(str(path), 15) == {(15, 9647, 12320)}
+
+
+def test_a_pair_of_shapes_is_covered_whole() -> None:
+    old, new = tile_box(9647, 12320, 15), tile_box(9649, 12320, 15)
+    assert tiles((old, new), 15) == {(15, 9647, 12320), (15, 9649, 12320)}
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        [],
+        shapely.Polygon(),
+        {"type": "FeatureCollection", "features": []},
+        "GEOMETRYCOLLECTION EMPTY",
+        '{"type": "Feature", "properties": {}, "geometry": null}',
+        FRAME.iloc[:0],
+        [shapely.Point(), []],
+    ],
+    ids=lambda geometry: type(geometry).__name__,
+)
+def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
+    assert tiles(geometry, 5) == set()
+
+
+@pytest.mark.parametrize(
+    ("geometry", "reason"),
+    [
+        (None, "geometry is None"),
+        ("", "rendered to nothing"),
+        ("None", "rendered to nothing"),
+        ("null", "rendered to nothing"),
+        ("{", "is not JSON"),
+        ("POLYGON((0 0", "is not WKT"),
+        (b"\x00", "is not WKB"),
+        ({"coordinates": [0, 0]}, "not GeoJSON"),
+        ({"type": "Cube", "coordinates": []}, "is not GeoJSON"),
+        ("/nowhere/a.geojson", "cannot be read as a vector file"),
+        ("/nowhere/a.parquet", "cannot be read as a vector file"),
+        (5, "is of type int"),
+        ([POLYGON, None], "geometry is None"),
+        (shapely.Point(500_000, 4_500_000), "Reproject it to EPSG:4326"),
+        (shapely.Point(38.7, -99.1), "longitudes go first"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_no_geometry_is_refused(geometry: Any, reason: str) -> None:
+    with pytest.raises(InvalidInputError, match=reason):
+        tiles(geometry, 5)
+
+
+def test_an_invalid_ring_is_repaired_with_a_warning() -> None:
+    bow_tie = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
+    with pytest.warns(UserWarning, match="has been repaired"):
+        found = tiles(bow_tie, 7)
+    repaired = shapely.make_valid(bow_tie)
+    assert found == tiles(repaired, 7)
+
+
+def test_zooms_are_needed() -> None:
+    with pytest.raises(InvalidInputError, match="geometry needs zooms"):
+        plan_invalidation("roads", geometry=POLYGON)
+
+
+def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'fused-cache-ops\[geo\]'"):
+        plan_invalidation("roads", geometry="POINT(0 0)", zooms=3)
+
+
+def test_nothing_warns_where_nothing_is_wrong() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tiles([POLYGON, shapely.box(170, 0, 190, 10)], 5)
