@@ -49,6 +49,20 @@ def selections():
     operator(task_id="template_connection", udf="roads", fused_conn_id="fused_{{ 'default' }}")
     operator.partial(task_id="mapped").expand(udf=udfs())
     operator.partial(task_id="mapped_none", udf="roads").expand(tiles=[["1/1/1"], None])
+    box = '{"type": "Polygon", "coordinates": [[[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]]}'
+    operator(task_id="bounds", udf="roads", bounds=(1, 1, 2, 2), zooms=range(3, 5))
+    operator(
+        task_id="bounds_template", udf="roads", bounds="{{ [1, 1, 2, 2] | tojson }}", zooms="{{ '3-4' }}", buffer="{{ 1 }}"
+    )
+    operator(task_id="bounds_none", udf="roads", bounds="{{ none }}", zooms=3)
+    operator(task_id="bounds_empty", udf="roads", bounds="{{ [] }}", zooms=3)
+    operator(task_id="geometry", udf="roads", geometry="{{ params.shape }}", zooms=[3, 4], params={"shape": box})
+    operator(task_id="geometry_none", udf="roads", geometry="{{ none }}", zooms=3)
+    operator(task_id="geometry_null", udf="roads", geometry="{{ none | tojson }}", zooms=3)
+    operator(task_id="tiles_file", udf="roads", tiles_file="{{ var.value.get('tiles_file', '/nowhere') }}")
+    operator(task_id="tiles_file_none", udf="roads", tiles_file="{{ none }}")
+    operator(task_id="zooms_none", udf="roads", tiles=FUSED_TILE, zooms="{{ none }}")
+    operator(task_id="too_many", udf="roads", bounds=[1, 1, 2, 2], zooms=14, max_tiles="{{ 10 }}", when_too_many="fail")
     # A permanent failure is not tried again, however many retries the task has.
     operator(task_id="unknown", udf="nowhere", retries=3)
 

@@ -77,6 +77,10 @@ def runs(airflow_database: Path) -> Iterator[Runs]:
         ("template_json", 2, 3),
         ("template_connection", None, 3),
         ("native", 2, 3),
+        ("bounds", 2, 3),
+        ("bounds_template", 18, 3),
+        ("bounds_empty", 0, 0),
+        ("geometry", 2, 3),
     ],
 )
 def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
@@ -90,7 +94,21 @@ def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
 
 @pytest.mark.parametrize(
     "task_id",
-    ["output_none", "template_none", "template_null", "template_blank", "template_udf_none", "native_none"],
+    [
+        "output_none",
+        "template_none",
+        "template_null",
+        "template_blank",
+        "template_udf_none",
+        "native_none",
+        "bounds_none",
+        "geometry_none",
+        "geometry_null",
+        "tiles_file",
+        "tiles_file_none",
+        "zooms_none",
+        "too_many",
+    ],
 )
 def test_what_rendered_to_nothing_fails_the_task(runs: Runs, task_id: str) -> None:
     assert runs.states[task_id] == ["failed"]

@@ -47,6 +47,52 @@ def test_a_launch_with_tiles_takes_every_form(fused: FusedResource, fused_emulat
     assert fused_emulator.cached_tiles(udf) == {(1, 1, 0)}
 
 
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"bounds": [1, 1, 2, 2]},
+        {"bounds": [[1, 1, 2, 2]]},
+        {"geometry": {"type": "Point", "coordinates": [1.5, 1.5]}},
+        {"geometry": "POINT(1.5 1.5)"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("zooms", ["0-1", [0, 1]], ids=str)
+def test_a_launch_with_every_selection_of_the_core(
+    fused: FusedResource, fused_emulator: Emulator, udf: Udf, selection: dict[str, Any], zooms: Any
+) -> None:
+    launch(fused, udf="roads", zooms=zooms, **selection)
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
+
+
+@pytest.mark.parametrize("name", ["bounds", "geometry", "tiles_file"])
+def test_a_launch_with_a_selection_of_null_purges_nothing(fused: FusedResource, fused_emulator: Emulator, name: str) -> None:
+    with pytest.raises(Exception, match=name):
+        launch(fused, udf="roads", zooms=1, **{name: None})
+    assert fused_emulator.requests == []
+
+
+def test_a_built_op_takes_a_geometry_from_upstream(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
+    @dg.op
+    def load() -> str:
+        return "POINT(1.5 1.5)"
+
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", from_upstream="geometry", selection={"zooms": 1})
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate(geometry=load())
+
+    pipeline.execute_in_process(resources={"fused": fused})
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
+
+
+@pytest.mark.parametrize("selection", [{"bound": (0, 0, 1, 1)}, {"bounds": (0, 0, 1, 1), "tiles": []}])
+def test_a_selection_that_cannot_be_meant_is_refused_when_the_op_is_built(selection: Any) -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="one kind of tiles"):
+        build_invalidate_cache_op("invalidate", udf="roads", selection=selection)
+
+
 def test_a_launch_with_an_empty_list_sends_nothing(fused: FusedResource, fused_emulator: Emulator) -> None:
     assert launch(fused, udf="roads", tiles=[]).output_for_node("invalidate_cache_op")["tiles_requested"] == 0
     assert fused_emulator.requests == []

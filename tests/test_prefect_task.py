@@ -60,6 +60,22 @@ def test_without_credentials_the_environment_is_used(fused_emulator: Emulator, u
     assert invalidate_cache.fn("roads", tiles=["1/0/0"])["tiles_requested"] == 1
 
 
+@pytest.mark.parametrize(
+    "selection",
+    [{"bounds": (1, 1, 2, 2)}, {"geometry": {"type": "Point", "coordinates": [1.5, 1.5]}}, {"geometry": "POINT(1.5 1.5)"}],
+    ids=str,
+)
+def test_every_selection_of_the_core_can_be_given(
+    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf, selection: dict[str, Any]
+) -> None:
+    @flow
+    def pipeline(selection: dict[str, Any]) -> dict[str, Any]:
+        return invalidate_cache("roads", credentials=credentials, zooms="0-1", **selection)
+
+    assert pipeline(selection)["tiles_requested"] == 2
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
+
+
 def test_a_load_that_returns_none_purges_nothing(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     @task
     def load() -> None:
