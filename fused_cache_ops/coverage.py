@@ -54,7 +54,7 @@ class _Cover:
             geometry = _repeated(geometry, 360 * (buffer + 1) / 2**self._deepest)
         parts = shapely.get_parts(geometry)
         dimensions = shapely.get_dimensions(parts)
-        self._areas = shapely.union_all(parts[dimensions == 2]) if (dimensions == 2).any() else None
+        self._areas = _united(parts[dimensions == 2])
         thin = parts[(dimensions == 0) | (dimensions == 1)]
         self._thin = shapely.geometrycollections(thin) if len(thin) else None
         for part in (self._areas, self._thin):
@@ -110,6 +110,16 @@ class _Cover:
                 if deeper >= zoom:
                     side = 2 ** (deeper - zoom)
                     yield Block(deeper, column * side, row * side, side, side)
+
+
+def _united(polygons: Any) -> Any:
+    """One valid geometry of polygons; uniting them is spared where they do not overlap."""
+    import shapely
+
+    if not len(polygons):
+        return None
+    together = shapely.multipolygons(polygons)
+    return together if shapely.is_valid(together) else shapely.union_all(polygons)
 
 
 def _columns(zoom: int, x: Integers, y: Integers) -> Iterator[Block]:
