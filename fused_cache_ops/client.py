@@ -44,7 +44,8 @@ _LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record holds its code; nothing else c
 _REMEDIES: dict[int, str] = {
     401: "The token is missing, malformed or expired: create a new one for the service account.",
     403: "The token is good, but may not do this: invalidating needs write access to the UDF.",
-    404: "There is no such thing, or this token may not see it: check the id or name, and which team the token is of.",
+    404: "There is no such thing, or this token may not see it: check the id or name, "
+    "which team the token is of, and client_id and base_url where they are set.",
 }
 
 
@@ -253,17 +254,10 @@ class FusedClient:
         import urllib3
 
         session = self._open_session()
-        request = session.prepare_request(
-            requests.Request(
-                method,
-                url,
-                params=params,
-                data=body,
-                headers={"Content-Type": "application/json"} if body else None,
-            )
-        )
-        trouble = ""
+        headers = {"Content-Type": "application/json"} if body else None
+        trouble, permanent = "", False
         try:
+            request = session.prepare_request(requests.Request(method, url, headers, params=params, data=body))
             response = session.send(
                 request,
                 timeout=min(self.timeout, max(seconds_left, 0.001)),
@@ -273,14 +267,23 @@ class FusedClient:
             with response:
                 content = self._scrubbed(response.raw.read(_LARGEST_BODY + 1, decode_content=True))
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            trouble = _reason(error)
+            trouble, permanent = _reason(error), _is_permanent(error)
         # Raised out here, where no exception of requests hangs on: each of those carries the header.
         if trouble:
-            raise UnavailableError(f"Failed {what}: no answer from {urlsplit(url).netloc}: {self._clean(trouble, secret)}.")
+            message = f"Failed {what}: no answer from {urlsplit(url).netloc}: {self._clean(trouble, secret)}."
+            if permanent:
+                raise ConfigurationError(f"{message} Check base_url, and REQUESTS_CA_BUNDLE where certificates are your own.")
+            raise UnavailableError(message)
         if len(content) > _LARGEST_BODY:
             raise UnexpectedResponseError(f"Failed {what}: the answer is larger than {_LARGEST_BODY:,} bytes.")
         if not 200 <= response.status_code < 300:
             raise self._error(response, content, what, secret)
+        if content.lstrip()[:1] == b"<":
+            raise UnexpectedResponseError(
+                f"Failed {what}: {urlsplit(url).netloc} answered {response.status_code} with a page for people, so this is not "
+                "the service: is base_url right, and does no proxy or login stand in between?",
+                status=response.status_code,
+            )
         try:
             return json.loads(content) if content else None
         except ValueError:
@@ -350,6 +353,15 @@ def _reason(error: Exception) -> str:
         inner = nested
     kind = "the connection timed out" if isinstance(error, requests.Timeout) else "the connection failed"
     return f"{kind} ({type(inner).__name__}: {inner})"
+
+
+def _is_permanent(error: Exception) -> bool:
+    """Whether no later try can succeed: a certificate that does not verify, TLS to a plain port, an impossible address."""
+    import requests
+
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+        return True
+    return any(sign in str(error) for sign in ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "label empty or too long"))
 
 
 def _server_text(content: bytes) -> str:

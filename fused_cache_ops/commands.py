@@ -1,9 +1,11 @@
 """The commands of ``fused-cache-ops``."""
 
+import contextlib
 import importlib.util
 import json
 import logging
 import runpy
+import sqlite3
 import sys
 import time
 from enum import Enum
@@ -164,10 +166,14 @@ def invalidate(
 
 
 @program.command()
-def check(client_id: ClientId = None, base_url: BaseUrl = None) -> None:
+def check(
+    client_id: ClientId = None,
+    base_url: BaseUrl = None,
+    deadline: Annotated[float, typer.Option(help="Seconds for all, retries included.")] = 30.0,
+) -> None:
     """Ask whether the token in FUSED_SERVICE_ACCOUNT_TOKEN is good. Changes nothing."""
     try:
-        with FusedClient(client_id=client_id, base_url=base_url) as client:
+        with FusedClient(client_id=client_id, base_url=base_url, deadline=deadline) as client:
             environment = client.check()
             instance = client.resolve_client_id()
     except FusedCacheError as error:
@@ -182,9 +188,8 @@ def emulator(
     udf: Annotated[
         Optional[list[str]], typer.Option(help="A function to serve as a UDF, as FILE.py:FUNCTION. Repeat for more.")
     ] = None,
-    token: Annotated[
-        Optional[str], typer.Option(envvar="FUSED_SERVICE_ACCOUNT_TOKEN", help="The service account's token.")
-    ] = None,
+    # Not from FUSED_SERVICE_ACCOUNT_TOKEN: that may be the real one, and this command prints the emulator's.
+    token: Annotated[Optional[str], typer.Option(help="The service account's token; one is made up by default.")] = None,
     batch: Annotated[bool, typer.Option(help="Whether the deployment takes batches.")] = True,
     latency: Annotated[float, typer.Option(help="Seconds to wait before each answer.")] = 0.0,
     fault: Annotated[
@@ -197,7 +202,12 @@ def emulator(
     from fused_cache_ops.emulator import Emulator
 
     functions = [_load_function(reference) for reference in udf or []]
-    with Emulator(port=port, database=db, token=token, batch_endpoint=batch) as running:
+    try:
+        started = Emulator(port=port, database=db, token=token, batch_endpoint=batch).start()
+    except (OSError, OverflowError, sqlite3.Error) as error:
+        typer.secho(f"The emulator cannot start (port {port}, database {db}): {error}.", fg="red", err=True)
+        raise typer.Exit(1) from None
+    with contextlib.closing(started) as running:
         if latency:
             running.misbehave(latency=latency, times=None)
         for text in fault or []:
@@ -240,7 +250,7 @@ def demo(orchestrator: Annotated[Orchestrator, typer.Argument(help="Which one to
 
 
 def _fail(error: FusedCacheError) -> NoReturn:
-    Console(stderr=True).print(Text(str(error), style="red"))
+    typer.secho(str(error), fg="red", err=True)
     raise typer.Exit(75 if error.retryable else 1)  # 75 is sysexits' EX_TEMPFAIL
 
 

@@ -6,6 +6,7 @@ import os
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
@@ -13,7 +14,7 @@ from requests.auth import AuthBase
 from requests.utils import default_user_agent, get_environ_proxies
 
 from fused_cache_ops.errors import ConfigurationError
-from fused_cache_ops.settings import Secret
+from fused_cache_ops.settings import Secret, is_loopback
 
 
 class _Authorization(AuthBase):
@@ -55,7 +56,8 @@ def open_session(authorization: Secret, base_url: str, *, pool_size: int) -> req
     """
     session = requests.Session()
     session.auth = _Authorization(authorization)
-    session.proxies = get_environ_proxies(base_url)
+    if not is_loopback(urlsplit(base_url).hostname or ""):  # this machine is never reached by way of another
+        session.proxies = get_environ_proxies(base_url)
     session.trust_env = False  # looked up once, here: requests would look anew for every request
     session.headers["User-Agent"] = f"fused-cache-ops ({default_user_agent()})"
     if base_url.startswith("https:"):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.blocks import Block
-from fused_cache_ops.geometry import shift
+from fused_cache_ops.geometry import flat, shift
 from fused_cache_ops.tiles import TOLERANCE
 
 if TYPE_CHECKING:
@@ -154,4 +154,4 @@ def _repeated(geometry: Any, margin: float) -> Any:
         shapely.intersection(east, shapely.box(180, -91, 180 + margin, 91)),
         shapely.intersection(west, shapely.box(-180 - margin, -91, -180, 91)),
     ]
-    return shapely.geometrycollections([geometry, *(part for part in beyond if not part.is_empty)])
+    return flat(shapely.geometrycollections([geometry, *beyond]))

@@ -46,7 +46,7 @@ def read_geometry(geometry: Any) -> Any:
         return shapely.GeometryCollection()
     parts = [_checked(shapely.force_2d(part), shapely) for part in parts]
     whole = parts[0] if len(parts) == 1 else shapely.geometrycollections(parts)
-    return _within_the_map(_flat(whole, shapely), shapely)
+    return _within_the_map(flat(whole, shapely), shapely)
 
 
 def _parts(geometry: Any, shapely: Any) -> Iterable[Any]:
@@ -178,7 +178,7 @@ def _checked(part: Any, shapely: Any) -> Any:
     return part
 
 
-def _flat(whole: Any, shapely: Any) -> Any:
+def flat(whole: Any, shapely: Any) -> Any:
     """One collection of single points, lines and polygons."""
     parts = [whole]
     while any(part.geom_type.startswith(("Multi", "GeometryCollection")) for part in parts):
@@ -198,12 +198,17 @@ def _within_the_map(whole: Any, shapely: Any) -> Any:
             continue
         for turn in range(math.floor((part.bounds[0] + 180) / 360), math.ceil((part.bounds[2] + 180) / 360) or 1):
             pieces.append(shapely.intersection(shift(part, -360 * turn), shapely.box(-180, -90, 180, 90)))
-    return _flat(shapely.geometrycollections(pieces), shapely)
+    return flat(shapely.geometrycollections(pieces), shapely)
 
 
 def shift(geometry: Any, degrees: float) -> Any:
     """A shapely geometry, moved eastward."""
-    return import_geo("shapely").transform(geometry, lambda x, y: (x + degrees, y), interleaved=False) if degrees else geometry
+
+    def move(points: Any) -> Any:
+        points[:, 0] += degrees
+        return points
+
+    return import_geo("shapely").transform(geometry, move) if degrees else geometry
 
 
 def import_geo(name: str, distribution: str | None = None) -> Any:

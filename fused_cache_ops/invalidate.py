@@ -178,8 +178,13 @@ def invalidate_cache(
 
         return plan_selection(udf, selection)
     if client is not None:
-        if (token, client_id, base_url) != (None, None, None):
-            raise ConfigurationError("Give client= or the settings token=, client_id= and base_url=, not both.")
+        given = (token, client_id, base_url, timeout, deadline, max_concurrency)
+        if given != (None, None, None, DEFAULT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_CONCURRENCY):
+            raise ConfigurationError(
+                "Give client=, which has settings of its own, or token=, deadline= and the like: not both."
+            )
+        if not isinstance(client, FusedClient):
+            raise ConfigurationError(f"client is of type {type(client).__name__}, not a FusedClient.")
         return _logged(_invalidate(client, udf, selection))
     with FusedClient(
         token=token,
@@ -282,7 +287,11 @@ def _send_all(work: _Work, send: _Send, workers: int) -> None:
     with ThreadPoolExecutor(workers, thread_name_prefix="fused-cache-ops") as pool:
         try:
             while slots.acquire() and not failures and (batch := work.outbox.take()):
-                pool.submit(contextvars.copy_context().run, job, batch)
+                try:
+                    pool.submit(contextvars.copy_context().run, job, batch)
+                except BaseException:  # no thread could be started
+                    work.outbox.put_back(batch)
+                    raise
         except BaseException:
             work.retrier.stop()
             raise

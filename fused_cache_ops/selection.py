@@ -148,6 +148,8 @@ def read_selection(
     if len(given) > 1:
         raise InvalidInputError(f"{' and '.join(given)} are given together: give one kind of selection at a time.")
     _check_numbers(buffer, max_tiles, when_too_many)
+    if isinstance(max_zoom, bool) or not isinstance(max_zoom, int) or not 0 <= max_zoom <= 60:
+        raise InvalidInputError(f"max_zoom = {max_zoom!r} must be a whole number from 0 to 60.")
     if not given:
         if zooms is not None or buffer:
             raise InvalidInputError(
@@ -165,6 +167,25 @@ def read_selection(
         if not computed or not selection.repeatable:
             return selection
     return _limited(selection, max_tiles, when_too_many)
+
+
+def refuse_single_use(selection: SelectionKeywords) -> None:
+    """Refuse what can be read only once, on behalf of callers that may be run again.
+
+    An orchestrator's retry would find a generator used up, take that for "nothing selected", and succeed.
+
+    Raises:
+        InvalidInputError: ``tiles`` is a generator or another iterator, or ``tiles_file`` is no path.
+    """
+    tiles = selection.get("tiles")
+    if isinstance(tiles, Iterator):
+        raise InvalidInputError(
+            f"tiles is of type {type(tiles).__name__}, which can be read only once: a retry would find it empty. Give a list."
+        )
+    tiles_file = selection.get("tiles_file", "")
+    if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file):
+        check_source(tiles_file)
+        raise InvalidInputError("tiles_file can be read only once: a retry would find it empty. Give the path of a file.")
 
 
 def _check_numbers(buffer: int, max_tiles: int, when_too_many: str) -> None:

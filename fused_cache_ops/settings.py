@@ -127,17 +127,18 @@ def _checked_base_url(base_url: str, allow_http: bool) -> str:
     except ValueError:
         raise refuse("is not a URL") from None
     if "@" in parts.netloc:
-        raise refuse("holds a user name or password: the token belongs in its own setting", "")
+        raise refuse("holds a user name or password: the token belongs in its own setting", "(not shown)")
     if parts.scheme not in ("http", "https") or not host:
         raise refuse("must begin with https:// and name a host")
     if parts.query or parts.fragment or re.search(r"[\s\\%\x00-\x1f\x7f]", base_url.strip()):
         raise refuse("must be a plain address, without query, fragment, escapes or spaces")
-    if parts.scheme == "http" and not (allow_http or _is_loopback(host)):
-        raise refuse("would send the token in clear: use https, or allow_http=True if that is meant")
+    if parts.scheme == "http" and not (allow_http or is_loopback(host)):
+        raise refuse("would send the token in clear: use https, or FusedClient(allow_http=True) if that is meant")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/server/v1'}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

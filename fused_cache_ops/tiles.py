@@ -31,12 +31,16 @@ class _Whole(enum.Enum):
     def __repr__(self) -> str:
         return self.name
 
+    __str__ = __repr__
+
 
 class NotGiven(enum.Enum):
     NOT_GIVEN = "not-given"
 
     def __repr__(self) -> str:
         return self.name
+
+    __str__ = __repr__
 
 
 NOT_GIVEN = NotGiven.NOT_GIVEN
@@ -192,8 +196,9 @@ def _has_attributes(item: object) -> bool:
 
 
 def _coordinates(item: Any, shown: str) -> tuple[Any, Any, Any]:
-    if hasattr(item, "tolist"):  # a row of a numpy array
-        item = item.tolist()
+    if not _has_attributes(item) and hasattr(item, "tolist"):  # a row of a numpy array, by names where it has them
+        names = getattr(getattr(item, "dtype", None), "names", None)
+        item = dict(zip(names, item.tolist())) if names else item.tolist()
     if isinstance(item, str):
         if match := _PATH.fullmatch(item):
             z, x, y = match.groups()

@@ -11,7 +11,9 @@ AIRFLOW_DAGS.mkdir(parents=True)
 (HOME / "dagster" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
 for name in [name for name in os.environ if name.startswith(("FUSED_", "AIRFLOW", "PREFECT_", "DAGSTER_"))]:
     del os.environ[name]
+(HOME / "home").mkdir()
 os.environ.update(
+    HOME=str(HOME / "home"),
     AIRFLOW_HOME=str(HOME / "airflow"),
     AIRFLOW__CORE__DAGS_FOLDER=str(AIRFLOW_DAGS),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",

@@ -69,6 +69,8 @@ def test_the_form_before_airflow_3_2_says_the_same() -> None:
         ({"password": "t"}, "https://www.fused.io/server/v1", None),
         ({"password": "t", "host": "https://fused.example.com", "login": "team"}, "https://fused.example.com", "team"),
         ({"password": "t", "host": "fused.example.com", "port": 8443}, "https://fused.example.com:8443", None),
+        ({"password": "t", "host": "http://127.0.0.1", "port": 8771}, "http://127.0.0.1:8771", None),
+        ({"password": "t", "host": "127.0.0.1", "schema": "http", "port": 8771}, "http://127.0.0.1:8771", None),
         ("fused://team:t@fused.example.com", "https://fused.example.com", "team"),
         ("fused://:t@http%3A%2F%2F127.0.0.1%3A8000%2Fserver%2Fv1", "http://127.0.0.1:8000", None),
         ("fused://:t@", "https://www.fused.io/server/v1", None),

@@ -143,6 +143,21 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert seen[0].startswith(b"GET http://fused.invalid/server/v1/execution-env/self ")
 
 
+def test_this_machine_is_never_reached_through_a_proxy(
+    fused_emulator: Emulator, client: FusedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert client.check().name == "team"
+
+
+@pytest.mark.parametrize("base_url", ["https://*.example.com", "https://.example.com"])
+def test_an_impossible_address_is_a_configuration_error(base_url: str) -> None:
+    with FusedClient(token="a-token", base_url=base_url, deadline=5) as client:
+        with pytest.raises(ConfigurationError):
+            client.check()
+
+
 def test_one_connection_serves_many_requests() -> None:
     accepted = 0
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -87,6 +87,16 @@ def test_a_built_op_takes_a_geometry_from_upstream(fused: FusedResource, fused_e
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
 
 
+@pytest.mark.parametrize("selection", [{"tiles": iter(["1/0/0"])}, {"tiles_file": "-"}], ids=list)
+def test_a_selection_that_a_second_run_would_find_empty_is_refused(selection: Any) -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="read only once"):
+        build_invalidate_cache_op("invalidate", udf="roads", selection=selection)
+
+
+def test_a_shared_token_is_in_no_description() -> None:
+    assert "secret" not in (build_invalidate_cache_op("invalidate", udf="fsh_secret").description or "")
+
+
 @pytest.mark.parametrize("selection", [{"bound": (0, 0, 1, 1)}, {"bounds": (0, 0, 1, 1), "tiles": []}])
 def test_a_selection_that_cannot_be_meant_is_refused_when_the_op_is_built(selection: Any) -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="one kind of tiles"):

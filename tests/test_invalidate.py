@@ -3,6 +3,7 @@
 import contextvars
 import json
 import pickle
+import socket
 import sqlite3
 import threading
 import uuid
@@ -366,6 +367,45 @@ def test_a_servers_words_cannot_forge_log_lines(client: FusedClient, fused_emula
         client.invalidate_cache(udf.id)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("tiles", [WHOLE_UDF, ["1/0/0"], ["1/0/0", "1/0/1"]], ids=["whole", "single", "batch"])
+def test_a_page_for_people_is_not_taken_for_success(udf: Udf, tiles: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as portal:
+
+        def serve() -> None:
+            connection, _ = portal.accept()
+            with connection:
+                connection.recv(10_000)
+                page = b"<html>Sign in to go on</html>"
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page))
+
+        threading.Thread(target=serve, daemon=True).start()
+        base_url = f"http://127.0.0.1:{portal.getsockname()[1]}"
+        with pytest.raises(UnexpectedResponseError, match="a page for people"):
+            invalidate_cache(udf.id, tiles=tiles, base_url=base_url, client_id="team")
+
+
+def test_a_thread_that_cannot_start_loses_nothing(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, small_batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name.startswith("fused-cache-ops"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(PartialInvalidationError) as caught:
+        client.invalidate_cache(udf.id, tiles=many(95))
+    assert sorted(caught.value.remaining) == sorted(many(95)[10:])
+
+
+@pytest.mark.parametrize("settings", [{"deadline": 5}, {"timeout": 1}, {"max_concurrency": 2}, {"token": "a-token"}], ids=str)
+def test_settings_beside_a_client_are_refused(client: FusedClient, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="not both"):
+        invalidate_cache("roads", client=client, **settings)
 
 
 def test_an_unreadable_batch_answer_still_counts_as_done(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from prefect import flow, task, unmapped
+from prefect import flow, get_client, task, unmapped
 from prefect.client.schemas.objects import State
 from prefect.testing.utilities import prefect_test_harness
 
 from fused_cache_ops import Tile
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.errors import AuthenticationError, InvalidInputError, UnavailableError
+from fused_cache_ops.errors import AuthenticationError, ConfigurationError, InvalidInputError, UnavailableError
 from prefect_fused import FusedCredentials, invalidate_cache
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -160,7 +160,34 @@ def test_the_run_is_named_after_the_udf(fused_emulator: Emulator, credentials: F
 
     state = pipeline()
     assert state.name == "Completed"
-    assert invalidate_cache.task_run_name == "invalidate-fused-cache-{udf}"
+    assert read_name(state) == "invalidate-roads"
+
+
+def read_name(state: State[Any]) -> str:
+    with get_client(sync_client=True) as api:
+        return str(api.read_task_run(state.state_details.task_run_id).name)
+
+
+def test_the_runs_name_counts_tiles_and_masks_a_shared_token(
+    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf
+) -> None:
+    @flow
+    def pipeline() -> State[Any]:
+        return invalidate_cache(udf.shared_token, credentials=credentials, tiles=["1/0/0", "1/0/1"], return_state=True)
+
+    assert read_name(pipeline()) == "invalidate-fsh_********-2-tiles"
+
+
+@pytest.mark.parametrize("arguments", [{"tiles": (tile for tile in ["1/0/0"])}, {"credentials": "production"}], ids=list)
+def test_what_a_retry_could_not_mend_is_refused_at_once(
+    fused_emulator: Emulator, credentials: FusedCredentials, arguments: dict[str, Any]
+) -> None:
+    def run() -> None:
+        invalidate_cache("roads", **({"credentials": credentials} | arguments))
+
+    with pytest.raises((InvalidInputError, ConfigurationError), match=r"read only once|give a FusedCredentials"):
+        invalidate(run).result()
+    assert fused_emulator.requests == []
 
 
 def test_the_task_is_synchronous() -> None:

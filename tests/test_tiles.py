@@ -9,6 +9,7 @@ from typing import Any
 
 import mercantile
 import numpy as np
+import pandas
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -35,6 +36,8 @@ WANTED = Tile(15, 9647, 12320)
         SimpleNamespace(z=15, x=9647, y=12320),
         namedtuple("Row", "Index x y z")(0, 9647, 12320, 15),
         np.array([15, 9647, 12320]),
+        np.array([(9647, 12320, 15)], dtype=[("x", int), ("y", int), ("z", int)])[0],
+        pandas.Series({"x": 9647, "y": 12320, "z": 15}),
         (np.int64(15), np.int32(9647), np.float64(12320)),
     ],
     ids=repr,

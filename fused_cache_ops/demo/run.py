@@ -116,8 +116,11 @@ def _run_one(pipeline: Pipeline, console: Console) -> bool:
 
 
 def _looker(emulator: Emulator, udf: Udf, database: Path) -> Callable[[str, Tile], View]:
+    session = requests.Session()
+    session.trust_env = False  # no proxy between this machine and itself
+
     def look(moment: str, tile: Tile) -> View:
-        response = requests.get(emulator.tile_url(udf, *tile), timeout=30)
+        response = session.get(emulator.tile_url(udf, *tile), timeout=30)
         response.raise_for_status()
         return View(moment, tile, stations_in_tile(database, tile), response.json(), response.headers["x-cache"] == "Hit")
 

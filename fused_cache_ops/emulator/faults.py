@@ -81,12 +81,22 @@ class Misbehaviour:
             if scope["type"] != "http":
                 await application(scope, receive, send)
                 return
-            status = 0
+
+            def record(status: int) -> None:
+                self._store.record_request(
+                    ReceivedRequest(
+                        method=scope["method"],
+                        path=scope["raw_path"].decode(),
+                        query=scope["query_string"].decode(),
+                        scheme=_header(scope, b"authorization").partition(" ")[0],
+                        tiles=scope.get("state", {}).get("tiles"),
+                        status=status,
+                    )
+                )
 
             async def recording_send(message: Message) -> None:
-                nonlocal status
                 if message["type"] == "http.response.start":
-                    status = message["status"]
+                    record(message["status"])  # before the answer, so that whoever has it finds the record
                 await send(message)
 
             async def silent_send(message: Message) -> None:
@@ -103,19 +113,10 @@ class Misbehaviour:
                 elif not answer.drop:
                     await _read_all(receive)
                 if answer.drop:
+                    record(0)
                     _drop_connection(send)
                 else:
                     await _answer(answer, recording_send)
-            self._store.record_request(
-                ReceivedRequest(
-                    method=scope["method"],
-                    path=scope["raw_path"].decode(),
-                    query=scope["query_string"].decode(),
-                    scheme=_header(scope, b"authorization").partition(" ")[0],
-                    tiles=scope.get("state", {}).get("tiles"),
-                    status=status,
-                )
-            )
 
         return layer
 

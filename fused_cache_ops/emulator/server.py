@@ -102,6 +102,8 @@ class Emulator:
             self._socket.close()
         self.store.close()
 
+    close = stop
+
     def __enter__(self) -> Emulator:
         return self.start()
 

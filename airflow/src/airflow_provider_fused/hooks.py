@@ -83,11 +83,16 @@ class FusedHook(BaseHook):
 
 def _base_url(connection: Any) -> str | None:
     host: str | None = connection.host
-    if not host or "://" in host:
-        return host or None
-    # A connection in the form of a URI has the host alone: fused://client-id:token@www.fused.io
+    if not host:
+        return None
     port = f":{connection.port}" if connection.port else ""
-    return f"https://{host}{port}"
+    if "://" in host:
+        scheme, _, rest = host.partition("://")
+        address, slash, path = rest.partition("/")
+        return f"{scheme}://{address}{port}{slash}{path}"
+    # A connection in the form of a URI has the host alone: fused://client-id:token@www.fused.io
+    scheme = connection.schema if connection.schema in ("http", "https") else "https"
+    return f"{scheme}://{host}{port}"
 
 
 def _numbers(extra: dict[str, Any]) -> dict[str, Any]:

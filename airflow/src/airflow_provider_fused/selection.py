@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 def read_selection(rendered: dict[str, Any]) -> SelectionKeywords:
     """The core's keywords from an operator's rendered fields. Zooms and geometries the core reads from text itself."""
+    from fused_cache_ops.selection import refuse_single_use
+
     for name in ("tiles", "bounds"):
         rendered[name] = read_list(name, rendered[name])
     for name in ("buffer", "max_tiles"):
         rendered[name] = _read_number(name, rendered[name])
-    return cast("SelectionKeywords", rendered)
+    selection = cast("SelectionKeywords", rendered)
+    refuse_single_use(selection)
+    return selection
 
 
 def read_list(name: str, value: Any) -> Any:

@@ -6,8 +6,9 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_fused.resource import FusedResource
-from fused_cache_ops.errors import FusedCacheError
-from fused_cache_ops.selection import SelectionKeywords
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.selection import SelectionKeywords, refuse_single_use
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, NOT_GIVEN, WHOLE_UDF
 
 _WHOLE = [WHOLE_UDF.value]
@@ -95,7 +96,12 @@ def build_invalidate_cache_op(
         raise dg.DagsterInvalidDefinitionError(
             f"Op {name!r}: {problem}. Give one kind of tiles, in selection or from_upstream, and not both."
         )
-    arguments: dict[str, Any] = {"description": f"Invalidate the cache of the Fused UDF {udf}."} | op_arguments
+    try:
+        refuse_single_use(cast(SelectionKeywords, known))
+        shown = parse_udf(udf).shown
+    except InvalidInputError as error:
+        raise dg.DagsterInvalidDefinitionError(f"Op {name!r}: {error}") from error
+    arguments: dict[str, Any] = {"description": f"Invalidate the cache of the Fused UDF {shown}."} | op_arguments
 
     if from_upstream:
         changed = dg.In(Any, description="What the load has changed.")
@@ -115,6 +121,7 @@ def build_invalidate_cache_op(
 
 def _invalidate(context: dg.OpExecutionContext, fused: FusedResource, udf: str, selection: SelectionKeywords) -> dict[str, Any]:
     try:
+        refuse_single_use(selection)
         with fused.get_client() as client:
             result = client.invalidate_cache(udf, **selection)
     except FusedCacheError as error:

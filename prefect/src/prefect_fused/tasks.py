@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Optional
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from fused_cache_ops.errors import ConfigurationError, FusedCacheError
+from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.selection import refuse_single_use
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
 from prefect_fused.credentials import FusedCredentials
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from fused_cache_ops.selection import Bounds, WhenTooMany
+    from fused_cache_ops.selection import Bounds, SelectionKeywords, WhenTooMany
     from fused_cache_ops.tile_list import TilesFile
     from fused_cache_ops.tiles import NotGiven, TileSelection
     from fused_cache_ops.zooms import Zooms
@@ -24,8 +28,21 @@ if TYPE_CHECKING:
 async def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Whether to try again: not after a bad token, an unknown UDF or an unreadable selection."""
     failure = await state.aresult(raise_on_failure=False)
-    # An error that is not ours (a lost worker, a crashed process) is Prefect's to repeat: the call is idempotent.
-    return bool(getattr(failure, "retryable", True))
+    return bool(getattr(failure, "retryable", False))
+
+
+def _run_name() -> str:
+    """Which UDF, and how many tiles where that is known; a shared token, which is a permission, is masked."""
+    from prefect.runtime import task_run
+
+    parameters: dict[str, Any] = task_run.get_parameters()
+    tiles = parameters.get("tiles")
+    count = f"-{len(tiles)}-tiles" if isinstance(tiles, (list, tuple, set)) else ""
+    try:
+        shown = parse_udf(parameters["udf"]).shown.strip("'")
+    except (FusedCacheError, KeyError):
+        shown = "unreadable-udf"
+    return f"invalidate-{shown}{count}"
 
 
 # Never cached: with a cached result a second invalidation would do nothing. No timeout_seconds: it cannot interrupt a
@@ -33,7 +50,7 @@ async def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) 
 @task(
     name="Invalidate Fused cache",
     description="Invalidate the cached results of a Fused UDF: all of them, or those of some tiles.",
-    task_run_name="invalidate-fused-cache-{udf}",
+    task_run_name=_run_name,
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=2,
@@ -81,20 +98,25 @@ def invalidate_cache(
     Raises:
         fused_cache_ops.errors.FusedCacheError: It failed. Only what may pass is retried.
     """
-    credentials = credentials or FusedCredentials()
-    with credentials.get_client() as client:
-        result = client.invalidate_cache(
-            udf,
-            tiles=tiles,
-            bounds=bounds,
-            geometry=geometry,
-            tiles_file=tiles_file,
-            zooms=zooms,
-            buffer=buffer,
-            max_tiles=max_tiles,
-            when_too_many=when_too_many,
-            max_zoom=max_zoom,
+    selection: SelectionKeywords = {
+        "tiles": tiles,
+        "bounds": bounds,
+        "geometry": geometry,
+        "tiles_file": tiles_file,
+        "zooms": zooms,
+        "buffer": buffer,
+        "max_tiles": max_tiles,
+        "when_too_many": when_too_many,
+        "max_zoom": max_zoom,
+    }
+    refuse_single_use(selection)
+    if not isinstance(credentials, (FusedCredentials, NoneType)):
+        raise ConfigurationError(
+            f"credentials is of type {type(credentials).__name__}: give a FusedCredentials block, such as "
+            "FusedCredentials.load('production'), and the tiles as tiles=."
         )
+    with (credentials or FusedCredentials()).get_client() as client:
+        result = client.invalidate_cache(udf, **selection)
     _run_logger().info("%s", result)
     return result.to_dict()
 
