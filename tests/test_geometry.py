@@ -103,7 +103,7 @@ lines = st.lists(points, min_size=2, max_size=5, unique=True).map(lambda run: sh
 
 
 @given(polygons)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3000, deadline=None)
 def test_polygons_are_covered_as_by_brute_force(polygon: Any) -> None:
     if not polygon.is_valid or polygon.area == 0:
         return
