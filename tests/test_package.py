@@ -28,6 +28,11 @@ def test_names_load_on_first_use() -> None:
     assert "fused_cache_ops.tiles" in modules_after("from fused_cache_ops import Tile")
 
 
+def test_tiles_bounds_and_lists_need_nothing_heavy() -> None:
+    code = "from fused_cache_ops import plan_invalidation; plan_invalidation('roads', bounds=(0, 0, 1, 1), zooms=9)"
+    assert not {"numpy", "shapely", "mercantile", "pyarrow"} & modules_after(code)
+
+
 def test_every_public_name_is_there() -> None:
     import fused_cache_ops
 

@@ -48,3 +48,9 @@ def test_the_defaults_in_the_table_are_the_cores() -> None:
     assert f"`{DEFAULT_BASE_URL}`" in rows
     for value in (client.DEFAULT_TIMEOUT, client.DEFAULT_DEADLINE, client.DEFAULT_CONCURRENCY):
         assert f"{value:g}" in rows
+
+
+def test_the_example_of_a_plan_runs(readme_example: ModuleType, fused_emulator: Emulator) -> None:
+    fused_emulator.register(dict, name="roads")
+    exec(readme_example.example(ROOT / "README.md", "From what changed to tiles"), {})
+    assert [request.method for request in fused_emulator.requests if request.method == "POST"] == ["POST"]
