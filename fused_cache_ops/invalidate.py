@@ -15,13 +15,15 @@ from fused_cache_ops.errors import ConfigurationError, FusedCacheError, PartialI
 from fused_cache_ops.identifiers import parse_udf
 from fused_cache_ops.result import InvalidationResult
 from fused_cache_ops.retry import Retrier, Stopped
-from fused_cache_ops.selection import Bounds, Selection, WhenTooMany, read_selection
+from fused_cache_ops.selection import Bounds, Selection, SelectionKeywords, WhenTooMany, read_selection
 from fused_cache_ops.settings import Secret
 from fused_cache_ops.tile_list import TilesFile
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF, NotGiven, TileSelection
 from fused_cache_ops.zooms import Zooms
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from fused_cache_ops.plan import InvalidationPlan
 
 logger = logging.getLogger(__name__)
@@ -29,72 +31,20 @@ logger = logging.getLogger(__name__)
 BATCHES_IN_FLIGHT = 4
 
 
+class _Keywords(SelectionKeywords, total=False):
+    client_id: str | None
+    token: str | None
+    base_url: str | None
+    timeout: float
+    deadline: float
+    max_concurrency: int
+    client: FusedClient | None
+
+
 @overload
-def invalidate_cache(
-    udf: str,
-    *,
-    tiles: TileSelection = WHOLE_UDF,
-    bounds: Bounds | NotGiven = NOT_GIVEN,
-    geometry: Any = NOT_GIVEN,
-    tiles_file: TilesFile | NotGiven = NOT_GIVEN,
-    zooms: Zooms | None = None,
-    buffer: int = 0,
-    max_tiles: int = DEFAULT_MAX_TILES,
-    when_too_many: WhenTooMany = "fail",
-    dry_run: Literal[False] = False,
-    client_id: str | None = None,
-    token: str | None = None,
-    base_url: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    deadline: float = DEFAULT_DEADLINE,
-    max_concurrency: int = DEFAULT_CONCURRENCY,
-    max_zoom: int = HIGHEST_ZOOM,
-    client: FusedClient | None = None,
-) -> InvalidationResult: ...
+def invalidate_cache(udf: str, *, dry_run: Literal[False] = False, **keywords: Unpack[_Keywords]) -> InvalidationResult: ...
 @overload
-def invalidate_cache(
-    udf: str,
-    *,
-    tiles: TileSelection = WHOLE_UDF,
-    bounds: Bounds | NotGiven = NOT_GIVEN,
-    geometry: Any = NOT_GIVEN,
-    tiles_file: TilesFile | NotGiven = NOT_GIVEN,
-    zooms: Zooms | None = None,
-    buffer: int = 0,
-    max_tiles: int = DEFAULT_MAX_TILES,
-    when_too_many: WhenTooMany = "fail",
-    dry_run: Literal[True],
-    client_id: str | None = None,
-    token: str | None = None,
-    base_url: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    deadline: float = DEFAULT_DEADLINE,
-    max_concurrency: int = DEFAULT_CONCURRENCY,
-    max_zoom: int = HIGHEST_ZOOM,
-    client: FusedClient | None = None,
-) -> InvalidationPlan: ...
-@overload
-def invalidate_cache(
-    udf: str,
-    *,
-    tiles: TileSelection = WHOLE_UDF,
-    bounds: Bounds | NotGiven = NOT_GIVEN,
-    geometry: Any = NOT_GIVEN,
-    tiles_file: TilesFile | NotGiven = NOT_GIVEN,
-    zooms: Zooms | None = None,
-    buffer: int = 0,
-    max_tiles: int = DEFAULT_MAX_TILES,
-    when_too_many: WhenTooMany = "fail",
-    dry_run: bool,
-    client_id: str | None = None,
-    token: str | None = None,
-    base_url: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    deadline: float = DEFAULT_DEADLINE,
-    max_concurrency: int = DEFAULT_CONCURRENCY,
-    max_zoom: int = HIGHEST_ZOOM,
-    client: FusedClient | None = None,
-) -> InvalidationResult | InvalidationPlan: ...
+def invalidate_cache(udf: str, *, dry_run: Literal[True], **keywords: Unpack[_Keywords]) -> InvalidationPlan: ...
 def invalidate_cache(
     udf: str,
     *,

@@ -34,7 +34,7 @@ p { margin: 0; color: var(--soft); }
 .map svg { display: block; width: 100%; height: auto; background: var(--sea); }
 .map .grid { stroke: var(--line); fill: none; vector-effect: non-scaling-stroke; stroke-width: 1px; }
 .map .label { fill: var(--soft); font-family: inherit; font-size: calc(var(--label) * 1px); }
-.footprint path { fill-opacity: .3; stroke-opacity: .3; stroke-width: 1px; vector-effect: non-scaling-stroke; }
+.footprint path { opacity: .34; stroke-width: 1px; vector-effect: non-scaling-stroke; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .5rem .9rem; text-align: right; border-bottom: 1px solid var(--line); }
 th { font-weight: 500; color: var(--soft); font-size: .85rem; }
