@@ -31,8 +31,8 @@ import json, sys
 from fused_cache_ops import plan_invalidation
 from fused_cache_ops.selection import read_selection
 width = int(sys.argv[1])
-bounds = (-180, -80, -180 + width / 2**14 * 360, -80 + 1000 / 2**14 * 360 * 0.1736)
-keywords = {"bounds": bounds, "zooms": 14, "max_tiles": 10**9}
+bounds = (-180, -80, -180 + width / 2**15 * 360, -76.185)  # 1,698 rows
+keywords = {"bounds": bounds, "zooms": 15, "max_tiles": 10**9}
 total = plan_invalidation("roads", **keywords).tile_count
 sent = sum(len(batch) for batch in read_selection(**keywords).batches(50_000) if batch.body())
 assert sent == total
@@ -109,7 +109,7 @@ def main() -> None:
     report("a list of Tile, checked, to batch bodies, beside the same", times["ours"], times["theirs"], "orjson", "no target")
 
     print("\npeak memory of a process that plans bounds and encodes every batch")
-    for width in (50, 100) if QUICK else (1000, 5000, 16384):
+    for width in (50, 100) if QUICK else (589, 2945, 11780):
         done = subprocess.run([sys.executable, "-c", MEMORY, str(width)], check=True, capture_output=True, text=True)
         total, peak = json.loads(done.stdout)
         print(f"  {total:>11,} tiles {peak:8.1f} MiB")

@@ -25,7 +25,13 @@ from fused_cache_ops.errors import (
 )
 from fused_cache_ops.identifiers import checked_identifier, parse_udf
 from fused_cache_ops.retry import Retrier, parse_retry_after
-from fused_cache_ops.settings import Secret, resolve_settings
+from fused_cache_ops.settings import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_DEADLINE,
+    DEFAULT_TIMEOUT,
+    Secret,
+    resolve_settings,
+)
 from fused_cache_ops.tiles import Tile
 
 if TYPE_CHECKING:
@@ -34,10 +40,6 @@ if TYPE_CHECKING:
 
     from fused_cache_ops.result import InvalidationResult
     from fused_cache_ops.selection import SelectionKeywords
-
-DEFAULT_TIMEOUT = 30.0
-DEFAULT_DEADLINE = 600.0
-DEFAULT_CONCURRENCY = 16
 
 _LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record holds its code; nothing else comes near
 

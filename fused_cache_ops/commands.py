@@ -5,9 +5,10 @@ import importlib.util
 import json
 import logging
 import runpy
+import signal
 import sqlite3
 import sys
-import time
+import threading
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional, cast
@@ -18,10 +19,11 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
-from fused_cache_ops.client import DEFAULT_DEADLINE, DEFAULT_TIMEOUT, FusedClient
+from fused_cache_ops.client import FusedClient
 from fused_cache_ops.errors import FusedCacheError, PartialInvalidationError
 from fused_cache_ops.plan import plan_invalidation
 from fused_cache_ops.selection import SelectionKeywords
+from fused_cache_ops.settings import DEFAULT_DEADLINE, DEFAULT_TIMEOUT
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES
 
 # Tracebacks with locals would show what the caller's variables hold.
@@ -208,6 +210,9 @@ def emulator(
         typer.secho(f"The emulator cannot start (port {port}, database {db}): {error}.", fg="red", err=True)
         raise typer.Exit(1) from None
     with contextlib.closing(started) as running:
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore SIGINT until they say otherwise
+            signal.signal(number, lambda *_: stopped.set())
         if latency:
             running.misbehave(latency=latency, times=None)
         for text in fault or []:
@@ -222,11 +227,7 @@ def emulator(
         for served in running.store.udfs(running.environment_id):
             print(f"# UDF {served.slug} ({served.id}): {running.root_url}/{served.shared_token}/run/tiles/Z/X/Y")
         sys.stdout.flush()
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            pass
+        stopped.wait()
 
 
 class Orchestrator(str, Enum):

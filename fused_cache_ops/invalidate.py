@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fused_cache_ops.batches import MAX_BATCH, Batch, Outbox
-from fused_cache_ops.client import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT, FusedClient
+from fused_cache_ops.client import FusedClient
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, PartialInvalidationError
 from fused_cache_ops.identifiers import parse_udf
 from fused_cache_ops.result import InvalidationResult
 from fused_cache_ops.retry import Retrier, Stopped
 from fused_cache_ops.selection import Bounds, Selection, SelectionKeywords, WhenTooMany, read_selection
-from fused_cache_ops.settings import Secret
+from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT, Secret
 from fused_cache_ops.tile_list import TilesFile
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF, NotGiven, TileSelection
 from fused_cache_ops.zooms import Zooms

@@ -20,6 +20,9 @@ from fused_cache_ops.errors import ConfigurationError
 from fused_cache_ops.identifiers import checked_identifier
 
 DEFAULT_BASE_URL = "https://www.fused.io/server/v1"
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_DEADLINE = 600.0
+DEFAULT_CONCURRENCY = 16
 
 _SERVICE = "Fused-Service-Token"
 # HTTP's schemes are case-insensitive. The last two are what the SDK finds in the environment of a UDF that is running.

@@ -77,12 +77,20 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
     assert "pip install 'fused-cache-ops[cli]'" in done.stderr
 
 
-def test_the_emulator_command_serves_functions_and_misbehaves(tmp_path: Path) -> None:
+def ignore_interrupts() -> None:
+    """As a shell does for its background jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_the_emulator_command_serves_functions_and_misbehaves(tmp_path: Path, stop: signal.Signals) -> None:
     (tmp_path / "udfs.py").write_text("def roads(z, x, y):\n    return [z, x, y]\n")
     command = [sys.executable, "-c", "from fused_cache_ops.cli import main; main()", "emulator", "--port", "0"]
     options = ["--udf", f"{tmp_path}/udfs.py:roads", "--token", "abc", "--db", f"{tmp_path}/fused.sqlite"]
     fault = ["--fault", '{"status": 429, "path": "execution-env"}', "--no-batch"]
-    process = subprocess.Popen([*command, *options, *fault], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    process = subprocess.Popen(
+        [*command, *options, *fault], stdout=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=ignore_interrupts
+    )
     try:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
@@ -94,7 +102,7 @@ def test_the_emulator_command_serves_functions_and_misbehaves(tmp_path: Path) ->
         answers = [requests.get(f"{base_url}/execution-env/self", headers=header, timeout=10) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [429, 200]
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         started = time.monotonic()
         assert process.wait(15) == 0
         assert process.stdout is not None

@@ -110,30 +110,22 @@ def test_what_will_not_pass_is_not_retried(fused_emulator: Emulator, credentials
     assert len(fused_emulator.requests) == 1
 
 
-def test_what_may_pass_is_retried_by_prefect(
-    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    get_client = FusedCredentials.get_client
-    monkeypatch.setattr(FusedCredentials, "get_client", lambda self: get_client(self, deadline=0.2))
+def test_what_may_pass_is_retried_by_prefect(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     fused_emulator.misbehave(status=503, retry_after=1, times=2)
     quick = invalidate_cache.with_options(retry_delay_seconds=0)
 
     def run() -> dict[str, Any]:
-        return quick("roads", credentials=credentials)
+        return quick("roads", credentials=credentials, deadline=0.2)
 
     assert invalidate(run).result()["retries"] == 0
     assert [request.status for request in fused_emulator.requests][:3] == [503, 503, 200]
 
 
-def test_retries_end(
-    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    get_client = FusedCredentials.get_client
-    monkeypatch.setattr(FusedCredentials, "get_client", lambda self: get_client(self, deadline=0.2))
+def test_retries_end(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     fused_emulator.misbehave(status=503, retry_after=1, times=None)
 
     def run() -> None:
-        invalidate_cache.with_options(retry_delay_seconds=0)("roads", credentials=credentials)
+        invalidate_cache.with_options(retry_delay_seconds=0)("roads", credentials=credentials, deadline=0.2)
 
     with pytest.raises(UnavailableError):
         invalidate(run).result()

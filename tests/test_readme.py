@@ -7,9 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from fused_cache_ops import client
+from fused_cache_ops import settings
 from fused_cache_ops.emulator import Emulator
-from fused_cache_ops.settings import DEFAULT_BASE_URL
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["airflow", "prefect", "dagster"]
@@ -45,8 +44,8 @@ def test_the_example_of_the_core_runs(readme_example: ModuleType, fused_emulator
 
 def test_the_defaults_in_the_table_are_the_cores() -> None:
     rows = re.findall(r"^\| .* \| ([^|]*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert f"`{DEFAULT_BASE_URL}`" in rows
-    for value in (client.DEFAULT_TIMEOUT, client.DEFAULT_DEADLINE, client.DEFAULT_CONCURRENCY):
+    assert f"`{settings.DEFAULT_BASE_URL}`" in rows
+    for value in (settings.DEFAULT_TIMEOUT, settings.DEFAULT_DEADLINE, settings.DEFAULT_CONCURRENCY):
         assert f"{value:g}" in rows
 
 

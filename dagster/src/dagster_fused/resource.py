@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Optional
 import dagster as dg
 from pydantic import Field
 
+from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT
+
 if TYPE_CHECKING:
     from fused_cache_ops import FusedClient
 
@@ -39,9 +41,11 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
         default=None,
         description="Address of the deployment. Default: FUSED_BASE_URL, else https://www.fused.io/server/v1.",
     )
-    timeout: float = Field(default=30.0, description="Seconds to wait for the service, each time.")
-    deadline: float = Field(default=600.0, description="Seconds that one invalidation may take, retries included.")
-    max_concurrency: int = Field(default=16, description="Requests in flight at once where tiles go one by one.")
+    timeout: float = Field(default=DEFAULT_TIMEOUT, description="Seconds to wait for the service, each time.")
+    deadline: float = Field(default=DEFAULT_DEADLINE, description="Seconds that one invalidation may take, retries included.")
+    max_concurrency: int = Field(
+        default=DEFAULT_CONCURRENCY, description="Requests in flight at once where tiles go one by one."
+    )
 
     def get_client(self) -> "FusedClient":
         """A new client; close it, or use it in a ``with`` statement.

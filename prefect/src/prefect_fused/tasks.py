@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError
 from fused_cache_ops.identifiers import parse_udf
 from fused_cache_ops.selection import refuse_single_use
+from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
 from prefect_fused.credentials import FusedCredentials
 
@@ -70,6 +71,9 @@ def invalidate_cache(
     max_tiles: int = DEFAULT_MAX_TILES,
     when_too_many: WhenTooMany = "fail",
     max_zoom: int = HIGHEST_ZOOM,
+    timeout: float = DEFAULT_TIMEOUT,
+    deadline: float = DEFAULT_DEADLINE,
+    max_concurrency: int = DEFAULT_CONCURRENCY,
 ) -> dict[str, Any]:
     """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load has changed.
 
@@ -90,6 +94,9 @@ def invalidate_cache(
         max_tiles: The most tiles that a computed selection may come to.
         when_too_many: Beyond that: `"fail"`, `"whole-udf"` or `"coarser"`.
         max_zoom: The highest zoom that the selection may hold.
+        timeout: Seconds to wait for the service, each time.
+        deadline: Seconds that one try may take, the core's own retries included.
+        max_concurrency: Requests in flight at once where tiles go one by one.
 
     Returns:
         What was done: `udf_id`, `client_id`, `tiles_requested` (None: the whole UDF), `objects_deleted` (None: the
@@ -115,7 +122,8 @@ def invalidate_cache(
             f"credentials is of type {type(credentials).__name__}: give a FusedCredentials block, such as "
             "FusedCredentials.load('production'), and the tiles as tiles=."
         )
-    with (credentials or FusedCredentials()).get_client() as client:
+    limits = {"timeout": timeout, "deadline": deadline, "max_concurrency": max_concurrency}
+    with (credentials or FusedCredentials()).get_client(**limits) as client:
         result = client.invalidate_cache(udf, **selection)
     _run_logger().info("%s", result)
     return result.to_dict()
