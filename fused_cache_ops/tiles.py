@@ -220,12 +220,17 @@ def _coordinates(item: Any, shown: str) -> tuple[Any, Any, Any]:
 def _whole_number(value: Any, name: str, shown: str) -> int:
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if not isinstance(value, bool):
+    if not is_boolean(value):
         try:
             return operator.index(value)
         except TypeError:
             pass
     raise InvalidInputError(f"{shown}: {name}={_shown(value)} is not a whole number.")
+
+
+def is_boolean(value: object) -> bool:
+    """Whether a value is Python's or numpy's boolean, which would pass for the numbers 0 and 1."""
+    return type(value).__name__ in ("bool", "bool_")
 
 
 def _check_zoom(z: int, max_zoom: int, shown: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Union
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.tiles import HIGHEST_ZOOM
+from fused_cache_ops.tiles import HIGHEST_ZOOM, is_boolean
 
 Zooms = Union[int, str, Iterable[int]]
 """``12``, ``range(10, 15)``, ``[10, 12]``, ``"12"``, ``"10-14"``, ``"10,12-14"``."""
@@ -43,7 +43,7 @@ def parse_zooms(zooms: Zooms, *, max_zoom: int = HIGHEST_ZOOM) -> tuple[int, ...
             given = list(zooms)
         except TypeError:
             raise problem from None
-        if any(isinstance(level, bool) or not hasattr(level, "__index__") for level in given):
+        if any(is_boolean(level) or not hasattr(level, "__index__") for level in given):
             raise problem
         levels = {operator.index(level) for level in given}
     if isinstance(zooms, bool) or not levels or min(levels) < 0 or max(levels) > max_zoom:
