@@ -49,6 +49,7 @@ def test_every_form_is_read(zooms: Any, levels: tuple[int, ...]) -> None:
         1.5,
         True,
         [True],
+        [np.True_],
         [1.0],
         [],
         ["10"],
