@@ -172,10 +172,25 @@ def _checked(part: Any, shapely: Any) -> Any:
             f"geometry reaches to ({x:g}, {y:g}), which are no degrees: longitudes go first and end at ±180 (±540 where it "
             "crosses the antimeridian), latitudes end at ±90. Reproject it to EPSG:4326, or give a GeoDataFrame with a crs."
         )
+    points, path = shapely.get_coordinates(_paths(part, shapely), return_index=True)
+    steps = abs(points[1:, 0] - points[:-1, 0])[path[1:] == path[:-1]]
+    if 180 < steps.max(initial=0) < 360:
+        warnings.warn(
+            f"geometry has an edge of {steps.max():g}° of longitude, and is taken at its word. If it is to cross the "
+            "antimeridian, give longitudes beyond 180, or cut it there.",
+            stacklevel=2,
+        )
     if not shapely.is_valid(part):
         warnings.warn(f"geometry was not valid and has been repaired: {shapely.is_valid_reason(part)}", stacklevel=2)
         part = shapely.make_valid(part)
     return part
+
+
+def _paths(part: Any, shapely: Any) -> Any:
+    """The lines and rings of a geometry."""
+    pieces = shapely.get_parts(flat(part, shapely))
+    kinds = shapely.get_dimensions(pieces)
+    return [*pieces[kinds == 1], *shapely.get_rings(pieces[kinds == 2])]
 
 
 def flat(whole: Any, shapely: Any) -> Any:

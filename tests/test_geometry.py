@@ -285,6 +285,13 @@ def test_an_invalid_ring_is_repaired_with_a_warning() -> None:
     assert found == tiles(repaired, 7)
 
 
+@pytest.mark.parametrize("shape", [shapely.Polygon, shapely.LineString])
+def test_an_edge_round_the_globe_is_taken_at_its_word_with_a_warning(shape: Any) -> None:
+    with pytest.warns(UserWarning, match="an edge of 358° of longitude"):
+        found = tiles(shape([(179, 0), (-179, 0), (-179, 1), (179, 1)]), 8)
+    assert {tile.x for tile in found} == set(range(256))
+
+
 def test_zooms_are_needed() -> None:
     with pytest.raises(InvalidInputError, match="geometry needs zooms"):
         plan_invalidation("roads", geometry=POLYGON)
