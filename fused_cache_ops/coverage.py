@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.blocks import Block
-from fused_cache_ops.tiles import TOLERANCE
+from fused_cache_ops.tiles import LATITUDE_LIMIT, TOLERANCE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Integers = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
-
-_LATITUDE_LIMIT = 85.0511287798066
 
 
 class _Runs(NamedTuple):
@@ -253,6 +251,6 @@ def _row(latitudes: Floats, size: int) -> Floats:
     """How many rows down the map a latitude lies."""
     import numpy as np
 
-    sine = np.sin(np.radians(np.clip(latitudes, -_LATITUDE_LIMIT, _LATITUDE_LIMIT)))
+    sine = np.sin(np.radians(np.clip(latitudes, -LATITUDE_LIMIT, LATITUDE_LIMIT)))
     fraction = 0.5 - np.log((1 + sine) / (1 - sine)) / (4 * math.pi)
     return np.asarray(np.clip(fraction, 0.0, 1.0) * size, np.float64)

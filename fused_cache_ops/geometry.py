@@ -29,7 +29,8 @@ def read_geometry(geometry: Any) -> Any:
     """One valid shapely geometry that covers everything given, in degrees (WGS 84), within longitudes ±180.
 
     Args:
-        geometry: see the message above; a list covers the union, such as a shape before and after an edit. What carries
+        geometry: GeoJSON (a dict or its text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
+            or GeoDataFrame, the path or URL of a vector file, or a list of these for their union. What carries
             a coordinate reference system (a GeoDataFrame, a file) is reprojected; everything else is in degrees,
             longitude first.
 

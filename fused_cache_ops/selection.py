@@ -147,9 +147,7 @@ def read_selection(
     ]
     if len(given) > 1:
         raise InvalidInputError(f"{' and '.join(given)} are given together: give one kind of selection at a time.")
-    _check_numbers(buffer, max_tiles, when_too_many)
-    if isinstance(max_zoom, bool) or not isinstance(max_zoom, int) or not 0 <= max_zoom <= 60:
-        raise InvalidInputError(f"max_zoom = {max_zoom!r} must be a whole number from 0 to 60.")
+    _check_limits(buffer, max_tiles, when_too_many, max_zoom)
     if not given:
         if zooms is not None or buffer:
             raise InvalidInputError(
@@ -188,13 +186,15 @@ def refuse_single_use(selection: SelectionKeywords) -> None:
         raise InvalidInputError("tiles_file can be read only once: a retry would find it empty. Give the path of a file.")
 
 
-def _check_numbers(buffer: int, max_tiles: int, when_too_many: str) -> None:
+def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int) -> None:
     if isinstance(buffer, bool) or not isinstance(buffer, int) or not 0 <= buffer <= 64:
         raise InvalidInputError(f"buffer = {buffer!r} must be a whole number of tiles from 0 to 64.")
     if isinstance(max_tiles, bool) or not isinstance(max_tiles, int) or max_tiles < 1:
         raise InvalidInputError(f"max_tiles = {max_tiles!r} must be a whole number above 0.")
     if when_too_many not in ("fail", "whole-udf", "coarser"):
         raise InvalidInputError(f"when_too_many = {when_too_many!r} must be 'fail', 'whole-udf' or 'coarser'.")
+    if isinstance(max_zoom, bool) or not isinstance(max_zoom, int) or not 0 <= max_zoom <= 60:
+        raise InvalidInputError(f"max_zoom = {max_zoom!r} must be a whole number from 0 to 60.")
 
 
 def _covered(bounds: Any, geometry: Any, zooms: tuple[int, ...], buffer: int) -> Selection:
@@ -265,6 +265,8 @@ class _Expanded(Iterator[Block]):
         z, x, y, width, height = block
         top, bottom = max(0, y - self._buffer), min(2**z, y + height + self._buffer)
         around = wrapped(z, x - self._buffer, top, width + 2 * self._buffer, bottom - top)
+        if width > 1:
+            return iter(around)  # the children of a tile can be millions
         # Tile by tile, so that neighbours' neighbourhoods, which overlap, are recognised.
         return (Block(*tile, 1, 1) for part in around for tile in part.tiles())
 
@@ -318,7 +320,8 @@ def _limited(selection: Selection, max_tiles: int, when_too_many: WhenTooMany) -
     if total <= max_tiles:
         return selection
     over = f"{total:,} tiles are selected, over max_tiles={max_tiles:,}"
-    if when_too_many == "fail":
+    # Where not even the coarsest zoom is small enough, "coarser" would leave everything stale.
+    if when_too_many == "fail" or (when_too_many == "coarser" and counts[min(counts)] > max_tiles):
         per_zoom = ", ".join(f"zoom {zoom}: {count:,}" for zoom, count in counts.items())
         raise InvalidInputError(
             f"{over} ({per_zoom}). Raise max_tiles, leave out deep zooms, narrow the selection, or set "

@@ -22,7 +22,7 @@ TOLERANCE = 1e-11
 
 _PATH = re.compile(r"\s*(\d{1,10})/(\d{1,10})/(\d{1,10})\s*", re.ASCII)
 _ALLOWED = "allowed: Tile, (z, x, y), 'z/x/y' or {'z': …, 'x': …, 'y': …}"
-_LATITUDE_LIMIT = 85.0511287798066  # where web mercator ends: the map is a square
+LATITUDE_LIMIT = 85.0511287798066  # where web mercator ends: the map is a square
 
 
 class _Whole(enum.Enum):
@@ -92,7 +92,7 @@ TileSelection = Union[Iterable[TileLike], Literal[_Whole.WHOLE_UDF]]
 
 def row_fraction(latitude: float) -> float:
     """How far down the square of web mercator a latitude lies: 0 at its north edge, 1 at its south edge."""
-    sine = math.sin(math.radians(max(-_LATITUDE_LIMIT, min(latitude, _LATITUDE_LIMIT))))
+    sine = math.sin(math.radians(max(-LATITUDE_LIMIT, min(latitude, LATITUDE_LIMIT))))
     return 0.5 - math.log((1 + sine) / (1 - sine)) / (4 * math.pi)
 
 

@@ -171,6 +171,15 @@ def test_what_may_pass_is_left_to_the_tasks_retries(fused_emulator: Emulator, st
     assert not isinstance(caught.value, AirflowFailException)
 
 
+@pytest.mark.usefixtures("_connection")
+def test_a_generator_is_refused_since_a_retry_would_find_it_empty(fused_emulator: Emulator) -> None:
+    from airflow_provider_fused._compat import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match="read only once"):
+        operator(udf="roads", tiles=iter(["1/0/0"])).execute({})
+    assert fused_emulator.requests == []
+
+
 def test_every_argument_that_comes_from_data_is_templated() -> None:
     assert set(operator(udf="roads").template_fields) == {
         "udf",

@@ -423,7 +423,6 @@ def test_a_failure_part_way_hands_back_exactly_what_is_not_done(
     tiles = many(200)
     fused_emulator.fill_cache(udf, tiles)
     fused_emulator.misbehave(latency=0.01, times=None)
-    fused_emulator.misbehave(status=204, after_work=True, path="nothing")
     calls = 0
 
     def revoke_after_seven() -> None:

@@ -145,6 +145,11 @@ def test_too_many_become_coarser_and_the_result_says_what_stays_stale(fused_emul
     assert "13, 14, 15" in str(result)
 
 
+def test_coarser_never_leaves_everything_stale() -> None:
+    with pytest.raises(InvalidInputError, match="over max_tiles=1"):
+        plan_invalidation("roads", bounds=BOUNDS, zooms="12-15", max_tiles=1, when_too_many="coarser")
+
+
 def test_a_plain_list_is_sent_as_it_is_given() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

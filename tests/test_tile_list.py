@@ -149,6 +149,11 @@ def test_a_buffer_adds_neighbours_once_and_wraps() -> None:
     assert sorted(expanded([(3, 0, 0), (3, 1, 0)], buffer=1)) == sorted((3, x, y) for x in (7, 0, 1, 2) for y in (0, 1))
 
 
+def test_millions_of_children_with_a_buffer_are_counted_and_not_made() -> None:
+    with pytest.raises(InvalidInputError, match="zoom 20: 16,793,604"):
+        expanded([(8, 5, 2)], zooms=20, buffer=1)
+
+
 def test_a_file_is_expanded_too(tmp_path: Path, client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     path = tmp_path / "tiles.list"
     path.write_text("0/0/0\n")
