@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from fused_cache_ops.blocks import Block
+from fused_cache_ops.spans import EVERYTHING, Span
 from fused_cache_ops.tiles import RemainingTiles, Tile
 
 MAX_BATCH = 50_000
@@ -15,7 +17,9 @@ MAX_BATCH = 50_000
 
 
 class Batch(Protocol):
-    """Tiles that go out together."""
+    """Tiles that go out together: a run of the selection, whose first tile is at position ``start``."""
+
+    start: int
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Tile]: ...
@@ -23,9 +27,34 @@ class Batch(Protocol):
         """The JSON that ``batch-delete`` takes."""
         ...
 
+    def at(self, offset: int) -> Tile:
+        """The tile at an offset from the first."""
+        ...
+
+    def blocks(self) -> Iterable[Block]:
+        """The tiles as blocks."""
+        ...
+
+    def fingerprint(self) -> bytes:
+        """The same for the same tiles in the same order, and for others another."""
+        ...
+
 
 class TileBatch(list[Tile]):
     """Tiles that were given one by one."""
+
+    def __init__(self, tiles: Iterable[Tile], start: int) -> None:
+        super().__init__(tiles)
+        self.start = start
+
+    def at(self, offset: int) -> Tile:
+        return self[offset]
+
+    def blocks(self) -> Iterable[Block]:
+        return (Block(tile.z, tile.x, tile.y, 1, 1) for tile in self)
+
+    def fingerprint(self) -> bytes:
+        return self.body()
 
     def body(self) -> bytes:
         return ('{"tiles":[%s]}' % ",".join(['{"z":%d,"x":%d,"y":%d}' % tile for tile in self])).encode()
@@ -34,7 +63,8 @@ class TileBatch(list[Tile]):
 class BlockBatch:
     """Tiles of blocks, which are never made one by one unless somebody asks for them."""
 
-    def __init__(self, blocks: list[Block]) -> None:
+    def __init__(self, blocks: list[Block], start: int) -> None:
+        self.start = start
         self._blocks = blocks
         self._count = sum(block.tile_count for block in blocks)
 
@@ -43,6 +73,19 @@ class BlockBatch:
 
     def __iter__(self) -> Iterator[Tile]:
         return itertools.chain.from_iterable(block.tiles() for block in self._blocks)
+
+    def at(self, offset: int) -> Tile:
+        for z, x, y, width, height in self._blocks:
+            if offset < width * height:
+                return Tile(z, x + offset // height, y + offset % height)
+            offset -= width * height
+        raise IndexError(offset)
+
+    def blocks(self) -> Iterable[Block]:
+        return self._blocks
+
+    def fingerprint(self) -> bytes:
+        return repr([tuple(block) for block in self._blocks]).encode()
 
     def body(self) -> bytes:
         columns = []
@@ -54,51 +97,88 @@ class BlockBatch:
         return ('{"tiles":[%s]}' % ",".join(columns)).encode()
 
 
-class TileBatches(Iterator[Batch]):
-    """Batches from a stream of tiles. Where the stream raises, what it had given is in the next batch."""
+class _Batches(Iterator[Batch]):
+    """Batches of the tiles in some spans of a stream. Where the stream raises, what it had given is in the next batch.
 
-    def __init__(self, stream: Iterator[Tile], size: int) -> None:
-        self._stream, self._size = stream, size
-        self._held = TileBatch()
+    Classes and no generators, since a generator that has raised is over.
+    """
+
+    def __init__(self, size: int, spans: Iterable[Span]) -> None:
+        self._size = size
+        self._spans = iter(spans)
+        self._position = 0  # in the stream, of the next tile to take
+        self._stop: int | float = 0  # where the span in hand ends
+        self._skip_to = 0
 
     def __next__(self) -> Batch:
+        while True:
+            if self._position >= self._stop:
+                span = next(self._spans, None)
+                if span is None:
+                    raise StopIteration
+                self._skip_to, self._stop = span
+            self._pass_over(self._skip_to)
+            batch = self._fill(int(min(self._size, self._stop - self._position)))
+            self._position += len(batch)
+            if batch:
+                return batch
+            self._stop = self._position  # the stream is over
+
+    def _pass_over(self, position: int) -> None:
+        raise NotImplementedError
+
+    def _fill(self, count: int) -> Batch:
+        raise NotImplementedError
+
+
+class TileBatches(_Batches):
+    """Batches from a stream of tiles."""
+
+    def __init__(self, stream: Iterator[Tile], size: int, spans: Iterable[Span] = EVERYTHING) -> None:
+        super().__init__(size, spans)
+        self._stream = stream
+        self._held: list[Tile] = []
+
+    def _pass_over(self, position: int) -> None:
+        for _ in itertools.islice(self._stream, max(0, position - self._position)):
+            self._position += 1
+
+    def _fill(self, count: int) -> Batch:
         # extend keeps what it has got where the stream raises.
-        self._held.extend(itertools.islice(self._stream, self._size - len(self._held)))
-        batch, self._held = self._held, TileBatch()
-        if not batch:
-            raise StopIteration
-        return batch
+        self._held.extend(itertools.islice(self._stream, count - len(self._held)))
+        tiles, self._held = self._held, []
+        return TileBatch(tiles, self._position)
 
 
-class BlockBatches(Iterator[Batch]):
+class BlockBatches(_Batches):
     """Batches from a stream of blocks, which are cut where a batch is full."""
 
-    def __init__(self, stream: Iterator[Block], size: int) -> None:
-        self._stream, self._size = stream, size
-        self._held: deque[Block] = deque()
+    def __init__(self, stream: Iterator[Block], size: int, spans: Iterable[Span] = EVERYTHING) -> None:
+        super().__init__(size, spans)
+        self._stream = stream
+        self._next: deque[Block] = deque()
+        self._held: list[Block] = []
 
-    def __next__(self) -> Batch:
-        count = sum(block.tile_count for block in self._held)
-        while count < self._size:
-            block = next(self._stream, None)
-            if block is None:
-                break
+    def _pass_over(self, position: int) -> None:
+        while self._position < position and (block := self._take(position - self._position)):
+            self._position += block.tile_count
+
+    def _fill(self, count: int) -> Batch:
+        room = count - sum(block.tile_count for block in self._held)
+        while room and (block := self._take(room)):
             self._held.append(block)
-            count += block.tile_count
-        taken: list[Block] = []
-        room = self._size
-        while self._held and room:
-            block = self._held.popleft()
-            if block.tile_count > room:
-                head, tail = block.split(room)
-                taken += head
-                self._held.extendleft(reversed(tail))
-                break
-            taken.append(block)
             room -= block.tile_count
-        if not taken:
-            raise StopIteration
-        return BlockBatch(taken)
+        blocks, self._held = self._held, []
+        return BlockBatch(blocks, self._position)
+
+    def _take(self, most: int) -> Block | None:
+        """The next block, or as much of it as comes to ``most`` tiles or fewer."""
+        block = self._next.popleft() if self._next else next(self._stream, None)
+        if block is None or block.tile_count <= most:
+            return block
+        head, tail = block.split(most)
+        self._next.extendleft(reversed(head[1:] + tail))
+        return head[0]
 
 
 class Outbox:
@@ -128,27 +208,34 @@ class Outbox:
 
     def remaining(self) -> RemainingTiles:
         """Every tile that is in hand or to come."""
-        return RemainingTiles(list(itertools.chain.from_iterable(self._in_hand)), _Tiles(self._stream))
+        return RemainingTiles(
+            list(itertools.chain.from_iterable(self._in_hand)), map(operator.itemgetter(1), _Tiles(self._stream))
+        )
 
 
-class _Tiles(Iterator[Tile]):
-    """The tiles of batches. A class and no generator, since a generator that has raised is over."""
+def tiles_of(batches: Iterator[Batch]) -> Iterator[Tile]:
+    """The tiles of batches; reading can go on where one could not be read."""
+    return map(operator.itemgetter(1), _Tiles(batches))
+
+
+class _Tiles(Iterator[tuple[int, Tile]]):
+    """The tiles of batches, each with its position."""
 
     def __init__(self, *streams: Iterator[Batch]) -> None:
         self._streams = deque(streams)
-        self._current: Iterator[Tile] = iter(())
+        self._current: Iterator[tuple[int, Tile]] = iter(())
 
-    def __next__(self) -> Tile:
+    def __next__(self) -> tuple[int, Tile]:
         while True:
-            for tile in self._current:
-                return tile
+            for numbered in self._current:
+                return numbered
             if not self._streams:
                 raise StopIteration
             batch = next(self._streams[0], None)
             if batch is None:
                 self._streams.popleft()
             else:
-                self._current = iter(batch)
+                self._current = enumerate(batch, batch.start)
 
 
 class _Singles(Iterator[Batch]):
@@ -156,9 +243,5 @@ class _Singles(Iterator[Batch]):
         self._tiles = _Tiles(*streams)
 
     def __next__(self) -> Batch:
-        return TileBatch((next(self._tiles),))
-
-
-def batches_of(stream: Iterable[Tile] | Iterable[Block], *, blocks: bool, size: int) -> Iterator[Batch]:
-    """Batches of ``size`` from a stream of tiles or of blocks."""
-    return BlockBatches(iter(stream), size) if blocks else TileBatches(iter(stream), size)  # type: ignore[arg-type]
+        position, tile = next(self._tiles)
+        return TileBatch((tile,), position)

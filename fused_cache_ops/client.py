@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,29 +21,30 @@ from fused_cache_ops.errors import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
+    StaleConnectionError,
     UnavailableError,
     UnexpectedRedirectError,
     UnexpectedResponseError,
 )
 from fused_cache_ops.identifiers import checked_identifier, parse_udf
+from fused_cache_ops.limiter import Limiter
 from fused_cache_ops.retry import Retrier, parse_retry_after
 from fused_cache_ops.settings import (
     DEFAULT_CONCURRENCY,
     DEFAULT_DEADLINE,
     DEFAULT_TIMEOUT,
     Secret,
+    check_limits,
     resolve_settings,
 )
 from fused_cache_ops.tiles import Tile
 
 if TYPE_CHECKING:
-    import requests
     from typing_extensions import Unpack
 
+    from fused_cache_ops.connection import Certificate, Connections
+    from fused_cache_ops.invalidate import CallKeywords
     from fused_cache_ops.result import InvalidationResult
-    from fused_cache_ops.selection import SelectionKeywords
-
-_LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record holds its code; nothing else comes near
 
 _REMEDIES: dict[int, str] = {
     401: "The token is missing, malformed or expired: create a new one for the service account.",
@@ -71,9 +74,16 @@ class FusedClient:
         client_id: the real-time instance; else ``FUSED_CLIENT_ID``; else the service's preferred one, asked for once.
         base_url: the deployment; else ``FUSED_BASE_URL``; else ``https://www.fused.io/server/v1``. Plain http only to
             this machine.
-        timeout: seconds for connecting, and for each wait on the server's answer.
+        timeout: seconds that one request may take, to the last byte of the answer.
         deadline: seconds that one call may take, retries included.
-        max_concurrency: requests in flight at once where tiles go one by one.
+        max_concurrency: requests in flight at once where tiles go one by one; of batches at most four are.
+        max_requests_per_second: the most requests a second, of all this client's calls together; None: as many as the
+            service takes. After "too many requests" the rate is found out, and all workers keep to it.
+        ca_bundle: certificates to trust, a file or a folder; else those that ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``
+            or ``SSL_CERT_FILE`` name, or requests' own.
+        client_certificate: the path of a PEM file to show to the server, or those of a certificate and its key.
+        run_base_url: where shared UDFs run, for ``verify``; else ``FUSED_RUN_BASE_URL``; else ``https://udf.ai`` for
+            www.fused.io.
         allow_http: permit plain http to other machines (the token then travels in clear).
 
     Raises:
@@ -89,24 +99,31 @@ class FusedClient:
         timeout: float = DEFAULT_TIMEOUT,
         deadline: float = DEFAULT_DEADLINE,
         max_concurrency: int = DEFAULT_CONCURRENCY,
+        max_requests_per_second: float | None = None,
+        ca_bundle: str | None = None,
+        client_certificate: Certificate | None = None,
+        run_base_url: str | None = None,
         allow_http: bool = False,
     ) -> None:
         token = Secret(token) if isinstance(token, str) else token
-        settings = resolve_settings(token=token, client_id=client_id, base_url=base_url, allow_http=allow_http)
-        for name, value in (("timeout", timeout), ("deadline", deadline)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-                raise ConfigurationError(f"{name}={value!r} must be a number of seconds above 0.")
-        if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or not 1 <= max_concurrency <= 256:
-            raise ConfigurationError(f"max_concurrency={max_concurrency!r} must be a whole number from 1 to 256.")
+        settings = resolve_settings(
+            token=token, client_id=client_id, base_url=base_url, run_base_url=run_base_url, allow_http=allow_http
+        )
+        check_limits(timeout, deadline, max_concurrency, max_requests_per_second)
         self.base_url = settings.base_url
+        self.run_base_url = settings.run_base_url
+        self._host, self._path = urlsplit(settings.base_url)[1:3]
         self.timeout = float(timeout)
         self.deadline = float(deadline)
         self.max_concurrency = max_concurrency
+        self.limiter = Limiter(max_requests_per_second)
+        self._certificates: Any = {"ca_bundle": ca_bundle, "client_certificate": client_certificate}
         self._authorization = settings.authorization
         self._client_id = settings.client_id
         self._lock = threading.RLock()
-        self._session: requests.Session | None = None
-        self._session_process = os.getpid()
+        self._connections: Connections | None = None
+        self._retriers: weakref.WeakSet[Retrier] = weakref.WeakSet()
+        _CLIENTS.add(self)
 
     @property
     def client_id(self) -> str | None:
@@ -115,11 +132,11 @@ class FusedClient:
 
     # -- what callers use ---------------------------------------------------------------------------------------
 
-    def invalidate_cache(self, udf: str, **selection: Unpack[SelectionKeywords]) -> InvalidationResult:
+    def invalidate_cache(self, udf: str, **keywords: Unpack[CallKeywords]) -> InvalidationResult:
         """As `fused_cache_ops.invalidate_cache`, over this client's connections."""
         from fused_cache_ops.invalidate import invalidate_cache
 
-        return invalidate_cache(udf, client=self, **selection)
+        return invalidate_cache(udf, client=self, **keywords)
 
     def resolve_udf(self, udf: str, *, retrier: Retrier | None = None) -> str:
         """The id of a UDF given by id, name or shared token. An id costs no request, and no UDF's code is ever run.
@@ -177,12 +194,30 @@ class FusedClient:
             raise UnexpectedResponseError("The service's answer about the token's environment cannot be read.")
         return Environment(*(str(answer[key]) if key in answer else None for key in ("id", "name")))
 
+    def start(self) -> Retrier:
+        """The patience for one call, over this client's pace. `cancel` ends it."""
+        retrier = Retrier(self.deadline, self.limiter)
+        self._retriers.add(retrier)
+        return retrier
+
+    def cancel(self) -> None:
+        """End, at once and from whatever thread, the calls under way: they raise `InvalidationCancelledError`, which
+        hands back the tiles that are not known to be invalidated."""
+        for retrier in list(self._retriers):
+            retrier.cancel()
+        self.abort_requests()
+
+    def abort_requests(self) -> None:
+        """Cut off the requests that are under way."""
+        if self._connections is not None:
+            self._connections.abort()
+
     def close(self) -> None:
         """Close the connections. The client can be used again; it then opens new ones."""
         with self._lock:
-            session, self._session = self._session, None
-        if session is not None and self._session_process == os.getpid():
-            session.close()
+            connections, self._connections = self._connections, None
+        if connections is not None:
+            connections.close()
 
     def __enter__(self) -> FusedClient:
         return self
@@ -209,7 +244,7 @@ class FusedClient:
 
     def invalidate_tile(self, udf_id: str, tile: Tile, *, retrier: Retrier) -> None:
         """Send the one request that invalidates one tile."""
-        self._invalidate("DELETE", "delete", udf_id, retrier, params={"z": tile.z, "x": tile.x, "y": tile.y})
+        self._invalidate("DELETE", "delete", udf_id, retrier, query="?z=%d&x=%d&y=%d" % tile)
 
     def invalidate_batch(self, udf_id: str, body: bytes, *, retrier: Retrier) -> int | None:
         """Send one request that invalidates 1 to 50,000 tiles; the number of objects deleted, where the server says.
@@ -217,12 +252,50 @@ class FusedClient:
         A deployment without the endpoint answers 404 or 405.
         """
         answer = self._invalidate("POST", "batch-delete", udf_id, retrier, body=body)
-        deleted = answer.get("objects_deleted") if isinstance(answer, dict) else None
-        return deleted if isinstance(deleted, int) and not isinstance(deleted, bool) and deleted >= 0 else None
+        if answer is None:
+            return None
+        deleted = answer.get("objects_deleted") if isinstance(answer, dict) else answer
+        if deleted is not None and (isinstance(deleted, bool) or not isinstance(deleted, int) or deleted < 0):
+            raise UnexpectedResponseError(
+                f"{self._host} answered the invalidation of tiles of UDF {udf_id} with "
+                f"objects_deleted={self._clean(ascii(deleted), None)}, which is no number: is base_url right?"
+            )
+        return deleted
 
     def _invalidate(self, method: str, action: str, udf_id: str, retrier: Retrier, **request: Any) -> Any:
         path = ("realtime-shared", self.resolve_client_id(retrier=retrier), "udf-cache", "by-id", udf_id, action)
         return self._request(method, path, retrier=retrier, what=f"invalidating UDF {udf_id}", **request)
+
+    # -- shared UDFs ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def open_run_connections(self, pool_size: int) -> Iterator[Callable[[str, Tile], tuple[Mapping[str, str], str]]]:
+        """A function that asks a shared UDF for a tile: it returns the answer's headers, and what went wrong or ``""``.
+
+        The shared token in the address is the permission; this client's own token does not go along.
+        """
+        import urllib3
+
+        from fused_cache_ops.connection import Connections, Overdue, Reused
+
+        run_base_url = str(self.run_base_url)
+        connections = Connections(run_base_url, None, pool_size=pool_size, **self._certificates)
+
+        def ask(token: str, tile: Tile) -> tuple[Mapping[str, str], str]:
+            target = f"{urlsplit(run_base_url).path}/{quote(token)}/run/tiles/{tile}"
+            try:
+                answer = connections.send("GET", target, wait=self.timeout, seconds=self.timeout)
+            except (urllib3.exceptions.HTTPError, OSError, Overdue, Reused) as error:
+                late = isinstance(error, Overdue)
+                return {}, f"no answer within {self.timeout:g} s" if late else self._clean(_reason(error), token)
+            if not 200 <= answer.status < 300:
+                return {}, f"{urlsplit(run_base_url).netloc} answered {answer.status}"
+            return answer.headers, ""
+
+        try:
+            yield ask
+        finally:
+            connections.close()
 
     # -- one request ---------------------------------------------------------------------------------------------
 
@@ -233,72 +306,71 @@ class FusedClient:
         *,
         what: str,
         retrier: Retrier | None = None,
-        params: Mapping[str, int] | None = None,
+        query: str = "",
         body: bytes | None = None,
         secret: str | None = None,
     ) -> Any:
         """Send until it succeeds or fails for good; the answer's JSON, or None where it has none."""
-        url = f"{self.base_url}/{'/'.join(quote(part, safe='') for part in path)}"
-        retrier = retrier or Retrier(self.deadline)
-        return retrier.run(lambda seconds_left: self._send_once(method, url, params, body, what, secret, seconds_left))
+        target = f"{self._path}/{'/'.join([part if part.isalnum() else quote(part, safe='') for part in path])}{query}"
+        retrier = retrier or self.start()
+        return retrier.run(lambda seconds_left: self._send_once(method, target, body, what, secret, seconds_left))
 
     def _send_once(
-        self,
-        method: str,
-        url: str,
-        params: Mapping[str, int] | None,
-        body: bytes | None,
-        what: str,
-        secret: str | None,
-        seconds_left: float,
+        self, method: str, target: str, body: bytes | None, what: str, secret: str | None, seconds_left: float
     ) -> Any:
-        import requests
         import urllib3
 
-        session = self._open_session()
-        headers = {"Content-Type": "application/json"} if body else None
-        trouble, permanent = "", False
+        from fused_cache_ops.connection import LARGEST_BODY, Overdue, Reused
+
+        connections = self._open_connections()
+        answer, trouble = None, ""
+        kind: type[FusedCacheError] = UnavailableError
+        seconds = max(0.001, min(self.timeout, seconds_left))
         try:
-            request = session.prepare_request(requests.Request(method, url, headers, params=params, data=body))
-            response = session.send(
-                request,
-                timeout=min(self.timeout, max(seconds_left, 0.001)),
-                allow_redirects=False,
-                stream=True,
-            )
-            with response:
-                content = self._scrubbed(response.raw.read(_LARGEST_BODY + 1, decode_content=True))
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            trouble, permanent = _reason(error), _is_permanent(error)
-        # Raised out here, where no exception of requests hangs on: each of those carries the header.
-        if trouble:
-            message = f"Failed {what}: no answer from {urlsplit(url).netloc}: {self._clean(trouble, secret)}."
-            if permanent:
-                raise ConfigurationError(f"{message} Check base_url, and REQUESTS_CA_BUNDLE where certificates are your own.")
-            raise UnavailableError(message)
-        if len(content) > _LARGEST_BODY:
-            raise UnexpectedResponseError(f"Failed {what}: the answer is larger than {_LARGEST_BODY:,} bytes.")
-        if not 200 <= response.status_code < 300:
-            raise self._error(response, content, what, secret)
+            answer = connections.send(method, target, body=body, wait=self.timeout, seconds=seconds)
+        except Reused:
+            kind = StaleConnectionError
+            trouble = "the server had closed a connection that was kept alive"
+        except Overdue:
+            trouble = f"the answer was not complete within {seconds:.3g} s"
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            trouble = _reason(error)
+            kind = ConfigurationError if _is_permanent(error) else UnavailableError
+        # Raised out here, where no exception of urllib3 hangs on: the frames of each of those hold the header.
+        if answer is None:
+            message = f"Failed {what}: no answer from {self._host}: {self._clean(trouble, secret)}."
+            if kind is ConfigurationError:
+                message += " Check base_url, and ca_bundle or REQUESTS_CA_BUNDLE where certificates are your own."
+            raise kind(message)
+        content = answer.body
+        if len(content) > LARGEST_BODY:
+            raise UnexpectedResponseError(f"Failed {what}: the answer is larger than {LARGEST_BODY:,} bytes.")
+        if not 200 <= answer.status < 300:
+            raise self._error(answer.status, answer.headers, content, what, secret)
         if content.lstrip()[:1] == b"<":
             raise UnexpectedResponseError(
-                f"Failed {what}: {urlsplit(url).netloc} answered {response.status_code} with a page for people, so this is not "
+                f"Failed {what}: {self._host} answered {answer.status} with a page for people, so this is not "
                 "the service: is base_url right, and does no proxy or login stand in between?",
-                status=response.status_code,
+                status=answer.status,
             )
-        try:
-            return json.loads(content) if content else None
-        except ValueError:
+        if method == "DELETE" or not content:  # of a DELETE the status alone tells
             return None
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise UnexpectedResponseError(
+                f"Failed {what}: {self._host} answered {answer.status} with what is not JSON "
+                f"({self._clean(ascii(content[:80]), secret)}): is base_url right?",
+                status=answer.status,
+            ) from None
 
-    def _error(self, response: requests.Response, content: bytes, what: str, secret: str | None) -> FusedCacheError:
-        status = response.status_code
+    def _error(self, status: int, headers: Mapping[str, str], content: bytes, what: str, secret: str | None) -> FusedCacheError:
         said = self._clean(_server_text(content), secret)
-        message = f"Failed {what}: {urlsplit(self.base_url).netloc} answered {status}{f' ({said})' if said else ''}."
+        message = f"Failed {what}: {self._host} answered {status}{f' ({said})' if said else ''}."
         if remedy := _REMEDIES.get(status):
             message = f"{message} {remedy}"
         if 300 <= status < 400:
-            target = self._clean(response.headers.get("Location", "an address that it does not name"), secret)
+            target = self._clean(headers.get("location", "an address that it does not name"), secret)
             return UnexpectedRedirectError(
                 f"{message} It points to {target}. Redirects are never followed, since a redirected DELETE arrives as "
                 "a GET and invalidates nothing: set base_url to the final address.",
@@ -306,7 +378,7 @@ class FusedClient:
             )
         if status == 429 or status == 408 or status >= 500:
             passing = RateLimitedError if status == 429 else UnavailableError
-            return passing(message, status=status, retry_after=parse_retry_after(response.headers.get("Retry-After")))
+            return passing(message, status=status, retry_after=parse_retry_after(headers.get("retry-after")))
         permanent: dict[int, type[FusedCacheError]] = {
             401: AuthenticationError,
             403: PermissionDeniedError,
@@ -314,10 +386,6 @@ class FusedClient:
             422: InvalidRequestError,
         }
         return permanent.get(status, UnexpectedResponseError)(message, status=status)
-
-    def _scrubbed(self, content: bytes) -> bytes:
-        """A body without the token, should the service echo it: errors carry what the locals of their frames hold."""
-        return content.replace(self._authorization.split()[-1].encode(), b"********")
 
     def _clean(self, text: str, secret: str | None) -> str:
         """A server's or a library's words, fit for one log line: no line breaks, no token, not too long."""
@@ -328,15 +396,33 @@ class FusedClient:
         text = " ".join(text.split()).rstrip(".")
         return text if len(text) <= 300 else f"{text[:297]}..."
 
-    def _open_session(self) -> requests.Session:
+    def _open_connections(self) -> Connections:
         with self._lock:
-            # After a fork the pool's sockets are the parent's: answers would cross over.
-            if self._session is None or self._session_process != os.getpid():
-                from fused_cache_ops.connection import open_session
+            if self._connections is None:
+                from fused_cache_ops.connection import Connections
 
-                self._session = open_session(self._authorization, self.base_url, pool_size=self.max_concurrency)
-                self._session_process = os.getpid()
-            return self._session
+                self._connections = Connections(
+                    self.base_url, self._authorization, pool_size=self.max_concurrency, **self._certificates
+                )
+            return self._connections
+
+    def _forget_connections(self) -> None:
+        """In the child of a fork, where the pool's sockets are the parent's, and locks may be held by no thread."""
+        self._lock = threading.RLock()
+        self._connections = None
+        self.limiter.changed = threading.Condition()
+
+
+_CLIENTS: weakref.WeakSet[FusedClient] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for client in list(_CLIENTS):
+        client._forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _is_records(answer: object) -> bool:
@@ -345,7 +431,7 @@ def _is_records(answer: object) -> bool:
 
 def _reason(error: Exception) -> str:
     """The innermost reason that a library gives; its own text tends to be a nest of reprs."""
-    import requests
+    import urllib3
 
     inner: Any = error
     while True:
@@ -353,17 +439,19 @@ def _reason(error: Exception) -> str:
         if not isinstance(nested, Exception) or nested is inner:
             break
         inner = nested
-    kind = "the connection timed out" if isinstance(error, requests.Timeout) else "the connection failed"
-    return f"{kind} ({type(inner).__name__}: {inner})"
+    late = isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(error, urllib3.exceptions.NewConnectionError)
+    return f"the connection {'timed out' if late else 'failed'} ({type(inner).__name__}: {inner})"
+
+
+_PERMANENT = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "label empty or too long", "when reading header line")
 
 
 def _is_permanent(error: Exception) -> bool:
-    """Whether no later try can succeed: a certificate that does not verify, TLS to a plain port, an impossible address."""
-    import requests
+    """Whether no later try can succeed: a certificate that does not verify, TLS to a plain port, an impossible address or
+    an answer whose headers are beyond reason."""
+    import urllib3
 
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return True
-    return any(sign in str(error) for sign in ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "label empty or too long"))
+    return isinstance(error, urllib3.exceptions.LocationValueError) or any(sign in str(error) for sign in _PERMANENT)
 
 
 def _server_text(content: bytes) -> str:

@@ -86,6 +86,14 @@ class UnavailableError(FusedCacheError):
         self.retry_after = retry_after
 
 
+class StaleConnectionError(UnavailableError):
+    """A connection that was kept alive had been closed by the server: tried again at once, on another."""
+
+
+class InvalidationCancelledError(FusedCacheError):
+    """The call was ended by `FusedClient.cancel`; ``remaining`` holds the tiles that are not known to be invalidated."""
+
+
 class PartialInvalidationError(FusedCacheError):
     """Some tiles were invalidated, and then something failed.
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fused_cache_ops.batches import MAX_BATCH, Batch, Outbox
+from fused_cache_ops.checkpoint import Checkpoint, CheckpointLocation, check_location
 from fused_cache_ops.client import FusedClient
-from fused_cache_ops.errors import ConfigurationError, FusedCacheError, PartialInvalidationError
+from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, PartialInvalidationError
 from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.progress import OnProgress, Progress
 from fused_cache_ops.result import InvalidationResult
-from fused_cache_ops.retry import Retrier, Stopped
 from fused_cache_ops.selection import Bounds, Selection, SelectionKeywords, WhenTooMany, read_selection
+from fused_cache_ops.sending import Work, send_tiles
 from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT, Secret
 from fused_cache_ops.tile_list import TilesFile
-from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF, NotGiven, TileSelection
+from fused_cache_ops.tiles import (
+    DEFAULT_MAX_TILES,
+    HIGHEST_ZOOM,
+    NOT_GIVEN,
+    WHOLE_UDF,
+    NotGiven,
+    RemainingTiles,
+    TileSelection,
+)
+from fused_cache_ops.verification import Sample, Verification, check_verify, verify_tiles
 from fused_cache_ops.zooms import Zooms
 
 if TYPE_CHECKING:
@@ -28,16 +35,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCHES_IN_FLIGHT = 4
+
+class CallKeywords(SelectionKeywords, total=False):
+    """The keywords of one call, the same in the core and in every wrapper; `invalidate_cache` describes them."""
+
+    checkpoint: CheckpointLocation | None
+    on_progress: OnProgress | None
+    verify: int
+    shared_token: str | None
 
 
-class _Keywords(SelectionKeywords, total=False):
+class _Keywords(CallKeywords, total=False):
     client_id: str | None
     token: str | None
     base_url: str | None
     timeout: float
     deadline: float
     max_concurrency: int
+    max_requests_per_second: float | None
     client: FusedClient | None
 
 
@@ -56,13 +71,19 @@ def invalidate_cache(
     buffer: int = 0,
     max_tiles: int = DEFAULT_MAX_TILES,
     when_too_many: WhenTooMany = "fail",
+    shard: tuple[int, int] | None = None,
     dry_run: bool = False,
+    checkpoint: CheckpointLocation | None = None,
+    on_progress: OnProgress | None = None,
+    verify: int = 0,
+    shared_token: str | None = None,
     client_id: str | None = None,
     token: str | None = None,
     base_url: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     deadline: float = DEFAULT_DEADLINE,
     max_concurrency: int = DEFAULT_CONCURRENCY,
+    max_requests_per_second: float | None = None,
     max_zoom: int = HIGHEST_ZOOM,
     client: FusedClient | None = None,
 ) -> InvalidationResult | InvalidationPlan:
@@ -90,13 +111,24 @@ def invalidate_cache(
             list is sent as it is given, and so is what can be read only once.
         when_too_many: beyond ``max_tiles``: ``"fail"``; ``"whole-udf"`` invalidates everything; ``"coarser"`` leaves
             the deepest zooms stale. The latter two warn, and the result says so.
+        shard: ``(i, n)``: of the selection only the ``i``-th of ``n`` equal parts, counted from 0, so that several machines
+            share one invalidation. `InvalidationResult.merge` makes one result of theirs.
         dry_run: return an `InvalidationPlan`; send nothing.
-        client_id: as for `FusedClient`, like the next five.
+        checkpoint: where to keep a record of what is done: a path, or with the extra ``fsspec`` any URL that it knows; a
+            place that ends in ``/`` is a folder, with a file for each selection. A call that ends early, however it
+            ends, leaves it; the next call with the same keywords sends the rest; one that ends well removes it. Name one
+            place for each load: a record that has not been touched for 12 hours is taken for an earlier load's.
+        on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, a few times a second at most.
+        verify: afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them were
+            computed anew. Each one runs the UDF.
+        shared_token: for ``verify``; not needed where ``udf`` is one.
+        client_id: as for `FusedClient`, like the next six.
         token: as for `FusedClient`.
         base_url: as for `FusedClient`.
-        timeout: seconds to wait for the server, each time.
+        timeout: seconds that one request may take.
         deadline: seconds that the call may take, retries included.
         max_concurrency: requests in flight at once where tiles go one by one.
+        max_requests_per_second: the most requests a second; None: as many as the service takes.
         max_zoom: the highest zoom that the selection may hold.
         client: an open client to use instead of one for this call alone; it brings its own settings.
 
@@ -107,9 +139,11 @@ def invalidate_cache(
         InvalidInputError: the UDF or the selection cannot be read. Every tile of a collection is checked before the
             first request; those of a generator or a file are checked as they come.
         ConfigurationError: a setting is missing or unusable; no request was sent.
+        InvalidationCancelledError: `FusedClient.cancel` ended it.
         PartialInvalidationError: it failed after some tiles were invalidated; ``remaining`` holds the rest.
         FusedCacheError: it failed before; the subclass says why, and ``retryable`` whether to try again.
     """
+    shared_token = Secret(shared_token) if isinstance(shared_token, str) else shared_token
     token = Secret(token) if isinstance(token, str) else token  # so that no traceback's locals show it
     parse_udf(udf)
     selection = read_selection(
@@ -122,20 +156,23 @@ def invalidate_cache(
         max_tiles=max_tiles,
         when_too_many=when_too_many,
         max_zoom=max_zoom,
+        shard=shard,
     )
+    if checkpoint is not None:
+        check_location(checkpoint)
     if dry_run:
         from fused_cache_ops.plan import plan_selection
 
         return plan_selection(udf, selection)
     if client is not None:
-        given = (token, client_id, base_url, timeout, deadline, max_concurrency)
-        if given != (None, None, None, DEFAULT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_CONCURRENCY):
+        given = (token, client_id, base_url, timeout, deadline, max_concurrency, max_requests_per_second)
+        if given != (None, None, None, DEFAULT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_CONCURRENCY, None):
             raise ConfigurationError(
                 "Give client=, which has settings of its own, or token=, deadline= and the like: not both."
             )
         if not isinstance(client, FusedClient):
             raise ConfigurationError(f"client is of type {type(client).__name__}, not a FusedClient.")
-        return _logged(_invalidate(client, udf, selection))
+        return _Call(client, udf, selection, checkpoint, on_progress, verify, shared_token).run()
     with FusedClient(
         token=token,
         client_id=client_id,
@@ -143,142 +180,148 @@ def invalidate_cache(
         timeout=timeout,
         deadline=deadline,
         max_concurrency=max_concurrency,
+        max_requests_per_second=max_requests_per_second,
     ) as own:
-        return _logged(_invalidate(own, udf, selection))
+        return _Call(own, udf, selection, checkpoint, on_progress, verify, shared_token).run()
 
 
-def _logged(result: InvalidationResult) -> InvalidationResult:
-    logger.info("Fused cache: %s", result)
-    return result
+class _Call:
+    """One call, from a selection that has been read to its result."""
 
+    def __init__(
+        self,
+        client: FusedClient,
+        udf: str,
+        selection: Selection,
+        checkpoint: CheckpointLocation | None,
+        on_progress: OnProgress | None,
+        verify: int,
+        shared_token: str | None,
+    ) -> None:
+        if checkpoint is not None and not selection.repeatable:
+            raise InvalidInputError(
+                "A selection that can be read only once has no checkpoint, since a second call could not tell what is done: "
+                "give a list or a file instead of a generator, standard input or an open file."
+            )
+        if verify and selection.whole:
+            raise InvalidInputError("verify needs a selection of tiles to take samples from: the whole UDF has none.")
+        self._client = client
+        self._udf = udf
+        self._selection = selection
+        self._checkpoint = checkpoint
+        self._run_token = check_verify(verify, udf, shared_token, client)
+        self._sample = Sample(verify) if verify else None
+        self._retrier = client.start()
+        self._progress = Progress(on_progress)
+        self._record: Checkpoint | None = None
+        self._already_done = 0
+        self._work = Work(
+            Outbox(selection.batches(MAX_BATCH)),
+            self._retrier,
+            note=self._note if self._sample else None,
+            tick=self._tick,
+        )
 
-def _invalidate(client: FusedClient, udf: str, selection: Selection) -> InvalidationResult:
-    retrier = Retrier(client.deadline)
-    work = _Work(Outbox(selection.batches(MAX_BATCH)), retrier)
-    udf_id = parse_udf(udf).udf_id
-    failure: Exception | None = None
-    if selection.whole or work.outbox.look_ahead():
+    def run(self) -> InvalidationResult:
+        """Send everything.
+
+        Raises:
+            FusedCacheError: with what is not known to be done as ``remaining``.
+        """
+        udf_id = parse_udf(self._udf).udf_id
+        failure: Exception | None = None
+        verification: Verification | None = None
         try:
-            udf_id = client.resolve_udf(udf, retrier=retrier)
-            if selection.whole:
-                client.invalidate_udf(udf_id, retrier=retrier)
-            else:
-                _send_tiles(client, udf_id, work)
+            if self._selection.whole or self._work.outbox.look_ahead():
+                udf_id = self._client.resolve_udf(self._udf, retrier=self._retrier)
+                self._send(udf_id)
+            if self._sample and self._run_token:
+                verification = verify_tiles(self._client, self._run_token, self._sample.tiles)
         except Exception as error:
             failure = error
-    result = InvalidationResult(
-        udf_id=udf_id,
-        client_id=client.client_id,
-        tiles_requested=None if selection.whole else work.confirmed,
-        objects_deleted=None if selection.whole else work.objects_deleted,
-        requests_sent=retrier.requests_sent,
-        retries=retrier.retries,
-        elapsed_seconds=round(retrier.elapsed, 3),
-        zooms_left_stale=selection.zooms_left_stale,
-        note=selection.note,
-    )
-    if failure is None:
-        return result
-    if work.confirmed == 0:
-        if isinstance(failure, FusedCacheError) and not selection.whole:
-            failure.remaining = work.outbox.remaining()
-        raise failure
-    raise PartialInvalidationError(
-        f"{work.confirmed:,} tiles were invalidated, then sending ended: {failure} "
-        "The tiles still to do are in this error's .remaining: give them as tiles= to the next call.",
-        result=result,
-        remaining=work.outbox.remaining(),
-        cause=failure,
-    ) from failure
-
-
-def _send_tiles(client: FusedClient, udf_id: str, work: _Work) -> None:
-    def send_batch(batch: Batch) -> int | None:
-        return client.invalidate_batch(udf_id, batch.body(), retrier=work.retrier)
-
-    def send_tile(batch: Batch) -> None:
-        client.invalidate_tile(udf_id, *batch, retrier=work.retrier)
-
-    # The first request goes alone: it tells whether this deployment takes batches at all.
-    if work.outbox.look_ahead() > 1:
-        try:
-            work.do_next(send_batch, final=False)
-        except FusedCacheError as error:
-            # 404 may mean "no such endpoint" or "no such UDF". A single tile's request settles it, just below.
-            if error.status not in (404, 405):
-                raise
-            logger.info("No batches here (%s): trying tile by tile.", error.status)
-        else:
-            return _send_all(work, send_batch, min(BATCHES_IN_FLIGHT, client.max_concurrency))
-    work.outbox.one_by_one()
-    work.do_next(send_tile)
-    return _send_all(work, send_tile, client.max_concurrency)
-
-
-def _send_all(work: _Work, send: _Send, workers: int) -> None:
-    """Send what is left, at most ``workers`` requests at once; raise the first failure.
-
-    The tiles are read in the caller's thread (a database cursor may insist on it), and no further ahead than there
-    are workers free to send them.
-    """
-    if not work.outbox.look_ahead():
-        return
-    failures: list[BaseException] = []
-    slots = threading.Semaphore(workers)
-
-    def job(batch: Batch) -> None:
-        try:
-            work.do(batch, send)
-        except BaseException as error:
-            failures.append(error)
         finally:
-            slots.release()
+            if self._record is not None and not self._is_complete():
+                self._record.save(at_once=True)
+        work, whole = self._work, self._selection.whole
+        result = InvalidationResult(
+            udf_id=udf_id,
+            client_id=self._client.client_id,
+            tiles_requested=None if whole else work.confirmed,
+            objects_deleted=None if whole else work.objects_deleted,
+            requests_sent=self._retrier.requests_sent,
+            retries=self._retrier.retries,
+            elapsed_seconds=round(self._retrier.elapsed, 3),
+            tiles_already_done=self._already_done,
+            verification=verification,
+            zooms_left_stale=self._selection.zooms_left_stale,
+            note=self._selection.note,
+        )
+        if failure is not None:
+            raise self._failed(failure, result)
+        logger.info("Fused cache: %s", result)
+        return result
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="fused-cache-ops") as pool:
-        try:
-            while slots.acquire() and not failures and (batch := work.outbox.take()):
-                try:
-                    pool.submit(contextvars.copy_context().run, job, batch)
-                except BaseException:  # no thread could be started
-                    work.outbox.put_back(batch)
-                    raise
-        except BaseException:
-            work.retrier.stop()
-            raise
-    for failure in failures:
-        if not isinstance(failure, Stopped):
-            raise failure
+    def _send(self, udf_id: str) -> None:
+        if self._selection.whole:
+            self._client.invalidate_udf(udf_id, retrier=self._retrier)
+            return
+        work = self._work
+        self._progress.total = self._selection.known_count()
+        if self._checkpoint is not None:
+            self._resume(self._checkpoint, udf_id)
+        self._progress.tell(self._already_done, 0, at_once=True)
+        send_tiles(self._client, udf_id, work)
+        self._progress.tell(self._already_done + work.confirmed, self._retrier.retries, at_once=True)
+        if self._record is not None:
+            self._record.remove()
 
+    def _resume(self, checkpoint: CheckpointLocation, udf_id: str) -> None:
+        selection, total = self._selection.digest()
+        key = {
+            "udf_id": udf_id,
+            "client_id": self._client.resolve_client_id(retrier=self._retrier),
+            "base_url": self._client.base_url,
+            "selection": selection,
+        }
+        self._record = Checkpoint(checkpoint, key, self._selection.end(total))
+        self._work.done = self._record.done
+        self._already_done = self._record.done.count
+        self._progress.total = total
+        self._work.outbox = Outbox(self._selection.batches(MAX_BATCH, self._record.done))
 
-_Send = Callable[[Batch], "int | None"]
+    def _is_complete(self) -> bool:
+        return self._progress.total is not None and self._work.done.count >= self._progress.total
 
+    def _note(self, batch: Batch) -> None:
+        if self._sample is not None:
+            self._sample.add(batch)
 
-class _Work:
-    """The tiles of one call: what is confirmed, and the outbox of the rest."""
+    def _tick(self) -> None:
+        """In the caller's thread, between two looks at the workers."""
+        self._progress.tell(self._already_done + self._work.confirmed, self._retrier.retries)
+        if self._record is not None:
+            with self._work.lock:
+                self._record.save()
 
-    def __init__(self, outbox: Outbox, retrier: Retrier) -> None:
-        self.outbox = outbox
-        self.retrier = retrier
-        self.confirmed = 0
-        self.objects_deleted: int | None = 0
-        self._lock = threading.Lock()
+    def _remaining(self, failure: Exception) -> RemainingTiles:
+        if self._selection.repeatable:
+            return self._selection.remaining(self._work.done, past_unreadable=isinstance(failure, InvalidInputError))
+        return self._work.outbox.remaining()
 
-    def do_next(self, send: _Send, *, final: bool = True) -> None:
-        """Send the next batch, if there is one."""
-        batch = self.outbox.take()
-        if batch is not None:
-            self.do(batch, send, final=final)
-
-    def do(self, batch: Batch, send: _Send, *, final: bool = True) -> None:
-        """Send a batch and count it; where that fails it is back in hand and, if ``final``, all sending stops."""
-        try:
-            deleted = send(batch)
-        except BaseException:
-            if final:
-                self.retrier.stop()  # before the tiles are in reach again
-            self.outbox.put_back(batch)
-            raise
-        with self._lock:
-            self.confirmed += len(batch)
-            total = self.objects_deleted
-            self.objects_deleted = None if total is None or deleted is None else total + deleted
+    def _failed(self, failure: Exception, result: InvalidationResult) -> Exception:
+        if self._work.confirmed == 0:
+            if isinstance(failure, FusedCacheError) and not self._selection.whole:
+                failure.remaining = self._remaining(failure)
+            return failure
+        kept = ""
+        if self._record is not None:
+            kept = " The checkpoint has a record of it: the same call again sends the rest."
+        partial = PartialInvalidationError(
+            f"{self._work.confirmed:,} tiles were invalidated, then sending ended: {failure} "
+            f"The tiles still to do are in this error's .remaining: give them as tiles= to the next call.{kept}",
+            result=result,
+            remaining=self._remaining(failure),
+            cause=failure,
+        )
+        partial.__cause__ = failure
+        return partial

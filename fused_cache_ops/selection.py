@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from typing import Any, Literal, TypedDict, Union
 
-from fused_cache_ops.batches import Batch, batches_of
+from fused_cache_ops.batches import Batch, BlockBatches, TileBatches, tiles_of
 from fused_cache_ops.blocks import Block, blocks_in_bounds, disjoint, wrapped
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.spans import EVERYTHING, Span, Spans
 from fused_cache_ops.tile_list import TileList, TilesFile, check_source, is_repeatable
 from fused_cache_ops.tiles import (
     DEFAULT_MAX_TILES,
@@ -19,9 +21,11 @@ from fused_cache_ops.tiles import (
     NOT_GIVEN,
     WHOLE_UDF,
     NotGiven,
+    RemainingTiles,
     Tile,
     TileSelection,
     TileStream,
+    is_boolean,
 )
 from fused_cache_ops.zooms import Zooms, parse_zooms
 
@@ -41,8 +45,10 @@ class SelectionKeywords(TypedDict, total=False):
     max_tiles: int
     when_too_many: WhenTooMany
     max_zoom: int
+    shard: tuple[int, int] | None
 
 
+_READ_AHEAD = 50_000
 _KEPT_BLOCKS = 200_000  # of a cover that has been counted, to spare its computing once more
 _RECENT = 200_000  # tiles that an expanded list remembers, to spare sending them twice
 
@@ -54,6 +60,8 @@ class Selection:
         whole: the whole UDF: there are no tiles.
         zooms_left_stale: the zooms that were left out since there were too many tiles.
         note: what was done about too many tiles, in words.
+        shard: the part of it that this is, ``(i, n)``; None: it is whole.
+        repeatable: whether it can be read more than once.
     """
 
     def __init__(
@@ -63,31 +71,90 @@ class Selection:
         blocks: bool = False,
         repeatable: bool = True,
         note: str | None = None,
+        size: int | None = None,
     ) -> None:
         self.whole = make is None
         self.zooms_left_stale: tuple[int, ...] = ()
         self.note = note
+        self.shard: tuple[int, int] | None = None
+        self._windows: tuple[Span, ...] = EVERYTHING
+        self._size = size
         self._make = make or (lambda: iter(()))
         self._blocks = blocks
         self.repeatable = repeatable
         self._counts: dict[int, int] | None = None
         self._kept: list[Block] | None = None
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """The tiles, in batches of ``size``."""
-        return batches_of(self._stream(), blocks=self._blocks, size=size)
+    def batches(self, size: int, done: Spans | None = None) -> Iterator[Batch]:
+        """The tiles, in batches of ``size``, without those at the positions that are done."""
+        windows = self._windows if done is None else tuple(done.missing(self._windows))
+        stream: Any = self._stream()
+        return BlockBatches(stream, size, windows) if self._blocks else TileBatches(stream, size, windows)
 
     def tiles(self) -> Iterator[Tile]:
         """The tiles, one by one."""
-        if self._blocks:
-            return itertools.chain.from_iterable(map(Block.tiles, self._stream()))  # type: ignore[arg-type]
-        return self._stream()  # type: ignore[return-value]
+        return itertools.chain.from_iterable(self.batches(_READ_AHEAD))
+
+    def remaining(self, done: Spans, *, past_unreadable: bool) -> RemainingTiles:
+        """The tiles that are not done, read anew.
+
+        Args:
+            done: the positions that are.
+            past_unreadable: leave out the first tile that cannot be read, which has been told of.
+        """
+
+        def read() -> Iterator[Tile]:
+            tiles = tiles_of(self.batches(_READ_AHEAD, done))
+            try:
+                yield from tiles
+            except InvalidInputError:
+                if not past_unreadable:
+                    raise
+            yield from tiles
+
+        return RemainingTiles([], make=read)
 
     def blocks(self) -> Iterator[Block]:
         """The tiles as blocks."""
-        if self._blocks:
+        if self._blocks and self._windows == EVERYTHING:
             return self._stream()  # type: ignore[return-value]
-        return (Block(tile.z, tile.x, tile.y, 1, 1) for tile in self.tiles())
+        return itertools.chain.from_iterable(batch.blocks() for batch in self.batches(_READ_AHEAD))
+
+    def known_count(self) -> int | None:
+        """How many tiles there are, where that can be told without reading them."""
+        if self._windows != EVERYTHING:
+            return sum(int(stop) - start for start, stop in self._windows)
+        return self._size if self._counts is None else sum(self.tiles_per_zoom().values())
+
+    def end(self, count: int) -> int:
+        """The position after the last tile, of ``count`` ones."""
+        start, _ = self._windows[0]
+        return start + count
+
+    def take_shard(self, shard: tuple[int, int]) -> None:
+        """Keep one of ``n`` equal runs of the tiles, the ``i``-th from 0, and no others.
+
+        Raises:
+            InvalidInputError: it can be read only once, so that no two readers would see the same runs.
+        """
+        number, count = shard
+        self.shard = shard
+        if self.whole:  # of too many tiles, in the place of which the first shard invalidates everything
+            self.whole = number == 0
+            self.note = self.note if self.whole else f"{self.note}, by shard 0"
+            return
+        known = self.known_count()
+        total = sum(self.tiles_per_zoom().values()) if known is None else known
+        self._windows = ((total * number // count, total * (number + 1) // count),)
+
+    def digest(self) -> tuple[str, int]:
+        """A fingerprint of the tiles, their order and the shard; and how many they are."""
+        fingerprint = hashlib.blake2b(repr(self._windows).encode(), digest_size=16)
+        count = 0
+        for batch in self.batches(_READ_AHEAD):
+            fingerprint.update(batch.fingerprint())
+            count += len(batch)
+        return fingerprint.hexdigest(), count
 
     def tiles_per_zoom(self) -> dict[int, int]:
         """How many tiles at each zoom, counted without making them where they come from bounds or a geometry.
@@ -95,6 +162,8 @@ class Selection:
         Raises:
             InvalidInputError: the selection can be read only once, so counting would use it up.
         """
+        if self._windows != EVERYTHING:
+            return _count(self.blocks())
         if self._counts is None:
             if not self.repeatable:
                 raise InvalidInputError(
@@ -134,6 +203,7 @@ def read_selection(
     max_tiles: int = DEFAULT_MAX_TILES,
     when_too_many: WhenTooMany = "fail",
     max_zoom: int = HIGHEST_ZOOM,
+    shard: tuple[int, int] | None = None,
 ) -> Selection:
     """The selection that the keywords describe. They are `invalidate_cache`'s.
 
@@ -148,10 +218,11 @@ def read_selection(
     if len(given) > 1:
         raise InvalidInputError(f"{' and '.join(given)} are given together: give one kind of selection at a time.")
     _check_limits(buffer, max_tiles, when_too_many, max_zoom)
+    _check_shard(shard)
     if not given:
-        if zooms is not None or buffer:
+        if zooms is not None or buffer or shard is not None:
             raise InvalidInputError(
-                "zooms and buffer need a selection to work on: tiles, tiles_file, bounds or geometry. "
+                "zooms, buffer and shard need a selection to work on: tiles, tiles_file, bounds or geometry. "
                 "To invalidate the whole UDF leave them all out."
             )
         return Selection(None)
@@ -159,12 +230,14 @@ def read_selection(
     if given[0] in ("bounds", "geometry"):
         if levels is None:
             raise InvalidInputError(f"{given[0]} needs zooms, such as zooms='10-14': a UDF is cached at each by itself.")
-        selection = _covered(bounds, geometry, levels, buffer)
+        selection, computed = _covered(bounds, geometry, levels, buffer), True
     else:
         selection, computed = _listed(tiles, tiles_file, levels or (), buffer, max_zoom)
-        if not computed or not selection.repeatable:
-            return selection
-    return _limited(selection, max_tiles, when_too_many)
+    if computed and selection.repeatable:
+        selection = _limited(selection, max_tiles, when_too_many)
+    if shard is not None:
+        selection.take_shard(shard)
+    return selection
 
 
 def refuse_single_use(selection: SelectionKeywords) -> None:
@@ -197,6 +270,25 @@ def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int
         raise InvalidInputError(f"max_zoom = {max_zoom!r} must be a whole number from 0 to 60.")
 
 
+def _check_shard(shard: Any) -> None:
+    if shard is None:
+        return
+    numbers = list(shard) if isinstance(shard, (tuple, list)) else []
+    if (
+        len(numbers) != 2
+        or any(is_boolean(number) or not isinstance(number, int) for number in numbers)
+        or not 0 <= numbers[0] < numbers[1]
+    ):
+        raise InvalidInputError(f"shard = {shard!r} must be (i, n): the i-th of n shards, counted from 0.")
+
+
+def _count(blocks: Iterable[Block]) -> dict[int, int]:
+    counts: Counter[int] = Counter()
+    for block in blocks:
+        counts[block.z] += block.tile_count
+    return dict(sorted(counts.items()))
+
+
 def _covered(bounds: Any, geometry: Any, zooms: tuple[int, ...], buffer: int) -> Selection:
     if bounds is not NOT_GIVEN:
         boxes = read_bounds(bounds)
@@ -224,6 +316,8 @@ def _listed(tiles: Any, tiles_file: Any, zooms: tuple[int, ...], buffer: int, ma
             return TileList(tiles_file, max_zoom=max_zoom)
     else:
         repeatable = isinstance(tiles, Collection)
+        if isinstance(tiles, Set):  # in the same order on every machine
+            tiles = sorted(TileStream(tiles, max_zoom=max_zoom))
         first: TileStream | None = TileStream(tiles, max_zoom=max_zoom)  # checks every tile of a collection, now
 
         def stream() -> Iterator[Tile]:
@@ -232,7 +326,8 @@ def _listed(tiles: Any, tiles_file: Any, zooms: tuple[int, ...], buffer: int, ma
             return checked or TileStream(tiles, max_zoom=max_zoom)
 
     if not zooms and not buffer:
-        return Selection(stream, blocks=False, repeatable=repeatable), False
+        size = len(tiles) if isinstance(tiles, Collection) else None
+        return Selection(stream, blocks=False, repeatable=repeatable, size=size), False
     return Selection(lambda: _Expanded(stream(), zooms, buffer), blocks=True, repeatable=repeatable), True
 
 

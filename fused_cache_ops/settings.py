@@ -5,6 +5,7 @@
 | token | ``token`` | ``FUSED_SERVICE_ACCOUNT_TOKEN``; then the SDK's ``FUSED_AUTH_TOKEN_TYPE`` + ``FUSED_AUTH_TOKEN`` |
 | client id | ``client_id`` | ``FUSED_CLIENT_ID`` |
 | base URL | ``base_url`` | ``FUSED_BASE_URL`` |
+| base URL of shared UDFs | ``run_base_url`` | ``FUSED_RUN_BASE_URL`` |
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fused_cache_ops.errors import ConfigurationError
 from fused_cache_ops.identifiers import checked_identifier
 
 DEFAULT_BASE_URL = "https://www.fused.io/server/v1"
+DEFAULT_RUN_BASE_URL = "https://udf.ai"
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_DEADLINE = 600.0
 DEFAULT_CONCURRENCY = 16
@@ -49,6 +51,7 @@ class Settings:
     authorization: Secret = field(repr=False)
     base_url: str
     client_id: str | None
+    run_base_url: str | None
 
 
 def resolve_settings(
@@ -56,6 +59,7 @@ def resolve_settings(
     token: str | None = None,
     client_id: str | None = None,
     base_url: str | None = None,
+    run_base_url: str | None = None,
     allow_http: bool = False,
 ) -> Settings:
     """Settings from arguments, then the environment; the table above says which.
@@ -64,6 +68,7 @@ def resolve_settings(
         token: a service-account token. ``"Bearer …"`` in front makes it a personal access token.
         client_id: the real-time instance; None asks the service for the preferred one.
         base_url: a deployment's address, ``/server/v1`` included or not.
+        run_base_url: where it runs shared UDFs; needed to verify, and known for www.fused.io and this machine.
         allow_http: permit plain http to a host that is not this machine.
 
     Raises:
@@ -74,11 +79,39 @@ def resolve_settings(
     base_url = base_url if base_url is not None else os.environ.get("FUSED_BASE_URL") or DEFAULT_BASE_URL
     if client_id is not None:
         client_id = checked_identifier(client_id, "client_id", ConfigurationError)
+    authorization = _authorization(token)
+    checked = _checked_url("base_url", base_url, allow_http, DEFAULT_BASE_URL)
+    run_base_url = run_base_url if run_base_url is not None else os.environ.get("FUSED_RUN_BASE_URL") or None
+    if run_base_url is not None:
+        run_base_url = _checked_url("run_base_url", run_base_url, allow_http, DEFAULT_RUN_BASE_URL)
+    else:
+        parts = urlsplit(checked)
+        if parts.hostname == urlsplit(DEFAULT_BASE_URL).hostname:
+            run_base_url = DEFAULT_RUN_BASE_URL
+        elif is_loopback(parts.hostname or ""):  # the emulator
+            run_base_url = f"{parts.scheme}://{parts.netloc}"
     return Settings(
-        authorization=_authorization(token),
-        base_url=_checked_base_url(base_url, allow_http),
+        authorization=authorization,
+        base_url=checked if urlsplit(checked).path else f"{checked}/server/v1",
         client_id=client_id,
+        run_base_url=run_base_url,
     )
+
+
+def check_limits(timeout: float, deadline: float, max_concurrency: int, max_requests_per_second: float | None) -> None:
+    """Refuse limits that are none.
+
+    Raises:
+        ConfigurationError: naming the limit.
+    """
+    for name, value in (("timeout", timeout), ("deadline", deadline)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+            raise ConfigurationError(f"{name}={value!r} must be a number of seconds above 0.")
+    if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or not 1 <= max_concurrency <= 256:
+        raise ConfigurationError(f"max_concurrency={max_concurrency!r} must be a whole number from 1 to 256.")
+    rate = max_requests_per_second
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.001 <= rate < 1e6):
+        raise ConfigurationError(f"max_requests_per_second={rate!r} must be a number from 0.001 on, or None.")
 
 
 def _authorization(token: str | None) -> Secret:
@@ -118,14 +151,14 @@ def _known_scheme(scheme: str, origin: str) -> str:
         raise ConfigurationError(f"{origin} is an unknown scheme: it must be one of {', '.join(_SCHEMES.values())}.") from None
 
 
-def _checked_base_url(base_url: str, allow_http: bool) -> str:
-    def refuse(reason: str, shown: str = repr(base_url)) -> ConfigurationError:
-        return ConfigurationError(f"base_url {shown} {reason}. Example: {DEFAULT_BASE_URL}")
+def _checked_url(name: str, url: str, allow_http: bool, example: str) -> str:
+    def refuse(reason: str, shown: str = repr(url)) -> ConfigurationError:
+        return ConfigurationError(f"{name} {shown} {reason}. Example: {example}")
 
-    if not isinstance(base_url, str):
+    if not isinstance(url, str):
         raise refuse("is not a string")
     try:
-        parts = urlsplit(base_url.strip())
+        parts = urlsplit(url.strip())
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise refuse("is not a URL") from None
@@ -133,11 +166,13 @@ def _checked_base_url(base_url: str, allow_http: bool) -> str:
         raise refuse("holds a user name or password: the token belongs in its own setting", "(not shown)")
     if parts.scheme not in ("http", "https") or not host:
         raise refuse("must begin with https:// and name a host")
-    if parts.query or parts.fragment or re.search(r"[\s\\%\x00-\x1f\x7f]", base_url.strip()):
+    if host.isascii() and not re.fullmatch(r"[a-z0-9._-]{1,253}|[0-9a-f:.]+(%.+)?", host):
+        raise refuse("names a host that cannot be")
+    if parts.query or parts.fragment or re.search(r"[\s\\%\x00-\x1f\x7f]", url.strip()):
         raise refuse("must be a plain address, without query, fragment, escapes or spaces")
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
         raise refuse("would send the token in clear: use https, or FusedClient(allow_http=True) if that is meant")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/server/v1'}"
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
 def is_loopback(host: str) -> bool:

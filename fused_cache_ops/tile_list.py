@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Union
 
@@ -73,6 +73,15 @@ class TileList(Iterator[Tile]):
         else:
             raise ValueError("write z/x/y, z,x,y, JSON ({'z': …, 'x': …, 'y': …}) or a quadkey, one a line.")
         return parse_tile(item, max_zoom=self._max_zoom)
+
+
+def write_tile_list(tiles: Iterable[Tile], path: str | os.PathLike[str]) -> int:
+    """Write tiles as a list, one ``z/x/y`` a line, gzipped if the name ends in ``.gz``; how many they were."""
+    count = 0
+    with gzip.open(path, "wt") if os.fspath(path).endswith(".gz") else Path(path).open("w") as file:
+        for count, tile in enumerate(tiles, 1):  # noqa: B007
+            file.write("%d/%d/%d\n" % tile)
+    return count
 
 
 def check_source(source: TilesFile) -> str:

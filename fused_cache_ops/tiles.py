@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import math
 import operator
+import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Union
 
 from fused_cache_ops.errors import InvalidInputError
@@ -125,13 +126,33 @@ class TileStream(Iterator[Tile]):
 
 
 class RemainingTiles(Iterable[Tile]):
-    """Tiles still to do: those in hand, then what a stream still holds. Read lazily, and kept once read."""
+    """Tiles still to do.
 
-    def __init__(self, in_hand: list[Tile], stream: Iterable[Tile] = ()) -> None:
+    Where the selection can be read again (a list, a file, bounds, a geometry) they are made anew each time. Where it
+    cannot, they are those in hand and then what its stream still holds, kept once read.
+    """
+
+    def __init__(
+        self, in_hand: list[Tile], stream: Iterable[Tile] = (), *, make: Callable[[], Iterator[Tile]] | None = None
+    ) -> None:
         self._read = in_hand
         self._stream = iter(stream)
+        self._make = make or self._keep_reading
 
     def __iter__(self) -> Iterator[Tile]:
+        return self._make()
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write them as a list that ``tiles_file`` takes, one ``z/x/y`` a line, gzipped if the name ends in ``.gz``.
+
+        Returns:
+            How many they are.
+        """
+        from fused_cache_ops.tile_list import write_tile_list
+
+        return write_tile_list(self, path)
+
+    def _keep_reading(self) -> Iterator[Tile]:
         position = 0
         while True:
             while position < len(self._read):

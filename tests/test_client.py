@@ -153,8 +153,8 @@ def test_this_machine_is_never_reached_through_a_proxy(
 
 @pytest.mark.parametrize("base_url", ["https://*.example.com", "https://.example.com"])
 def test_an_impossible_address_is_a_configuration_error(base_url: str) -> None:
-    with FusedClient(token="a-token", base_url=base_url, deadline=5) as client:
-        with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError):
+        with FusedClient(token="a-token", base_url=base_url, deadline=5) as client:
             client.check()
 
 
@@ -231,11 +231,11 @@ def test_an_endless_answer_is_cut_off() -> None:
 
 def test_a_forked_child_opens_connections_of_its_own(client: FusedClient, fused_emulator: Emulator) -> None:
     client.check()
-    parents = client._open_session()
+    parents = client._open_connections()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:  # pragma: no cover - the child's lines
-        os.write(writing, b"other" if client._open_session() is not parents else b"same")
+        os.write(writing, b"other" if client._open_connections() is not parents else b"same")
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)

@@ -35,6 +35,10 @@ def many(count: int) -> list[Tile]:
     return [Tile(17, number % 1000, number // 1000) for number in range(count)]
 
 
+def is_worker(thread: threading.Thread) -> bool:
+    return thread.name.startswith("fused-cache-ops") and not thread.name.endswith("-watch")
+
+
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
     """Batches of ten, so that failures between batches need no millions of tiles."""
@@ -137,6 +141,8 @@ def test_the_result_is_json(client: FusedClient, udf: Udf) -> None:
         "requests_sent",
         "retries",
         "elapsed_seconds",
+        "tiles_already_done",
+        "verification",
         "zooms_left_stale",
         "note",
     ]
@@ -254,7 +260,7 @@ def test_the_callers_context_goes_along_into_the_workers(
 
 def test_no_thread_is_left_behind(client: FusedClient, fused_emulator: Emulator, udf: Udf, small_batches: int) -> None:
     client.invalidate_cache(udf.id, tiles=many(100))
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("fused-cache-ops")] == []
+    assert [thread.name for thread in threading.enumerate() if is_worker(thread)] == []
 
 
 # -- failures --------------------------------------------------------------------------------------------
@@ -408,8 +414,17 @@ def test_settings_beside_a_client_are_refused(client: FusedClient, settings: dic
         invalidate_cache("roads", client=client, **settings)
 
 
-def test_an_unreadable_batch_answer_still_counts_as_done(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
-    fused_emulator.misbehave(status=200, body={"objects_deleted": "x"}, path="batch-delete")
+@pytest.mark.parametrize("body", [{"objects_deleted": "x"}, {"objects_deleted": -1}, {"objects_deleted": True}, [], "done"])
+def test_a_batch_answer_that_makes_no_sense_is_an_error(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, body: object
+) -> None:
+    fused_emulator.misbehave(status=200, body=body, path="batch-delete")
+    with pytest.raises(UnexpectedResponseError, match="is base_url right"):
+        client.invalidate_cache(udf.id, tiles=many(5))
+
+
+def test_a_batch_answer_need_not_count(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
+    fused_emulator.misbehave(status=200, body={"udf_id": udf.id}, path="batch-delete")
     result = client.invalidate_cache(udf.id, tiles=many(5))
     assert (result.tiles_requested, result.objects_deleted) == (5, None)
 
@@ -542,7 +557,7 @@ def test_ctrl_c_stops_the_sending(client: FusedClient, fused_emulator: Emulator,
     fused_emulator.misbehave(latency=0.01)
     with pytest.raises((KeyboardInterrupt, UnavailableError)):
         FusedClient(client_id=fused_emulator.client_id, deadline=1).invalidate_cache(udf.id, tiles=tiles())
-    assert [thread for thread in threading.enumerate() if thread.name.startswith("fused-cache-ops")] == []
+    assert [thread for thread in threading.enumerate() if is_worker(thread)] == []
 
 
 def test_a_partial_failure_can_be_pickled(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from fused_cache_ops import retry
 from fused_cache_ops.errors import RateLimitedError, UnavailableError
+from fused_cache_ops.limiter import Limiter
 from fused_cache_ops.retry import Retrier, Stopped, parse_retry_after
 
 
@@ -47,7 +48,7 @@ def test_pauses_are_drawn_from_a_bound_that_doubles(monkeypatch: pytest.MonkeyPa
         return 0.0
 
     monkeypatch.setattr(retry.random, "uniform", draw)
-    retrier = Retrier(deadline=60)
+    retrier = Retrier(60, Limiter(draw=lambda low, high: 0.0))
 
     def fail_twelve_times(seconds_left: float) -> str:
         if len(bounds) < 12:

@@ -88,8 +88,8 @@ def test_no_success_shows_the_token(fused_emulator: Emulator, udf: Udf, log: pyt
     with FusedClient(token=TOKEN) as client:
         result = client.invalidate_cache("roads", tiles=["1/0/0", "1/0/1"])
         environment = client.check()
-        session = client._open_session()
-        shown = [result, result.to_dict(), environment, client, vars(client), session, vars(session), session.auth]
+        connections = client._open_connections()
+        shown = [result, result.to_dict(), environment, client, vars(client), connections, vars(connections)]
     assert TOKEN not in repr(shown) + str(result) + log.text
     assert TOKEN.encode() not in pickle.dumps(result)
     assert [request for request in fused_emulator.requests if TOKEN in request.path + request.query] == []

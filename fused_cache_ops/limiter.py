@@ -1,0 +1,174 @@
+"""One pace for all the workers of a client: a gate that trouble closes for everybody, and the rate that a server bears.
+
+The decisions alone, without clock, threads or sleep: `Retrier` brings those, and the tests a simulated server.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 30.0
+
+PLATEAU = 15.0
+"""How many times the pause that the last "too many" cost, the rate stays below the one that was too much before it is
+raised beyond: the dearer a pause, the longer until the next is risked."""
+
+_MARGIN = 0.97
+
+
+@dataclass
+class Turn:
+    """Leave to send one request, at a time; void once the gate has closed in between."""
+
+    at: float
+    closings: int
+    probe: bool = False
+
+
+class Limiter:
+    """When the next request may go, for every worker that shares it.
+
+    - "Too many requests" (429, or 503 with ``Retry-After``) closes the gate for the time asked, or else for a jittered
+      backoff, and sets the rate, once for all the requests that were under way together: between what the server is
+      known to sustain and what was too much. It then grows with what is seen to be sustained, stays below what was too
+      much for a while, and goes beyond along a cubic.
+    - Other passing trouble (5xx, no connection) closes the gate for a jittered backoff once two requests in a row, of
+      whichever workers, have met it, and leaves the rate alone.
+    - When the pause is over one request goes first, to try. The gate opens when it succeeds.
+
+    Args:
+        ceiling: the most requests a second; None: as many as the workers manage.
+        draw: ``draw(low, high)``, a random number between.
+
+    Attributes:
+        rate: requests a second now; None: unlimited.
+        changed: the lock to hold while calling it, and the signal that the gate may have opened.
+    """
+
+    def __init__(self, ceiling: float | None = None, *, draw: Callable[[float, float], float] = random.uniform) -> None:
+        self.changed = threading.Condition()
+        self.rate = ceiling
+        self._ceiling = ceiling
+        self._draw = draw
+        self._next_slot = -math.inf
+        self._gate_opens = -math.inf
+        self._closed = False  # until the request that goes first has succeeded
+        self._probe_is_out = False
+        self._closings = 0
+        self._closings_in_a_row = 0
+        self._failures_in_a_row = 0
+        self._too_much: float | None = None
+        self._sustained = 0.0
+        self._burst = 0  # what the server took at once before it first said "too many"
+        self._cycle = _Tally()  # since it last said so
+        self._spell = _Tally()  # since the gate last opened
+        self._plateau = 1.0
+
+    def ask(self, now: float) -> Turn | float:
+        """A turn, now or a little later; or the seconds after which to ask again (sooner if the gate opens)."""
+        if now < self._gate_opens:
+            return self._gate_opens - now
+        if self._closed:
+            if self._probe_is_out:
+                return math.inf
+            self._probe_is_out = True
+            return Turn(now, self._closings, probe=True)
+        self._cycle.give(now)
+        self._spell.give(now)
+        if self.rate is None:
+            return Turn(now, self._closings)
+        slot = max(now, self._next_slot)
+        self._next_slot = slot + 1 / self.rate
+        return Turn(slot, self._closings)
+
+    def is_void(self, turn: Turn) -> bool:
+        """Whether the gate has closed since the turn was given: ask anew."""
+        return turn.closings != self._closings
+
+    def succeeded(self, turn: Turn, now: float) -> None:
+        """The server answered as one in working order does, be it a refusal for good."""
+        self._failures_in_a_row = 0
+        self._cycle.taken += 1
+        self._spell.taken += 1
+        if turn.probe:
+            self._open(now)
+        if self._too_much is not None and not self._closed:
+            self._grow(self._too_much, now)
+
+    def throttled(self, turn: Turn, now: float, retry_after: float | None) -> None:
+        """The server said "too many requests"."""
+        if self.is_void(turn):  # of the same burst as one that has closed the gate
+            if retry_after is not None and self._closed:
+                self._gate_opens = max(self._gate_opens, now + retry_after)
+            return
+        if not turn.probe:
+            self._cut(now)
+        self._close(now, retry_after)
+        self._plateau = max(1.0, PLATEAU * (self._gate_opens - now))
+
+    def troubled(self, turn: Turn, now: float) -> None:
+        """The server, or the way to it, failed."""
+        self._failures_in_a_row += 1
+        if not self.is_void(turn) and (turn.probe or self._failures_in_a_row >= 2):
+            self._close(now, None)
+
+    def abandoned(self, turn: Turn) -> None:
+        """The turn came to nothing: the request was not sent, or there is no telling how it went."""
+        if turn.probe and not self.is_void(turn):
+            self._probe_is_out = False
+
+    def _open(self, now: float) -> None:
+        self._closed = self._probe_is_out = False
+        self._closings_in_a_row = 0
+        self._next_slot = now
+        if self._too_much is not None and not self._burst:
+            self._burst = self._spell.taken
+        self._spell = _Tally(now)
+
+    def _close(self, now: float, retry_after: float | None) -> None:
+        bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._closings_in_a_row, 16))
+        pause = self._draw(bound / 2, bound) if retry_after is None else retry_after
+        self._gate_opens = max(self._gate_opens, now + pause)
+        self._closed, self._probe_is_out = True, False
+        self._closings += 1
+        self._closings_in_a_row += 1
+
+    def _cut(self, now: float) -> None:
+        first = self._too_much is None
+        self._too_much = self.rate or self._spell.given / self._spell.elapsed(now)
+        # From one "too many" to the next, pauses included, it took no more than its limit allows.
+        self._sustained = self._too_much / 8 if first else min(self._too_much, self._cycle.taken / self._cycle.elapsed(now))
+        self._cycle = _Tally(now)
+        self._set_rate(self._too_much)
+
+    def _grow(self, too_much: float, now: float) -> None:
+        since = self._spell.elapsed(now)
+        if since > 0.5:  # a shorter time tells the server's allowance for bursts, not its limit
+            self._sustained = max(self._sustained, (self._spell.taken - self._burst) / since)
+        self._set_rate(too_much * (1 + max(0.0, since / self._plateau - 1) ** 3))
+
+    def _set_rate(self, too_much: float) -> None:
+        self.rate = max(0.1, _MARGIN * math.sqrt(self._sustained * too_much))
+        if self._ceiling is not None:
+            self.rate = min(self.rate, self._ceiling)
+
+
+class _Tally:
+    """Requests since a time, which is that of the first one if it is not given."""
+
+    def __init__(self, began: float | None = None) -> None:
+        self.given = 0
+        self.taken = 0
+        self._began = began
+
+    def give(self, now: float) -> None:
+        self._began = now if self._began is None else self._began
+        self.given += 1
+
+    def elapsed(self, now: float) -> float:
+        return max(0.001, now - (now if self._began is None else self._began))

@@ -1,0 +1,52 @@
+"""Spans of positions in a selection: which of its tiles are a shard's, and which are done."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterable, Iterator
+from typing import Union
+
+Span = tuple[int, Union[int, float]]
+"""From a position up to, and without, another; ``math.inf`` where the end is not known."""
+
+EVERYTHING: tuple[Span, ...] = ((0, math.inf),)
+
+
+class Spans:
+    """A set of positions, kept as spans that neither overlap nor touch."""
+
+    def __init__(self, spans: Iterable[tuple[int, int]] = ()) -> None:
+        self._spans: list[tuple[int, int]] = []
+        self.count = 0
+        for start, stop in spans:
+            self.add(start, stop)
+
+    def add(self, start: int, stop: int) -> None:
+        """Add the positions from ``start`` up to, and without, ``stop``."""
+        if start >= stop:
+            return
+        first = bisect.bisect_left(self._spans, start, key=lambda span: span[1])
+        last = bisect.bisect_right(self._spans, stop, key=lambda span: span[0])
+        merged = self._spans[first:last]
+        if merged:
+            start, stop = min(start, merged[0][0]), max(stop, merged[-1][1])
+        self.count += stop - start - sum(end - begin for begin, end in merged)
+        self._spans[first:last] = [(start, stop)]
+
+    def missing(self, windows: Iterable[Span]) -> Iterator[Span]:
+        """The parts of ``windows``, which are in order, that are not in the set."""
+        for start, stop in windows:
+            for begin, end in self._spans:
+                if end <= start:
+                    continue
+                if begin >= stop:
+                    break
+                if begin > start:
+                    yield start, begin
+                start = end
+            if start < stop:
+                yield start, stop
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._spans)
