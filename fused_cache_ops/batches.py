@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -14,6 +15,10 @@ from fused_cache_ops.tiles import RemainingTiles, Tile
 
 MAX_BATCH = 50_000
 """Tiles that one ``batch-delete`` takes, by Fused's REST reference."""
+
+
+_ONE_TILE = '{"z":%d,"x":%d,"y":%d}'
+_WRITTEN_AT_ONCE = 3 * 1000
 
 
 class Batch(Protocol):
@@ -40,24 +45,38 @@ class Batch(Protocol):
         ...
 
 
-class TileBatch(list[Tile]):
-    """Tiles that were given one by one."""
+class TileBatch:
+    """Tiles that were given one by one, kept as plain numbers: 24 bytes a tile instead of over a hundred."""
 
-    def __init__(self, tiles: Iterable[Tile], start: int) -> None:
-        super().__init__(tiles)
+    def __init__(self, numbers: array[int], start: int) -> None:
         self.start = start
+        self._numbers = numbers
+
+    @classmethod
+    def of(cls, tile: Tile, start: int) -> TileBatch:
+        """A batch of one tile."""
+        return cls(array("Q", tile), start)
+
+    def __len__(self) -> int:
+        return len(self._numbers) // 3
+
+    def __iter__(self) -> Iterator[Tile]:
+        numbers = iter(self._numbers)
+        return map(tuple.__new__, itertools.repeat(Tile), zip(numbers, numbers, numbers))
 
     def at(self, offset: int) -> Tile:
-        return self[offset]
+        return Tile(*self._numbers[3 * offset : 3 * offset + 3])
 
     def blocks(self) -> Iterable[Block]:
         return (Block(tile.z, tile.x, tile.y, 1, 1) for tile in self)
 
     def fingerprint(self) -> bytes:
-        return self.body()
+        return self._numbers.tobytes()
 
     def body(self) -> bytes:
-        return ('{"tiles":[%s]}' % ",".join(['{"z":%d,"x":%d,"y":%d}' % tile for tile in self])).encode()
+        parts = (self._numbers[i : i + _WRITTEN_AT_ONCE] for i in range(0, len(self._numbers), _WRITTEN_AT_ONCE))
+        written = [",".join([_ONE_TILE] * (len(part) // 3)) % tuple(part) for part in parts]
+        return ('{"tiles":[%s]}' % ",".join(written)).encode()
 
 
 class BlockBatch:
@@ -137,7 +156,7 @@ class TileBatches(_Batches):
     def __init__(self, stream: Iterator[Tile], size: int, spans: Iterable[Span] = EVERYTHING) -> None:
         super().__init__(size, spans)
         self._stream = stream
-        self._held: list[Tile] = []
+        self._held = array("Q")
 
     def _pass_over(self, position: int) -> None:
         for _ in itertools.islice(self._stream, max(0, position - self._position)):
@@ -145,9 +164,9 @@ class TileBatches(_Batches):
 
     def _fill(self, count: int) -> Batch:
         # extend keeps what it has got where the stream raises.
-        self._held.extend(itertools.islice(self._stream, count - len(self._held)))
-        tiles, self._held = self._held, []
-        return TileBatch(tiles, self._position)
+        self._held.extend(itertools.chain.from_iterable(itertools.islice(self._stream, count - len(self._held) // 3)))
+        numbers, self._held = self._held, array("Q")
+        return TileBatch(numbers, self._position)
 
 
 class BlockBatches(_Batches):
@@ -244,4 +263,4 @@ class _Singles(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         position, tile = next(self._tiles)
-        return TileBatch((tile,), position)
+        return TileBatch.of(tile, position)

@@ -1,0 +1,326 @@
+"""The record of what is done: a second call sends the rest, and a record that does not belong never purges wrongly."""
+
+import io
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fused_cache_ops import FusedClient, Tile
+from fused_cache_ops.checkpoint import FORMAT
+from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.errors import (
+    ConfigurationError,
+    FusedCacheError,
+    InvalidInputError,
+    PartialInvalidationError,
+    PermissionDeniedError,
+)
+
+TILES = [Tile(17, number % 1000, number // 1000) for number in range(95)]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoint.json"
+
+
+def fail_part_way(client: FusedClient, emulator: Emulator, udf: Udf, place: Any, **selection: Any) -> FusedCacheError:
+    """A call that ends for good after three batches."""
+    emulator.fill_cache(udf, TILES)
+    emulator.behave()
+    seen = 0
+
+    def refuse_the_fourth() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            emulator.misbehave(status=403, times=None, path="delete")
+
+    emulator.before_invalidation = refuse_the_fourth
+    with pytest.raises((PartialInvalidationError, PermissionDeniedError)) as caught:
+        client.invalidate_cache(udf.id, checkpoint=place, **(selection or {"tiles": TILES}))
+    emulator.before_invalidation = None
+    emulator.behave()
+    emulator.forget_requests()
+    return caught.value
+
+
+def sent(emulator: Emulator) -> int:
+    return sum(request.tiles or 0 for request in emulator.requests)
+
+
+def test_a_second_call_sends_only_the_rest(client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path) -> None:
+    first = fail_part_way(client, fused_emulator, udf, place)
+    assert isinstance(first, PartialInvalidationError)
+    assert "the same call again sends the rest" in str(first)
+    left = len(list(first.remaining))
+    result = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
+    assert (result.tiles_requested, result.tiles_already_done) == (left, 95 - left)
+    assert sent(fused_emulator) == left
+    assert fused_emulator.cached_tiles(udf) & set(TILES) == set()
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"bounds": (-9.25, 38.68, -9.08, 38.80), "zooms": "10-14"},
+        {"tiles": [Tile(5, 1, 1), Tile(5, 9, 9)], "zooms": "5-9"},
+        {"tiles": {f"9/{x}/7" for x in range(95)}},
+        {"geometry": "POLYGON ((-9.2 38.7, -9.1 38.7, -9.1 38.8, -9.2 38.7))", "zooms": "10-16"},
+    ],
+    ids=["bounds", "children", "a set", "geometry"],
+)
+def test_every_kind_of_selection_resumes(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, selection: dict[str, Any]
+) -> None:
+    first = fail_part_way(client, fused_emulator, udf, place, **selection)
+    done = first.result.tiles_requested if isinstance(first, PartialInvalidationError) else 0
+    result = client.invalidate_cache(udf.id, checkpoint=place, **selection)
+    assert done
+    assert result.tiles_already_done == done
+    assert sent(fused_emulator) == result.tiles_requested
+
+
+def test_tile_by_tile_resumes_too(tmp_path: Path) -> None:
+    with Emulator(batch_endpoint=False) as emulator:
+        udf = emulator.register(lambda: None, name="roads")
+        settings = {"token": emulator.token, "base_url": emulator.base_url, "deadline": 20}
+        with FusedClient(**settings, max_concurrency=4) as client:
+            first = fail_part_way(client, emulator, udf, tmp_path / "c.json")
+            left = len(list(first.remaining or ()))
+            result = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=tmp_path / "c.json")
+        assert (result.tiles_requested, result.tiles_already_done) == (left, 95 - left)
+        assert 0 < left < 95
+        assert emulator.cached_tiles(udf) == set()
+
+
+def test_all_done_removes_it(client: FusedClient, udf: Udf, place: Path) -> None:
+    client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
+    assert not place.exists()
+    assert list(place.parent.iterdir()) == []
+
+
+def test_it_reads_well(client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path) -> None:
+    first = fail_part_way(client, fused_emulator, udf, place)
+    record = json.loads(place.read_text())
+    assert (record["format"], record["version"]) == ("fused-cache-ops checkpoint", 1)
+    assert (record["udf_id"], record["client_id"], record["base_url"]) == (
+        udf.id,
+        fused_emulator.client_id,
+        fused_emulator.base_url,
+    )
+    assert record["tiles"] == 95
+    assert record["tiles_done"] == 95 - len(list(first.remaining or ()))
+    assert sum(stop - start for start, stop in record["done"]) == record["tiles_done"]
+    assert fused_emulator.token not in place.read_text()
+
+
+@pytest.mark.parametrize(
+    "other", [{"tiles": TILES[:-1]}, {"tiles": TILES[::-1]}, {"shard": (0, 2)}, {"zooms": "16-17"}], ids=str
+)
+def test_a_record_of_another_selection_is_refused(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, other: dict[str, Any]
+) -> None:
+    fail_part_way(client, fused_emulator, udf, place)
+    before = place.read_text()
+    with pytest.raises(InvalidInputError, match="belongs to another invalidation"):
+        client.invalidate_cache(udf.id, checkpoint=place, **({"tiles": TILES} | other))
+    assert fused_emulator.requests == []
+    assert place.read_text() == before
+
+
+def test_a_record_of_another_udf_is_refused(client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path) -> None:
+    fail_part_way(client, fused_emulator, udf, place)
+    other = fused_emulator.register(lambda: None, name="rivers")
+    with pytest.raises(InvalidInputError, match=f"udf_id '{udf.id}', not '{other.id}'"):
+        client.invalidate_cache("rivers", tiles=TILES, checkpoint=place)
+
+
+@pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"[1, 2]", b"\xff\x00", b'{"format": "another"}'])
+def test_a_file_of_somebody_else_is_left_as_it_is(client: FusedClient, udf: Udf, place: Path, content: bytes) -> None:
+    place.write_bytes(content)
+    with pytest.raises(InvalidInputError, match="holds something else"):
+        client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
+    assert place.read_bytes() == content
+
+
+def test_a_record_of_a_later_version_is_refused(client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path) -> None:
+    fail_part_way(client, fused_emulator, udf, place)
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"version": 2}))
+    with pytest.raises(InvalidInputError, match="version 2"):
+        client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
+
+
+NONSENSE: dict[str, Any] = {
+    "beyond the end": {"done": [[0, 96]]},
+    "backwards": {"done": [[20, 10]]},
+    "negative": {"done": [[-5, 10]]},
+    "no spans": {"done": "all"},
+    "no time": {"updated": "yesterday"},
+    "long ago": {"updated": (datetime.now(timezone.utc) - timedelta(hours=13)).isoformat()},
+}
+
+
+@pytest.mark.parametrize("change", NONSENSE.values(), ids=NONSENSE)
+def test_a_record_that_makes_no_sense_or_is_old_sends_everything(
+    client: FusedClient,
+    fused_emulator: Emulator,
+    udf: Udf,
+    place: Path,
+    change: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fail_part_way(client, fused_emulator, udf, place)
+    place.write_text(json.dumps(json.loads(place.read_text()) | change))
+    result = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
+    assert (result.tiles_requested, result.tiles_already_done) == (95, 0)
+    assert "everything is sent" in caplog.text
+
+
+@pytest.mark.parametrize("kept", range(0, 400, 23))
+def test_a_torn_record_sends_everything_or_is_refused(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, kept: int
+) -> None:
+    fail_part_way(client, fused_emulator, udf, place)
+    whole = place.read_bytes()
+    place.write_bytes(whole[: min(kept, len(whole) - 1)])
+    try:
+        result = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
+    except InvalidInputError:
+        assert kept < len(FORMAT) + 16  # too little to tell whose it is
+        assert fused_emulator.requests == []
+    else:
+        assert (result.tiles_requested, result.tiles_already_done) == (95, 0)
+
+
+def test_a_folder_has_a_file_for_each_selection(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, tmp_path: Path
+) -> None:
+    folder = f"{tmp_path}/new/"
+    fail_part_way(client, fused_emulator, udf, folder)
+    fail_part_way(client, fused_emulator, udf, folder, tiles=TILES[:80])
+    assert len(list((tmp_path / "new").iterdir())) == 2
+    assert client.invalidate_cache(udf.id, tiles=TILES, checkpoint=folder).tiles_already_done > 0
+    assert client.invalidate_cache(udf.id, tiles=TILES[:80], checkpoint=folder).tiles_already_done > 0
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_any_store_that_fsspec_knows_will_do(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
+    place = "memory://checkpoints/load.json"
+    first = fail_part_way(client, fused_emulator, udf, place)
+    left = len(list(first.remaining or ()))
+    assert client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place).tiles_requested == left
+    import fsspec
+
+    assert fsspec.filesystem("memory").find("/checkpoints") == []
+
+
+def test_without_fsspec_a_url_says_what_to_install(client: FusedClient, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'fused-cache-ops\[fsspec\]'"):
+        client.invalidate_cache(udf.id, tiles=TILES, checkpoint="s3://bucket/key")
+
+
+def test_a_url_of_a_store_that_nobody_knows_is_refused(client: FusedClient, udf: Udf) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        client.invalidate_cache(udf.id, tiles=TILES, checkpoint="nonsense://bucket/key")
+
+
+def test_a_place_that_cannot_be_written_fails_before_the_first_tile(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="checkpoint = .* cannot be"):
+        client.invalidate_cache(udf.id, tiles=TILES, checkpoint=tmp_path / "file" / "c.json")
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize("place", ["", "None", " null ", 5, True])
+def test_what_is_no_place_is_refused(client: FusedClient, udf: Udf, place: Any) -> None:
+    with pytest.raises(InvalidInputError, match="checkpoint is"):
+        client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
+
+
+@pytest.mark.parametrize("selection", [{"tiles": iter(TILES)}, {"tiles_file": io.StringIO("1/0/0\n")}], ids=["tiles", "file"])
+def test_what_can_be_read_only_once_has_no_checkpoint(
+    client: FusedClient, udf: Udf, place: Path, selection: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInputError, match="read only once"):
+        client.invalidate_cache(udf.id, checkpoint=place, **selection)
+
+
+@pytest.mark.parametrize("selection", [{}, {"tiles": []}], ids=["whole", "empty"])
+def test_where_there_is_nothing_to_resume_there_is_no_record(
+    client: FusedClient, udf: Udf, place: Path, selection: dict[str, Any]
+) -> None:
+    client.invalidate_cache(udf.id, checkpoint=place, **selection)
+    assert not place.exists()
+
+
+def test_ctrl_c_leaves_a_record(client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path) -> None:
+    fused_emulator.misbehave(latency=0.15, times=None)
+
+    def leave(done: int, total: int | None, retries: int) -> None:
+        if done > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place, on_progress=leave)
+    assert json.loads(place.read_text())["tiles_done"] > 10
+
+
+PROGRAM = """
+import sys
+import fused_cache_ops.invalidate
+from fused_cache_ops import Tile, invalidate_cache
+fused_cache_ops.invalidate.MAX_BATCH = int(sys.argv[3])
+tiles = [Tile(17, number % 1000, number // 1000) for number in range(int(sys.argv[2]))]
+print(invalidate_cache("roads", tiles=tiles, checkpoint=sys.argv[1], max_concurrency=8))
+"""
+
+
+@pytest.mark.parametrize("batch", [True, False], ids=["batches", "tile by tile"])
+def test_kill_minus_9_at_random_moments_loses_nothing(tmp_path: Path, batch: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    count, size, dice = (12_000, 20, random.Random(1)) if batch else (2500, 10, random.Random(2))
+    with Emulator(batch_endpoint=batch) as emulator:
+        udf = emulator.register(lambda: None, name="roads")
+        emulator.fill_cache(udf, [(17, number % 1000, number // 1000) for number in range(count)])
+        emulator.misbehave(latency=0.02, times=None)
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / "c.json"), str(count), str(size)]
+        kills = 0
+        while True:
+            process = subprocess.Popen(command, env=emulator.environment() | {"PATH": ""}, stdout=subprocess.PIPE, text=True)
+            try:
+                # Long enough to begin, and in general not to end.
+                output, _ = process.communicate(timeout=dice.uniform(0.4, 1.6) if kills < 12 else 120)
+                break
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                kills += 1
+        time.sleep(0.1)
+        lost = len(emulator.cached_tiles(udf))
+        received = [request for request in emulator.requests if request.path.endswith("delete") and request.status < 300]
+        tiles = sum(request.tiles or 1 for request in received)
+    with capsys.disabled():
+        print(f"\n  killed {kills} times, {tiles:,} tiles sent for {count:,}, {lost} lost", end="")
+    assert process.returncode == 0
+    assert kills >= 3
+    assert lost == 0
+    assert not (tmp_path / "c.json").exists()
+    assert "more by an earlier call" in output
+    # Each kill costs what was under way or not yet written down, half a second's work; never a new beginning.
+    assert tiles < count * 2.5
