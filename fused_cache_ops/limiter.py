@@ -47,6 +47,7 @@ class Limiter:
 
     Attributes:
         rate: requests a second now; None: unlimited.
+        closings: how often the gate has closed.
         changed: the lock to hold while calling it, and the signal that the gate may have opened.
     """
 
@@ -59,7 +60,7 @@ class Limiter:
         self._gate_opens = -math.inf
         self._closed = False  # until the request that goes first has succeeded
         self._probe_is_out = False
-        self._closings = 0
+        self.closings = 0
         self._closings_in_a_row = 0
         self._failures_in_a_row = 0
         self._too_much: float | None = None
@@ -77,18 +78,22 @@ class Limiter:
             if self._probe_is_out:
                 return math.inf
             self._probe_is_out = True
-            return Turn(now, self._closings, probe=True)
+            return Turn(now, self.closings, probe=True)
         self._cycle.give(now)
         self._spell.give(now)
         if self.rate is None:
-            return Turn(now, self._closings)
+            return Turn(now, self.closings)
         slot = max(now, self._next_slot)
         self._next_slot = slot + 1 / self.rate
-        return Turn(slot, self._closings)
+        return Turn(slot, self.closings)
+
+    def closed_for(self, now: float) -> float:
+        """How many seconds the gate stays closed, at least."""
+        return max(0.0, self._gate_opens - now)
 
     def is_void(self, turn: Turn) -> bool:
         """Whether the gate has closed since the turn was given: ask anew."""
-        return turn.closings != self._closings
+        return turn.closings != self.closings
 
     def succeeded(self, turn: Turn, now: float) -> None:
         """The server answered as one in working order does, be it a refusal for good."""
@@ -117,7 +122,7 @@ class Limiter:
         if not self.is_void(turn) and (turn.probe or self._failures_in_a_row >= 2):
             self._close(now, None)
 
-    def abandoned(self, turn: Turn) -> None:
+    def abandoned(self, turn: Turn, now: float) -> None:
         """The turn came to nothing: the request was not sent, or there is no telling how it went."""
         if turn.probe and not self.is_void(turn):
             self._probe_is_out = False
@@ -135,7 +140,7 @@ class Limiter:
         pause = self._draw(bound / 2, bound) if retry_after is None else retry_after
         self._gate_opens = max(self._gate_opens, now + pause)
         self._closed, self._probe_is_out = True, False
-        self._closings += 1
+        self.closings += 1
         self._closings_in_a_row += 1
 
     def _cut(self, now: float) -> None:

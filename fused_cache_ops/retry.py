@@ -106,9 +106,9 @@ class Retrier:
                 self._note(turn, self._limiter.abandoned if failure.status is None else self._limiter.succeeded)
                 raise failure
             if isinstance(failure, RateLimitedError) or retry_after is not None:
-                self._note(turn, self._limiter.throttled, retry_after)
+                closed_for = self._note(turn, self._limiter.throttled, retry_after)
             else:
-                self._note(turn, self._limiter.troubled)
+                closed_for = self._note(turn, self._limiter.troubled)
             self._trouble = failure.message
             pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 16)))
             pause = max(pause, retry_after or 0.0)
@@ -117,19 +117,25 @@ class Retrier:
             if pause >= self._left():
                 failure.args = (f"{failure.message} {self._gave_up(attempt, retry_after)}",)
                 raise failure
-            logger.warning("%s Trying again in %.1f s.", failure.message, pause)
+            if closed_for:
+                logger.warning("%s All requests pause for %.1f s.", failure.message, closed_for)
+            else:
+                logger.info("%s Trying again in %.1f s.", failure.message, pause)
             if self._stop.wait(pause):
                 raise self._stopped()
 
     def _left(self) -> float:
         return self._started + self.deadline - time.monotonic()
 
-    def _note(self, turn: Turn, verdict: Callable[..., None], *retry_after: float | None) -> None:
-        """Tell the limiter how a request went, and whoever waits for a probe."""
-        with self._limiter.changed:
-            verdict(turn, *(() if verdict == self._limiter.abandoned else (time.monotonic(),)), *retry_after)
+    def _note(self, turn: Turn, verdict: Callable[..., None], *retry_after: float | None) -> float:
+        """Tell the limiter how a request went, and whoever waits for a probe; for how long that has closed the gate."""
+        limiter = self._limiter
+        with limiter.changed:
+            closings, now = limiter.closings, time.monotonic()
+            verdict(turn, now, *retry_after)
             if turn.probe:
-                self._limiter.changed.notify_all()
+                limiter.changed.notify_all()
+            return limiter.closed_for(now) if limiter.closings > closings else 0.0
 
     def _wait_for_turn(self) -> Turn:
         limiter = self._limiter
@@ -142,7 +148,7 @@ class Retrier:
                 wait = turn.at - now if isinstance(turn, Turn) else turn
                 if left <= 0 or left <= wait < math.inf:
                     if isinstance(turn, Turn):
-                        limiter.abandoned(turn)
+                        limiter.abandoned(turn, now)
                     raise UnavailableError(self._over(left, wait))
                 if not isinstance(turn, Turn):
                     limiter.changed.wait(min(wait, left))

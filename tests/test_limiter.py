@@ -53,7 +53,7 @@ def test_the_one_that_succeeds_opens_the_gate() -> None:
 def test_one_that_came_to_nothing_leaves_its_place_to_another() -> None:
     pace = limiter()
     pace.throttled(turn_of(pace, 0.0), 0.0, 1.0)
-    pace.abandoned(turn_of(pace, 1.0))
+    pace.abandoned(turn_of(pace, 1.0), 1.1)
     assert turn_of(pace, 1.0).probe
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,7 @@ class Fault:
         latency: seconds to wait first.
         after_work: do the work, and only then drop the connection or answer with ``status``.
         times: how many requests it strikes; None: all.
+        seconds: for how long it strikes, from now on; None: for ever.
         method: only requests of this method.
         path: only requests whose path holds this.
     """
@@ -39,12 +42,19 @@ class Fault:
     latency: float = 0.0
     after_work: bool = False
     times: int | None = 1
+    seconds: float | None = None
     method: str | None = None
     path: str = ""
 
+    def __post_init__(self) -> None:
+        self._ends = math.inf if self.seconds is None else time.monotonic() + self.seconds
+
     def strikes(self, scope: Scope) -> bool:
         return (
-            self.times != 0 and self.path in scope["path"] and (self.method is None or self.method.upper() == scope["method"])
+            self.times != 0
+            and time.monotonic() < self._ends
+            and self.path in scope["path"]
+            and (self.method is None or self.method.upper() == scope["method"])
         )
 
 
