@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from fused_cache_ops.connection import Certificate, Connections
-    from fused_cache_ops.invalidate import CallKeywords
+    from fused_cache_ops.keywords import CallKeywords
     from fused_cache_ops.result import InvalidationResult
 
 _REMEDIES: dict[int, str] = {

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import sys
 import threading
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional, cast
@@ -16,14 +17,18 @@ from typing import Annotated, Any, NoReturn, Optional, cast
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.errors import FusedCacheError, PartialInvalidationError
+from fused_cache_ops.keywords import SelectionKeywords
 from fused_cache_ops.plan import plan_invalidation
-from fused_cache_ops.selection import SelectionKeywords
-from fused_cache_ops.settings import DEFAULT_DEADLINE, DEFAULT_TIMEOUT
+from fused_cache_ops.progress import OnProgress
+from fused_cache_ops.result import InvalidationResult
+from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES
 
 # Tracebacks with locals would show what the caller's variables hold.
@@ -49,6 +54,7 @@ ZoomsOption = Annotated[Optional[str], typer.Option(help="12, 10-14 or 10,12-14.
 BufferOption = Annotated[int, typer.Option(help="Tiles to add on every side.")]
 MaxTilesOption = Annotated[int, typer.Option(help="The most tiles that bounds, a geometry or zooms may come to.")]
 WhenTooManyOption = Annotated[str, typer.Option(help="Beyond that: fail, whole-udf or coarser.")]
+ShardOption = Annotated[Optional[str], typer.Option(help="0/4: the first of four equal parts, to share it among machines.")]
 WholeUdfOption = Annotated[bool, typer.Option("--whole-udf", help="Everything that the UDF cached.")]
 
 
@@ -58,6 +64,7 @@ def _selection(
     tiles_file: Optional[str],
     bounds: Optional[list[str]],
     geometry: Optional[list[str]],
+    shard: Optional[str],
     **others: Any,
 ) -> SelectionKeywords:
     """The core's keywords from the options: exactly one kind of selection, and the whole UDF only where it is named."""
@@ -69,6 +76,11 @@ def _selection(
         raise typer.BadParameter(
             "name the tiles as z/x/y or by --tiles-file, --bounds or --geometry, or give --whole-udf: one of these."
         )
+    if shard is not None:
+        parts = shard.split("/")
+        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+            raise typer.BadParameter(f"--shard {shard}: write I/N, such as 0/4 for the first of four parts.")
+        others["shard"] = (int(parts[0]), int(parts[1]))
     return cast(SelectionKeywords, given | others)
 
 
@@ -91,6 +103,7 @@ def plan(
     buffer: BufferOption = 0,
     max_tiles: MaxTilesOption = DEFAULT_MAX_TILES,
     when_too_many: WhenTooManyOption = "fail",
+    shard: ShardOption = None,
     whole_udf: WholeUdfOption = False,
     html: Annotated[Optional[Path], typer.Option(help="Write a page with the footprint on a map.")] = None,
     geojson: Annotated[Optional[Path], typer.Option(help="Write the footprint as GeoJSON.")] = None,
@@ -100,7 +113,7 @@ def plan(
     """Count and draw what an invalidation would send. Sends nothing, and needs no token."""
     numbers = {"zooms": zooms, "buffer": buffer, "max_tiles": max_tiles, "when_too_many": when_too_many}
     try:
-        made = plan_invalidation(udf, **_selection(whole_udf, tiles, tiles_file, bounds, geometry, **numbers))
+        made = plan_invalidation(udf, **_selection(whole_udf, tiles, tiles_file, bounds, geometry, shard, **numbers))
         if html:
             html.write_text(made.to_html(), encoding="utf-8")
         if geojson:
@@ -134,37 +147,68 @@ def invalidate(
     buffer: BufferOption = 0,
     max_tiles: MaxTilesOption = DEFAULT_MAX_TILES,
     when_too_many: WhenTooManyOption = "fail",
+    shard: ShardOption = None,
     whole_udf: WholeUdfOption = False,
+    checkpoint: Annotated[
+        Optional[str],
+        typer.Option(help="Keep a record of what is done in this file or at this URL; the same command again sends the rest."),
+    ] = None,
+    remaining: Annotated[
+        Optional[Path], typer.Option(help="Where to write the tiles still to do if it fails, instead of printing them.")
+    ] = None,
+    verify: Annotated[int, typer.Option(help="Afterwards, ask for so many tiles: none may come from the cache.")] = 0,
+    # From the environment alone: a command's options can be seen by everybody on the machine.
+    shared_token: Annotated[Optional[str], typer.Option(envvar="FUSED_SHARED_TOKEN", hidden=True)] = None,
     client_id: ClientId = None,
     base_url: BaseUrl = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the service, each time.")] = DEFAULT_TIMEOUT,
+    timeout: Annotated[float, typer.Option(help="Seconds that one request may take.")] = DEFAULT_TIMEOUT,
     deadline: Annotated[float, typer.Option(help="Seconds for all, retries included.")] = DEFAULT_DEADLINE,
+    max_concurrency: Annotated[int, typer.Option(help="Requests at once, where tiles go one by one.")] = DEFAULT_CONCURRENCY,
+    max_requests_per_second: Annotated[
+        Optional[float], typer.Option(help="The most requests a second. Default: as many as the service takes.")
+    ] = None,
+    ca_bundle: Annotated[Optional[str], typer.Option(help="Certificates to trust, a file or a folder.")] = None,
+    client_certificate: Annotated[Optional[str], typer.Option(help="PEM file with a client certificate and its key.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Invalidate some tiles of a UDF, or with --whole-udf all of it.
 
-    The token is read from FUSED_SERVICE_ACCOUNT_TOKEN. Exit code: 0 done, 1 failed for good, 75 may pass: try again.
+    The token is read from FUSED_SERVICE_ACCOUNT_TOKEN; to verify a UDF that is not given by one, its shared token from
+    FUSED_SHARED_TOKEN. Exit code: 0 done, 1 failed for good or not verified, 75 may pass: try again.
     """
     numbers = {"zooms": zooms, "buffer": buffer, "max_tiles": max_tiles, "when_too_many": when_too_many}
-    selection = _selection(whole_udf, tiles, tiles_file, bounds, geometry, **numbers)
-    _log_to_terminal()
+    selection = _selection(whole_udf, tiles, tiles_file, bounds, geometry, shard, **numbers)
+    settings: dict[str, Any] = {"client_id": client_id, "base_url": base_url, "timeout": timeout, "deadline": deadline}
+    settings |= {"max_concurrency": max_concurrency, "max_requests_per_second": max_requests_per_second}
+    settings |= {"ca_bundle": ca_bundle, "client_certificate": client_certificate}
+    terminal = Console(stderr=True)
+    _log_to(terminal)
     try:
-        with FusedClient(client_id=client_id, base_url=base_url, timeout=timeout, deadline=deadline) as client:
-            result = client.invalidate_cache(udf, **selection).to_dict()
+        with FusedClient(**settings) as client, _progress_bar(terminal) as on_progress:
+            done = client.invalidate_cache(
+                udf, **selection, checkpoint=checkpoint, verify=verify, shared_token=shared_token, on_progress=on_progress
+            )
     except FusedCacheError as error:
-        if isinstance(error, PartialInvalidationError):
-            print(*error.remaining, sep="\n")
+        if remaining is not None and error.remaining is not None:
+            error.remaining.save(remaining)
+        elif isinstance(error, PartialInvalidationError):
+            for tile in error.remaining:
+                print(tile)
         _fail(error)
+    result = done.to_dict()
     if as_json:
         print(json.dumps(result))
+        _end(done)
         return
     table = Table("", "", show_header=False)
-    for name, value in result.items():
-        if name in ("zooms_left_stale", "note") and not value:
+    optional = ("zooms_left_stale", "note", "verification", "tiles_already_done")
+    for name, value in (result | {"verification": done.verification}).items():
+        if name in optional and not value:
             continue
         shown = "the whole UDF" if name == "tiles_requested" and value is None else "not known" if value is None else value
         table.add_row(name.replace("_", " "), str(shown))
     Console().print(table)
+    _end(done)
 
 
 @program.command()
@@ -255,12 +299,31 @@ def _fail(error: FusedCacheError) -> NoReturn:
     raise typer.Exit(75 if error.retryable else 1)  # 75 is sysexits' EX_TEMPFAIL
 
 
-def _log_to_terminal() -> None:
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
+def _end(result: InvalidationResult) -> None:
+    verification = result.verification
+    if verification is not None and len(verification.fresh) < verification.sampled:
+        typer.secho(f"Not every tile could be verified. {verification}.", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def _log_to(terminal: Console) -> None:
+    """Warnings; and where no progress bar can be seen, a line every few seconds."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=terminal, show_path=False)])
+    if not terminal.is_terminal:
+        logging.getLogger("fused_cache_ops.progress").setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def _progress_bar(terminal: Console) -> Iterator[OnProgress]:
+    repeats = TextColumn("{task.fields[repeats]}")
+    columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), repeats)
+    with RichProgress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
+        bar = bars.add_task("", total=None, repeats="")
+
+        def show(done: int, total: int | None, retries: int) -> None:
+            bars.update(bar, completed=done, total=total, repeats=f"{retries:,} repeats" if retries else "")
+
+        yield show
 
 
 def _need_emulator() -> None:

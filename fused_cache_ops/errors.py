@@ -5,12 +5,11 @@ Every error says so in ``retryable``, so that an orchestrator retries what passe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fused_cache_ops.result import InvalidationResult
-    from fused_cache_ops.tiles import Tile
+    from fused_cache_ops.tiles import RemainingTiles
 
 
 class FusedCacheError(Exception):
@@ -27,7 +26,7 @@ class FusedCacheError(Exception):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.remaining: Iterable[Tile] | None = None
+        self.remaining: RemainingTiles | None = None
 
     @property
     def message(self) -> str:
@@ -105,10 +104,10 @@ class PartialInvalidationError(FusedCacheError):
     """
 
     result: InvalidationResult
-    remaining: Iterable[Tile]
+    remaining: RemainingTiles
     cause: Exception
 
-    def __init__(self, message: str, *, result: InvalidationResult, remaining: Iterable[Tile], cause: Exception) -> None:
+    def __init__(self, message: str, *, result: InvalidationResult, remaining: RemainingTiles, cause: Exception) -> None:
         super().__init__(message, status=getattr(cause, "status", None))
         self.result = result
         self.remaining = remaining
@@ -120,6 +119,6 @@ class PartialInvalidationError(FusedCacheError):
 
 
 def _rebuild_partial(
-    message: str, result: InvalidationResult, remaining: Iterable[Tile], cause: Exception
+    message: str, result: InvalidationResult, remaining: RemainingTiles, cause: Exception
 ) -> PartialInvalidationError:
     return PartialInvalidationError(message, result=result, remaining=remaining, cause=cause)

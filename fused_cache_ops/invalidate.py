@@ -10,9 +10,10 @@ from fused_cache_ops.checkpoint import Checkpoint, CheckpointLocation, check_loc
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, PartialInvalidationError
 from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.keywords import CallKeywords
 from fused_cache_ops.progress import OnProgress, Progress
 from fused_cache_ops.result import InvalidationResult
-from fused_cache_ops.selection import Bounds, Selection, SelectionKeywords, WhenTooMany, read_selection
+from fused_cache_ops.selection import Bounds, Selection, WhenTooMany, read_selection
 from fused_cache_ops.sending import Work, send_tiles
 from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT, Secret
 from fused_cache_ops.tile_list import TilesFile
@@ -34,15 +35,6 @@ if TYPE_CHECKING:
     from fused_cache_ops.plan import InvalidationPlan
 
 logger = logging.getLogger(__name__)
-
-
-class CallKeywords(SelectionKeywords, total=False):
-    """The keywords of one call, the same in the core and in every wrapper; `invalidate_cache` describes them."""
-
-    checkpoint: CheckpointLocation | None
-    on_progress: OnProgress | None
-    verify: int
-    shared_token: str | None
 
 
 class _Keywords(CallKeywords, total=False):

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.batches import MAX_BATCH
+from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.identifiers import parse_udf
 from fused_cache_ops.result import counted
-from fused_cache_ops.selection import Selection, read_selection
+from fused_cache_ops.selection import Selection, check_shard, read_selection
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from fused_cache_ops.blocks import Block
-    from fused_cache_ops.selection import SelectionKeywords
+    from fused_cache_ops.keywords import SelectionKeywords
     from fused_cache_ops.tiles import Tile
 
 _LARGEST_FOOTPRINT = 20_000  # blocks that are merged or drawn; a finer footprint is drawn at a coarser zoom
@@ -34,6 +35,7 @@ class InvalidationPlan:
         estimated_bytes: of the requests' bodies.
         zooms_left_stale: zooms that were left out since there were too many tiles.
         note: what was done about too many tiles, in words.
+        shard: the part of the selection that this is, ``(i, n)``; None: all of it.
     """
 
     udf: str
@@ -43,6 +45,7 @@ class InvalidationPlan:
     estimated_bytes: int
     zooms_left_stale: tuple[int, ...]
     note: str | None
+    shard: tuple[int, int] | None
     _selection: Selection = field(repr=False, compare=False)
 
     def tiles(self) -> Iterator[Tile]:
@@ -59,7 +62,22 @@ class InvalidationPlan:
             "estimated_bytes": self.estimated_bytes,
             "zooms_left_stale": list(self.zooms_left_stale),
             "note": self.note,
+            "shard": None if self.shard is None else list(self.shard),
         }
+
+    def shards(self, n: int) -> list[InvalidationPlan]:
+        """The plan in ``n`` parts of equal size, for as many machines: each one's ``shard`` is for `invalidate_cache`.
+
+        They have no tile in common and together all of them, whoever reads the same selection wherever.
+
+        Raises:
+            InvalidInputError: ``n`` is no whole number above 0, this is a shard already, or the plan is of the whole UDF.
+        """
+        if self.shard is not None or self.tile_count is None:
+            what = "of the whole UDF, which one request invalidates" if self.shard is None else f"shard {self.shard} of another"
+            raise InvalidInputError(f"This plan is {what}: there is nothing to share.")
+        check_shard((0, n))
+        return [plan_selection(self.udf, self._selection.shard_of((number, n)), self.udf) for number in range(n)]
 
     def to_geojson(self) -> dict[str, Any]:
         """The footprint: a FeatureCollection with one merged MultiPolygon a zoom, which needs the extra ``geo``.
@@ -116,20 +134,21 @@ def plan_invalidation(udf: str, **selection: Unpack[SelectionKeywords]) -> Inval
     return plan_selection(udf, read_selection(**selection))
 
 
-def plan_selection(udf: str, selection: Selection) -> InvalidationPlan:
-    """The plan of a selection that has been read."""
+def plan_selection(udf: str, selection: Selection, shown: str | None = None) -> InvalidationPlan:
+    """The plan of a selection that has been read; ``shown`` is how it names the UDF."""
     counts = None if selection.whole else selection.tiles_per_zoom()
     total = None if counts is None else sum(counts.values())
     # {"z":15,"x":9647,"y":12320}, and its comma: the numbers' digits vary with the zoom.
     widths = {zoom: 17 + len(str(zoom)) + 2 * len(str(2**zoom)) for zoom in counts or ()}
     return InvalidationPlan(
-        udf=parse_udf(udf).shown,
+        udf=shown or parse_udf(udf).shown,
         tile_count=total,
         tiles_per_zoom=counts,
         request_count=1 if total is None else -(-total // MAX_BATCH),
         estimated_bytes=0 if total in (None, 1) else sum(widths[zoom] * count for zoom, count in (counts or {}).items()),
         zooms_left_stale=selection.zooms_left_stale,
         note=selection.note,
+        shard=selection.shard,
         _selection=selection,
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
-from typing import Any, Literal, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from fused_cache_ops.batches import Batch, BlockBatches, TileBatches, tiles_of
 from fused_cache_ops.blocks import Block, blocks_in_bounds, disjoint, wrapped
@@ -29,23 +30,11 @@ from fused_cache_ops.tiles import (
 )
 from fused_cache_ops.zooms import Zooms, parse_zooms
 
+if TYPE_CHECKING:
+    from fused_cache_ops.keywords import SelectionKeywords
+
 WhenTooMany = Literal["fail", "whole-udf", "coarser"]
 Bounds = Union[tuple[float, float, float, float], "list[float]", Iterable[Iterable[float]]]
-
-
-class SelectionKeywords(TypedDict, total=False):
-    """The keywords that select tiles, the same in the core and in every wrapper; `invalidate_cache` describes them."""
-
-    tiles: TileSelection
-    bounds: Bounds | NotGiven
-    geometry: Any
-    tiles_file: TilesFile | NotGiven
-    zooms: Zooms | None
-    buffer: int
-    max_tiles: int
-    when_too_many: WhenTooMany
-    max_zoom: int
-    shard: tuple[int, int] | None
 
 
 _READ_AHEAD = 50_000
@@ -131,21 +120,23 @@ class Selection:
         start, _ = self._windows[0]
         return start + count
 
-    def take_shard(self, shard: tuple[int, int]) -> None:
-        """Keep one of ``n`` equal runs of the tiles, the ``i``-th from 0, and no others.
+    def shard_of(self, shard: tuple[int, int]) -> Selection:
+        """One of ``n`` equal runs of the tiles, the ``i``-th from 0.
 
         Raises:
             InvalidInputError: it can be read only once, so that no two readers would see the same runs.
         """
         number, count = shard
-        self.shard = shard
+        part = copy.copy(self)
+        part.shard = (number, count)
         if self.whole:  # of too many tiles, in the place of which the first shard invalidates everything
-            self.whole = number == 0
-            self.note = self.note if self.whole else f"{self.note}, by shard 0"
-            return
+            part.whole = number == 0
+            part.note = self.note if part.whole else f"{self.note}, by shard 0"
+            return part
         known = self.known_count()
-        total = sum(self.tiles_per_zoom().values()) if known is None else known
-        self._windows = ((total * number // count, total * (number + 1) // count),)
+        total = sum(self.tiles_per_zoom().values()) if known is None or not self.repeatable else known
+        part._windows = ((total * number // count, total * (number + 1) // count),)
+        return part
 
     def digest(self) -> tuple[str, int]:
         """A fingerprint of the tiles, their order and the shard; and how many they are."""
@@ -218,7 +209,7 @@ def read_selection(
     if len(given) > 1:
         raise InvalidInputError(f"{' and '.join(given)} are given together: give one kind of selection at a time.")
     _check_limits(buffer, max_tiles, when_too_many, max_zoom)
-    _check_shard(shard)
+    check_shard(shard)
     if not given:
         if zooms is not None or buffer or shard is not None:
             raise InvalidInputError(
@@ -235,9 +226,7 @@ def read_selection(
         selection, computed = _listed(tiles, tiles_file, levels or (), buffer, max_zoom)
     if computed and selection.repeatable:
         selection = _limited(selection, max_tiles, when_too_many)
-    if shard is not None:
-        selection.take_shard(shard)
-    return selection
+    return selection if shard is None else selection.shard_of(shard)
 
 
 def refuse_single_use(selection: SelectionKeywords) -> None:
@@ -270,7 +259,12 @@ def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int
         raise InvalidInputError(f"max_zoom = {max_zoom!r} must be a whole number from 0 to 60.")
 
 
-def _check_shard(shard: Any) -> None:
+def check_shard(shard: Any) -> None:
+    """Refuse what is no shard.
+
+    Raises:
+        InvalidInputError: it is not ``(i, n)`` with 0 ≤ i < n.
+    """
     if shard is None:
         return
     numbers = list(shard) if isinstance(shard, (tuple, list)) else []

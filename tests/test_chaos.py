@@ -73,7 +73,7 @@ def test_no_tile_is_lost(
 
     result = chaotic.invalidate_cache(filled.id, tiles=TILES, on_progress=strike)
     purges = [each for each in emulator.requests if each.path.endswith("delete")]
-    struck = sum(each.status >= 400 and each.status != 404 or each.status == 0 for each in purges)
+    struck = sum((each.status >= 400 and each.status != 404) or each.status == 0 for each in purges)
     slow = sum(fault["times"] for fault in faults if "latency" in fault)
     lost = emulator.cached_tiles(filled) & set(TILES)
     print(f"\n  {request.node.callspec.id}: {struck + slow} faults, {result.retries} repeats, {len(lost)} tiles lost", end="")

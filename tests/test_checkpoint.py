@@ -243,7 +243,7 @@ def test_a_place_that_cannot_be_written_fails_before_the_first_tile(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="checkpoint = .* cannot be"):
+    with pytest.raises(ConfigurationError, match=r"checkpoint = .* cannot be"):
         client.invalidate_cache(udf.id, tiles=TILES, checkpoint=tmp_path / "file" / "c.json")
     assert fused_emulator.requests == []
 

@@ -1,5 +1,6 @@
 """Spans: a set of positions, whatever order they come in."""
 
+import itertools
 import math
 
 from hypothesis import given
@@ -24,7 +25,7 @@ def test_they_hold_what_was_added(pairs: list[tuple[int, int]]) -> None:
 @given(spans)
 def test_they_neither_overlap_nor_touch(pairs: list[tuple[int, int]]) -> None:
     found = list(Spans(pairs))
-    assert all(first[1] < second[0] for first, second in zip(found, found[1:]))
+    assert all(first[1] < second[0] for first, second in itertools.pairwise(found))
     assert all(start < stop for start, stop in found)
 
 

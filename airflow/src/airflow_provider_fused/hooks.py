@@ -16,7 +16,8 @@ class FusedHook(BaseHook):
 
     The connection's fields: host is the base URL (``https://www.fused.io/server/v1`` if empty), login the client id
     (the service's preferred instance if empty), password the service-account token; the extra holds ``timeout``,
-    ``deadline`` and ``max_concurrency``, numbers or their text. An empty field is taken from the core's environment
+    ``deadline``, ``max_concurrency``, ``max_requests_per_second``, numbers or their text, and ``ca_bundle``,
+    ``client_certificate`` and ``run_base_url``. An empty field is taken from the core's environment
     variables (``FUSED_SERVICE_ACCOUNT_TOKEN`` and so on) where they are set.
 
     :param fused_conn_id: the connection's id
@@ -61,7 +62,7 @@ class FusedHook(BaseHook):
                 token=connection.password or None,
                 client_id=connection.login or None,
                 base_url=_base_url(connection),
-                **_numbers(connection.extra_dejson),
+                **_settings(connection.extra_dejson),
             )
         except ConfigurationError as error:
             raise ConfigurationError(
@@ -95,12 +96,12 @@ def _base_url(connection: Any) -> str | None:
     return f"{scheme}://{host}{port}"
 
 
-def _numbers(extra: dict[str, Any]) -> dict[str, Any]:
+def _settings(extra: dict[str, Any]) -> dict[str, Any]:
     """The settings in the extra; those that went through a URI or a form are text."""
     from fused_cache_ops.errors import ConfigurationError
 
-    types: dict[str, Any] = {"timeout": float, "deadline": float, "max_concurrency": int}
-    settings = {}
+    types: dict[str, Any] = {"timeout": float, "deadline": float, "max_concurrency": int, "max_requests_per_second": float}
+    settings: dict[str, Any] = {name: extra[name] for name in EXTRA_FIELDS if name not in types and extra.get(name)}
     for name, kind in types.items():
         if extra.get(name) in (None, ""):
             continue

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from fused_cache_ops.zooms import Zooms
 
 
-SELECTION_FIELDS = ("tiles", "bounds", "geometry", "tiles_file", "zooms", "buffer", "max_tiles", "when_too_many")
+SELECTION_FIELDS = ("tiles", "bounds", "geometry", "tiles_file", "zooms", "buffer", "max_tiles", "when_too_many", "shard")
+CALL_FIELDS = (*SELECTION_FIELDS, "checkpoint", "verify", "shared_token")
 
 
 class FusedInvalidateCacheOperator(BaseOperator):
@@ -39,16 +40,25 @@ class FusedInvalidateCacheOperator(BaseOperator):
     :param buffer: tiles to add on every side (templated)
     :param max_tiles: the most tiles that a computed selection may come to (templated)
     :param when_too_many: beyond that: ``"fail"``, ``"whole-udf"`` or ``"coarser"`` (templated)
+    :param shard: ``[i, n]``: only the ``i``-th of ``n`` equal parts of the selection, from 0; map over these to share one
+        purge among workers, and merge with ``fused_cache_ops.InvalidationResult.merge`` (templated)
+    :param checkpoint: where to keep a record of what is done, a path or a URL that fsspec knows (with the core's extra
+        ``fsspec``), so that a retry sends only the rest. Name it by the load, as
+        ``/checkpoints/{{ run_id }}/{{ task_instance_key_str }}.json`` (templated)
+    :param verify: afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them
+        were computed anew (templated)
+    :param shared_token: for ``verify``, where ``udf`` is none itself (templated; masked in the interface)
     :param fused_conn_id: the connection of type ``fused`` (templated)
     :param max_zoom: the highest zoom that ``tiles`` may hold
 
     :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_requested`` (None: the whole UDF),
-        ``objects_deleted`` (None: the service does not say), ``requests_sent``, ``retries``, ``elapsed_seconds``
+        ``objects_deleted`` (None: the service does not say), ``requests_sent``, ``retries``, ``elapsed_seconds``,
+        ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``
     :raises AirflowFailException: what will not pass: the task fails at its first try
     :raises FusedUnavailableError: what may pass, after the core's own retries: the task's ``retries`` apply
     """
 
-    template_fields: Sequence[str] = ("udf", *SELECTION_FIELDS, "fused_conn_id")
+    template_fields: Sequence[str] = ("udf", *CALL_FIELDS, "fused_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"tiles": "json", "bounds": "json", "geometry": "json"}
     ui_color = "#e8ff59"
     ui_fgcolor = "#141414"
@@ -65,6 +75,10 @@ class FusedInvalidateCacheOperator(BaseOperator):
         buffer: int | str | XComArg = 0,
         max_tiles: int | str | XComArg = DEFAULT_MAX_TILES,
         when_too_many: WhenTooMany | str | XComArg = "fail",
+        shard: Sequence[int] | str | XComArg | None = None,
+        checkpoint: str | None = None,
+        verify: int | str = 0,
+        shared_token: str | None = None,
         fused_conn_id: str = "fused_default",
         max_zoom: int = HIGHEST_ZOOM,
         **kwargs: Any,
@@ -79,6 +93,10 @@ class FusedInvalidateCacheOperator(BaseOperator):
         self.buffer = buffer
         self.max_tiles = max_tiles
         self.when_too_many = when_too_many
+        self.shard = shard
+        self.checkpoint = checkpoint
+        self.verify = verify
+        self.shared_token = shared_token
         self.fused_conn_id = fused_conn_id
         self.max_zoom = max_zoom
 
@@ -89,13 +107,13 @@ class FusedInvalidateCacheOperator(BaseOperator):
         return FusedHook(self.fused_conn_id)
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from airflow_provider_fused.selection import read_selection
+        from airflow_provider_fused.selection import read_fields
         from fused_cache_ops.errors import FusedCacheError
 
         try:
-            selection = read_selection({name: getattr(self, name) for name in (*SELECTION_FIELDS, "max_zoom")})
+            keywords = read_fields({name: getattr(self, name) for name in (*CALL_FIELDS, "max_zoom")})
             with self.hook.get_conn() as client:
-                result = client.invalidate_cache(cast("str", self.udf), **selection)
+                result = client.invalidate_cache(cast("str", self.udf), **keywords)
         except FusedCacheError as error:
             failure = FusedUnavailableError if error.retryable else AirflowFailException
             raise failure(str(error)) from error

@@ -42,5 +42,9 @@ EXTRA_FIELDS = {
     "timeout": ("Time-out (seconds)", "How long to wait for the service, each time. Empty: 30."),
     "deadline": ("Deadline (seconds)", "How long one invalidation may take, retries included. Empty: 600."),
     "max_concurrency": ("Requests at once", "Where tiles go one by one. Empty: 16."),
+    "max_requests_per_second": ("Requests a second", "At most, of one task. Empty: as many as the service takes."),
+    "ca_bundle": ("Certificates to trust", "Path of a file or folder. Empty: what REQUESTS_CA_BUNDLE names, or requests' own."),
+    "client_certificate": ("Client certificate", "Path of a PEM file with the certificate and its key."),
+    "run_base_url": ("Base URL of shared UDFs", "To verify with. Empty: https://udf.ai for www.fused.io."),
 }
 """Fields kept in the connection's extra: name, label, help."""

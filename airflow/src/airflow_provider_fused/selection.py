@@ -1,4 +1,4 @@
-"""A selection that came through a template or an XCom: text is read, and what rendered to nothing is an error."""
+"""Keywords that came through a template or an XCom: text is read, and what rendered to nothing is an error."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, cast
 from fused_cache_ops.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from fused_cache_ops.selection import SelectionKeywords
+    from fused_cache_ops.keywords import CallKeywords
 
 
-def read_selection(rendered: dict[str, Any]) -> SelectionKeywords:
+def read_fields(rendered: dict[str, Any]) -> CallKeywords:
     """The core's keywords from an operator's rendered fields. Zooms and geometries the core reads from text itself."""
     from fused_cache_ops.selection import refuse_single_use
 
-    for name in ("tiles", "bounds"):
+    for name in ("tiles", "bounds", "shard"):
         rendered[name] = read_list(name, rendered[name])
-    for name in ("buffer", "max_tiles"):
+    for name in ("buffer", "max_tiles", "verify"):
         rendered[name] = _read_number(name, rendered[name])
-    selection = cast("SelectionKeywords", rendered)
-    refuse_single_use(selection)
-    return selection
+    keywords = cast("CallKeywords", rendered)
+    refuse_single_use(keywords)
+    return keywords
 
 
 def read_list(name: str, value: Any) -> Any:

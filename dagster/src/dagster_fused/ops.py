@@ -8,17 +8,19 @@ from pydantic import Field
 from dagster_fused.resource import FusedResource
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.identifiers import parse_udf
-from fused_cache_ops.selection import SelectionKeywords, refuse_single_use
+from fused_cache_ops.keywords import CallKeywords
+from fused_cache_ops.selection import refuse_single_use
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, NOT_GIVEN, WHOLE_UDF
 
 _WHOLE = [WHOLE_UDF.value]
 _NOT_GIVEN = NOT_GIVEN.value
-_SELECTION_FIELDS = ("tiles", "bounds", "geometry", "tiles_file", "zooms", "buffer", "max_tiles", "when_too_many")
+_KINDS = ("tiles", "bounds", "geometry", "tiles_file")
+_FIELDS = (*_KINDS, "zooms", "buffer", "max_tiles", "when_too_many", "shard", "checkpoint", "verify")
 _START_AFTER = dg.In(dg.Nothing, description="Whatever must be done first, such as the load.")
 _RESULT = dg.Out(
     dict[str, Any],
     description="What was done: udf_id, client_id, tiles_requested (None: the whole UDF), objects_deleted (None: the "
-    "service does not say), requests_sent, retries, elapsed_seconds.",
+    "service does not say), requests_sent, retries, elapsed_seconds, tiles_already_done, verification, zooms_left_stale, note.",
 )
 
 
@@ -46,11 +48,25 @@ class InvalidateCacheConfig(dg.Config):
     max_tiles: int = Field(default=DEFAULT_MAX_TILES, description="The most tiles that a computed selection may come to.")
     when_too_many: str = Field(default="fail", description="Beyond that: 'fail', 'whole-udf' or 'coarser'.")
 
-    def selection(self) -> SelectionKeywords:
+    shard: Optional[list[int]] = Field(
+        default=None, description="[i, n]: only the i-th of n equal parts of the selection, counted from 0."
+    )
+    checkpoint: Optional[str] = Field(
+        default=None,
+        description="Where to keep a record of what is done, so that a retry sends only the rest: a path, or a URL that "
+        "fsspec knows. One place for each load.",
+    )
+    verify: int = Field(
+        default=0,
+        description="Afterwards, ask for so many of the tiles through the resource's shared token, and tell which were "
+        "computed anew.",
+    )
+
+    def keywords(self) -> CallKeywords:
         """The core's keywords."""
-        given: dict[str, Any] = {name: getattr(self, name) for name in _SELECTION_FIELDS}
+        given: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
         left_out = {"tiles": _WHOLE, "bounds": [_NOT_GIVEN], "geometry": _NOT_GIVEN, "tiles_file": _NOT_GIVEN}
-        return cast(SelectionKeywords, {name: value for name, value in given.items() if value != left_out.get(name, ())})
+        return cast(CallKeywords, {name: value for name, value in given.items() if value != left_out.get(name, ())})
 
 
 @dg.op(ins={"start_after": _START_AFTER}, out=_RESULT)
@@ -59,15 +75,15 @@ def invalidate_cache_op(context: dg.OpExecutionContext, config: InvalidateCacheC
 
     What will not pass fails the step for good; what may pass is left to the job's or op's ``RetryPolicy``.
     """
-    return _invalidate(context, fused, config.udf, config.selection())
+    return _invalidate(context, fused, config.udf, config.keywords())
 
 
 def build_invalidate_cache_op(
     name: str,
     *,
     udf: str,
-    from_upstream: Optional[Literal["tiles", "bounds", "geometry", "tiles_file"]] = None,
-    selection: Optional[SelectionKeywords] = None,
+    from_upstream: Optional[Literal["tiles", "bounds", "geometry", "tiles_file", "shard"]] = None,
+    selection: Optional[CallKeywords] = None,
     **op_arguments: Any,
 ) -> dg.OpDefinition:
     """An op that invalidates one UDF.
@@ -76,9 +92,12 @@ def build_invalidate_cache_op(
         name: the op's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         from_upstream: give the op an input of this name, to connect to the op that knows what the load has changed: its
-            tiles, bounds, geometry, or the path of a list. Dagster refuses a job that leaves it unconnected.
+            tiles, bounds, geometry, or the path of a list. Dagster refuses a job that leaves it unconnected. Or
+            ``"shard"``: which part of ``selection``, as ``(i, n)``; map over a ``DynamicOut`` of these to share one purge
+            among workers, and merge with ``fused_cache_ops.InvalidationResult.merge``.
         selection: the core's keywords that are known beforehand: ``{"bounds": (…), "zooms": "10-14"}``, or with
-            ``from_upstream="geometry"`` just ``{"zooms": "10-14"}``. Without any of both: the whole UDF.
+            ``from_upstream="geometry"`` just ``{"zooms": "10-14"}``; ``checkpoint`` and ``verify`` too. Without any of
+            both: the whole UDF.
         op_arguments: further arguments of ``dagster.op``, such as ``retry_policy``, ``pool``, ``tags``.
 
     Returns:
@@ -89,15 +108,15 @@ def build_invalidate_cache_op(
             ``selection`` is unreadable.
     """
     known: dict[str, Any] = dict(selection or {})
-    unknown = [key for key in known if key not in (*_SELECTION_FIELDS, "max_zoom")]
-    kinds = [key for key in ("tiles", "bounds", "geometry", "tiles_file") if key in known or key == from_upstream]
+    unknown = [key for key in known if key not in (*_FIELDS, "max_zoom")]
+    kinds = [key for key in _KINDS if key in known or key == from_upstream]
     if unknown or len(kinds) > 1 or from_upstream in known:
         problem = f"unknown keys {unknown} in selection" if unknown else f"{' and '.join(kinds)} given twice or together"
         raise dg.DagsterInvalidDefinitionError(
             f"Op {name!r}: {problem}. Give one kind of tiles, in selection or from_upstream, and not both."
         )
     try:
-        refuse_single_use(cast(SelectionKeywords, known))
+        refuse_single_use(cast(CallKeywords, known))
         shown = parse_udf(udf).shown
     except InvalidInputError as error:
         raise dg.DagsterInvalidDefinitionError(f"Op {name!r}: {error}") from error
@@ -108,22 +127,24 @@ def build_invalidate_cache_op(
 
         @dg.op(name=name, ins={"start_after": _START_AFTER, from_upstream: changed}, out=_RESULT, **arguments)
         def invalidate_from_upstream(context: dg.OpExecutionContext, fused: FusedResource, **inputs: Any) -> dict[str, Any]:
-            return _invalidate(context, fused, udf, cast(SelectionKeywords, known | inputs))
+            return _invalidate(context, fused, udf, cast(CallKeywords, known | inputs))
 
         return invalidate_from_upstream
 
     @dg.op(name=name, ins={"start_after": _START_AFTER}, out=_RESULT, **arguments)
     def invalidate(context: dg.OpExecutionContext, fused: FusedResource) -> dict[str, Any]:
-        return _invalidate(context, fused, udf, cast(SelectionKeywords, known))
+        return _invalidate(context, fused, udf, cast(CallKeywords, known))
 
     return invalidate
 
 
-def _invalidate(context: dg.OpExecutionContext, fused: FusedResource, udf: str, selection: SelectionKeywords) -> dict[str, Any]:
+def _invalidate(context: dg.OpExecutionContext, fused: FusedResource, udf: str, keywords: CallKeywords) -> dict[str, Any]:
     try:
-        refuse_single_use(selection)
+        refuse_single_use(keywords)
+        if keywords.get("verify"):
+            keywords["shared_token"] = fused.shared_token or None
         with fused.get_client() as client:
-            result = client.invalidate_cache(udf, **selection)
+            result = client.invalidate_cache(udf, **keywords)
     except FusedCacheError as error:
         if error.retryable:
             raise

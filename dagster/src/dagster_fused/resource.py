@@ -41,10 +41,30 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
         default=None,
         description="Address of the deployment. Default: FUSED_BASE_URL, else https://www.fused.io/server/v1.",
     )
-    timeout: float = Field(default=DEFAULT_TIMEOUT, description="Seconds to wait for the service, each time.")
+    shared_token: Optional[str] = Field(
+        default=None,
+        repr=False,
+        description="Shared token of the UDF, to verify with; use EnvVar. Not needed where the UDF is given by one.",
+        json_schema_extra={"dagster__is_secret": True},
+    )
+    run_base_url: Optional[str] = Field(
+        default=None,
+        description="Where shared UDFs run, to verify with. Default: FUSED_RUN_BASE_URL, else https://udf.ai for www.fused.io.",
+    )
+    timeout: float = Field(default=DEFAULT_TIMEOUT, description="Seconds that one request may take.")
     deadline: float = Field(default=DEFAULT_DEADLINE, description="Seconds that one invalidation may take, retries included.")
     max_concurrency: int = Field(
         default=DEFAULT_CONCURRENCY, description="Requests in flight at once where tiles go one by one."
+    )
+    max_requests_per_second: Optional[float] = Field(
+        default=None, description="The most requests a second of one step. Default: as many as the service takes."
+    )
+    ca_bundle: Optional[str] = Field(
+        default=None,
+        description="Certificates to trust, a file or a folder. Default: what REQUESTS_CA_BUNDLE names, else requests' own.",
+    )
+    client_certificate: Optional[str] = Field(
+        default=None, description="Path of a PEM file with a client certificate and its key."
     )
 
     def get_client(self) -> "FusedClient":
@@ -62,4 +82,8 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
             timeout=self.timeout,
             deadline=self.deadline,
             max_concurrency=self.max_concurrency,
+            max_requests_per_second=self.max_requests_per_second,
+            ca_bundle=self.ca_bundle or None,
+            client_certificate=self.client_certificate or None,
+            run_base_url=self.run_base_url or None,
         )

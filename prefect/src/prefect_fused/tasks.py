@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pydantic import SecretStr
 
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError
 from fused_cache_ops.identifiers import parse_udf
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from fused_cache_ops.selection import Bounds, SelectionKeywords, WhenTooMany
+    from fused_cache_ops.checkpoint import CheckpointLocation
+    from fused_cache_ops.keywords import CallKeywords
+    from fused_cache_ops.selection import Bounds, WhenTooMany
     from fused_cache_ops.tile_list import TilesFile
     from fused_cache_ops.tiles import NotGiven, TileSelection
     from fused_cache_ops.zooms import Zooms
@@ -71,9 +74,14 @@ def invalidate_cache(
     max_tiles: int = DEFAULT_MAX_TILES,
     when_too_many: WhenTooMany = "fail",
     max_zoom: int = HIGHEST_ZOOM,
+    shard: Optional[tuple[int, int]] = None,
+    checkpoint: Optional[CheckpointLocation] = None,
+    verify: int = 0,
+    shared_token: Optional[Union[SecretStr, str]] = None,
     timeout: float = DEFAULT_TIMEOUT,
     deadline: float = DEFAULT_DEADLINE,
     max_concurrency: int = DEFAULT_CONCURRENCY,
+    max_requests_per_second: Optional[float] = None,
 ) -> dict[str, Any]:
     """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load has changed.
 
@@ -94,18 +102,27 @@ def invalidate_cache(
         max_tiles: The most tiles that a computed selection may come to.
         when_too_many: Beyond that: `"fail"`, `"whole-udf"` or `"coarser"`.
         max_zoom: The highest zoom that the selection may hold.
-        timeout: Seconds to wait for the service, each time.
+        shard: `(i, n)`: only the `i`-th of `n` equal parts of the selection, from 0. Map over these to share one purge
+            among workers, and merge with `fused_cache_ops.InvalidationResult.merge`.
+        checkpoint: Where to keep a record of what is done, a path or a URL that fsspec knows (with the core's extra
+            `fsspec`), so that a retry sends only the rest. Name one place for each load.
+        verify: Afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them
+            were computed anew.
+        shared_token: For `verify`, where `udf` is none itself.
+        timeout: Seconds that one request may take.
         deadline: Seconds that one try may take, the core's own retries included.
         max_concurrency: Requests in flight at once where tiles go one by one.
+        max_requests_per_second: The most requests a second; without it as many as the service takes.
 
     Returns:
         What was done: `udf_id`, `client_id`, `tiles_requested` (None: the whole UDF), `objects_deleted` (None: the
-        service does not say), `requests_sent`, `retries`, `elapsed_seconds`.
+        service does not say), `requests_sent`, `retries`, `elapsed_seconds`, `tiles_already_done`, `verification`,
+        `zooms_left_stale`, `note`.
 
     Raises:
         fused_cache_ops.errors.FusedCacheError: It failed. Only what may pass is retried.
     """
-    selection: SelectionKeywords = {
+    keywords: CallKeywords = {
         "tiles": tiles,
         "bounds": bounds,
         "geometry": geometry,
@@ -115,16 +132,25 @@ def invalidate_cache(
         "max_tiles": max_tiles,
         "when_too_many": when_too_many,
         "max_zoom": max_zoom,
+        "shard": shard,
+        "checkpoint": checkpoint,
+        "verify": verify,
+        "shared_token": shared_token.get_secret_value() if isinstance(shared_token, SecretStr) else shared_token,
     }
-    refuse_single_use(selection)
+    refuse_single_use(keywords)
     if not isinstance(credentials, (FusedCredentials, NoneType)):
         raise ConfigurationError(
             f"credentials is of type {type(credentials).__name__}: give a FusedCredentials block, such as "
             "FusedCredentials.load('production'), and the tiles as tiles=."
         )
-    limits = {"timeout": timeout, "deadline": deadline, "max_concurrency": max_concurrency}
+    limits = {
+        "timeout": timeout,
+        "deadline": deadline,
+        "max_concurrency": max_concurrency,
+        "max_requests_per_second": max_requests_per_second,
+    }
     with (credentials or FusedCredentials()).get_client(**limits) as client:
-        result = client.invalidate_cache(udf, **selection)
+        result = client.invalidate_cache(udf, **keywords)
     _run_logger().info("%s", result)
     return result.to_dict()
 
