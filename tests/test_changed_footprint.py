@@ -1,6 +1,5 @@
 """The examples that load GeoParquet: the tiles of what changed, old and new, are invalidated, and no others."""
 
-import dataclasses
 from pathlib import Path
 
 import geopandas
@@ -11,8 +10,6 @@ import shapely
 from fused_cache_ops import plan_invalidation
 from fused_cache_ops.demo.pipelines import PIPELINES, run_pipeline
 from fused_cache_ops.emulator import Emulator
-
-EXAMPLE = "invalidate_changed_footprint"
 
 
 def parcel(x: int, y: int) -> shapely.Polygon:
@@ -33,14 +30,7 @@ def test_exactly_the_changed_footprint_is_invalidated(name: str, tmp_path: Path)
     with Emulator() as emulator:
         udf = emulator.register(lambda **tile: tile, name="parcels")
         emulator.fill_cache(udf, [(14, x, 6285) for x in columns.values()])
-        known = PIPELINES[name]
-        pipeline = dataclasses.replace(
-            known,
-            example=f"{Path(known.example).parent}/{EXAMPLE}.py",
-            commands=lambda path: [
-                [EXAMPLE if word == "load_then_invalidate" else word for word in command] for command in known.commands(path)
-            ],
-        )
+        pipeline = PIPELINES[name].another("invalidate_changed_footprint")
         variables = {"PARCELS_TABLE": str(table), "PARCELS_DELIVERY": str(delivery)}
         run_pipeline(pipeline, home, emulator=emulator.environment(), variables=variables)
         assert emulator.cached_tiles(udf) == {(14, 7782, 6285)}, (home / "output.log").read_text()

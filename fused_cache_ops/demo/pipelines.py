@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -46,6 +46,16 @@ class Pipeline:
         package = Path(spec.origin).parent
         installed = package / "examples" / Path(self.example).name
         return installed if installed.exists() else package.parents[1] / self.example
+
+    def another(self, name: str) -> Pipeline:
+        """The example ``name.py`` that lies beside this one, whose DAG, flow or job has the same name."""
+
+        def commands(example: Path) -> list[list[str]]:
+            return [
+                [name if word == "load_then_invalidate" else word for word in command] for command in self.commands(example)
+            ]
+
+        return replace(self, example=str(Path(self.example).with_name(f"{name}.py")), commands=commands)
 
 
 def _airflow_environment(home: Path, example: Path, emulator: Mapping[str, str]) -> dict[str, str]:

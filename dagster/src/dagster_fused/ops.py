@@ -1,6 +1,7 @@
 """Ops: attach one to a job, after the load."""
 
-from typing import Any, Literal, Optional, cast
+from collections.abc import Sequence
+from typing import Any, Literal, Optional, Union, cast
 
 import dagster as dg
 from pydantic import Field
@@ -11,6 +12,8 @@ from fused_cache_ops.identifiers import parse_udf
 from fused_cache_ops.keywords import CallKeywords
 from fused_cache_ops.selection import refuse_single_use
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, NOT_GIVEN, WHOLE_UDF
+
+Upstream = Literal["tiles", "bounds", "geometry", "tiles_file", "shard"]
 
 _WHOLE = [WHOLE_UDF.value]
 _NOT_GIVEN = NOT_GIVEN.value
@@ -82,7 +85,7 @@ def build_invalidate_cache_op(
     name: str,
     *,
     udf: str,
-    from_upstream: Optional[Literal["tiles", "bounds", "geometry", "tiles_file", "shard"]] = None,
+    from_upstream: Union[Upstream, Sequence[Upstream], None] = None,
     selection: Optional[CallKeywords] = None,
     **op_arguments: Any,
 ) -> dg.OpDefinition:
@@ -92,9 +95,10 @@ def build_invalidate_cache_op(
         name: the op's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         from_upstream: give the op an input of this name, to connect to the op that knows what the load has changed: its
-            tiles, bounds, geometry, or the path of a list. Dagster refuses a job that leaves it unconnected. Or
-            ``"shard"``: which part of ``selection``, as ``(i, n)``; map over a ``DynamicOut`` of these to share one purge
-            among workers, and merge with ``fused_cache_ops.InvalidationResult.merge``.
+            tiles, bounds, geometry, or the path of a list. Dagster refuses a job that leaves it unconnected. ``"shard"``,
+            alone or as in ``("bounds", "shard")``, tells which part of the selection, as ``(i, n)``: map over a
+            ``DynamicOut`` of these to share one purge among workers, and merge with
+            ``fused_cache_ops.InvalidationResult.merge``.
         selection: the core's keywords that are known beforehand: ``{"bounds": (…), "zooms": "10-14"}``, or with
             ``from_upstream="geometry"`` just ``{"zooms": "10-14"}``; ``checkpoint`` and ``verify`` too. Without any of
             both: the whole UDF.
@@ -108,10 +112,12 @@ def build_invalidate_cache_op(
             ``selection`` is unreadable.
     """
     known: dict[str, Any] = dict(selection or {})
+    upstream = [from_upstream] if isinstance(from_upstream, str) else list(from_upstream or ())
     unknown = [key for key in known if key not in (*_FIELDS, "max_zoom")]
-    kinds = [key for key in _KINDS if key in known or key == from_upstream]
-    if unknown or len(kinds) > 1 or from_upstream in known:
-        problem = f"unknown keys {unknown} in selection" if unknown else f"{' and '.join(kinds)} given twice or together"
+    unknown += [key for key in upstream if key not in (*_KINDS, "shard")]
+    kinds = [key for key in (*_KINDS, "shard") for place in (known, upstream) if key in place]
+    if unknown or len([key for key in kinds if key != "shard"]) > 1 or kinds.count("shard") > 1:
+        problem = f"unknown keys {unknown}" if unknown else f"{' and '.join(kinds)} given twice or together"
         raise dg.DagsterInvalidDefinitionError(
             f"Op {name!r}: {problem}. Give one kind of tiles, in selection or from_upstream, and not both."
         )
@@ -122,10 +128,12 @@ def build_invalidate_cache_op(
         raise dg.DagsterInvalidDefinitionError(f"Op {name!r}: {error}") from error
     arguments: dict[str, Any] = {"description": f"Invalidate the cache of the Fused UDF {shown}."} | op_arguments
 
-    if from_upstream:
-        changed = dg.In(Any, description="What the load has changed.")
+    if upstream:
+        changed: dict[str, dg.In] = {key: dg.In(Any, description="What the load has changed.") for key in upstream}
+        if "shard" in changed:
+            changed["shard"] = dg.In(Any, description="Which part of it: (i, n).")
 
-        @dg.op(name=name, ins={"start_after": _START_AFTER, from_upstream: changed}, out=_RESULT, **arguments)
+        @dg.op(name=name, ins={"start_after": _START_AFTER, **changed}, out=_RESULT, **arguments)
         def invalidate_from_upstream(context: dg.OpExecutionContext, fused: FusedResource, **inputs: Any) -> dict[str, Any]:
             return _invalidate(context, fused, udf, cast(CallKeywords, known | inputs))
 
@@ -142,7 +150,7 @@ def _invalidate(context: dg.OpExecutionContext, fused: FusedResource, udf: str, 
     try:
         refuse_single_use(keywords)
         if keywords.get("verify"):
-            keywords["shared_token"] = fused.shared_token or None
+            keywords = {**keywords, "shared_token": fused.shared_token or None}
         with fused.get_client() as client:
             result = client.invalidate_cache(udf, **keywords)
     except FusedCacheError as error:
