@@ -53,3 +53,13 @@ def test_the_example_of_a_plan_runs(readme_example: ModuleType, fused_emulator: 
     fused_emulator.register(dict, name="roads")
     exec(readme_example.example(ROOT / "README.md", "From what changed to tiles"), {})
     assert [request.method for request in fused_emulator.requests if request.method == "POST"] == ["POST"]
+
+
+def test_the_example_of_thousands_of_tiles_runs(
+    readme_example: ModuleType, fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fused_emulator.register(dict, name="roads")
+    exec(readme_example.example(ROOT / "README.md", "Thousands of tiles"), {})
+    assert [request.method for request in fused_emulator.requests].count("POST") == 4
+    assert list((tmp_path / "checkpoints").iterdir()) == []
