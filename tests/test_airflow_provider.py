@@ -99,6 +99,13 @@ def test_numbers_in_the_extra_may_be_text(monkeypatch: pytest.MonkeyPatch, value
     assert (client.timeout, client.deadline, client.max_concurrency) == (5, 60, 4)
 
 
+def test_the_extra_reaches_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"max_requests_per_second": "2.5", "run_base_url": "https://run.example.com", "ca_bundle": "/ca.pem"}
+    client = connect(monkeypatch, {"conn_type": "fused", "password": "t", "extra": extra}).get_conn()
+    assert (client.limiter.rate, client.run_base_url) == (2.5, "https://run.example.com")
+    assert client._certificates["ca_bundle"] == "/ca.pem"
+
+
 def test_a_number_that_is_none_is_named_by_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
     hook = connect(monkeypatch, {"conn_type": "fused", "password": "t", "extra": {"deadline": "soon"}})
     with pytest.raises(ConfigurationError, match=r"Connection 'fused_default': Deadline \(seconds\) = 'soon'"):
