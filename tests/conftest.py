@@ -26,6 +26,8 @@ os.environ.update(
 )
 
 import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
 import pytest  # noqa: E402
@@ -51,3 +53,11 @@ def client(fused_emulator: Emulator) -> Iterator[FusedClient]:
     """A client that knows its instance, so that only invalidations are sent for a UDF's id."""
     with FusedClient(client_id=fused_emulator.client_id, deadline=20) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> Path:
+    """Airflow's own database, ready for `dag.test()`."""
+    done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(os.environ["AIRFLOW_HOME"], "airflow.db")

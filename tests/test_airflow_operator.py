@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,6 @@ import pytest
 from fused_cache_ops.emulator import Emulator, ReceivedRequest, Udf
 
 pytestmark = pytest.mark.xdist_group("airflow")
-
-
-@pytest.fixture(scope="module")
-def airflow_database() -> Path:
-    done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Path(os.environ["AIRFLOW_HOME"], "airflow.db")
 
 
 def connection(emulator: Emulator) -> str:
@@ -239,7 +230,7 @@ def test_a_template_that_rendered_to_nothing_useful_fails_the_task(
 
 @pytest.mark.parametrize("text", ["", "None", "null", " ", "5", '"1/0/0"', '{"z": 1}', "[1", "roads", "True"])
 def test_text_that_is_not_a_list_is_refused(text: str) -> None:
-    from airflow_provider_fused.selection import read_list
+    from airflow_provider_fused.rendered import read_list
     from fused_cache_ops.errors import InvalidInputError
 
     with pytest.raises(InvalidInputError, match="which is not a list"):
@@ -248,6 +239,6 @@ def test_text_that_is_not_a_list_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ['["1/0/0"]', "['1/0/0']", "('1/0/0',)", ' ["1/0/0"]\n'])
 def test_text_that_is_a_list_is_read(text: str) -> None:
-    from airflow_provider_fused.selection import read_list
+    from airflow_provider_fused.rendered import read_list
 
     assert read_list("tiles", text) == ["1/0/0"]
