@@ -1,9 +1,7 @@
 """The example DAGs, each run for real against the emulator."""
 
 import json
-import os
 import runpy
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,13 +27,11 @@ def parcels(fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Udf:
 
 
 @pytest.fixture
-def run(airflow_database: Path) -> Callable[..., Any]:
+def run(install_dag: Callable[[Path], Path]) -> Callable[..., Any]:
     """Run a DAG of an example; the states of its tasks."""
 
     def run_dag(example: str, dag_id: str = "") -> dict[str, list[str]]:
-        # dag.test() wants to find it in the folder of DAGs.
-        copy = shutil.copy(FOLDER / f"{example}.py", os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
-        made = runpy.run_path(copy)[dag_id or example]()
+        made = runpy.run_path(str(install_dag(FOLDER / f"{example}.py")))[dag_id or example]()
         states: dict[str, list[str]] = {}
         for instance in made.test().get_task_instances():
             states.setdefault(instance.task_id, []).append(str(instance.state))

@@ -2,10 +2,8 @@
 
 import importlib.util
 import json
-import os
-import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +27,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(airflow_database: Path) -> Iterator[Runs]:
-    copy = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], "dag_selections.py")
-    shutil.copy(Path(__file__).with_name("dag_selections.py"), copy)
+def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterator[Runs]:
+    copy = install_dag(Path(__file__).with_name("dag_selections.py"))
     with Emulator() as emulator, pytest.MonkeyPatch.context() as environment:
         udf = emulator.register(dict, name="roads")
         emulator.fill_cache(udf, [(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)])

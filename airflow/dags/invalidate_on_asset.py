@@ -1,5 +1,7 @@
 """Whenever the table is updated, by whatever DAG, invalidate the tiles that its event names."""
 
+from datetime import datetime
+
 from airflow.sdk import Asset, Metadata, dag, task
 
 TABLE = Asset("parcels_table")
@@ -16,7 +18,7 @@ def load_parcels():
     load()
 
 
-@dag(schedule=[TABLE])
+@dag(schedule=[TABLE], start_date=datetime(2026, 1, 1))
 def invalidate_on_asset():
     # Several loads may have come together: the tiles of all their events. What was done goes to the event of the map.
     @task.fused_invalidate_cache(udf="parcels", outlets=[MAP], retries=2)
