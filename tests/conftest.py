@@ -51,3 +51,12 @@ def client(fused_emulator: Emulator) -> Iterator[FusedClient]:
     """A client that knows its instance, so that only invalidations are sent for a UDF's id."""
     with FusedClient(client_id=fused_emulator.client_id, deadline=20) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """Prefect's test server, one for all tests of its group."""
+    from prefect.testing.utilities import prefect_test_harness  # importing Prefect takes seconds
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
