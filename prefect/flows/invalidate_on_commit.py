@@ -10,10 +10,13 @@ from fused_cache_ops.demo.stations import load_new_stations
 from prefect_fused import FusedCredentials, invalidate_on_commit
 
 
-# A hook, and no task inside the transaction: the first failing attempt of a task rolls the load back, though its retry works.
-@task(on_commit=[invalidate_on_commit("charging_stations", FusedCredentials(), from_transaction="tiles")])
+@task
 def load() -> None:
     get_transaction().set("tiles", load_new_stations())  # your load, and the tiles it changed
+
+
+# A hook, and no task inside the transaction: the first failing attempt of a task rolls the load back, though its retry works.
+load.on_commit(invalidate_on_commit("charging_stations", FusedCredentials(), from_transaction="tiles"))
 
 
 @load.on_rollback

@@ -89,7 +89,7 @@ def invalidate_on_commit(
     from_transaction: Kind | None = None,
     **keywords: Unpack[HookKeywords],
 ) -> Callable[[BaseTransaction], None]:
-    """A hook for a transaction's commit, or `on_commit` of a task that loads data: it invalidates a UDF's cache.
+    """A hook for `on_commit` of a task that loads data, or of a transaction's `stage`: it invalidates a UDF's cache.
 
     A transaction that is rolled back, or that finds its record written already, invalidates nothing. What may pass is
     repeated until the deadline. A failure is written to the run's log, emitted as `fused.cache.invalidation-failed`, and
