@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from prefect import flow, unmapped
-from prefect.client.schemas.objects import State
 
 from fused_cache_ops.emulator import Emulator, Udf
 from prefect_fused import FusedCredentials, ainvalidate_cache, invalidate_cache
