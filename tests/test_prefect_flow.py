@@ -61,6 +61,13 @@ def test_what_the_form_would_not_take_is_refused(fused_emulator: Emulator, udf: 
         invalidate_cache_flow("roads", **parameters)
 
 
+def test_a_shared_token_is_no_parameter(fused_emulator: Emulator, udf: Udf) -> None:
+    with pytest.raises(InvalidInputError, match="plain text") as caught:
+        invalidate_cache_flow(udf.shared_token, whole_udf=True)
+    assert udf.shared_token not in str(caught.value)
+    assert fused_emulator.requests == []
+
+
 def test_a_stored_block_is_named(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     FusedCredentials.from_env().save("for-the-flow", overwrite=True)
     monkeypatch.delenv("FUSED_SERVICE_ACCOUNT_TOKEN")

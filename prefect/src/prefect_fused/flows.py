@@ -7,6 +7,7 @@ from prefect import flow
 from pydantic import Field
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.identifiers import parse_udf
 from fused_cache_ops.settings import DEFAULT_DEADLINE
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES
 from prefect_fused.credentials import FusedCredentials
@@ -63,9 +64,15 @@ def invalidate_cache_flow(
         As of `invalidate_cache`.
 
     Raises:
-        fused_cache_ops.errors.InvalidInputError: There is neither a selection nor `whole_udf`, or there are both.
+        fused_cache_ops.errors.InvalidInputError: There is neither a selection nor `whole_udf`, or there are both; the UDF
+            cannot be read, or is given by a shared token.
         fused_cache_ops.errors.FusedCacheError: It failed.
     """
+    if parse_udf(udf).secret is not None:
+        raise InvalidInputError(
+            "udf is a shared token, which is a permission, and Prefect keeps a flow run's parameters in plain text: give the "
+            "UDF's id or name."
+        )
     given = {"tiles": tiles, "bounds": bounds, "geometry": geometry, "tiles_file": tiles_file}
     selection: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if whole_udf == bool(selection):
