@@ -6,6 +6,7 @@ import base64
 import contextlib
 import copy
 import logging
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -150,23 +151,29 @@ class Progress:
             self._show(100.0, f"Fused cache of {self._shown}: all tiles invalidated")
 
     def _show(self, percent: float, description: str) -> None:
-        with _unharmed("progress"), get_client(sync_client=True) as api:
-            if self._id is not None:
-                api.update_artifact(self._id, ArtifactUpdate(data=percent, description=description))
-            else:
-                key = f"{artifact_key(self._shown)}-progress"
-                self._id = _create(api, self._run, key=key, type="progress", data=percent, description=description)
+        try:
+            with get_client(sync_client=True) as api:
+                if self._id is not None:
+                    api.update_artifact(self._id, ArtifactUpdate(data=percent, description=description))
+                else:
+                    key = f"{artifact_key(self._shown)}-progress"
+                    self._id = _create(api, self._run, key=key, type="progress", data=percent, description=description)
+        except Exception as error:  # what is shown never decides about what is done
+            self._due = math.inf  # and the sending does not wait for it time and again
+            logger.warning("The artifact with the progress could not be written: %s", error)
 
 
 def report_result(run: Run, shown: str, keywords: CallKeywords, result: InvalidationResult) -> None:
     """Show what was done as a markdown artifact: the counts, a table per zoom, the footprint as a picture."""
     if not run.exists:
         return
-    with _unharmed("result"), get_client(sync_client=True) as api:
-        key = artifact_key(shown if "*" not in shown else str(result.udf_id))
-        _create(
-            api, run, key=key, type="markdown", data=describe(shown, keywords, result), description=f"Fused cache of {shown}"
-        )
+    key = artifact_key(shown if "*" not in shown else str(result.udf_id))  # a shared token is shown as asterisks
+    try:
+        data = describe(shown, keywords, result)
+        with get_client(sync_client=True) as api:
+            _create(api, run, key=key, type="markdown", data=data, description=f"Fused cache of {shown}")
+    except Exception as error:  # what is shown never decides about what is done
+        logger.warning("The artifact with the result could not be written: %s", error)
 
 
 def describe(shown: str, keywords: CallKeywords, result: InvalidationResult) -> str:
@@ -213,12 +220,3 @@ def _create(api: Any, run: Run, **fields: Any) -> UUID:
     request = ArtifactCreate(flow_run_id=run.flow_run_id, task_run_id=run.task_run_id, **fields)
     created: UUID = api.create_artifact(request).id
     return created
-
-
-@contextlib.contextmanager
-def _unharmed(what: str) -> Iterator[None]:
-    """What is shown never decides about what is done."""
-    try:
-        yield
-    except Exception as error:
-        logger.warning("The artifact with the %s could not be written: %s", what, error)

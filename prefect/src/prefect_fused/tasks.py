@@ -62,13 +62,12 @@ def run_name(parameters: dict[str, Any]) -> str:
 
 def _count(parameters: dict[str, Any]) -> int | None:
     tiles, bounds = (parameters.get(name) for name in ("tiles", "bounds"))
-    more = {name: parameters[name] for name in _COUNTED_WITH if parameters.get(name)}
+    more = {name: parameters[name] for name in ("zooms", "shard") if parameters.get(name) is not None}
+    if parameters.get("buffer"):
+        more["buffer"] = parameters["buffer"]
     if isinstance(tiles, (list, tuple, set, frozenset)):
         return plan_invalidation("udf", tiles=tiles, **more).tile_count if more else len(tiles)
     return plan_invalidation("udf", bounds=bounds, **more).tile_count if isinstance(bounds, (list, tuple)) else None
-
-
-_COUNTED_WITH = ("zooms", "buffer", "shard")
 
 
 def _invalidation(
