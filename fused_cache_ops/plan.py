@@ -103,13 +103,23 @@ class InvalidationPlan:
 
         return render(self)
 
-    def footprint(self) -> dict[int, tuple[int, list[Block]]]:
+    def to_svg(self, most_blocks: int = 2000) -> str:
+        """A picture of the footprint on a map, for where a page is too much; empty where there is nothing to draw.
+
+        Args:
+            most_blocks: rectangles a zoom; a finer footprint is drawn at a coarser zoom.
+        """
+        from fused_cache_ops.plan_page import render_map
+
+        return render_map(self, most_blocks)
+
+    def footprint(self, most_blocks: int = _LARGEST_FOOTPRINT) -> dict[int, tuple[int, list[Block]]]:
         """For each zoom, the zoom it is drawn at and the blocks there: its own, unless there are too many to draw."""
         found: dict[int, tuple[int, dict[Block, None]]] = {}
         for block in self._selection.blocks():
             drawn, blocks = found.setdefault(block.z, (block.z, {}))
             blocks[_coarsened(block, drawn)] = None
-            while len(blocks) > _LARGEST_FOOTPRINT:
+            while len(blocks) > most_blocks:
                 drawn -= 1
                 blocks = dict.fromkeys(_coarsened(each, drawn) for each in blocks)
                 found[block.z] = (drawn, blocks)

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from fused_cache_ops.plan import InvalidationPlan
 
 _UNIT = 1_000_000.0  # the map's side in the drawing's units
+_WIDTH = 900  # pixels of the map where it is a picture of its own
 _COLOURS = ("#2563eb", "#c2410c", "#0f766e", "#9333ea", "#b45309", "#be123c", "#4d7c0f", "#0369a1")
+_MAP_STYLE = """svg { background: #eef2f4; font-family: system-ui, sans-serif; }
+.grid { stroke: #dedad2; fill: none; vector-effect: non-scaling-stroke; stroke-width: 1px; }
+.label { fill: #6b675f; font-size: calc(var(--label) * 1px); }
+.footprint path { opacity: .34; stroke-width: 1px; vector-effect: non-scaling-stroke; }"""
 _STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 _STYLE = """
@@ -87,7 +92,20 @@ def render(plan: InvalidationPlan) -> str:
 """
 
 
-def _map(blocks: list[Block], layers: list[str]) -> str:
+def render_map(plan: InvalidationPlan, most_blocks: int) -> str:
+    """The map alone, as an SVG document."""
+    footprint = plan.footprint(most_blocks)
+    if not footprint:
+        return ""
+    layers = []
+    for number, (_, blocks) in enumerate(footprint.values()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        layers.append(f'<path d="{"".join(map(_path, blocks))}" fill="{colour}" stroke="{colour}"/>')
+    everything = [block for _, blocks in footprint.values() for block in blocks]
+    return _map(everything, layers, f'xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}"', f"<style>{_MAP_STYLE}</style>")
+
+
+def _map(blocks: list[Block], layers: list[str], attributes: str = "", style: str = "") -> str:
     """The footprint, with some room around it, at least a thousandth of the map wide."""
     left = min(block.x / 2**block.z for block in blocks)
     right = max((block.x + block.width) / 2**block.z for block in blocks)
@@ -98,8 +116,8 @@ def _map(blocks: list[Block], layers: list[str]) -> str:
     x, y = (left + right - width) / 2, (top + bottom - height) / 2
     unit = width * _UNIT
     return (
-        f'<svg viewBox="{x * _UNIT:.3f} {y * _UNIT:.3f} {unit:.3f} {height * _UNIT:.3f}" role="img" '
-        f'style="--label:{unit / 62:.3f}" aria-label="Map of the tiles"><g>{_graticule(x, y, width, height)}</g>'
+        f'<svg {attributes} viewBox="{x * _UNIT:.3f} {y * _UNIT:.3f} {unit:.3f} {height * _UNIT:.3f}" role="img" '
+        f'style="--label:{unit / 62:.3f}" aria-label="Map of the tiles">{style}<g>{_graticule(x, y, width, height)}</g>'
         f'<g class="footprint">{"".join(layers)}</g></svg>'
     )
 

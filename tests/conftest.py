@@ -26,10 +26,14 @@ os.environ.update(
     FUSED_SYSTEM_TRUST="0",
 )
 
+import contextlib  # noqa: E402
 import shutil  # noqa: E402
+import socket  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
+from typing import NamedTuple  # noqa: E402
 
 import pytest  # noqa: E402
 
@@ -93,3 +97,51 @@ def install_dag(airflow_database: Path) -> Callable[[Path], Path]:
         return target
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """Prefect's test server, one for all tests of its group."""
+    from prefect.testing.utilities import prefect_test_harness  # importing Prefect takes seconds
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+class PrefectServer(NamedTuple):
+    """A real server: its API's URL, its home, and the environment for the processes that are to use it."""
+
+    url: str
+    home: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """`prefect server start`, for what other processes have to reach."""
+    import httpx
+
+    home = tmp_path_factory.mktemp("prefect-server")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # seconds: SQLite takes its time where several write
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/health").is_success:
+                    break
+            assert server.poll() is None, (home / "server.log").read_text()
+            time.sleep(0.2)
+        yield PrefectServer(url, home, environment)
+    finally:
+        server.terminate()
+        server.wait(30)

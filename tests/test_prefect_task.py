@@ -1,26 +1,18 @@
 """The task in real flow runs on Prefect's test server."""
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from prefect import flow, get_client, task, unmapped
 from prefect.client.schemas.objects import State
-from prefect.testing.utilities import prefect_test_harness
 
 from fused_cache_ops import Tile
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import AuthenticationError, ConfigurationError, InvalidInputError, UnavailableError
 from prefect_fused import FusedCredentials, invalidate_cache
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_api")]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Optional
 
 from prefect.blocks.abstract import CredentialsBlock
@@ -14,13 +15,17 @@ if TYPE_CHECKING:
 class FusedCredentials(CredentialsBlock):
     """Block that holds the token of a Fused service account, and where it is good for.
 
-    A field that is left empty is taken from the environment of the process that runs the task:
-    `FUSED_SERVICE_ACCOUNT_TOKEN`, `FUSED_CLIENT_ID`, `FUSED_BASE_URL`.
+    A field that is left empty is taken from the environment of the process that runs the task, as
+    `FUSED_SERVICE_ACCOUNT_TOKEN`, or has the default of `fused_cache_ops.FusedClient`.
 
     Attributes:
         token: The service account's token.
         client_id: The real-time instance.
         base_url: The deployment's address.
+        run_base_url: Where the deployment runs shared UDFs.
+        max_requests_per_second: The most requests a second.
+        ca_bundle: Certificates to trust.
+        client_certificate: A certificate to show to the server.
 
     Example:
         Load stored credentials and invalidate a UDF's cache:
@@ -41,18 +46,59 @@ class FusedCredentials(CredentialsBlock):
     _documentation_url = "https://docs.fused.io/"  # type: ignore[assignment]
 
     token: Optional[SecretStr] = Field(
-        default=None, title="Service account token", description="The token of a Fused service account."
+        default=None,
+        title="Service account token",
+        description="The token of a Fused service account. If empty, FUSED_SERVICE_ACCOUNT_TOKEN.",
     )
     client_id: Optional[str] = Field(
         default=None,
         title="Client id",
-        description="The real-time instance. If empty, the one that the service prefers.",
+        description="The real-time instance. If empty, FUSED_CLIENT_ID, else the one that the service prefers.",
     )
     base_url: Optional[str] = Field(
         default=None,
         title="Base URL",
-        description="The deployment's address. If empty, https://www.fused.io/server/v1.",
+        description="The deployment's address. If empty, FUSED_BASE_URL, else https://www.fused.io/server/v1.",
     )
+    run_base_url: Optional[str] = Field(
+        default=None,
+        title="Base URL of shared UDFs",
+        description="Where shared UDFs run, to verify with. If empty, FUSED_RUN_BASE_URL, else https://udf.ai for fused.io.",
+    )
+    max_requests_per_second: Optional[float] = Field(
+        default=None,
+        title="Requests a second",
+        description="The most requests a second of one task. If empty, as many as the service takes.",
+    )
+    ca_bundle: Optional[str] = Field(
+        default=None,
+        title="CA bundle",
+        description="The path, where the task runs, of certificates to trust. If empty, what REQUESTS_CA_BUNDLE names.",
+    )
+    client_certificate: Optional[str] = Field(
+        default=None,
+        title="Client certificate",
+        description="The path, where the task runs, of a PEM file with a client certificate and its key.",
+    )
+
+    @classmethod
+    def from_env(cls) -> FusedCredentials:
+        """A block with what the environment of this process says now, to be saved for other processes.
+
+        An unsaved `FusedCredentials()` looks there too, but where and when the task runs.
+
+        Raises:
+            fused_cache_ops.errors.ConfigurationError: There is no token in the environment, or a setting is unusable.
+        """
+        from fused_cache_ops.settings import resolve_settings
+
+        settings = resolve_settings()
+        return cls(
+            token=SecretStr(str(settings.authorization)),
+            client_id=settings.client_id,
+            base_url=settings.base_url,
+            run_base_url=os.environ.get("FUSED_RUN_BASE_URL") or None,
+        )
 
     def get_client(self, **settings: Any) -> FusedClient:
         """A new client; close it, or use it in a `with` statement.
@@ -65,5 +111,8 @@ class FusedCredentials(CredentialsBlock):
         """
         from fused_cache_ops import FusedClient
 
-        token = self.token.get_secret_value() if self.token else None
-        return FusedClient(token=token or None, client_id=self.client_id or None, base_url=self.base_url or None, **settings)
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        fields["token"] = self.token.get_secret_value() if self.token else None
+        # The UI's form saves an empty field as "".
+        given = {name: value for name, value in (fields | settings).items() if value not in (None, "")}
+        return FusedClient(**given)

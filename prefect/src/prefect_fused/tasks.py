@@ -1,21 +1,24 @@
-"""The task: call it in a flow right after the load."""
+"""The tasks: call one in a flow right after the load."""
 
 from __future__ import annotations
 
-import logging
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Optional, Union
+import contextlib
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import SecretStr
+from typing_extensions import ParamSpec
 
-from fused_cache_ops.errors import ConfigurationError, FusedCacheError
+from fused_cache_ops.errors import FusedCacheError
 from fused_cache_ops.identifiers import parse_udf
-from fused_cache_ops.selection import refuse_single_use
+from fused_cache_ops.plan import plan_invalidation
 from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
 from prefect_fused.credentials import FusedCredentials
+from prefect_fused.invalidation import Invalidation, Limits
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from fused_cache_ops.tiles import NotGiven, TileSelection
     from fused_cache_ops.zooms import Zooms
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 async def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Whether to try again: not after a bad token, an unknown UDF or an unreadable selection."""
@@ -36,33 +42,35 @@ async def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) 
 
 
 def _run_name() -> str:
-    """Which UDF, and how many tiles where that is known; a shared token, which is a permission, is masked."""
+    """Which UDF, and how many tiles; a shared token, which is a permission, is masked."""
     from prefect.runtime import task_run
 
-    parameters: dict[str, Any] = task_run.get_parameters()
-    tiles = parameters.get("tiles")
-    count = f"-{len(tiles)}-tiles" if isinstance(tiles, (list, tuple, set)) else ""
+    return run_name(task_run.get_parameters())
+
+
+def run_name(parameters: dict[str, Any]) -> str:
+    """A run's name from its parameters. Tiles of a geometry or a file are not counted: that may take long."""
     try:
         shown = parse_udf(parameters["udf"]).shown.strip("'")
     except (FusedCacheError, KeyError):
         shown = "unreadable-udf"
-    return f"invalidate-{shown}{count}"
+    count = None
+    with contextlib.suppress(FusedCacheError):  # the call says why
+        count = _count(parameters)
+    return f"invalidate-{shown}" + ("" if count is None else f"-{count}-tile{'' if count == 1 else 's'}")
 
 
-# Never cached: with a cached result a second invalidation would do nothing. No timeout_seconds: it cannot interrupt a
-# thread; the core's time-outs and its deadline end every call.
-@task(
-    name="Invalidate Fused cache",
-    description="Invalidate the cached results of a Fused UDF: all of them, or those of some tiles.",
-    task_run_name=_run_name,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_jitter_factor=0.5,
-    retry_condition_fn=_may_pass,
-)
-def invalidate_cache(
+def _count(parameters: dict[str, Any]) -> int | None:
+    tiles, bounds = (parameters.get(name) for name in ("tiles", "bounds"))
+    more = {name: parameters[name] for name in ("zooms", "shard") if parameters.get(name) is not None}
+    if parameters.get("buffer"):
+        more["buffer"] = parameters["buffer"]
+    if isinstance(tiles, (list, tuple, set, frozenset)):
+        return plan_invalidation("udf", tiles=tiles, **more).tile_count if more else len(tiles)
+    return plan_invalidation("udf", bounds=bounds, **more).tile_count if isinstance(bounds, (list, tuple)) else None
+
+
+def _invalidation(
     udf: str,
     credentials: Optional[FusedCredentials] = None,
     tiles: TileSelection = WHOLE_UDF,
@@ -82,7 +90,7 @@ def invalidate_cache(
     deadline: float = DEFAULT_DEADLINE,
     max_concurrency: int = DEFAULT_CONCURRENCY,
     max_requests_per_second: Optional[float] = None,
-) -> dict[str, Any]:
+) -> Invalidation:
     """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load has changed.
 
     One run sends any number of tiles, up to 50,000 a request. For `.map` over UDFs wrap the other arguments in
@@ -135,31 +143,51 @@ def invalidate_cache(
         "shard": shard,
         "checkpoint": checkpoint,
         "verify": verify,
-        "shared_token": shared_token.get_secret_value() if isinstance(shared_token, SecretStr) else shared_token,
+        "shared_token": shared_token,  # type: ignore[typeddict-item]  # a SecretStr is read by Invalidation
     }
-    refuse_single_use(keywords)
-    if not isinstance(credentials, (FusedCredentials, NoneType)):
-        raise ConfigurationError(
-            f"credentials is of type {type(credentials).__name__}: give a FusedCredentials block, such as "
-            "FusedCredentials.load('production'), and the tiles as tiles=."
-        )
-    limits = {
+    limits: Limits = {
         "timeout": timeout,
         "deadline": deadline,
         "max_concurrency": max_concurrency,
         "max_requests_per_second": max_requests_per_second,
     }
-    with (credentials or FusedCredentials()).get_client(**limits) as client:
-        result = client.invalidate_cache(udf, **keywords)
-    _run_logger().info("%s", result)
-    return result.to_dict()
+    return Invalidation(udf, credentials, keywords, limits)
 
 
-def _run_logger() -> Any:
-    from prefect.exceptions import MissingContextError
-    from prefect.logging import get_run_logger
+def _with_the_signature_of(model: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Give a function the signature and the documentation of another, so that they are written once for a pair."""
 
-    try:
-        return get_run_logger()
-    except MissingContextError:  # called outside a run, as `invalidate_cache.fn(…)`
-        return logging.getLogger(__name__)
+    def decorate(function: Any) -> Any:
+        function.__doc__ = model.__doc__
+        returned = inspect.signature(function).return_annotation
+        function.__signature__ = inspect.signature(model).replace(return_annotation=returned)
+        return function
+
+    return decorate
+
+
+# Never cached: with a cached result a second invalidation would do nothing. No timeout_seconds: it cannot interrupt a
+# thread; the core's time-outs and its deadline end every call.
+_as_task = task(
+    name="Invalidate Fused cache",
+    description="Invalidate the cached results of a Fused UDF: all of them, or those of some tiles.",
+    task_run_name=_run_name,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_may_pass,
+)
+
+
+@_as_task
+@_with_the_signature_of(_invalidation)
+def invalidate_cache(*arguments: Any, **keywords: Any) -> dict[str, Any]:
+    return _invalidation(*arguments, **keywords).send()
+
+
+@_as_task
+@_with_the_signature_of(_invalidation)
+async def ainvalidate_cache(*arguments: Any, **keywords: Any) -> dict[str, Any]:
+    return await _invalidation(*arguments, **keywords).asend()

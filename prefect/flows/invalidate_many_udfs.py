@@ -1,0 +1,23 @@
+"""Load new rows, then invalidate the tiles that they fall in, in each UDF that draws them."""
+
+from prefect import flow, task, unmapped
+
+from fused_cache_ops.demo.stations import load_new_stations
+from prefect_fused import FusedCredentials, invalidate_cache
+
+
+@task
+def load() -> list[str]:
+    return load_new_stations()  # your load; it returns the tiles it changed
+
+
+@flow
+def invalidate_many_udfs() -> list[dict]:
+    # Prefect takes blocks and lists for things to map over: what is the same for all is wrapped in unmapped.
+    return invalidate_cache.map(
+        ["charging_stations", "charging_density"], credentials=unmapped(FusedCredentials()), tiles=unmapped(load())
+    ).result()
+
+
+if __name__ == "__main__":
+    invalidate_many_udfs()

@@ -1,0 +1,95 @@
+"""A flow that is the invalidation alone: deploy it, and run it from the UI, a schedule or an automation."""
+
+# Without `from __future__ import annotations`: Prefect reads the annotations when it makes the form's schema.
+from typing import Annotated, Any, Literal, Optional, Union
+
+from prefect import flow
+from pydantic import Field
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.settings import DEFAULT_DEADLINE
+from fused_cache_ops.tiles import DEFAULT_MAX_TILES
+from prefect_fused.credentials import FusedCredentials
+from prefect_fused.tasks import invalidate_cache, run_name
+
+_KINDS = ("tiles", "bounds", "geometry", "tiles_file")
+
+
+def _run_name() -> str:
+    from prefect.runtime import flow_run
+
+    return run_name(flow_run.get_parameters())
+
+
+@flow(
+    name="Invalidate Fused cache",
+    description="Invalidate the cached results of a Fused UDF: all of them, or those of some tiles.",
+    flow_run_name=_run_name,
+)
+def invalidate_cache_flow(
+    udf: str,
+    tiles: Optional[list[str]] = None,
+    bounds: Optional[Annotated[list[float], Field(min_length=4, max_length=4)]] = None,
+    geometry: Optional[Union[str, dict[str, Any]]] = None,
+    tiles_file: Optional[str] = None,
+    zooms: Optional[str] = None,
+    buffer: Annotated[int, Field(ge=0)] = 0,
+    whole_udf: bool = False,
+    credentials: Optional[str] = None,
+    max_tiles: Annotated[int, Field(ge=1)] = DEFAULT_MAX_TILES,
+    when_too_many: Literal["fail", "whole-udf", "coarser"] = "fail",
+    deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
+) -> dict[str, Any]:
+    """Invalidate the cached results of a Fused UDF: those of one selection of tiles, or all of them.
+
+    Other than the task it needs `whole_udf` to invalidate everything: a field of a form, or a template of an automation,
+    that was left empty must not mean that.
+
+    Args:
+        udf: An id, name, canvas/name, team/name, user@host/name or @handle/name.
+        tiles: The tiles to invalidate, as z/x/y: 15/9647/12320. An empty list invalidates nothing.
+        bounds: Instead of tiles: west, south, east, north in degrees.
+        geometry: Instead of tiles: GeoJSON, WKT, or the path or URL of a vector file.
+        tiles_file: Instead of tiles: the path of a list of tiles, one a line.
+        zooms: 10-14, or 12. Needed with bounds and geometry; with tiles it adds their parents and children.
+        buffer: Tiles to add on every side.
+        whole_udf: Invalidate everything; then leave every selection empty.
+        credentials: The name of a Fused Credentials block. If empty, the environment of the process that runs the flow.
+        max_tiles: The most tiles that a computed selection may come to.
+        when_too_many: What to do beyond that: fail, invalidate the whole UDF, or leave the deepest zooms stale.
+        deadline: Seconds that one try may take, repeated requests included.
+
+    Returns:
+        As of `invalidate_cache`.
+
+    Raises:
+        fused_cache_ops.errors.InvalidInputError: There is neither a selection nor `whole_udf`, or there are both; the UDF
+            cannot be read, or is given by a shared token.
+        fused_cache_ops.errors.FusedCacheError: It failed.
+    """
+    if parse_udf(udf).secret is not None:
+        raise InvalidInputError(
+            "udf is a shared token, which is a permission, and Prefect keeps a flow run's parameters in plain text: give the "
+            "UDF's id or name."
+        )
+    given = {"tiles": tiles, "bounds": bounds, "geometry": geometry, "tiles_file": tiles_file}
+    selection: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if whole_udf == bool(selection):
+        raise InvalidInputError(
+            f"whole_udf is set, and so is {' and '.join(selection)}: which is meant?"
+            if whole_udf
+            else f"Nothing is selected: give one of {', '.join(_KINDS)}, or set whole_udf to invalidate everything."
+        )
+    block: Any = FusedCredentials.load(credentials) if credentials else None
+    result: dict[str, Any] = invalidate_cache(
+        udf,
+        credentials=block,
+        zooms=zooms,
+        buffer=buffer,
+        max_tiles=max_tiles,
+        when_too_many=when_too_many,
+        deadline=deadline,
+        **selection,
+    )
+    return result

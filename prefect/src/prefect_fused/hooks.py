@@ -1,0 +1,148 @@
+"""Hooks: invalidate after a load that is a flow or a task of its own, or when its transaction commits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefect.transactions import BaseTransaction
+from prefect.utilities.asyncutils import run_coro_as_sync
+from typing_extensions import Unpack
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.keywords import CallKeywords
+from prefect_fused.invalidation import Invalidation, Limits
+from prefect_fused.reports import Run, logs_of
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+    from prefect_fused.credentials import FusedCredentials
+
+    Kind = Literal["tiles", "bounds", "geometry", "tiles_file"]
+
+    class HookKeywords(CallKeywords, Limits, total=False):
+        """The keywords of a call and its limits."""
+
+
+logger = logging.getLogger(__name__)
+
+_KINDS = ("tiles", "bounds", "geometry", "tiles_file")
+
+
+def invalidate_on_completion(
+    udf: str,
+    credentials: FusedCredentials | None = None,
+    *,
+    from_result: Kind | None = None,
+    **keywords: Unpack[HookKeywords],
+) -> Callable[..., None]:
+    """A hook for `on_completion` of a flow or a task that loads data: it invalidates a UDF's cache.
+
+    A load that was taken from Prefect's cache has changed nothing, and invalidates nothing. Prefect leaves a run
+    Completed whatever its hooks do: a hook that fails writes an error to the run's log and emits the event
+    `fused.cache.invalidation-failed`. Where the run is to fail with the invalidation, call the task instead. The hook is
+    synchronous: in an async flow it holds the event loop while it sends.
+
+    Args:
+        udf: As for `invalidate_cache`.
+        credentials: As for `invalidate_cache`; a block is loaded when the flow's module is imported.
+        from_result: Take this selection, such as `"tiles"`, from what the flow or task has returned.
+        keywords: The other keywords of `invalidate_cache`.
+
+    Raises:
+        fused_cache_ops.errors.InvalidInputError: At once, since nobody hears a hook fail: the UDF cannot be read, or there
+            is more than one selection.
+        TypeError: At once: a keyword is unknown.
+    """
+    _check(udf, from_result, "from_result", keywords)
+
+    def invalidate_fused_cache(subject: Any, run: Any, state: State[Any]) -> None:
+        flow_run_id = getattr(run, "flow_run_id", None)
+        # Of the two, only a task's run knows of a flow's run that it is part of.
+        of = Run(flow_run_id, run.id) if hasattr(run, "task_key") else Run(run.id, is_over=True)
+        with logs_of(of):
+            if not state.is_completed():
+                logger.warning("Fused cache of %s: not invalidated, since the run is %s.", _shown(udf), state.name)
+                return
+            if state.name == "Cached":
+                logger.info("Fused cache of %s: not invalidated, since the load's result came from the cache.", _shown(udf))
+                return
+            try:
+                found: Any = dict(keywords)
+                if from_result:
+                    found[from_result] = run_coro_as_sync(state.aresult())
+                _send(udf, credentials, found, of)
+            except Exception as error:
+                logger.error("%s", _stale(udf, error))
+                raise
+
+    return invalidate_fused_cache
+
+
+def invalidate_on_commit(
+    udf: str,
+    credentials: FusedCredentials | None = None,
+    *,
+    from_transaction: Kind | None = None,
+    **keywords: Unpack[HookKeywords],
+) -> Callable[[BaseTransaction], None]:
+    """A hook for `on_commit` of a task that loads data, or of a transaction's `stage`: it invalidates a UDF's cache.
+
+    A transaction that is rolled back, or that finds its record written already, invalidates nothing. What may pass is
+    repeated until the deadline. A failure is written to the run's log, emitted as `fused.cache.invalidation-failed`, and
+    never raised: that would roll back a load that went well.
+
+    Args:
+        udf: As for `invalidate_cache`.
+        credentials: As for `invalidate_cache`.
+        from_transaction: Take this selection, such as `"tiles"`, from what was stored in the transaction under that name:
+            `transaction.set("tiles", …)`.
+        keywords: The other keywords of `invalidate_cache`.
+
+    Raises:
+        fused_cache_ops.errors.InvalidInputError: At once: the UDF cannot be read, or there is more than one selection.
+        TypeError: At once: a keyword is unknown.
+    """
+    _check(udf, from_transaction, "from_transaction", keywords)
+
+    def invalidate_fused_cache(transaction: BaseTransaction) -> None:
+        run = Run.current()
+        with logs_of(run):
+            try:
+                found: Any = dict(keywords)
+                if from_transaction:
+                    found[from_transaction] = transaction.get(from_transaction)
+                _send(udf, credentials, found, run)
+            except Exception as error:
+                logger.error("%s", _stale(udf, error))
+
+    return invalidate_fused_cache
+
+
+def _send(udf: str, credentials: FusedCredentials | None, keywords: dict[str, Any], run: Run) -> None:
+    limits: Any = {name: keywords.pop(name) for name in Limits.__annotations__ if name in keywords}
+    call: Any = keywords
+    Invalidation(udf, credentials, call, limits, run).send()
+
+
+def _check(udf: str, source: str | None, name: str, keywords: HookKeywords) -> None:
+    parse_udf(udf)
+    known = CallKeywords.__annotations__.keys() | Limits.__annotations__.keys()
+    if unknown := sorted(keywords.keys() - known):
+        raise TypeError(f"Unknown keywords: {', '.join(unknown)}. There are {', '.join(sorted(known))}.")
+    if source is not None and source not in _KINDS:
+        raise InvalidInputError(f"{name}={source!r} is no kind of selection: give one of {', '.join(_KINDS)}.")
+    given = [kind for kind in _KINDS if kind in keywords] + ([f"{name}={source!r}"] if source else [])
+    if len(given) > 1:
+        raise InvalidInputError(f"There is more than one selection: {' and '.join(given)}. Give one of them.")
+
+
+def _shown(udf: str) -> str:
+    return parse_udf(udf).shown.strip("'")
+
+
+def _stale(udf: str, error: Exception) -> str:
+    return f"Fused cache of {_shown(udf)}: the load went well, but its results stay stale until they are invalidated: {error}"

@@ -1,0 +1,153 @@
+"""One invalidation on behalf of a run: what the tasks, the flow and the hooks share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import anyio
+from prefect.events import emit_event
+from pydantic import SecretStr
+
+from fused_cache_ops.errors import ConfigurationError, FusedCacheError
+from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.selection import refuse_single_use
+from fused_cache_ops.settings import Secret
+from prefect_fused.credentials import FusedCredentials
+from prefect_fused.reports import Progress, Run, logs_of, report_result
+
+if TYPE_CHECKING:
+    from fused_cache_ops.keywords import CallKeywords
+
+logger = logging.getLogger(__name__)
+
+INVALIDATED = "fused.cache.invalidated"
+FAILED = "fused.cache.invalidation-failed"
+
+_WATCH_INTERVAL = 5.0  # seconds between two looks at the flow run's state
+
+
+class Limits(TypedDict, total=False):
+    """The client's settings that belong to one call."""
+
+    timeout: float
+    deadline: float
+    max_concurrency: int
+    max_requests_per_second: float | None
+
+
+class Invalidation:
+    """One call, made and checked in the caller's thread, and sent in whatever thread.
+
+    Args:
+        udf: As the core takes it.
+        credentials: The block; None: the environment.
+        keywords: The core's.
+        limits: Settings of the client for this call.
+        run: The run that it is part of; None: the one that the caller is in, if any.
+
+    Raises:
+        fused_cache_ops.errors.InvalidInputError: The UDF cannot be read, or a selection could not be read a second time.
+        fused_cache_ops.errors.ConfigurationError: A setting is missing or unusable.
+    """
+
+    def __init__(
+        self, udf: str, credentials: FusedCredentials | None, keywords: CallKeywords, limits: Limits, run: Run | None = None
+    ) -> None:
+        refuse_single_use(keywords)
+        if not isinstance(credentials, (FusedCredentials, NoneType)):
+            raise ConfigurationError(
+                f"credentials is of type {type(credentials).__name__}: give a FusedCredentials block, such as "
+                "FusedCredentials.load('production'), and the tiles as tiles=."
+            )
+        shared_token: Any = keywords.get("shared_token")
+        if isinstance(shared_token, SecretStr):
+            keywords["shared_token"] = Secret(shared_token.get_secret_value())
+        given = {name: value for name, value in limits.items() if value is not None}
+        self._shown = parse_udf(udf).shown.strip("'")
+        self._udf = udf
+        self._keywords: Any = keywords
+        self._client = (credentials or FusedCredentials()).get_client(**given)
+        self._run = run or Run.current()
+        self._cancelled = False
+
+    def send(self) -> dict[str, Any]:
+        """Send it; what was done, as a dict of JSON types.
+
+        Raises:
+            fused_cache_ops.errors.FusedCacheError: It failed, or was cancelled.
+        """
+        progress = Progress(self._run, self._shown)
+        with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
+            try:
+                result = client.invalidate_cache(self._udf, on_progress=progress.tell, **self._keywords)
+            except FusedCacheError as error:
+                if self._cancelled:
+                    logger.warning("Fused cache of %s: %s", self._shown, error.message)
+                self._emit(FAILED, None, {"reason": error.message, "retryable": error.retryable})
+                raise
+            progress.finish()
+            report_result(self._run, self._shown, self._keywords, result)
+        if result.udf_id is not None:  # else there was nothing to send
+            self._emit(INVALIDATED, result.udf_id, result.to_dict())
+        return result.to_dict()
+
+    async def asend(self) -> dict[str, Any]:
+        """As `send`, in a thread; the coroutine's cancellation, as by a time-out, stops the sending before it is passed on."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="prefect-fused") as pool:
+            sending = pool.submit(contextvars.copy_context().run, self.send)
+            sending.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))
+            try:
+                await done.wait()
+            except asyncio.CancelledError:
+                with anyio.CancelScope(shield=True):  # Prefect's time-outs would cancel each further await too
+                    while not done.is_set():
+                        self.cancel()  # again and again: the thread may not have begun to send
+                        with contextlib.suppress(asyncio.TimeoutError):
+                            await asyncio.wait_for(done.wait(), 0.1)
+                raise
+            return sending.result()
+
+    def cancel(self) -> None:
+        """End, from another thread, what is being sent."""
+        self._cancelled = True
+        self._client.cancel()
+
+    @contextlib.contextmanager
+    def _cancelled_with_the_flow(self) -> Iterator[None]:
+        """Stop when somebody cancels the flow run.
+
+        The signal that Prefect then sends interrupts the main thread of the flow's process, and neither the threads of a
+        task runner nor the workers of a cluster.
+        """
+        if self._run.flow_run_id is None or self._run.is_over:
+            yield
+            return
+        over = threading.Event()
+        watch = threading.Thread(
+            target=contextvars.copy_context().run, args=(self._watch, over), name="prefect-fused-watch", daemon=True
+        )
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(_WATCH_INTERVAL):
+            with contextlib.suppress(Exception):  # a server that does not answer is asked again
+                if self._run.is_cancelled() and not over.is_set():
+                    self.cancel()
+
+    def _emit(self, event: str, udf_id: str | None, payload: dict[str, Any]) -> None:
+        if self._run.exists:
+            resource = {"prefect.resource.id": f"fused.udf.{udf_id or self._shown}", "prefect.resource.name": self._shown}
+            emit_event(event, resource, payload={"udf": self._shown, **payload}, related=self._run.related())

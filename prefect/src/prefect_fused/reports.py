@@ -1,0 +1,222 @@
+"""What is seen of an invalidation in its run: log lines, a progress artifact, and an artifact with the result."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import logging
+import math
+import re
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging.handlers import APILogHandler
+
+from fused_cache_ops.keywords import SelectionKeywords
+from fused_cache_ops.plan import plan_invalidation
+from fused_cache_ops.tiles import DEFAULT_MAX_TILES
+
+if TYPE_CHECKING:
+    from fused_cache_ops.keywords import CallKeywords
+    from fused_cache_ops.result import InvalidationResult
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_INTERVAL = 5.0  # seconds before the first word of progress, and from one to the next
+_LARGEST_PICTURE = 200_000  # bytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run that an invalidation is part of; without any id there is none.
+
+    Attributes:
+        flow_run_id: The flow's run.
+        task_run_id: The task's run.
+        is_over: Whether the flow has completed, so that nobody can cancel it any more.
+    """
+
+    flow_run_id: UUID | None = None
+    task_run_id: UUID | None = None
+    is_over: bool = False
+
+    @classmethod
+    def current(cls) -> Run:
+        """The run that the calling code is in."""
+        flow, task = FlowRunContext.get(), TaskRunContext.get()
+        task_run = task.task_run if task else None
+        flow_run = flow.flow_run if flow else None
+        flow_run_id = flow_run.id if flow_run else task_run.flow_run_id if task_run else None
+        return cls(flow_run_id, task_run.id if task_run else None)
+
+    @property
+    def exists(self) -> bool:
+        return self.flow_run_id is not None or self.task_run_id is not None
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody has asked for the end of the flow run."""
+        if self.flow_run_id is None:
+            return False
+        with get_client(sync_client=True) as api:
+            state = api.read_flow_run(self.flow_run_id).state
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+    def related(self) -> list[dict[str, str]]:
+        """The runs as an event's related resources."""
+        found = {"flow-run": self.flow_run_id, "task-run": self.task_run_id}
+        return [
+            {"prefect.resource.id": f"prefect.{role}.{run_id}", "prefect.resource.role": role}
+            for role, run_id in found.items()
+            if run_id is not None
+        ]
+
+
+# -- log lines ----------------------------------------------------------------------------------------------------------
+
+_run: ContextVar[Run | None] = ContextVar("prefect_fused_run", default=None)
+_loggers = [logging.getLogger("fused_cache_ops"), logging.getLogger("prefect_fused")]
+
+
+class _RunLogHandler(APILogHandler):
+    """Sends log lines to the run that they are about; Prefect's own handlers see to the console."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        run = _run.get()
+        # PREFECT_LOGGING_EXTRA_LOGGERS may have put a handler of Prefect's there already.
+        handlers = logging.getLogger(record.name.partition(".")[0]).handlers
+        if run is None or any(isinstance(other, APILogHandler) and other is not self for other in handlers):
+            return
+        record = copy.copy(record)
+        record.flow_run_id, record.task_run_id = run.flow_run_id, run.task_run_id
+        super().emit(record)
+
+
+_handler = _RunLogHandler()
+
+
+@contextlib.contextmanager
+def logs_of(run: Run) -> Iterator[None]:
+    """Send the core's log lines, and ours, to the run: from this thread and from those that the core starts."""
+    if not run.exists:
+        yield
+        return
+    for each in _loggers:
+        if each.level == logging.NOTSET:  # else Python's default drops everything below a warning
+            each.setLevel(logging.INFO)
+        each.addHandler(_handler)
+    token = _run.set(run)
+    try:
+        yield
+    finally:
+        _run.reset(token)
+
+
+# -- artifacts ----------------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """A progress artifact for an invalidation that takes longer than a moment.
+
+    Args:
+        run: The run to show it in.
+        shown: How the UDF is called.
+    """
+
+    def __init__(self, run: Run, shown: str) -> None:
+        self._run = run
+        self._shown = shown
+        self._due = time.monotonic() + _PROGRESS_INTERVAL
+        self._id: UUID | None = None
+
+    def tell(self, done: int, total: int | None, retries: int) -> None:
+        """`on_progress` of the core."""
+        now = time.monotonic()
+        if not self._run.exists or not total or now < self._due:
+            return
+        self._due = now + _PROGRESS_INTERVAL
+        repeats = f", {retries:,} repeats" if retries else ""
+        self._show(done / total * 100, f"Fused cache of {self._shown}: {done:,} of {total:,} tiles invalidated{repeats}")
+
+    def finish(self) -> None:
+        """Complete it, if there is one."""
+        if self._id is not None:
+            self._show(100.0, f"Fused cache of {self._shown}: all tiles invalidated")
+
+    def _show(self, percent: float, description: str) -> None:
+        try:
+            with get_client(sync_client=True) as api:
+                if self._id is not None:
+                    api.update_artifact(self._id, ArtifactUpdate(data=percent, description=description))
+                else:
+                    key = f"{artifact_key(self._shown)}-progress"
+                    self._id = _create(api, self._run, key=key, type="progress", data=percent, description=description)
+        except Exception as error:  # what is shown never decides about what is done
+            self._due = math.inf  # and the sending does not wait for it time and again
+            logger.warning("The artifact with the progress could not be written: %s", error)
+
+
+def report_result(run: Run, shown: str, keywords: CallKeywords, result: InvalidationResult) -> None:
+    """Show what was done as a markdown artifact: the counts, a table per zoom, the footprint as a picture."""
+    if not run.exists:
+        return
+    key = artifact_key(shown if "*" not in shown else str(result.udf_id))  # a shared token is shown as asterisks
+    try:
+        data = describe(shown, keywords, result)
+        with get_client(sync_client=True) as api:
+            _create(api, run, key=key, type="markdown", data=data, description=f"Fused cache of {shown}")
+    except Exception as error:  # what is shown never decides about what is done
+        logger.warning("The artifact with the result could not be written: %s", error)
+
+
+def describe(shown: str, keywords: CallKeywords, result: InvalidationResult) -> str:
+    """A result as markdown."""
+    whole = result.tiles_requested is None
+    rows = {
+        "UDF id": result.udf_id or "not looked up, since there was nothing to send",
+        "Real-time instance": result.client_id,
+        "Tiles": "the whole UDF" if result.tiles_requested is None else f"{result.tiles_requested:,}",
+        "By an earlier call": f"{result.tiles_already_done:,}" if result.tiles_already_done else None,
+        "Cached objects deleted": None if result.objects_deleted is None else f"{result.objects_deleted:,}",
+        "Requests": f"{result.requests_sent:,}" + (f", {result.retries:,} of them repeats" if result.retries else ""),
+        "Seconds": f"{result.elapsed_seconds:,.2f}",
+        "Verified": result.verification and str(result.verification).removeprefix("verified: "),
+        "Zooms left stale": ", ".join(map(str, result.zooms_left_stale)) or None,
+        "Note": result.note,
+    }
+    parts = [f"# Fused cache of `{shown.replace('`', '')}` invalidated", _table("What", "", rows)]
+    total = (result.tiles_requested or 0) + result.tiles_already_done
+    if not whole and total > DEFAULT_MAX_TILES:
+        parts.append(f"More than {DEFAULT_MAX_TILES:,} tiles: neither counted by zoom nor drawn.")
+    elif not whole:
+        # Counted from the selection again, since the result holds no tiles.
+        selection: Any = {name: value for name, value in keywords.items() if name in SelectionKeywords.__annotations__}
+        plan = plan_invalidation("udf", **selection)
+        parts.append(_table("Zoom", "Tiles", {str(zoom): f"{count:,}" for zoom, count in (plan.tiles_per_zoom or {}).items()}))
+        picture = plan.to_svg().encode()
+        if 0 < len(picture) <= _LARGEST_PICTURE:
+            parts.append(f"![The tiles on a map](data:image/svg+xml;base64,{base64.b64encode(picture).decode()})")
+    return "\n\n".join(parts)
+
+
+def artifact_key(shown: str) -> str:
+    """An artifact's key, of lower-case letters, digits and dashes: its versions are the invalidations of one UDF."""
+    return f"fused-cache-{re.sub('[^a-z0-9]+', '-', shown.lower()).strip('-') or 'udf'}"
+
+
+def _table(left: str, right: str, rows: dict[str, Any]) -> str:
+    cells = {name: str(value).replace("|", "\\|") for name, value in rows.items() if value is not None}
+    return "\n".join([f"| {left} | {right} |", "| :-- | --: |", *(f"| {name} | {cell} |" for name, cell in cells.items())])
+
+
+def _create(api: Any, run: Run, **fields: Any) -> UUID:
+    request = ArtifactCreate(flow_run_id=run.flow_run_id, task_run_id=run.task_run_id, **fields)
+    created: UUID = api.create_artifact(request).id
+    return created
