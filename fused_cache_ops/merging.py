@@ -29,7 +29,7 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
         InvalidInputError: there are none; one names nothing, more than one kind, or what can be read only once; or they are
             not alike.
     """
-    given = [dict(selection) for selection in selections]
+    given: list[dict[str, Any]] = [dict(selection) for selection in selections]
     if not given:
         raise InvalidInputError("There are no selections to merge.")
     kinds = [_kind(selection) for selection in given]
