@@ -9,8 +9,8 @@ import dagster as dg
 from dagster_fused.invalidation import TilesFn, check_definition, invalidate, partition_keys, permanent_failures, select
 from fused_cache_ops.keywords import CallKeywords, SelectionKeywords
 
-AFTER_EACH_LOAD: dg.AutomationCondition[Any] = dg.AutomationCondition.eager().without(
-    dg.AutomationCondition.in_latest_time_window()
+AFTER_EACH_LOAD: dg.AutomationCondition[Any] = (
+    dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window()).with_label("after_each_load")
 )
 """``AutomationCondition.eager()`` for every partition: by itself it passes over all but the latest time window, so that a load
 of an older one would leave the map stale."""

@@ -12,7 +12,7 @@ from dagster_fused.assets import AFTER_EACH_LOAD, build_fused_cache_asset, build
 from dagster_fused.resource import FusedResource
 
 _EXAMPLES = """
-  # What a load has changed, in place of the whole UDF. See https://pypi.org/project/dagster-fused/
+  # What a load has changed, in place of the whole UDF. See the README of dagster-fused.
   # selection:
   #   bounds: [-9.25, 38.68, -9.08, 38.80]
   #   zooms: 10-16
@@ -66,7 +66,10 @@ class SelectionModel(dg.Model):
 
 def _resolve_selection(context: dg.ResolutionContext, value: Any) -> dict[str, Any]:
     given = value.model_dump(exclude_unset=True) if isinstance(value, SelectionModel) else value
-    return dict(context.resolve_value(given))
+    resolved = dict(context.resolve_value(given))
+    if not resolved:
+        raise ValueError("selection is empty and selects nothing: leave it out to invalidate the whole UDF.")
+    return resolved
 
 
 def _resolve_function(context: dg.ResolutionContext, value: str) -> Callable[..., Any]:
@@ -93,9 +96,6 @@ def _resolve_variable(context: dg.ResolutionContext, value: Optional[str]) -> Op
     return value
 
 
-VariableName = dg.Resolver(_resolve_variable, model_field_type=str, inject_before_resolve=False)
-
-
 @dg.scaffold_with(FusedInvalidateCacheScaffolder)
 class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
     """The cache of a Fused UDF as an asset: to materialise it is to invalidate what its upstream has changed.
@@ -105,40 +105,70 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    udf: str = Field(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
+    udf: Annotated[
+        str, dg.Resolver.default(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
+    ]
     asset: dg.ResolvedAssetSpec = Field(
         description="The asset that the cache is: its key, deps (the tables that the UDF reads), partitions_def, group_name, "
         "and so on. Without automation_condition: after each load of an upstream asset, of whatever partition."
     )
-    selection: Annotated[Optional[dict[str, Any]], dg.Resolver(_resolve_selection, model_field_type=SelectionModel)] = Field(
-        default_factory=dict, description="What to invalidate. Without it, and without tiles_fn: the whole UDF."
-    )
-    tiles_fn: Annotated[Optional[Callable[..., Any]], dg.Resolver(_resolve_function, model_field_type=str)] = Field(
-        default=None,
-        description="tiles_fn(context, partition_key) tells what a partition has changed: package.module.function, or a "
-        "template variable.",
-    )
-    verify: int = Field(
-        default=0,
-        description="Adds a check that asks for so many of the tiles through the shared token, and finds none cached.",
-    )
-    token_env: Annotated[str, VariableName] = Field(
-        default="FUSED_SERVICE_ACCOUNT_TOKEN",
-        description="Name of the environment variable that holds the token of a Fused service account.",
-    )
-    shared_token_env: Annotated[Optional[str], VariableName] = Field(
-        default=None, description="Name of the environment variable that holds the UDF's shared token, for verify."
-    )
-    client_id: Optional[str] = Field(
-        default=None, description="Real-time instance. Default: FUSED_CLIENT_ID, else Fused's choice."
-    )
-    base_url: Optional[str] = Field(
-        default=None, description="Address of the deployment. Default: FUSED_BASE_URL, else https://www.fused.io/server/v1."
-    )
-    resource_key: Optional[str] = Field(
-        default=None,
-        description="Key of a FusedResource that the project defines, to use in place of one made of the settings above.",
-    )
+    selection: Annotated[
+        dict[str, Any],
+        dg.Resolver(
+            _resolve_selection,
+            model_field_type=SelectionModel,
+            description="What to invalidate. Without it, and without tiles_fn: the whole UDF.",
+        ),
+    ] = Field(default_factory=dict)
+    tiles_fn: Annotated[
+        Optional[Callable[..., Any]],
+        dg.Resolver(
+            _resolve_function,
+            model_field_type=str,
+            description="tiles_fn(context, partition_key) tells what a partition has changed: package.module.function, or a "
+            "template variable.",
+        ),
+    ] = None
+    verify: Annotated[
+        int,
+        dg.Resolver.default(
+            description="Adds a check that asks for so many of the tiles through the shared token, and finds none cached."
+        ),
+    ] = 0
+    token_env: Annotated[
+        str,
+        dg.Resolver(
+            _resolve_variable,
+            model_field_type=str,
+            inject_before_resolve=False,
+            description="Name of the environment variable that holds the token of a Fused service account.",
+        ),
+    ] = "FUSED_SERVICE_ACCOUNT_TOKEN"  # noqa: S105
+    shared_token_env: Annotated[
+        Optional[str],
+        dg.Resolver(
+            _resolve_variable,
+            model_field_type=str,
+            inject_before_resolve=False,
+            description="Name of the environment variable that holds the UDF's shared token, for verify.",
+        ),
+    ] = None
+    client_id: Annotated[
+        Optional[str],
+        dg.Resolver.default(description="Real-time instance. Default: FUSED_CLIENT_ID, else the one that the service prefers."),
+    ] = None
+    base_url: Annotated[
+        Optional[str],
+        dg.Resolver.default(
+            description="Address of the deployment. Default: FUSED_BASE_URL, else https://www.fused.io/server/v1."
+        ),
+    ] = None
+    resource_key: Annotated[
+        Optional[str],
+        dg.Resolver.default(
+            description="Key of a FusedResource that the project defines, to use in place of one made of the settings above."
+        ),
+    ] = None
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset, its check, and a resource under a key of its own, so that instances get on with each other."""
