@@ -40,6 +40,7 @@ defs = dg.Definitions(
             "automation", target="*", default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=5
         )
     ],
+    executor=dg.in_process_executor,  # a purge waits for a service: it needs no process of its own
     resources={
         "fused": FusedResource(
             token=dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN"),
