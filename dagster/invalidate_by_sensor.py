@@ -23,7 +23,7 @@ def nightly() -> None:
 
 
 def changed(materialization: dg.AssetMaterialization, partition_key: Any) -> Any:
-    return materialization.metadata["tiles"].value
+    return materialization.metadata["tiles"]
 
 
 defs = dg.Definitions(

@@ -120,12 +120,17 @@ def select(tiles_fn: Optional[TilesFn], known: Mapping[str, Any], changes: Itera
 
 def _as_keywords(told: Any) -> CallKeywords:
     if not isinstance(told, Mapping):
-        return {"tiles": told}
+        return {"tiles": _plain(told)}
     if unknown := sorted(set(map(str, told)) - {*FIELDS, "max_zoom"}):
         raise InvalidInputError(
             f"tiles_fn returned a dict with {', '.join(unknown)}: give a list of tiles, or a dict of {', '.join(FIELDS)}."
         )
-    return cast(CallKeywords, dict(told))
+    return cast(CallKeywords, {name: _plain(value) for name, value in told.items()})
+
+
+def _plain(value: Any) -> Any:
+    """What is in an entry of metadata: contexts and materialisations hold these."""
+    return value.value if isinstance(value, dg.MetadataValue) else value
 
 
 def partition_keys(
