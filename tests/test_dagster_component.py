@@ -71,10 +71,11 @@ def test_tiles_fn_is_a_path_or_a_template_variable(
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 0), (1, 1, 1)}
 
 
-def test_verify_adds_a_check(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_adds_a_check(fused_emulator: Emulator, udf: Udf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SHARED", udf.shared_token)
     monkeypatch.setenv("FUSED_RUN_BASE_URL", fused_emulator.root_url)
-    yaml = "{udf: roads, asset: {key: c}, selection: {tiles: [1/0/0]}, verify: 5, shared_token_env: SHARED}"
+    yaml = "{udf: roads, asset: {key: c}, selection: {tiles: [1/0/0], checkpoint: c.json}, verify: 5, shared_token_env: SHARED}"
     (evaluation,) = run(definitions(yaml)).get_asset_check_evaluations()
     assert evaluation.passed
     assert evaluation.metadata["fresh"].value == ["1/0/0"]

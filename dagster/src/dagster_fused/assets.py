@@ -144,7 +144,8 @@ def build_fused_cache_check(
         fused = getattr(execution.resources, resource_key)
         with permanent_failures():
             keys = partition_keys(execution.instance, context.run, partitions_def)
-            keywords: Mapping[str, Any] = select(tiles_fn, known, ((context, key) for key in keys))
+            told: Mapping[str, Any] = select(tiles_fn, known, ((context, key) for key in keys))
+            keywords: Any = {name: value for name, value in told.items() if name not in ("checkpoint", "verify")}
             with fused.get_client() as client:
                 found = client.verify_cache(udf, verify=verify, shared_token=fused.shared_token or None, **keywords)
         return dg.AssetCheckResult(

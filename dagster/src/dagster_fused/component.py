@@ -182,7 +182,8 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
                 client_id=self.client_id,
                 base_url=self.base_url,
             )
-        given = {name: getattr(spec, name) for name in ("description", "group_name", "owners", "code_version", "metadata")}
+        kept = ("description", "group_name", "owners", "code_version", "metadata", "freshness_policy")
+        given = {name: getattr(spec, name) for name in kept}
         asset = build_fused_cache_asset(
             spec.key.path[-1],
             udf=self.udf,
