@@ -55,6 +55,14 @@ def test_two_instances_get_on_with_each_other(fused_emulator: Emulator, udf: Udf
     assert fused_emulator.cached_tiles(udf) == fused_emulator.cached_tiles(bridges) == set()
 
 
+def test_the_snapshot_names_the_variable_and_holds_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROADS_TOKEN", "t0p-s3cret-t0ken")
+    defs = definitions("{udf: fsh_s3cret, asset: {key: c}, token_env: ROADS_TOKEN}")
+    snapshot = dg.serialize_value(defs.resolve_implicit_global_asset_job_def().get_job_snapshot())
+    assert "ROADS_TOKEN" in snapshot
+    assert "s3cret" not in snapshot
+
+
 def test_the_projects_own_resource_can_be_used(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FUSED_SERVICE_ACCOUNT_TOKEN")
     own = dg.Definitions(resources={"ours": FusedResource(token=fused_emulator.token)})

@@ -1,13 +1,16 @@
 """The examples of hook, sensors and asset are run; those of ops are in the demonstration and with the other orchestrators'."""
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import dagster as dg
 import pytest
+import yaml
 
+import dagster_fused as fused
 from fused_cache_ops import plan_invalidation
 from fused_cache_ops.demo.stations import LISBON, PORTO, UDF_NAME, ZOOM, build_udf, create_table
 from fused_cache_ops.emulator import Emulator, Udf
@@ -90,3 +93,32 @@ def test_the_example_of_a_partitioned_asset(fused_emulator: Emulator, monkeypatc
     fresh = {tuple(int(part) for part in tile.split("/")) for tile in evaluation.metadata["fresh"].value}
     assert (evaluation.passed, len(fresh)) == (True, 5)
     assert fused_emulator.cached_tiles(parcels) == lisboa | fresh  # the check has asked for these again
+
+
+README = (Path(__file__).parents[1] / "dagster" / "README.md").read_text()
+
+
+def test_what_the_readme_shows_loads() -> None:
+    @dg.asset
+    def parcels() -> None: ...
+
+    @dg.job
+    def nightly() -> None:
+        fused.invalidate_cache_op()
+
+    regions = dg.StaticPartitionsDefinition(["lisboa"])
+    shown = {"parcels": parcels, "nightly": nightly, "DISTRICTS": regions, "BOUNDS": {"lisboa": (0, 0, 1, 1)}}
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(block, shown)
+    resources = {"fused": fused.FusedResource()}
+    sensors = [shown["after_roads"], shown["after_nightly"]]
+    assets = [parcels, shown["parcels_cache"], shown["roads"]]
+    dg.Definitions.validate_loadable(dg.Definitions(assets, jobs=[nightly], sensors=sensors, resources=resources))
+
+
+def test_the_readmes_component_loads() -> None:
+    (document,) = re.findall(r"```yaml\n(type:.*?)```", README, re.DOTALL)
+    attributes = yaml.safe_dump(yaml.safe_load(document)["attributes"])
+    component = fused.FusedInvalidateCacheComponent.resolve_from_yaml(attributes)
+    assert component.asset.key == dg.AssetKey(["maps", "roads_cache"])
+    assert component.selection == {"bounds": [-9.25, 38.68, -9.08, 38.80], "zooms": "10-16"}

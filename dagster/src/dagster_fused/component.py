@@ -35,8 +35,8 @@ class FusedInvalidateCacheScaffolder(dg.Scaffolder[FusedInvalidateCacheScaffoldP
         return FusedInvalidateCacheScaffoldParams
 
     def scaffold(self, request: dg.ScaffoldRequest[FusedInvalidateCacheScaffoldParams]) -> None:
-        name = request.target_path.stem if request.append else request.target_path.name
-        udf = request.params.udf or name
+        folder = request.target_path.parent if request.append else request.target_path
+        udf = request.params.udf or folder.name
         asset: dict[str, Any] = {"key": f"{re.sub('[^A-Za-z0-9_]', '_', udf)}_cache"}
         if request.params.table:
             asset["deps"] = [request.params.table]
