@@ -109,23 +109,6 @@ def check_verify(verify: int, udf: str, shared_token: str | None, client: FusedC
     return Secret(token)
 
 
-def verify_tiles(client: FusedClient, token: Secret, tiles: list[Tile]) -> Verification:
-    """Ask for tiles through a shared token, and see whether they come from the cache."""
-    tiles = sorted(set(tiles))
-    with client.open_run_connections(min(_AT_ONCE, max(1, len(tiles)))) as ask:
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fused-cache-ops-verify") as pool:
-            answers = list(pool.map(lambda tile: ask(token, tile), tiles))
-    found: dict[str, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
-    for tile, (headers, trouble) in zip(tiles, answers):
-        kind = "unknown" if trouble else "from_cache" if _came_from_cache(headers) else "fresh"
-        found[kind].append(f"{tile}: {trouble}" if trouble else str(tile))
-    verification = Verification(**{kind: tuple(shown) for kind, shown in found.items()})
-    if len(verification.fresh) < verification.sampled:
-        amiss = "; ".join([*(f"{tile}: from the cache" for tile in verification.from_cache), *verification.unknown][:5])
-        logger.warning("Fused cache: %s (%s)", verification, amiss)
-    return verification
-
-
 def verify_selection(
     client: FusedClient, udf: str, selection: Selection, verify: int, shared_token: str | None
 ) -> Verification:
@@ -144,6 +127,23 @@ def verify_selection(
     for batch in selection.batches(MAX_BATCH):
         sample.add(batch)
     return verify_tiles(client, token, sample.tiles)
+
+
+def verify_tiles(client: FusedClient, token: Secret, tiles: list[Tile]) -> Verification:
+    """Ask for tiles through a shared token, and see whether they come from the cache."""
+    tiles = sorted(set(tiles))
+    with client.open_run_connections(min(_AT_ONCE, max(1, len(tiles)))) as ask:
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fused-cache-ops-verify") as pool:
+            answers = list(pool.map(lambda tile: ask(token, tile), tiles))
+    found: dict[str, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
+    for tile, (headers, trouble) in zip(tiles, answers):
+        kind = "unknown" if trouble else "from_cache" if _came_from_cache(headers) else "fresh"
+        found[kind].append(f"{tile}: {trouble}" if trouble else str(tile))
+    verification = Verification(**{kind: tuple(shown) for kind, shown in found.items()})
+    if len(verification.fresh) < verification.sampled:
+        amiss = "; ".join([*(f"{tile}: from the cache" for tile in verification.from_cache), *verification.unknown][:5])
+        logger.warning("Fused cache: %s (%s)", verification, amiss)
+    return verification
 
 
 def _came_from_cache(headers: Mapping[str, str]) -> bool:
