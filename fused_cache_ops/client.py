@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from fused_cache_ops.connection import Certificate, Connections
-    from fused_cache_ops.keywords import CallKeywords
+    from fused_cache_ops.keywords import CallKeywords, SelectionKeywords
     from fused_cache_ops.result import InvalidationResult
+    from fused_cache_ops.verification import Verification
 
 _REMEDIES: dict[int, str] = {
     401: "The token is missing, malformed or expired: create a new one for the service account.",
@@ -137,6 +138,31 @@ class FusedClient:
         from fused_cache_ops.invalidate import invalidate_cache
 
         return invalidate_cache(udf, client=self, **keywords)
+
+    def verify_cache(
+        self, udf: str, *, verify: int, shared_token: str | None = None, **selection: Unpack[SelectionKeywords]
+    ) -> Verification:
+        """Ask for some tiles of a selection, and tell which of them the UDF computed anew.
+
+        Right after an invalidation that covered the selection, and before anybody else asks, that is all of them. A second
+        call finds what the first one had computed.
+
+        Args:
+            udf: as for `fused_cache_ops.invalidate_cache`.
+            verify: how many tiles, drawn at random. Each one runs the UDF.
+            shared_token: of the UDF; not needed where ``udf`` is one.
+            selection: the keywords of `fused_cache_ops.invalidate_cache` that select tiles.
+
+        Raises:
+            InvalidInputError: the selection cannot be read, or is the whole UDF.
+            ConfigurationError: there is no shared token, or no address to use it at.
+        """
+        from fused_cache_ops.selection import read_selection
+        from fused_cache_ops.verification import verify_selection
+
+        shared_token = Secret(shared_token) if isinstance(shared_token, str) else shared_token
+        parse_udf(udf)
+        return verify_selection(self, udf, read_selection(**selection), verify, shared_token)
 
     def resolve_udf(self, udf: str, *, retrier: Retrier | None = None) -> str:
         """The id of a UDF given by id, name or shared token. An id costs no request, and no UDF's code is ever run.

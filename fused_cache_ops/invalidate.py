@@ -30,6 +30,8 @@ from fused_cache_ops.verification import Sample, Verification, check_verify, ver
 from fused_cache_ops.zooms import Zooms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Unpack
 
     from fused_cache_ops.plan import InvalidationPlan
@@ -67,6 +69,7 @@ def invalidate_cache(
     dry_run: bool = False,
     checkpoint: CheckpointLocation | None = None,
     on_progress: OnProgress | None = None,
+    on_plan: Callable[[InvalidationPlan], object] | None = None,
     verify: int = 0,
     shared_token: str | None = None,
     client_id: str | None = None,
@@ -111,6 +114,8 @@ def invalidate_cache(
             ends, leaves it; the next call with the same keywords sends the rest; one that ends well removes it. Name one
             place for each load: a record that has not been touched for 12 hours is taken for an earlier load's.
         on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, a few times a second at most.
+        on_plan: called once with the `InvalidationPlan`, before anything is sent: the counts and the footprint, which cost
+            no second reading of bounds and geometries.
         verify: afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them were
             computed anew. Each one runs the UDF.
         shared_token: for ``verify``; not needed where ``udf`` is one.
@@ -152,10 +157,14 @@ def invalidate_cache(
     )
     if checkpoint is not None:
         check_location(checkpoint)
-    if dry_run:
+    if dry_run or on_plan is not None:
         from fused_cache_ops.plan import plan_selection
 
-        return plan_selection(udf, selection)
+        plan = plan_selection(udf, selection)
+        if dry_run:
+            return plan
+        if on_plan is not None:
+            on_plan(plan)
     if client is not None:
         given = (token, client_id, base_url, timeout, deadline, max_concurrency, max_requests_per_second)
         if given != (None, None, None, DEFAULT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_CONCURRENCY, None):

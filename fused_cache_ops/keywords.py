@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fused_cache_ops.checkpoint import CheckpointLocation
+    from fused_cache_ops.plan import InvalidationPlan
     from fused_cache_ops.progress import OnProgress
     from fused_cache_ops.selection import Bounds, WhenTooMany
     from fused_cache_ops.tile_list import TilesFile
@@ -33,5 +36,6 @@ class CallKeywords(SelectionKeywords, total=False):
 
     checkpoint: CheckpointLocation | None
     on_progress: OnProgress | None
+    on_plan: Callable[[InvalidationPlan], object] | None
     verify: int
     shared_token: str | None

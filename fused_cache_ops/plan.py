@@ -79,16 +79,17 @@ class InvalidationPlan:
         check_shard((0, n))
         return [plan_selection(self.udf, self._selection.shard_of((number, n)), self.udf) for number in range(n)]
 
-    def to_geojson(self) -> dict[str, Any]:
+    def to_geojson(self, most_blocks: int = _LARGEST_FOOTPRINT) -> dict[str, Any]:
         """The footprint: a FeatureCollection with one merged MultiPolygon a zoom, which needs the extra ``geo``.
 
-        A footprint of more than 20,000 blocks is merged at a coarser zoom, which the feature's ``drawn_at_zoom`` names.
+        A footprint of more than ``most_blocks`` blocks at a zoom is merged at a coarser one, which the feature's
+        ``drawn_at_zoom`` names.
         """
         from fused_cache_ops.geometry import import_geo
 
         shapely = import_geo("shapely")
         features = []
-        for zoom, (drawn, blocks) in self.footprint().items():
+        for zoom, (drawn, blocks) in self.footprint(most_blocks).items():
             corners = [_degrees(block) for block in blocks]
             merged = shapely.union_all([shapely.box(*box) for box in corners])
             merged = shapely.MultiPolygon([merged]) if merged.geom_type == "Polygon" else merged

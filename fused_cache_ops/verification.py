@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fused_cache_ops.batches import Batch
+from fused_cache_ops.batches import MAX_BATCH, Batch
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.identifiers import parse_udf
 from fused_cache_ops.settings import Secret
@@ -18,6 +18,7 @@ from fused_cache_ops.tiles import Tile, is_boolean
 
 if TYPE_CHECKING:
     from fused_cache_ops.client import FusedClient
+    from fused_cache_ops.selection import Selection
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,26 @@ def check_verify(verify: int, udf: str, shared_token: str | None, client: FusedC
             "verify needs to know where this deployment runs shared UDFs: set run_base_url, or FUSED_RUN_BASE_URL."
         )
     return Secret(token)
+
+
+def verify_selection(
+    client: FusedClient, udf: str, selection: Selection, verify: int, shared_token: str | None
+) -> Verification:
+    """Draw tiles from a selection, and see whether they come from the cache.
+
+    Raises:
+        InvalidInputError: it is the whole UDF, or ``verify`` is no number of tiles.
+        ConfigurationError: there is no shared token, or no address to use it at.
+    """
+    if selection.whole:
+        raise InvalidInputError("verify needs a selection of tiles to take samples from: the whole UDF has none.")
+    token = check_verify(verify, udf, shared_token, client)
+    if token is None:
+        raise InvalidInputError("verify = 0: nothing would be verified. Give a number of tiles.")
+    sample = Sample(verify)
+    for batch in selection.batches(MAX_BATCH):
+        sample.add(batch)
+    return verify_tiles(client, token, sample.tiles)
 
 
 def verify_tiles(client: FusedClient, token: Secret, tiles: list[Tile]) -> Verification:

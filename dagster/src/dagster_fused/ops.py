@@ -6,19 +6,15 @@ from typing import Any, Literal, Optional, Union, cast
 import dagster as dg
 from pydantic import Field
 
+from dagster_fused.invalidation import FIELDS, check_definition, invalidate, permanent_failures
 from dagster_fused.resource import FusedResource
-from fused_cache_ops.errors import FusedCacheError, InvalidInputError
-from fused_cache_ops.identifiers import parse_udf
 from fused_cache_ops.keywords import CallKeywords
-from fused_cache_ops.selection import refuse_single_use
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, NOT_GIVEN, WHOLE_UDF
 
 Upstream = Literal["tiles", "bounds", "geometry", "tiles_file", "shard"]
 
 _WHOLE = [WHOLE_UDF.value]
 _NOT_GIVEN = NOT_GIVEN.value
-_KINDS = ("tiles", "bounds", "geometry", "tiles_file")
-_FIELDS = (*_KINDS, "zooms", "buffer", "max_tiles", "when_too_many", "shard", "checkpoint", "verify")
 _START_AFTER = dg.In(dg.Nothing, description="Whatever must be done first, such as the load.")
 _RESULT = dg.Out(
     dict[str, Any],
@@ -67,7 +63,7 @@ class InvalidateCacheConfig(dg.Config):
 
     def keywords(self) -> CallKeywords:
         """The core's keywords."""
-        given: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        given: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}
         left_out = {"tiles": _WHOLE, "bounds": [_NOT_GIVEN], "geometry": _NOT_GIVEN, "tiles_file": _NOT_GIVEN}
         return cast(CallKeywords, {name: value for name, value in given.items() if value != left_out.get(name, ())})
 
@@ -113,19 +109,7 @@ def build_invalidate_cache_op(
     """
     known: dict[str, Any] = dict(selection or {})
     upstream = [from_upstream] if isinstance(from_upstream, str) else list(from_upstream or ())
-    unknown = [key for key in known if key not in (*_FIELDS, "max_zoom")]
-    unknown += [key for key in upstream if key not in (*_KINDS, "shard")]
-    kinds = [key for key in (*_KINDS, "shard") for place in (known, upstream) if key in place]
-    if unknown or len([key for key in kinds if key != "shard"]) > 1 or kinds.count("shard") > 1:
-        problem = f"unknown keys {unknown}" if unknown else f"{' and '.join(kinds)} given twice or together"
-        raise dg.DagsterInvalidDefinitionError(
-            f"Op {name!r}: {problem}. Give one kind of tiles, in selection or from_upstream, and not both."
-        )
-    try:
-        refuse_single_use(cast(CallKeywords, known))
-        shown = parse_udf(udf).shown
-    except InvalidInputError as error:
-        raise dg.DagsterInvalidDefinitionError(f"Op {name!r}: {error}") from error
+    shown = check_definition(f"Op {name!r}", udf, known, upstream)
     arguments: dict[str, Any] = {"description": f"Invalidate the cache of the Fused UDF {shown}."} | op_arguments
 
     if upstream:
@@ -140,23 +124,14 @@ def build_invalidate_cache_op(
         return invalidate_from_upstream
 
     @dg.op(name=name, ins={"start_after": _START_AFTER}, out=_RESULT, **arguments)
-    def invalidate(context: dg.OpExecutionContext, fused: FusedResource) -> dict[str, Any]:
+    def invalidate_known(context: dg.OpExecutionContext, fused: FusedResource) -> dict[str, Any]:
         return _invalidate(context, fused, udf, cast(CallKeywords, known))
 
-    return invalidate
+    return invalidate_known
 
 
 def _invalidate(context: dg.OpExecutionContext, fused: FusedResource, udf: str, keywords: CallKeywords) -> dict[str, Any]:
-    try:
-        refuse_single_use(keywords)
-        if keywords.get("verify"):
-            keywords = {**keywords, "shared_token": fused.shared_token or None}
-        with fused.get_client() as client:
-            result = client.invalidate_cache(udf, **keywords)
-    except FusedCacheError as error:
-        if error.retryable:
-            raise
-        raise dg.Failure(str(error), allow_retries=False) from error
-    context.log.info(str(result))
-    context.add_output_metadata(result.to_dict())
-    return result.to_dict()
+    with permanent_failures():
+        result, metadata = invalidate(context, fused, udf, keywords)
+    context.add_output_metadata(metadata)
+    return result

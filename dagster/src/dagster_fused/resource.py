@@ -17,14 +17,12 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
     Give the token as ``dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN")``, so that it stays out of every snapshot of the
     configuration. A field that is left out is taken from the environment of the process that runs the step.
 
-    .. code-block:: python
+    ```python
+    import dagster as dg
+    from dagster_fused import FusedResource
 
-        import dagster as dg
-        from dagster_fused import FusedResource, build_invalidate_cache_op
-
-        defs = dg.Definitions(
-            resources={"fused": FusedResource(token=dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN"))},
-        )
+    defs = dg.Definitions(resources={"fused": FusedResource(token=dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN"))})
+    ```
     """
 
     token: Optional[str] = Field(

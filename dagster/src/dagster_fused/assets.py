@@ -1,0 +1,155 @@
+"""The cache of a UDF as an asset downstream of the table that it is computed from, and a check of that asset."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional
+
+import dagster as dg
+
+from dagster_fused.invalidation import TilesFn, check_definition, invalidate, partition_keys, permanent_failures, select
+from fused_cache_ops.keywords import CallKeywords, SelectionKeywords
+
+AFTER_EACH_LOAD: dg.AutomationCondition[Any] = (
+    dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window()).with_label("after_each_load")
+)
+"""``AutomationCondition.eager()`` for every partition: by itself it passes over all but the latest time window, so that a load
+of an older one would leave the map stale."""
+
+
+def build_fused_cache_asset(
+    name: str,
+    *,
+    udf: str,
+    deps: Optional[Iterable[Any]] = None,
+    tiles_fn: Optional[TilesFn] = None,
+    selection: Optional[CallKeywords] = None,
+    partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
+    automation_condition: Optional[dg.AutomationCondition[Any]] = AFTER_EACH_LOAD,
+    backfill_policy: Optional[dg.BackfillPolicy] = None,
+    resource_key: str = "fused",
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """The cache of a UDF as an asset. To materialise it is to invalidate what its upstream has changed.
+
+    Args:
+        name: the asset's name.
+        udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
+        deps: the tables that the UDF reads.
+        tiles_fn: ``tiles_fn(context, partition_key)`` tells what a partition has changed: an iterable of tiles, or a dict of
+            the core's keywords such as ``{"bounds": (…)}``. It is called once for each partition of the run, with the
+            `dagster.AssetExecutionContext` and the partition's key (None: the asset has no partitions); what it tells of
+            several is merged, and goes out as one set of requests.
+        selection: the core's keywords that are known beforehand, as for `build_invalidate_cache_op`: beside ``tiles_fn``
+            such as ``{"zooms": "10-14"}``. Without any of both: the whole UDF.
+        partitions_def: the partitions of the table.
+        automation_condition: None: only by hand, by jobs and by schedules. By default after each load of an upstream asset,
+            of whatever partition.
+        backfill_policy: by default all partitions of a backfill in a single run.
+        resource_key: the key of the `FusedResource`.
+        asset_arguments: further arguments of ``dagster.asset``: ``key_prefix``, ``group_name``, ``retry_policy``,
+            ``required_resource_keys``, ``pool``, …
+
+    Returns:
+        An asset whose materialisations have the counts, a table of the tiles at each zoom and the footprint as metadata.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or select tiles twice.
+    """
+    known = dict(selection or {})
+    shown = check_definition(f"Asset {name!r}", udf, known, tiles_fn=tiles_fn)
+    arguments: dict[str, Any] = {
+        "description": f"The cached results of the Fused UDF {shown}: to materialise it is to invalidate what has changed.",
+        "kinds": {"fused"},
+    }
+    arguments |= asset_arguments
+    resources = {*arguments.pop("required_resource_keys", ()), resource_key}
+    if partitions_def is not None and backfill_policy is None:
+        backfill_policy = dg.BackfillPolicy.single_run()
+
+    def invalidate_changed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        keys = [None] if partitions_def is None else context.partition_keys
+        with permanent_failures():
+            keywords = select(tiles_fn, known, ((context, key) for key in keys))
+            _, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords)
+        return dg.MaterializeResult(metadata=metadata)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # of backfill_policy, which is our choice
+        asset: dg.AssetsDefinition = dg.asset(
+            name=name,
+            deps=deps,
+            partitions_def=partitions_def,
+            automation_condition=automation_condition,
+            backfill_policy=backfill_policy,
+            required_resource_keys=resources,
+            **arguments,
+        )(invalidate_changed)
+    return asset
+
+
+def build_fused_cache_check(
+    asset: Any,
+    *,
+    udf: str,
+    tiles_fn: Optional[TilesFn] = None,
+    selection: Optional[SelectionKeywords] = None,
+    verify: int = 10,
+    partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    name: str = "fused_cache_is_fresh",
+    resource_key: str = "fused",
+    **check_arguments: Any,
+) -> dg.AssetChecksDefinition:
+    """A check that an invalidation covered what was loaded: sampled tiles of the partition are asked for through a shared
+    token, and none of them may come from the cache.
+
+    It belongs right after the invalidation, in the same run, and is not to be repeated: what it asked for is in the cache
+    afterwards. A tile that somebody else asked for in between fails it too; ``severity=AssetCheckSeverity.WARN`` allows for
+    that.
+
+    Args:
+        asset: the asset that is checked, or its key: the cache's, or the table's where a hook or op invalidates the cache.
+        udf: as for `build_fused_cache_asset`. Where it is no shared token, the resource needs ``shared_token``.
+        tiles_fn: as for `build_fused_cache_asset`, with a `dagster.AssetCheckExecutionContext`.
+        selection: the core's keywords that select tiles.
+        verify: how many tiles, drawn at random. Each one runs the UDF.
+        partitions_def: needed for runs of several partitions where ``asset`` is a key; else the asset's.
+        severity: of a failed check.
+        name: the check's name.
+        resource_key: the key of the `FusedResource`.
+        check_arguments: further arguments of ``dagster.asset_check``: ``blocking``, ``description``, …
+
+    Returns:
+        A check whose result names the tiles that were ``fresh``, those ``from_cache``, and those of which nothing is known.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or nothing selects tiles.
+    """
+    known = dict(selection or {})
+    what = f"Check {name!r}"
+    shown = check_definition(what, udf, known, tiles_fn=tiles_fn)
+    if tiles_fn is None and not known:
+        raise dg.DagsterInvalidDefinitionError(f"{what}: give tiles_fn or selection, to tell which tiles to ask for.")
+    arguments: dict[str, Any] = {
+        "description": f"Sampled tiles of the Fused UDF {shown} are computed anew, and do not come from the cache."
+    }
+    arguments |= check_arguments
+    if partitions_def is None:
+        partitions_def = getattr(asset, "partitions_def", None)
+    resources = {*arguments.pop("required_resource_keys", ()), resource_key}
+
+    @dg.asset_check(asset=asset, name=name, required_resource_keys=resources, **arguments)
+    def verify_changed(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        execution = context.op_execution_context
+        fused = getattr(execution.resources, resource_key)
+        with permanent_failures():
+            keys = partition_keys(execution.instance, context.run, partitions_def)
+            told: Mapping[str, Any] = select(tiles_fn, known, ((context, key) for key in keys))
+            keywords: Any = {name: value for name, value in told.items() if name not in ("checkpoint", "verify")}
+            with fused.get_client() as client:
+                found = client.verify_cache(udf, verify=verify, shared_token=fused.shared_token or None, **keywords)
+        return dg.AssetCheckResult(
+            passed=len(found.fresh) == found.sampled, severity=severity, description=str(found), metadata=found.to_dict()
+        )
+
+    return verify_changed

@@ -1,0 +1,213 @@
+"""A component for ``dg`` projects: the cache of a UDF as an asset, in YAML."""
+
+import re
+from collections.abc import Callable
+from importlib import import_module
+from typing import Annotated, Any, Optional, Union
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, Field
+
+from dagster_fused.assets import AFTER_EACH_LOAD, build_fused_cache_asset, build_fused_cache_check
+from dagster_fused.resource import FusedResource
+
+_EXAMPLES = """
+  # What a load has changed, in place of the whole UDF. See the README of dagster-fused.
+  # selection:
+  #   bounds: [-9.25, 38.68, -9.08, 38.80]
+  #   zooms: 10-16
+  # tiles_fn: my_project.tiles.changed_tiles   # def changed_tiles(context, partition_key): return ["15/9647/12320"]
+"""
+
+
+class FusedInvalidateCacheScaffoldParams(BaseModel):
+    """What ``dg scaffold defs`` asks for."""
+
+    udf: Optional[str] = Field(default=None, description="The UDF: its id, name or canvas/name. Default: the folder's name.")
+    table: Optional[str] = Field(default=None, description="Key of the asset that the UDF reads, such as raw/roads.")
+
+
+class FusedInvalidateCacheScaffolder(dg.Scaffolder[FusedInvalidateCacheScaffoldParams]):
+    """Writes a ``defs.yaml`` that loads as it is."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[FusedInvalidateCacheScaffoldParams]:
+        return FusedInvalidateCacheScaffoldParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[FusedInvalidateCacheScaffoldParams]) -> None:
+        folder = request.target_path.parent if request.append else request.target_path
+        udf = request.params.udf or folder.name
+        asset: dict[str, Any] = {"key": f"{re.sub('[^A-Za-z0-9_]', '_', udf)}_cache"}
+        if request.params.table:
+            asset["deps"] = [request.params.table]
+        dg.scaffold_component(request, {"udf": udf, "asset": asset, "token_env": "FUSED_SERVICE_ACCOUNT_TOKEN"})
+        if request.scaffold_format == "yaml":
+            path = request.target_path if request.append else request.target_path / "defs.yaml"
+            with path.open("a") as file:
+                file.write(_EXAMPLES.lstrip("\n"))
+
+
+class SelectionModel(dg.Model):
+    """What to invalidate. Without it, and without tiles_fn: the whole UDF."""
+
+    # No field takes null: it would be a selection that went wrong.
+    tiles: Union[list[Any], str] = Field(default=[], description="Tiles as 'z/x/y', [z, x, y] or {z, x, y}.")
+    bounds: Union[list[Any], str] = Field(default=[], description="[west, south, east, north] in degrees, or a list of these.")
+    geometry: Union[dict[str, Any], str] = Field(default="", description="GeoJSON, WKT, or the path or URL of a vector file.")
+    tiles_file: str = Field(default="", description="The path of a list of tiles, one a line.")
+    zooms: Union[int, str, list[int]] = Field(
+        default=0, description="'10-14', [10, 12] or 12. Needed with bounds and geometry."
+    )
+    buffer: Union[int, str] = Field(default=0, description="Tiles to add on every side.")
+    max_tiles: Union[int, str] = Field(default=0, description="The most tiles that a computed selection may come to.")
+    when_too_many: str = Field(default="fail", description="Beyond that: 'fail', 'whole-udf' or 'coarser'.")
+    checkpoint: str = Field(default="", description="Where to keep a record of what is done, so that a retry sends the rest.")
+
+
+def _resolve_selection(context: dg.ResolutionContext, value: Any) -> dict[str, Any]:
+    given = value.model_dump(exclude_unset=True) if isinstance(value, SelectionModel) else value
+    resolved = dict(context.resolve_value(given))
+    if not resolved:
+        raise ValueError("selection is empty and selects nothing: leave it out to invalidate the whole UDF.")
+    return resolved
+
+
+def _resolve_function(context: dg.ResolutionContext, value: str) -> Callable[..., Any]:
+    found = context.resolve_value(value)
+    if callable(found):
+        return found
+    module, _, name = str(found).rpartition(".")
+    try:
+        function = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"tiles_fn = {found!r} cannot be imported ({error}): give package.module.function, or a template variable."
+        ) from error
+    return function  # type: ignore[no-any-return]
+
+
+def _resolve_variable(context: dg.ResolutionContext, value: Optional[str]) -> Optional[str]:
+    """The name of an environment variable, as it stands: a template would put the token itself into the snapshot."""
+    if value is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError(
+            "token_env and shared_token_env take the name of an environment variable, such as FUSED_SERVICE_ACCOUNT_TOKEN: no "
+            "token, and no template like {{ env.X }}, which would put the token into Dagster's snapshots."
+        )
+    return value
+
+
+@dg.scaffold_with(FusedInvalidateCacheScaffolder)
+class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
+    """The cache of a Fused UDF as an asset: to materialise it is to invalidate what its upstream has changed.
+
+    By itself it is materialised after each load of an upstream asset, where the project's automation sensor is on.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    udf: Annotated[
+        str, dg.Resolver.default(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
+    ]
+    asset: dg.ResolvedAssetSpec = Field(
+        description="The asset that the cache is: its key, deps (the tables that the UDF reads), partitions_def, group_name, "
+        "and so on. Without automation_condition: after each load of an upstream asset, of whatever partition."
+    )
+    selection: Annotated[
+        dict[str, Any],
+        dg.Resolver(
+            _resolve_selection,
+            model_field_type=SelectionModel,
+            description="What to invalidate. Without it, and without tiles_fn: the whole UDF.",
+        ),
+    ] = Field(default_factory=dict)
+    tiles_fn: Annotated[
+        Optional[Callable[..., Any]],
+        dg.Resolver(
+            _resolve_function,
+            model_field_type=str,
+            description="tiles_fn(context, partition_key) tells what a partition has changed: package.module.function, or a "
+            "template variable.",
+        ),
+    ] = None
+    verify: Annotated[
+        int,
+        dg.Resolver.default(
+            description="Adds a check that asks for so many of the tiles through the shared token, and finds none cached."
+        ),
+    ] = 0
+    token_env: Annotated[
+        str,
+        dg.Resolver(
+            _resolve_variable,
+            model_field_type=str,
+            inject_before_resolve=False,
+            description="Name of the environment variable that holds the token of a Fused service account.",
+        ),
+    ] = "FUSED_SERVICE_ACCOUNT_TOKEN"  # noqa: S105
+    shared_token_env: Annotated[
+        Optional[str],
+        dg.Resolver(
+            _resolve_variable,
+            model_field_type=str,
+            inject_before_resolve=False,
+            description="Name of the environment variable that holds the UDF's shared token, for verify.",
+        ),
+    ] = None
+    client_id: Annotated[
+        Optional[str],
+        dg.Resolver.default(description="Real-time instance. Default: FUSED_CLIENT_ID, else the one that the service prefers."),
+    ] = None
+    base_url: Annotated[
+        Optional[str],
+        dg.Resolver.default(
+            description="Address of the deployment. Default: FUSED_BASE_URL, else https://www.fused.io/server/v1."
+        ),
+    ] = None
+    resource_key: Annotated[
+        Optional[str],
+        dg.Resolver.default(
+            description="Key of a FusedResource that the project defines, to use in place of one made of the settings above."
+        ),
+    ] = None
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The asset, its check, and a resource under a key of its own, so that instances get on with each other."""
+        spec = self.asset
+        resource_key = self.resource_key or f"fused_{'__'.join(spec.key.path)}"
+        resources: dict[str, Any] = {}
+        if self.resource_key is None:
+            resources[resource_key] = FusedResource(
+                token=dg.EnvVar(self.token_env),
+                shared_token=dg.EnvVar(self.shared_token_env) if self.shared_token_env else None,
+                client_id=self.client_id,
+                base_url=self.base_url,
+            )
+        kept = ("description", "group_name", "owners", "code_version", "metadata", "freshness_policy")
+        given = {name: getattr(spec, name) for name in kept}
+        asset = build_fused_cache_asset(
+            spec.key.path[-1],
+            udf=self.udf,
+            deps=spec.deps,
+            tiles_fn=self.tiles_fn,
+            selection=self.selection or None,  # type: ignore[arg-type]
+            partitions_def=spec.partitions_def,
+            automation_condition=spec.automation_condition or AFTER_EACH_LOAD,
+            resource_key=resource_key,
+            key_prefix=spec.key.path[:-1] or None,
+            kinds=spec.kinds | {"fused"},
+            tags={name: value for name, value in spec.tags.items() if not name.startswith("dagster/kind/")},
+            **{name: value for name, value in given.items() if value},
+        )
+        checks = []
+        if self.verify:
+            checks.append(
+                build_fused_cache_check(
+                    asset,
+                    udf=self.udf,
+                    tiles_fn=self.tiles_fn,
+                    selection=self.selection or None,  # type: ignore[arg-type]
+                    verify=self.verify,
+                    resource_key=resource_key,
+                )
+            )
+        return dg.Definitions(assets=[asset], asset_checks=checks, resources=resources)

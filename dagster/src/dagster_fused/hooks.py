@@ -1,0 +1,90 @@
+"""A hook for jobs and assets that exist already: after the load has succeeded, invalidate."""
+
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+import dagster as dg
+
+from dagster_fused.invalidation import TilesFn, check_definition, invalidate, partition_keys, select
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.keywords import CallKeywords
+
+
+def fused_invalidate_cache_on_success(
+    udf: str,
+    *,
+    after: Union[str, Sequence[str], None] = None,
+    tiles_fn: Optional[TilesFn] = None,
+    selection: Optional[CallKeywords] = None,
+    partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
+    resource_key: str = "fused",
+    name: str = "fused_invalidate_cache_on_success",
+) -> dg.HookDefinition:
+    """A hook that invalidates a UDF once its op or asset has succeeded: ``@asset(hooks={…})``, ``load.with_hooks({…})``, or
+    for a whole job ``@job(hooks={…})``.
+
+    Dagster calls the hook of a job after every step, checks included: ``after`` tells it which. Without ``after`` it refuses to
+    work for a job of several ops.
+
+    **A hook that fails leaves the run green.** It says so in the run's log, at the level of errors, and Dagster records an
+    event HOOK_ERRORED; no ``RetryPolicy`` repeats it. Where a stale map is not to be overlooked use `build_fused_cache_asset`,
+    an op, or `build_invalidate_on_run_success_sensor`.
+
+    Args:
+        udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
+        after: names of the ops or assets after which to invalidate, for the hook of a job.
+        tiles_fn: ``tiles_fn(context, partition_key)`` tells what has changed, as for `build_fused_cache_asset`; with a
+            `dagster.HookContext`, whose ``op_output_values`` and ``op_output_metadata`` are the load's.
+        selection: the core's keywords that are known beforehand. Without any of both: the whole UDF.
+        partitions_def: the partitions of the asset; needed for runs of several partitions.
+        resource_key: the key of the `FusedResource`.
+        name: the hook's name, which must differ from that of another hook at the same place.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or select tiles twice.
+    """
+    known = dict(selection or {})
+    shown = check_definition(f"Hook {name!r}", udf, known, tiles_fn=tiles_fn)
+    wanted = None if after is None else {each.replace("/", "__") for each in ([after] if isinstance(after, str) else after)}
+
+    @dg.success_hook(name=name, required_resource_keys={resource_key})
+    def invalidate_on_success(context: dg.HookContext) -> None:
+        try:
+            _check_place(context, wanted)
+            if wanted is not None and context.op.name not in wanted:
+                return
+            run = context.instance.get_run_by_id(context.run_id)
+            keys = partition_keys(context.instance, run, partitions_def)
+            keywords = select(tiles_fn, known, ((context, key) for key in keys))
+            invalidate(context, getattr(context.resources, resource_key), udf, keywords)
+        except Exception as error:
+            context.log.error(f"The cache of the Fused UDF {shown} was NOT invalidated, though the run goes on: {error}")
+            raise
+
+    return invalidate_on_success
+
+
+def _check_place(context: dg.HookContext, wanted: Optional[set[str]]) -> None:
+    """Refuse a hook that would fire after every step, after each of many mapped steps, or never.
+
+    Raises:
+        InvalidInputError: it is at such a place.
+    """
+    step: Any = getattr(context, "_step_execution_context", None)  # a context made for a unit test has none
+    if step is None or context.hook_def not in step.job_def.hook_defs:
+        return
+    names = {handle.name for handle in step.job_def.graph.iterate_node_handles()}
+    if wanted is None and len(names) > 1:
+        raise InvalidInputError(
+            f"the hook is on job {context.job_name}, so that Dagster calls it after each of its {len(names)} ops: name the one "
+            f"to invalidate after, as in after={context.op.name!r}, or put the hook on that op or asset."
+        )
+    if missing := sorted((wanted or set()) - names):
+        raise InvalidInputError(
+            f"after names {', '.join(missing)}, but job {context.job_name} has only {', '.join(sorted(names))}."
+        )
+    if "[" in context.step_key and (wanted is None or context.op.name in wanted):
+        raise InvalidInputError(
+            f"op {context.op.name} is mapped, so that the hook would fire after each of its steps: name the op that "
+            "collects them."
+        )

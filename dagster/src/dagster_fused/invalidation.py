@@ -1,0 +1,155 @@
+"""What ops, assets, hooks and sensors have in common: the core's call, its errors and its result in Dagster's words."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional, cast
+
+import dagster as dg
+
+from dagster_fused.resource import FusedResource
+from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError
+from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.keywords import CallKeywords
+from fused_cache_ops.merging import KINDS, merge_selections
+from fused_cache_ops.selection import refuse_single_use
+
+if TYPE_CHECKING:
+    from fused_cache_ops import InvalidationPlan, InvalidationResult
+
+TilesFn = Callable[[Any, Optional[str]], Any]
+"""``tiles_fn(context, partition_key)``: what has changed, as tiles or as the core's keywords (``{"bounds": …}``); the key is
+None where there are no partitions."""
+
+FIELDS = (*KINDS, "zooms", "buffer", "max_tiles", "when_too_many", "shard", "checkpoint", "verify")
+
+_DRAWN_BLOCKS = 250  # at each zoom: a footprint in metadata is stored with every run
+_LARGEST_DRAWN = 1_000_000  # tiles: to draw more takes seconds
+
+
+@contextlib.contextmanager
+def permanent_failures() -> Iterator[None]:
+    """What will not pass becomes a `dagster.Failure` that no ``RetryPolicy`` repeats; what may pass is raised as it is."""
+    try:
+        yield
+    except FusedCacheError as error:
+        if error.retryable:
+            raise
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywords) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make the core's call; its result, and that as metadata.
+
+    Args:
+        context: whatever has Dagster's ``log``.
+        fused: the resource.
+        udf: the UDF.
+        keywords: the core's.
+
+    Raises:
+        FusedCacheError: it failed; see `permanent_failures`.
+    """
+    plans: list[InvalidationPlan] = []
+    refuse_single_use(keywords)
+    keywords = {**keywords, "on_plan": plans.append}
+    if keywords.get("verify"):
+        keywords["shared_token"] = fused.shared_token or None
+    with fused.get_client() as client:
+        result = client.invalidate_cache(udf, **keywords)
+    context.log.info(str(result))
+    return result.to_dict(), describe(result, plans[0])
+
+
+def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str, Any]:
+    """A result as metadata: its counts, the tiles at each zoom as a table, and the footprint as GeoJSON.
+
+    The footprint needs the core's extra ``geo``, and is left out without it.
+    """
+    metadata = result.to_dict()
+    if plan.tiles_per_zoom:
+        metadata["tiles_per_zoom"] = dg.MetadataValue.table(
+            [dg.TableRecord({"zoom": zoom, "tiles": tiles}) for zoom, tiles in plan.tiles_per_zoom.items()],
+            dg.TableSchema([dg.TableColumn("zoom", "int"), dg.TableColumn("tiles", "int")]),
+        )
+        if (plan.tile_count or 0) <= _LARGEST_DRAWN:
+            with contextlib.suppress(ConfigurationError):
+                metadata["footprint"] = dg.MetadataValue.json(plan.to_geojson(most_blocks=_DRAWN_BLOCKS))
+    return metadata
+
+
+def check_definition(
+    what: str, udf: str, known: Mapping[str, Any], given: Sequence[str] = (), tiles_fn: Optional[TilesFn] = None
+) -> str:
+    """Refuse, where a definition is made, what could not work when it runs; how messages name the UDF.
+
+    Args:
+        what: names the definition in the message.
+        udf: the UDF.
+        known: the core's keywords that are known beforehand.
+        given: keywords that will come later.
+        tiles_fn: what will select the tiles, where something does.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: the UDF or the keywords cannot be read, or select tiles twice.
+    """
+    unknown = [key for key in known if key not in (*FIELDS, "max_zoom")]
+    unknown += [key for key in given if key not in (*KINDS, "shard")]
+    kinds = [key for key in (*KINDS, "shard") for place in (known, given) if key in place]
+    tiles = [key for key in kinds if key != "shard"] + ["tiles_fn"] * (tiles_fn is not None)
+    if unknown or len(tiles) > 1 or kinds.count("shard") > 1:
+        problem = f"unknown keys {unknown}" if unknown else f"{' and '.join(tiles if len(tiles) > 1 else kinds)} given together"
+        raise dg.DagsterInvalidDefinitionError(f"{what}: {problem}. Give one kind of tiles, once, and not both.")
+    try:
+        refuse_single_use(cast(CallKeywords, known))
+        return parse_udf(udf).shown
+    except InvalidInputError as error:
+        raise dg.DagsterInvalidDefinitionError(f"{what}: {error}") from error
+
+
+def select(tiles_fn: Optional[TilesFn], known: Mapping[str, Any], changes: Iterable[tuple[Any, Optional[str]]]) -> CallKeywords:
+    """The core's keywords for all of ``changes``: what is known, and what ``tiles_fn`` tells of each, merged.
+
+    Raises:
+        InvalidInputError: ``tiles_fn`` told nothing, or what cannot be read or merged.
+    """
+    if tiles_fn is None:
+        return cast(CallKeywords, dict(known))
+    told = [_as_keywords(tiles_fn(change, partition)) for change, partition in changes]
+    return cast(CallKeywords, {**known, **merge_selections(told)})
+
+
+def _as_keywords(told: Any) -> CallKeywords:
+    if not isinstance(told, Mapping):
+        return {"tiles": _plain(told)}
+    if unknown := sorted(set(map(str, told)) - {*FIELDS, "max_zoom"}):
+        raise InvalidInputError(
+            f"tiles_fn returned a dict with {', '.join(unknown)}: give a list of tiles, or a dict of {', '.join(FIELDS)}."
+        )
+    return cast(CallKeywords, {name: _plain(value) for name, value in told.items()})
+
+
+def _plain(value: Any) -> Any:
+    """What is in an entry of metadata: contexts and materialisations hold these."""
+    return value.value if isinstance(value, dg.MetadataValue) else value
+
+
+def partition_keys(
+    instance: dg.DagsterInstance, run: Optional[dg.DagsterRun], partitions_def: Optional[dg.PartitionsDefinition[str]]
+) -> list[Optional[str]]:
+    """The partitions that a run is of, by its tags; ``[None]`` where it has none.
+
+    Raises:
+        InvalidInputError: it is of a range of partitions, and ``partitions_def`` is not known.
+    """
+    tags = run.tags if run else {}
+    start, end = (tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end"))
+    if "dagster/partition" in tags or not (start and end):
+        return [tags.get("dagster/partition")]
+    if partitions_def is None:
+        raise InvalidInputError(
+            f"The run is of the partitions from {start} to {end}: give partitions_def=, to tell which these are."
+        )
+    if isinstance(partitions_def, dg.DynamicPartitionsDefinition):
+        keys = partitions_def.get_partition_keys(dynamic_partitions_store=instance)
+        return list(keys[keys.index(start) : keys.index(end) + 1])
+    return list(partitions_def.get_partition_keys_in_range(dg.PartitionKeyRange(start, end)))

@@ -1,0 +1,158 @@
+"""A real ``dagster dev``, daemon included: automation purges after a load, and the token is nowhere to be found."""
+
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from fused_cache_ops import plan_invalidation
+from fused_cache_ops.emulator import Emulator
+
+pytestmark = pytest.mark.xdist_group("dagster-dev")
+
+EXAMPLE = Path(__file__).parents[1] / "dagster" / "cache_as_asset.py"
+TOKEN = "t0p-s3cret-t0ken"
+LISBOA: Any = {"bounds": (-9.25, 38.68, -9.08, 38.80), "zooms": "10-14"}
+PORTO: Any = {"bounds": (-8.70, 41.13, -8.55, 41.19), "zooms": "10-14"}
+
+READY = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
+LAUNCH = """mutation Launch($parameters: ExecutionParams!) {
+  launchRun(executionParams: $parameters) { __typename ... on LaunchRunSuccess { run { runId } } }
+}"""
+RUNS = """{ runsOrError { ... on Runs { results {
+  runId status runConfigYaml tags { key value } assets { key { path } }
+  eventConnection(afterCursor: null) { events { __typename
+    ... on MessageEvent { message }
+    ... on ExecutionStepFailureEvent { error { message stack } }
+    ... on MaterializationEvent { partition metadataEntries { label description
+      ... on JsonMetadataEntry { jsonString } ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue }
+      ... on TableMetadataEntry { table { records } } } }
+    ... on AssetCheckEvaluationEvent { evaluation { success } }
+    ... on LogsCapturedEvent { fileKey logKey } } }
+} } } }"""
+RESOURCE = """query Resource($selector: ResourceSelector!) { topLevelResourceDetailsOrError(resourceSelector: $selector) {
+  __typename ... on ResourceDetails { configuredValues { key value type } configFields { name description } }
+} }"""
+LOGS = """query Logs($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr } }"""
+
+
+@contextlib.contextmanager
+def dagster_dev(home: Path, variables: dict[str, str]) -> Iterator[str]:
+    """``dagster dev`` of the example, in a process group that ends with the context; its URL."""
+    home.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dagster", "dev", "-f", str(EXAMPLE), "-h", "127.0.0.1", "-p", str(port)]
+    environment = os.environ | {"DAGSTER_HOME": str(home)} | variables
+    with (home / "output.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def wait_for(what: Callable[[], Any], home: Path, seconds: float = 90) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(requests.RequestException, KeyError):
+            if found := what():
+                return found
+        time.sleep(0.5)
+    raise AssertionError((home / "output.log").read_text()[-5000:])
+
+
+def stored(home: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file in Dagster's home, and every value in its databases, uncompressed, as Dagster compresses its snapshots."""
+    for path in home.rglob("*"):
+        if path.is_file():
+            yield str(path), path.read_bytes()
+        if path.suffix == ".db":
+            with contextlib.closing(sqlite3.connect(path)) as database:
+                for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                    for number, row in enumerate(database.execute(f'SELECT * FROM "{table}"')):
+                        for value in row:
+                            with contextlib.suppress(zlib.error):
+                                if isinstance(value, bytes):
+                                    yield f"{path}: {table} {number}", zlib.decompress(value)
+
+
+def query(url: str, text: str, **variables: Any) -> dict[str, Any]:
+    answer = requests.post(f"{url}/graphql", json={"query": text, "variables": variables}, timeout=20).json()
+    if "errors" in answer:
+        raise AssertionError(answer["errors"])
+    data: dict[str, Any] = answer["data"]
+    return data
+
+
+def launch(url: str, *, asset: str, partition: str) -> None:
+    selector = {
+        "repositoryLocationName": EXAMPLE.name,
+        "repositoryName": "__repository__",
+        "jobName": "__ASSET_JOB",
+        "assetSelection": [{"path": [asset]}],
+    }
+    tags = [{"key": "dagster/partition", "value": partition}]
+    answer = query(url, LAUNCH, parameters={"selector": selector, "executionMetadata": {"tags": tags}, "runConfigData": {}})
+    assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
+
+
+def runs(url: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = query(url, RUNS)["runsOrError"]["results"]
+    return found
+
+
+def test_automation_purges_after_a_load_and_shows_no_token(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with Emulator(token=TOKEN) as emulator:
+        udf = emulator.register(lambda **tile: tile, name="parcels")
+        emulator.fill_cache(udf, [*plan_invalidation("p", **LISBOA).tiles(), *plan_invalidation("p", **PORTO).tiles()])
+        variables = {"PARCELS_SHARED_TOKEN": udf.shared_token, "FUSED_RUN_BASE_URL": emulator.root_url}
+        with dagster_dev(home, emulator.environment() | variables) as url:
+            wait_for(lambda: query(url, READY)["repositoriesOrError"]["nodes"], home)
+            launch(url, asset="parcels", partition="lisboa")
+
+            def purged() -> Any:
+                done = [run for run in runs(url) if run["status"] in ("SUCCESS", "FAILURE")]
+                return done if len(done) == 2 else None
+
+            purge, load = wait_for(purged, home)
+            events = purge["eventConnection"]["events"]
+            keys = [event["logKey"] for event in events if event["__typename"] == "LogsCapturedEvent"]
+            logs = [query(url, LOGS, key=[run["runId"], "compute_logs", key[-1]]) for run in (purge, load) for key in keys]
+            selector = {"repositoryLocationName": EXAMPLE.name, "repositoryName": "__repository__", "resourceName": "fused"}
+            resource = query(url, RESOURCE, selector=selector)
+        sent = [request.tiles for request in emulator.requests if request.path.endswith("delete")]
+        left = emulator.cached_tiles(udf)
+    assert (load["status"], purge["status"]) == ("SUCCESS", "SUCCESS")
+    assert {"key": "dagster/partition", "value": "lisboa"} in purge["tags"]
+    assert sent == [plan_invalidation("p", **LISBOA).tile_count]
+    assert left >= set(plan_invalidation("p", **PORTO).tiles())
+    (check,) = [event for event in events if event["__typename"] == "AssetCheckEvaluationEvent"]
+    assert check["evaluation"]["success"]
+    # What the searches below search is really there.
+    (materialization,) = [event for event in events if event["__typename"] == "MaterializationEvent"]
+    assert {"tiles_requested", "tiles_per_zoom", "footprint"} <= {each["label"] for each in materialization["metadataEntries"]}
+    assert "FUSED_SERVICE_ACCOUNT_TOKEN" in str(resource)
+    assert keys
+    places = dict(stored(home))
+    assert [place for place, content in places.items() if b"PARCELS_SHARED_TOKEN" in content]  # the snapshots name the variable
+    for secret in (TOKEN, udf.shared_token):
+        assert secret not in str([purge, load, logs, resource])
+        assert [place for place, content in places.items() if secret.encode() in content] == []
