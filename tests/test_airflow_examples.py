@@ -3,6 +3,7 @@
 import json
 import runpy
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def test_the_days_partition(run: Callable[..., Any], fused_emulator: Emulator, p
     assert fused_emulator.cached_tiles(parcels) == {KEPT, *CHANGED} - covered
 
 
+@pytest.mark.skipif(
+    version("apache-airflow").startswith("3.0."), reason="dag.test() of Airflow 3.0 takes every asset for inactive"
+)
 def test_an_asset_without_events_invalidates_nothing(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
     assert run("invalidate_on_asset", "load_parcels") == {"load": ["success"]}
     assert run("invalidate_on_asset") == {"invalidate": ["success"]}

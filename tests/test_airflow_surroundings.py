@@ -74,6 +74,13 @@ def test_a_function_that_returns_no_selection_purges_nothing(fused_emulator: Emu
     assert fused_emulator.requests == []
 
 
+def test_the_functions_annotation_does_not_split_the_tasks_result() -> None:
+    def select() -> dict[str, Any]:
+        return {"tiles": []}
+
+    assert fused_invalidate_cache_task(select, task_id="invalidate", udf="roads")().operator.multiple_outputs is False
+
+
 def test_the_decorated_operator_templates_its_arguments_and_the_functions() -> None:
     assert {"udf", "tiles", "checkpoint", "op_args", "op_kwargs"} <= set(decorated([]).template_fields)
 

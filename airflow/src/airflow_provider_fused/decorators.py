@@ -80,5 +80,8 @@ def fused_invalidate_cache_task(python_callable: Callable[..., Any] | None = Non
     :param kwargs: arguments of `FusedInvalidateCacheOperator`: ``udf`` and whatever the function does not return
     """
     return task_decorator_factory(
-        python_callable=python_callable, decorated_operator_class=_FusedInvalidateCacheDecoratedOperator, **kwargs
+        python_callable=python_callable,
+        multiple_outputs=False,  # a function's "-> dict" is its selection, and not what the task returns
+        decorated_operator_class=_FusedInvalidateCacheDecoratedOperator,
+        **kwargs,
     )
