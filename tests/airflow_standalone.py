@@ -46,6 +46,7 @@ def main() -> None:
         emulator.fill_cache(udf, [(10, 486, 391), (10, 486, 392), (10, 0, 0)])
         fields = {"conn_type": "fused", "host": emulator.base_url, "password": TOKEN}
         environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # it starts its parts by name
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
@@ -66,6 +67,8 @@ def main() -> None:
             airflow = [sys.executable, "-m", "airflow"]
 
             def healthy() -> bool:
+                if server.poll() is not None:
+                    raise SystemExit((home / "standalone.log").read_text()[-3000:])
                 with contextlib.suppress(requests.RequestException):
                     answer = requests.get(f"{url}/api/v2/monitor/health", timeout=5).json()
                     return answer["scheduler"]["status"] == answer["metadatabase"]["status"] == "healthy"
