@@ -129,3 +129,18 @@ def test_testing_a_connection_that_is_bad(monkeypatch: pytest.MonkeyPatch, fused
     assert not good
     assert "401" in message
     assert "wr0ng-t0ken" not in message
+
+
+def test_airflow_deprecates_nothing_that_our_modules_use() -> None:
+    code = (
+        "import warnings\n"
+        "with warnings.catch_warnings(record=True) as told:\n"
+        "    warnings.simplefilter('always')\n"
+        "    import airflow_provider_fused.decorators, airflow_provider_fused.hooks, airflow_provider_fused.links\n"
+        "    import airflow_provider_fused.notifications, airflow_provider_fused.operators\n"
+        "    airflow_provider_fused.operators.FusedInvalidateCacheOperator(task_id='t', udf='roads')\n"
+        "ours = [str(each.message) for each in told if 'airflow_provider_fused' in each.filename]\n"
+        "print('told:', ours)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "told: []" in done.stdout
