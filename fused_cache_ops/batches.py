@@ -36,7 +36,7 @@ class Batch(Protocol):
         """The tile at an offset from the first."""
         ...
 
-    def blocks(self) -> Iterable[Block]:
+    def blocks(self) -> Iterator[Block]:
         """The tiles as blocks."""
         ...
 
@@ -67,7 +67,7 @@ class TileBatch:
     def at(self, offset: int) -> Tile:
         return Tile(*self._numbers[3 * offset : 3 * offset + 3])
 
-    def blocks(self) -> Iterable[Block]:
+    def blocks(self) -> Iterator[Block]:
         return (Block(tile.z, tile.x, tile.y, 1, 1) for tile in self)
 
     def fingerprint(self) -> bytes:
@@ -100,8 +100,8 @@ class BlockBatch:
             offset -= width * height
         raise IndexError(offset)
 
-    def blocks(self) -> Iterable[Block]:
-        return self._blocks
+    def blocks(self) -> Iterator[Block]:
+        return iter(self._blocks)
 
     def fingerprint(self) -> bytes:
         return repr([tuple(block) for block in self._blocks]).encode()

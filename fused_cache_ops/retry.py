@@ -149,6 +149,7 @@ class Retrier:
                 if left <= 0 or left <= wait < math.inf:
                     if isinstance(turn, Turn):
                         limiter.abandoned(turn, now)
+                        limiter.changed.notify_all()
                     raise UnavailableError(self._over(left, wait))
                 if not isinstance(turn, Turn):
                     limiter.changed.wait(min(wait, left))

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Union
 
-from fused_cache_ops.batches import Batch, Outbox
+from fused_cache_ops.batches import MAX_BATCH, Batch, BlockBatches, Outbox
 from fused_cache_ops.errors import FusedCacheError
 from fused_cache_ops.retry import Retrier, Stopped
 from fused_cache_ops.spans import Spans
@@ -89,8 +89,21 @@ def send_tiles(client: FusedClient, udf_id: str, work: Work) -> None:
         FusedCacheError: the first failure; what is not confirmed is in the outbox.
     """
 
+    largest = MAX_BATCH  # until a proxy on the way says that it is too much
+
     def send_batch(batch: Batch) -> int | None:
-        return client.invalidate_batch(udf_id, batch.body(), retrier=work.retrier)
+        nonlocal largest
+        if len(batch) > largest:
+            deleted = [send_batch(part) for part in BlockBatches(batch.blocks(), largest)]
+            return None if None in deleted else sum(number or 0 for number in deleted)
+        try:
+            return client.invalidate_batch(udf_id, batch.body(), retrier=work.retrier)
+        except FusedCacheError as error:
+            if error.status != 413 or len(batch) < 2:
+                raise
+            largest = min(largest, (len(batch) + 1) // 2)
+            logger.info("A batch of %s tiles is too large for a proxy on the way: halved.", f"{len(batch):,}")
+            return send_batch(batch)
 
     def send_tile(batch: Batch) -> None:
         client.invalidate_tile(udf_id, batch.at(0), retrier=work.retrier)

@@ -116,7 +116,7 @@ def verify_tiles(client: FusedClient, token: Secret, tiles: list[Tile]) -> Verif
             answers = list(pool.map(lambda tile: ask(token, tile), tiles))
     found: dict[str, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
     for tile, (headers, trouble) in zip(tiles, answers):
-        kind = "unknown" if trouble else "from_cache" if _came_from_cache(headers) else "fresh"
+        kind = "unknown" if trouble else "from_cache" if came_from_cache(headers) else "fresh"
         found[kind].append(f"{tile}: {trouble}" if trouble else str(tile))
     verification = Verification(**{kind: tuple(shown) for kind, shown in found.items()})
     if len(verification.fresh) < verification.sampled:
@@ -125,6 +125,6 @@ def verify_tiles(client: FusedClient, token: Secret, tiles: list[Tile]) -> Verif
     return verification
 
 
-def _came_from_cache(headers: Mapping[str, str]) -> bool:
-    """By the headers that Fused's own SDK has been seen to read."""
+def came_from_cache(headers: Mapping[str, str]) -> bool:
+    """Whether an answer did, by the headers that Fused's own SDK has been seen to read."""
     return "hit" in headers.get("x-cache", "").lower() or headers.get("x-fused-cached", "").lower() in ("true", "1")

@@ -1,6 +1,7 @@
 """Homes of the orchestrators in temporary folders, set before any of them is imported; and the emulator."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -31,10 +32,18 @@ import socket  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
 import pytest  # noqa: E402
+
+try:
+    import hypothesis
+except ImportError:  # beside an orchestrator alone
+    pass
+else:
+    hypothesis.settings.register_profile("no-times", deadline=None)  # a busy machine is no failure
+    hypothesis.settings.load_profile("no-times")
 
 from fused_cache_ops import FusedClient  # noqa: E402
 from fused_cache_ops.emulator import Emulator, Udf  # noqa: E402
@@ -105,3 +114,33 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
     finally:
         server.terminate()
         server.wait(30)
+
+
+def airflow_database() -> Path:
+    """Airflow's own database, ready for `dag.test()`."""
+    done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(os.environ["AIRFLOW_HOME"], "airflow.db")
+
+
+@pytest.fixture(scope="session")
+def install_dag(airflow_database: Path) -> Callable[[Path], Path]:
+    """Copies a file of DAGs to where `dag.test()` finds it, in the words of the Airflow that is installed."""
+    from airflow import __version__
+
+    def copy(source: Path) -> Path:
+        text = source.read_text()
+        if __version__.startswith("2."):
+            text = re.sub(
+                r"^from airflow.sdk import (Asset, Metadata, )?dag, task.*$",
+                "from airflow.decorators import dag, task\n"
+                "from airflow.datasets import Dataset as Asset\n"
+                "from airflow.datasets.metadata import Metadata",
+                text,
+                flags=re.MULTILINE,
+            ).replace("triggering_asset_events", "triggering_dataset_events")
+        target = AIRFLOW_DAGS / source.name
+        target.write_text(text)
+        return target
+
+    return copy

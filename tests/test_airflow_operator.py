@@ -2,27 +2,16 @@
 
 import importlib.util
 import json
-import os
-import shutil
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fused_cache_ops.emulator import Emulator, ReceivedRequest
+from fused_cache_ops.emulator import Emulator, ReceivedRequest, Udf
 
 pytestmark = pytest.mark.xdist_group("airflow")
-
-
-@pytest.fixture(scope="module")
-def airflow_database() -> Path:
-    done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Path(os.environ["AIRFLOW_HOME"], "airflow.db")
 
 
 def connection(emulator: Emulator) -> str:
@@ -38,9 +27,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(airflow_database: Path) -> Iterator[Runs]:
-    copy = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], "dag_selections.py")
-    shutil.copy(Path(__file__).with_name("dag_selections.py"), copy)
+def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterator[Runs]:
+    copy = install_dag(Path(__file__).with_name("dag_selections.py"))
     with Emulator() as emulator, pytest.MonkeyPatch.context() as environment:
         udf = emulator.register(dict, name="roads")
         emulator.fill_cache(udf, [(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)])
@@ -191,13 +179,55 @@ def test_every_argument_that_comes_from_data_is_templated() -> None:
         "buffer",
         "max_tiles",
         "when_too_many",
+        "shard",
+        "checkpoint",
+        "verify",
+        "shared_token",
         "fused_conn_id",
     }
 
 
+@pytest.mark.usefixtures("_connection")
+def test_a_shard_and_a_number_may_come_as_text(fused_emulator: Emulator, udf: Udf) -> None:
+    result = operator(udf="roads", tiles=["1/0/0", "1/0/1"], shard="[1, 2]", verify="1", shared_token=udf.shared_token).execute(
+        {}
+    )
+    assert (result["tiles_requested"], result["verification"]["fresh"]) == (1, ["1/0/1"])
+    assert (1, 0, 0) in fused_emulator.cached_tiles(udf)
+
+
+@pytest.mark.usefixtures("_connection")
+def test_a_retry_sends_only_what_the_checkpoint_leaves(
+    fused_emulator: Emulator, udf: Udf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_fused._compat import AirflowFailException
+
+    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 2)
+    fields = {"udf": "roads", "tiles": ["1/0/0", "1/0/1", "1/1/0"], "checkpoint": str(tmp_path / "c.json")}
+    fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=403, path="delete")
+    with pytest.raises(AirflowFailException, match="the same call again sends the rest"):
+        operator(**fields).execute({})
+    fused_emulator.before_invalidation = None
+    fused_emulator.behave()
+    result = operator(**fields).execute({})
+    assert (result["tiles_already_done"], result["tiles_requested"]) == (2, 1)
+
+
+@pytest.mark.usefixtures("_connection")
+@pytest.mark.parametrize("field", [{"checkpoint": "None"}, {"checkpoint": ""}, {"shard": "None"}, {"verify": "some"}], ids=str)
+def test_a_template_that_rendered_to_nothing_useful_fails_the_task(
+    fused_emulator: Emulator, udf: Udf, field: dict[str, str]
+) -> None:
+    from airflow_provider_fused._compat import AirflowFailException
+
+    with pytest.raises(AirflowFailException):
+        operator(udf="roads", tiles=["1/0/0"], **field).execute({})
+    assert fused_emulator.requests == []
+
+
 @pytest.mark.parametrize("text", ["", "None", "null", " ", "5", '"1/0/0"', '{"z": 1}', "[1", "roads", "True"])
 def test_text_that_is_not_a_list_is_refused(text: str) -> None:
-    from airflow_provider_fused.selection import read_list
+    from airflow_provider_fused.rendered import read_list
     from fused_cache_ops.errors import InvalidInputError
 
     with pytest.raises(InvalidInputError, match="which is not a list"):
@@ -206,6 +236,6 @@ def test_text_that_is_not_a_list_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ['["1/0/0"]', "['1/0/0']", "('1/0/0',)", ' ["1/0/0"]\n'])
 def test_text_that_is_a_list_is_read(text: str) -> None:
-    from airflow_provider_fused.selection import read_list
+    from airflow_provider_fused.rendered import read_list
 
     assert read_list("tiles", text) == ["1/0/0"]

@@ -33,7 +33,8 @@ def connect(monkeypatch: pytest.MonkeyPatch, value: str | dict[str, Any]) -> Fus
 
 def test_airflow_lists_the_provider_and_its_connection_type() -> None:
     assert "airflow-provider-fused" in airflow_command("providers", "list")
-    hooks = json.loads(airflow_command("providers", "hooks"))
+    said = airflow_command("providers", "hooks")
+    hooks = json.loads(said[said.index('[{"') :])  # some versions print warnings first
     (ours,) = [hook for hook in hooks if hook["connection_type"] == "fused"]
     assert ours["class"] == "airflow_provider_fused.hooks.FusedHook"
     assert ours["conn_id_attribute_name"] == "fused_conn_id"
@@ -97,6 +98,13 @@ def test_a_connection_becomes_a_client(
 def test_numbers_in_the_extra_may_be_text(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     client = connect(monkeypatch, value).get_conn()
     assert (client.timeout, client.deadline, client.max_concurrency) == (5, 60, 4)
+
+
+def test_the_extra_reaches_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"max_requests_per_second": "2.5", "run_base_url": "https://run.example.com", "ca_bundle": "/ca.pem"}
+    client = connect(monkeypatch, {"conn_type": "fused", "password": "t", "extra": extra}).get_conn()
+    assert (client.limiter.rate, client.run_base_url) == (2.5, "https://run.example.com")
+    assert client._certificates["ca_bundle"] == "/ca.pem"
 
 
 def test_a_number_that_is_none_is_named_by_its_label(monkeypatch: pytest.MonkeyPatch) -> None:

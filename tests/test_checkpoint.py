@@ -302,10 +302,12 @@ def test_kill_minus_9_at_random_moments_loses_nothing(tmp_path: Path, batch: boo
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / "c.json"), str(count), str(size)]
         kills = 0
         while True:
+            seen = len(emulator.requests)
             process = subprocess.Popen(command, env=emulator.environment() | {"PATH": ""}, stdout=subprocess.PIPE, text=True)
+            while process.poll() is None and len(emulator.requests) < seen + 3:  # until it has begun
+                time.sleep(0.01)
             try:
-                # Long enough to begin, and in general not to end.
-                output, _ = process.communicate(timeout=dice.uniform(0.4, 1.6) if kills < 12 else 120)
+                output, _ = process.communicate(timeout=dice.uniform(0.1, 0.9) if kills < 10 else 120)
                 break
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)

@@ -54,7 +54,8 @@ def closing_after(requests: int, context: ssl.SSLContext | None = None) -> Itera
             thread.join()
 
 
-def test_a_stale_connection_is_tried_again_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stale_connection_is_tried_again_at_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fused_cache_ops.retry.random.uniform", lambda low, high: pytest.fail("a pause was drawn"))
     with closing_after(3) as (base_url, seen):
         with FusedClient(token="t", client_id="c", base_url=base_url, max_concurrency=4, deadline=5) as client:
             for _ in range(10):

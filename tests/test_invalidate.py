@@ -423,6 +423,26 @@ def test_a_batch_answer_that_makes_no_sense_is_an_error(
         client.invalidate_cache(udf.id, tiles=many(5))
 
 
+@pytest.mark.parametrize("selection", [{"tiles": many(1000)}, {"bounds": (0, 0, 40, 40), "zooms": 8}], ids=["tiles", "bounds"])
+def test_a_batch_that_is_too_large_for_a_proxy_is_halved(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, selection: dict[str, Any]
+) -> None:
+    fused_emulator.misbehave(status=413, times=2, path="batch-delete")
+    result = client.invalidate_cache(udf.id, **selection)
+    sent = [request.tiles or 0 for request in purges(fused_emulator) if request.status == 200]
+    total = result.tiles_requested or 0
+    assert sum(sent) == total
+    assert (len(sent), max(sent)) == (4, -(-total // 4))
+    assert result.objects_deleted == 0
+
+
+def test_a_single_tile_that_is_too_large_is_an_error(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
+    fused_emulator.misbehave(status=413, times=None, path="batch-delete")
+    with pytest.raises(FusedCacheError, match="413"):
+        client.invalidate_cache(udf.id, tiles=many(9))
+    assert [request.tiles for request in purges(fused_emulator) if request.status == 200] == []
+
+
 def test_a_batch_answer_need_not_count(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(status=200, body={"udf_id": udf.id}, path="batch-delete")
     result = client.invalidate_cache(udf.id, tiles=many(5))

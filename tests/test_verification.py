@@ -11,7 +11,7 @@ from fused_cache_ops import FusedClient, InvalidationResult, Tile, invalidate_ca
 from fused_cache_ops.batches import TileBatch, TileBatches
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.verification import Sample, Verification
+from fused_cache_ops.verification import Sample, Verification, came_from_cache
 
 ALL = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
 
@@ -34,6 +34,23 @@ def test_what_somebody_asked_for_in_between_is_told(
     assert result.verification == Verification(from_cache=tuple(ALL))
     assert "verified: 0 of 4" in caplog.text
     assert "1/0/0: from the cache" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "cached"),
+    [
+        ({"x-cache": "Hit"}, True),
+        ({"x-cache": "Hit from cloudfront"}, True),
+        ({"x-cache": "Miss"}, False),
+        ({"x-fused-cached": "true"}, True),
+        ({"x-fused-cached": "1"}, True),
+        ({"x-fused-cached": "false"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_the_headers_that_tell_of_a_cache(headers: dict[str, str], cached: bool) -> None:
+    assert came_from_cache(headers) is cached
 
 
 def test_a_udf_that_fails_proves_nothing(client: FusedClient, fused_emulator: Emulator) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseHook, BaseOperator
+    from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 else:
     try:
-        from airflow.sdk import BaseOperator
+        from airflow.sdk import BaseOperator, BaseOperatorLink
     except ImportError:
         from airflow.models.baseoperator import BaseOperator
+        from airflow.models.baseoperatorlink import BaseOperatorLink
     try:
         from airflow.sdk import BaseHook
     except ImportError:
@@ -22,4 +23,4 @@ else:
         from airflow.exceptions import AirflowFailException
     from airflow.exceptions import AirflowException
 
-__all__ = ["AirflowException", "AirflowFailException", "BaseHook", "BaseOperator"]
+__all__ = ["AirflowException", "AirflowFailException", "BaseHook", "BaseOperator", "BaseOperatorLink"]

@@ -17,8 +17,9 @@ class FusedHook(BaseHook):
     The connection's fields: host is the base URL (``https://www.fused.io/server/v1`` if empty), login the client id
     (the service's preferred instance if empty), password the service-account token; the extra holds ``timeout``,
     ``deadline``, ``max_concurrency``, ``max_requests_per_second``, numbers or their text, and ``ca_bundle``,
-    ``client_certificate`` and ``run_base_url``. An empty field is taken from the core's environment
-    variables (``FUSED_SERVICE_ACCOUNT_TOKEN`` and so on) where they are set.
+    ``client_certificate`` and ``run_base_url``. An empty field is taken from the section ``[fused]`` of Airflow's
+    configuration (``AIRFLOW__FUSED__DEADLINE`` and so on), or else from the core's environment variables
+    (``FUSED_SERVICE_ACCOUNT_TOKEN`` and so on) where they are set.
 
     :param fused_conn_id: the connection's id
     """
@@ -61,8 +62,8 @@ class FusedHook(BaseHook):
             return FusedClient(
                 token=connection.password or None,
                 client_id=connection.login or None,
-                base_url=_base_url(connection),
-                **_settings(connection.extra_dejson),
+                base_url=_base_url(connection) or _configured("base_url"),
+                **_settings({name: _configured(name) for name in EXTRA_FIELDS} | _without_blanks(connection.extra_dejson)),
             )
         except ConfigurationError as error:
             raise ConfigurationError(
@@ -94,6 +95,17 @@ def _base_url(connection: Any) -> str | None:
     # A connection in the form of a URI has the host alone: fused://client-id:token@www.fused.io
     scheme = connection.schema if connection.schema in ("http", "https") else "https"
     return f"{scheme}://{host}{port}"
+
+
+def _configured(name: str) -> str | None:
+    """A default for all connections, from the section ``[fused]`` of Airflow's configuration."""
+    from airflow.configuration import conf
+
+    return conf.get("fused", name, fallback=None) or None
+
+
+def _without_blanks(extra: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in extra.items() if value not in (None, "")}
 
 
 def _settings(extra: dict[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow_provider_fused._compat import AirflowFailException, BaseOperator
 from airflow_provider_fused.exceptions import FusedUnavailableError
+from airflow_provider_fused.links import FusedWorkbenchLink
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
 
 if TYPE_CHECKING:
     from airflow.sdk import XComArg
 
     from airflow_provider_fused.hooks import FusedHook
+    from fused_cache_ops import FusedClient
     from fused_cache_ops.selection import Bounds, WhenTooMany
     from fused_cache_ops.tiles import NotGiven, TileSelection
     from fused_cache_ops.zooms import Zooms
@@ -42,9 +44,9 @@ class FusedInvalidateCacheOperator(BaseOperator):
     :param when_too_many: beyond that: ``"fail"``, ``"whole-udf"`` or ``"coarser"`` (templated)
     :param shard: ``[i, n]``: only the ``i``-th of ``n`` equal parts of the selection, from 0; map over these to share one
         purge among workers, and merge with ``fused_cache_ops.InvalidationResult.merge`` (templated)
-    :param checkpoint: where to keep a record of what is done, a path or a URL that fsspec knows (with the core's extra
-        ``fsspec``), so that a retry sends only the rest. Name it by the load, as
-        ``/checkpoints/{{ run_id }}/{{ task_instance_key_str }}.json`` (templated)
+    :param checkpoint: where to keep a record of what is done, so that a retry sends only the rest: a folder, whose name
+        ends in ``/``, for a file of each task instance; or a file of the load's own. A path, or with the core's extra
+        ``fsspec`` any URL that it knows, such as ``s3://bucket/checkpoints/`` (templated)
     :param verify: afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them
         were computed anew (templated)
     :param shared_token: for ``verify``, where ``udf`` is none itself (templated; masked in the interface)
@@ -56,10 +58,13 @@ class FusedInvalidateCacheOperator(BaseOperator):
         ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``
     :raises AirflowFailException: what will not pass: the task fails at its first try
     :raises FusedUnavailableError: what may pass, after the core's own retries: the task's ``retries`` apply
+
+    Each asset among the task's ``outlets`` gets the result as the extra of its event.
     """
 
     template_fields: Sequence[str] = ("udf", *CALL_FIELDS, "fused_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"tiles": "json", "bounds": "json", "geometry": "json"}
+    operator_extra_links = (FusedWorkbenchLink(),)
     ui_color = "#e8ff59"
     ui_fgcolor = "#141414"
 
@@ -99,6 +104,9 @@ class FusedInvalidateCacheOperator(BaseOperator):
         self.shared_token = shared_token
         self.fused_conn_id = fused_conn_id
         self.max_zoom = max_zoom
+        self._client: FusedClient | None = None
+        self._result: dict[str, Any] = {}
+        self.base_url: str | None = None  # once it has run, for the link
 
     @cached_property
     def hook(self) -> FusedHook:
@@ -107,14 +115,51 @@ class FusedInvalidateCacheOperator(BaseOperator):
         return FusedHook(self.fused_conn_id)
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from airflow_provider_fused.selection import read_fields
-        from fused_cache_ops.errors import FusedCacheError
+        from airflow_provider_fused.rendered import read_fields
+        from fused_cache_ops.errors import FusedCacheError, InvalidationCancelledError
 
         try:
             keywords = read_fields({name: getattr(self, name) for name in (*CALL_FIELDS, "max_zoom")})
+            keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
             with self.hook.get_conn() as client:
-                result = client.invalidate_cache(cast("str", self.udf), **keywords)
+                self._client, self.base_url = client, client.base_url
+                result = client.invalidate_cache(cast("str", self.udf), **keywords).to_dict()
         except FusedCacheError as error:
-            failure = FusedUnavailableError if error.retryable else AirflowFailException
+            # What was cut off, by whoever, may go on where it ended: the task's retries apply.
+            cancelled = isinstance(error, InvalidationCancelledError) or isinstance(error.__cause__, InvalidationCancelledError)
+            failure = FusedUnavailableError if error.retryable or cancelled else AirflowFailException
             raise failure(str(error)) from error
-        return result.to_dict()
+        self._tell_outlets(context, result)
+        self._result = result
+        return result
+
+    def on_kill(self) -> None:
+        if self._client is not None:
+            self._client.cancel()
+
+    def _tell_outlets(self, context: Any, result: dict[str, Any]) -> None:
+        """The result as the extra of each asset's event, for whatever is scheduled on it."""
+        events = context.get("outlet_events")
+        for outlet in self.outlets or ():
+            if events is not None and hasattr(outlet, "uri"):  # an asset, not an alias of some
+                events[outlet].extra = result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """For the OpenLineage provider, where it is installed: the UDF's cache as the dataset that was written to."""
+        from airflow.providers.common.compat.openlineage.facet import Dataset
+        from airflow.providers.openlineage.extractors import OperatorLineage
+
+        udf_id, client_id = (self._result.get(name) for name in ("udf_id", "client_id"))
+        if udf_id is None:
+            return OperatorLineage()
+        return OperatorLineage(outputs=[Dataset(namespace=f"fused://{client_id}", name=f"udf-cache/{udf_id}")])
+
+
+def own_checkpoint(checkpoint: Any, context: Any) -> Any:
+    """A checkpoint that is a folder (ends in ``/``) holds a record for each task instance, whatever its selection is."""
+    instance = context.get("ti") if isinstance(checkpoint, str) and checkpoint.endswith("/") else None
+    if instance is None:
+        return checkpoint
+    mapped = f".{instance.map_index}" if instance.map_index >= 0 else ""
+    parts = (instance.dag_id, instance.run_id, f"{instance.task_id}{mapped}.json")
+    return checkpoint + "/".join(part.replace("/", "_") for part in parts)

@@ -26,6 +26,29 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         ],
+        "extra-links": ["airflow_provider_fused.links.FusedWorkbenchLink"],
+        "notifications": ["airflow_provider_fused.notifications.FusedInvalidateCacheNotifier"],
+        "task-decorators": [
+            {
+                "name": "fused_invalidate_cache",
+                "class-name": "airflow_provider_fused.decorators.fused_invalidate_cache_task",
+            }
+        ],
+        "config": {
+            "fused": {
+                "description": "Defaults for every connection of type fused; what the connection says comes first.",
+                "options": {
+                    name: {
+                        "description": description,
+                        "version_added": "0.1.0",
+                        "type": kind,
+                        "example": example,
+                        "default": None,
+                    }
+                    for name, (kind, example, description) in CONFIG_OPTIONS.items()
+                },
+            }
+        },
     }
 
 
@@ -48,3 +71,15 @@ EXTRA_FIELDS = {
     "run_base_url": ("Base URL of shared UDFs", "To verify with. Empty: https://udf.ai for www.fused.io."),
 }
 """Fields kept in the connection's extra: name, label, help."""
+
+CONFIG_OPTIONS = {
+    "base_url": ("string", "https://fused.example.com/server/v1", "The deployment."),
+    "timeout": ("float", "30", "Seconds that one request may take."),
+    "deadline": ("float", "600", "Seconds that one invalidation may take, retries included."),
+    "max_concurrency": ("integer", "16", "Requests at once, where tiles go one by one."),
+    "max_requests_per_second": ("float", "50", "The most requests a second of one task."),
+    "ca_bundle": ("string", "/etc/ssl/certs/company.pem", "Certificates to trust, a file or a folder."),
+    "client_certificate": ("string", "/etc/ssl/private/airflow.pem", "A PEM file with a client certificate and its key."),
+    "run_base_url": ("string", "https://udf.ai", "Where shared UDFs run, to verify with."),
+}
+"""Options of the section ``[fused]``: type, example, help."""

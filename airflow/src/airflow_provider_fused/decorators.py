@@ -1,0 +1,84 @@
+"""``@task.fused_invalidate_cache``: a function that returns what the load has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_fused._compat import AirflowFailException
+from airflow_provider_fused.operators import SELECTION_FIELDS, FusedInvalidateCacheOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk.bases.decorator import DecoratedOperator, determine_kwargs, task_decorator_factory
+    from airflow.sdk.definitions.context import context_merge
+else:
+    try:
+        from airflow.sdk.bases.decorator import DecoratedOperator, determine_kwargs, task_decorator_factory
+        from airflow.sdk.definitions.context import context_merge
+    except ImportError:
+        from airflow.decorators.base import DecoratedOperator, task_decorator_factory
+        from airflow.utils.context import context_merge
+        from airflow.utils.operator_helpers import determine_kwargs
+
+KINDS = ("tiles", "bounds", "geometry", "tiles_file")
+
+
+class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateCacheOperator):
+    """Invalidates what the function returns: a list of tiles, or a dict of the operator's selection arguments.
+
+    :param python_callable: the function
+    :param op_args: its positional arguments (templated)
+    :param op_kwargs: its keyword arguments (templated)
+    """
+
+    template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *FusedInvalidateCacheOperator.template_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **FusedInvalidateCacheOperator.template_fields_renderers,
+    }
+    custom_operator_name = "@task.fused_invalidate_cache"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        context_merge(context, self.op_kwargs)
+        returned = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, context))
+        for name, value in _selection(returned).items():
+            setattr(self, name, value)
+        return FusedInvalidateCacheOperator.execute(self, context)
+
+
+def _selection(returned: Any) -> Mapping[str, Any]:
+    """The selection arguments that a function has returned.
+
+    :raises AirflowFailException: they name no kind of tiles: a function that forgot its ``return`` purges nothing
+    """
+    if not isinstance(returned, Mapping):
+        return {"tiles": returned}
+    unknown = [name for name in returned if name not in SELECTION_FIELDS]
+    if unknown or not any(name in returned for name in KINDS):
+        problem = f"the unknown {unknown}" if unknown else f"none of {', '.join(KINDS)}"
+        raise AirflowFailException(
+            f"The function returned a dict with {problem}: return a list of tiles, or a dict such as "
+            "{'bounds': [west, south, east, north], 'zooms': '10-14'}."
+        )
+    return returned
+
+
+def fused_invalidate_cache_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
+    """What Airflow calls for ``@task.fused_invalidate_cache``.
+
+    :param python_callable: the function to decorate
+    :param kwargs: arguments of `FusedInvalidateCacheOperator`: ``udf`` and whatever the function does not return
+    """
+    return task_decorator_factory(
+        python_callable=python_callable, decorated_operator_class=_FusedInvalidateCacheDecoratedOperator, **kwargs
+    )

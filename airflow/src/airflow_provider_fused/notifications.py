@@ -1,0 +1,64 @@
+"""A notifier, for tasks and DAGs that have no room for one more task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_fused.operators import CALL_FIELDS
+from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseNotifier
+else:
+    try:
+        from airflow.sdk import BaseNotifier
+    except ImportError:
+        from airflow.notifications.basenotifier import BaseNotifier
+
+_LEFT_OUT: dict[str, Any] = {
+    **dict.fromkeys(CALL_FIELDS),
+    "tiles": WHOLE_UDF,
+    **dict.fromkeys(("bounds", "geometry", "tiles_file"), NOT_GIVEN),
+    "buffer": 0,
+    "max_tiles": DEFAULT_MAX_TILES,
+    "when_too_many": "fail",
+    "verify": 0,
+}
+
+
+class FusedInvalidateCacheNotifier(BaseNotifier):
+    """Invalidate the cache of a Fused UDF in ``on_success_callback``.
+
+    Prefer the operator: Airflow neither retries a callback nor shows in the run that it has failed; it logs it. Task-level
+    callbacks run where the task ran, DAG-level ones in the DAG processor, which then needs the connection too.
+
+    :param udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token (templated)
+    :param fused_conn_id: the connection of type ``fused`` (templated)
+    :param fields: further arguments of `airflow_provider_fused.operators.FusedInvalidateCacheOperator`: ``tiles``,
+        ``bounds``, ``zooms`` and so on (templated)
+    """
+
+    template_fields: Sequence[str] = ("udf", *CALL_FIELDS, "fused_conn_id")
+
+    def __init__(self, *, udf: str, fused_conn_id: str = "fused_default", **fields: Any) -> None:
+        super().__init__()
+        unknown = [name for name in fields if name not in CALL_FIELDS]
+        if unknown:
+            raise TypeError(f"FusedInvalidateCacheNotifier knows no {unknown}: it takes udf, {', '.join(CALL_FIELDS)}.")
+        self.udf = udf
+        self.fused_conn_id = fused_conn_id
+        for name, value in (_LEFT_OUT | fields).items():
+            setattr(self, name, value)
+
+    def notify(self, context: Any) -> None:
+        """Invalidate.
+
+        :raises fused_cache_ops.errors.FusedCacheError: it failed; Airflow logs it, and no more
+        """
+        from airflow_provider_fused.hooks import FusedHook
+        from airflow_provider_fused.rendered import read_fields
+
+        keywords = read_fields({name: getattr(self, name) for name in CALL_FIELDS} | {"max_zoom": HIGHEST_ZOOM})
+        with FusedHook(self.fused_conn_id).get_conn() as client:
+            client.invalidate_cache(self.udf, **keywords)

@@ -1,0 +1,111 @@
+"""Run `airflow standalone` against the emulator: load, asset event, purge. Run by scripts/airflow-standalone."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+from fused_cache_ops.emulator import Emulator
+
+DAGS = Path(__file__).parents[1] / "airflow" / "dags"
+TOKEN = "t0p-s3cret-t0ken-of-standalone"
+
+
+def wait(what: str, done: Callable[[], object], seconds: float) -> None:
+    started = time.monotonic()
+    while not done():
+        if time.monotonic() - started > seconds:
+            raise SystemExit(f"{what}: not within {seconds:.0f} s")
+        time.sleep(1)
+    print(f"{what}: after {time.monotonic() - started:.0f} s", flush=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def main() -> None:
+    home = Path(tempfile.mkdtemp(prefix="fused-airflow-"))
+    (home / "dags").mkdir()
+    shutil.copy(DAGS / "invalidate_on_asset.py", home / "dags")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with Emulator(token=TOKEN) as emulator:
+        udf = emulator.register(lambda **tile: tile, name="parcels")
+        emulator.fill_cache(udf, [(10, 486, 391), (10, 486, 392), (10, 0, 0)])
+        fields = {"conn_type": "fused", "host": emulator.base_url, "password": TOKEN}
+        environment = os.environ | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
+            "AIRFLOW_CONN_FUSED_DEFAULT": json.dumps(fields),
+        }
+        with (home / "standalone.log").open("wb") as log:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "standalone"], env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            airflow = [sys.executable, "-m", "airflow"]
+
+            def healthy() -> bool:
+                with contextlib.suppress(requests.RequestException):
+                    answer = requests.get(f"{url}/api/v2/monitor/health", timeout=5).json()
+                    return answer["scheduler"]["status"] == answer["metadatabase"]["status"] == "healthy"
+                return False
+
+            wait("Airflow is up", healthy, 600)
+
+            def known() -> bool:
+                done = subprocess.run([*airflow, "dags", "list", "-o", "json"], env=environment, capture_output=True, text=True)
+                return "invalidate_on_asset" in done.stdout and "load_parcels" in done.stdout
+
+            wait("The DAGs are known", known, 180)
+            subprocess.run([*airflow, "dags", "trigger", "load_parcels"], env=environment, check=True, capture_output=True)
+            wait("The load's event has triggered the purge", lambda: emulator.cached_tiles(udf) == {(10, 0, 0)}, 400)
+            time.sleep(10)  # for its log and its state
+            runs = subprocess.run(
+                [*airflow, "dags", "list-runs", "invalidate_on_asset", "-o", "json"],
+                env=environment,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            for run in json.loads(runs.stdout):
+                print(f"Run {run['run_id']}: {run['state']}")
+            if "--wait" in sys.argv:
+                input(f"{url}  Enter ends it. ")
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+    leaks = [path for path in home.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    print(
+        f"{sum(1 for path in home.rglob('*') if path.is_file())} files in Airflow's home, {len(leaks)} of them with the token"
+    )
+    if leaks:
+        raise SystemExit(f"The token is in {', '.join(str(path.relative_to(home)) for path in leaks)}")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

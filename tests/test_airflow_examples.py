@@ -1,0 +1,73 @@
+"""The example DAGs, each run for real against the emulator."""
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fused_cache_ops.emulator import Emulator, Udf
+
+pytestmark = pytest.mark.xdist_group("airflow")
+
+FOLDER = Path(__file__).parents[1] / "airflow" / "dags"
+CHANGED = {(10, 486, 391), (10, 486, 392)}
+KEPT = (10, 0, 0)
+
+
+@pytest.fixture
+def parcels(fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Udf:
+    udf = fused_emulator.register(lambda **tile: tile, name="parcels")
+    fused_emulator.fill_cache(udf, [*CHANGED, KEPT])
+    fields = {"conn_type": "fused", "host": fused_emulator.base_url, "password": fused_emulator.token}
+    monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
+    return udf
+
+
+@pytest.fixture
+def run(install_dag: Callable[[Path], Path]) -> Callable[..., Any]:
+    """Run a DAG of an example; the states of its tasks."""
+
+    def run_dag(example: str, dag_id: str = "") -> dict[str, list[str]]:
+        made = runpy.run_path(str(install_dag(FOLDER / f"{example}.py")))[dag_id or example]()
+        states: dict[str, list[str]] = {}
+        for instance in made.test().get_task_instances():
+            states.setdefault(instance.task_id, []).append(str(instance.state))
+        return states
+
+    return run_dag
+
+
+def test_the_whole_udf(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
+    assert run("invalidate_whole_udf") == {"load": ["success"], "invalidate": ["success"]}
+    assert fused_emulator.cached_tiles(parcels) == set()
+
+
+def test_many_udfs(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
+    other = fused_emulator.register(lambda **tile: tile, name="parcels_by_owner")
+    fused_emulator.fill_cache(other, [*CHANGED, KEPT])
+    assert run("invalidate_many_udfs")["invalidate"] == ["success", "success"]
+    assert fused_emulator.cached_tiles(parcels) == fused_emulator.cached_tiles(other) == {KEPT}
+
+
+def test_the_days_partition(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
+    from fused_cache_ops import plan_invalidation
+
+    triangle = {"type": "Polygon", "coordinates": [[[-9.2, 38.7], [-9.1, 38.7], [-9.1, 38.8], [-9.2, 38.7]]]}
+    covered = set(plan_invalidation("parcels", geometry=triangle, zooms="10-14").tiles())
+    fused_emulator.fill_cache(parcels, covered)
+    assert run("invalidate_partition")["invalidate"] == ["success"]
+    assert fused_emulator.cached_tiles(parcels) == {KEPT, *CHANGED} - covered
+
+
+def test_an_asset_without_events_invalidates_nothing(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
+    assert run("invalidate_on_asset", "load_parcels") == {"load": ["success"]}
+    assert run("invalidate_on_asset") == {"invalidate": ["success"]}
+    assert fused_emulator.cached_tiles(parcels) == {KEPT, *CHANGED}
+
+
+def test_the_notifier(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
+    assert run("invalidate_by_notifier") == {"load": ["success"]}
+    assert fused_emulator.cached_tiles(parcels) == {KEPT}

@@ -1,0 +1,225 @@
+"""What surrounds the operator: the decorator, the notifier, asset events, the link, defaults, killing, lineage."""
+
+import contextlib
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_fused.decorators import fused_invalidate_cache_task
+from airflow_provider_fused.exceptions import FusedUnavailableError
+from airflow_provider_fused.links import FusedWorkbenchLink
+from airflow_provider_fused.notifications import FusedInvalidateCacheNotifier
+from airflow_provider_fused.operators import FusedInvalidateCacheOperator, own_checkpoint
+from airflow_provider_fused.provider_info import CONFIG_OPTIONS, get_provider_info
+from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.errors import InvalidInputError
+
+try:
+    from airflow.sdk import Asset
+except ImportError:  # Airflow 2
+    from airflow.datasets import Dataset as Asset
+
+pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.usefixtures("_connection")]
+
+
+@pytest.fixture
+def _connection(fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"conn_type": "fused", "host": fused_emulator.base_url, "password": fused_emulator.token}
+    monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
+
+
+def operator(**arguments: Any) -> FusedInvalidateCacheOperator:
+    return FusedInvalidateCacheOperator(task_id="invalidate", **({"udf": "roads"} | arguments))
+
+
+def decorated(returned: Any, **arguments: Any) -> Any:
+    """The operator that the decorator makes of a function."""
+    made = fused_invalidate_cache_task(lambda: returned, task_id="invalidate", udf="roads", **arguments)
+    return made().operator
+
+
+# -- the decorator ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("returned", "left"),
+    [
+        (["1/0/0"], 3),
+        ([], 4),
+        ({"tiles": ["1/0/0", "1/0/1"]}, 2),
+        ({"bounds": [0, -80, 180, 80], "zooms": 1}, 2),
+    ],
+    ids=["list", "empty", "dict", "bounds"],
+)
+def test_what_the_function_returns_is_invalidated(fused_emulator: Emulator, udf: Udf, returned: Any, left: int) -> None:
+    decorated(returned).execute({})
+    assert len(fused_emulator.cached_tiles(udf)) == left
+
+
+@pytest.mark.parametrize("returned", [None, {}, {"zooms": "3"}, {"tile": []}, "roads", {"tiles": None}], ids=str)
+def test_a_function_that_returns_no_selection_purges_nothing(fused_emulator: Emulator, udf: Udf, returned: Any) -> None:
+    from airflow_provider_fused._compat import AirflowFailException
+
+    with pytest.raises(AirflowFailException):
+        decorated(returned).execute({})
+    assert len(fused_emulator.cached_tiles(udf)) == 4
+    assert fused_emulator.requests == []
+
+
+def test_the_decorated_operator_templates_its_arguments_and_the_functions() -> None:
+    assert {"udf", "tiles", "checkpoint", "op_args", "op_kwargs"} <= set(decorated([]).template_fields)
+
+
+# -- the notifier -----------------------------------------------------------------------------------------
+
+
+def test_the_notifier_renders_and_invalidates(fused_emulator: Emulator, udf: Udf) -> None:
+    notifier = FusedInvalidateCacheNotifier(udf="{{ params.udf }}", tiles="{{ params.tiles }}")
+    notifier({"dag": None, "params": {"udf": "roads", "tiles": ["1/0/0", "1/1/1"]}})
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 0)}
+
+
+def test_without_a_selection_the_notifier_invalidates_the_whole_udf(fused_emulator: Emulator, udf: Udf) -> None:
+    FusedInvalidateCacheNotifier(udf="roads")({"dag": None})
+    assert fused_emulator.cached_tiles(udf) == set()
+
+
+@pytest.mark.parametrize("tiles", ["{{ none }}", "", None])
+def test_a_notifier_whose_template_rendered_to_nothing_purges_nothing(
+    fused_emulator: Emulator, udf: Udf, tiles: str | None
+) -> None:
+    with contextlib.suppress(InvalidInputError):  # Airflow 3 logs and raises it, Airflow 2 logs it
+        FusedInvalidateCacheNotifier(udf="roads", tiles=tiles)({"dag": None})
+    assert fused_emulator.requests == []
+
+
+def test_a_notifier_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(TypeError, match=r"knows no \['tile'\]"):
+        FusedInvalidateCacheNotifier(udf="roads", tile=["1/0/0"])
+
+
+# -- assets -----------------------------------------------------------------------------------------------
+
+
+def test_an_outlets_event_gets_the_result(udf: Udf) -> None:
+    events: dict[str, Any] = {}
+
+    class Accessors:
+        """Airflow's own takes assets, which are not hashable in every version."""
+
+        def __getitem__(self, asset: Asset) -> SimpleNamespace:
+            return events.setdefault(asset.uri, SimpleNamespace(extra={}))
+
+    the_map = Asset("roads_map")
+    result = operator(tiles=["1/0/0"], outlets=[the_map]).execute({"outlet_events": Accessors()})
+    assert events[the_map.uri].extra == result
+    assert json.loads(json.dumps(result)) == result
+
+
+# -- the checkpoint ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("map_index", "file"),
+    [
+        (-1, "s3://bucket/c/nightly/manual__1/group.invalidate.json"),
+        (3, "s3://bucket/c/nightly/manual__1/group.invalidate.3.json"),
+    ],
+)
+def test_a_folder_has_a_file_for_each_task_instance(map_index: int, file: str) -> None:
+    instance = SimpleNamespace(dag_id="nightly", run_id="manual__1", task_id="group.invalidate", map_index=map_index)
+    assert own_checkpoint("s3://bucket/c/", {"ti": instance}) == file
+
+
+def test_a_file_of_ones_own_is_taken_as_it_is() -> None:
+    assert own_checkpoint("/c/load.json", {"ti": SimpleNamespace()}) == "/c/load.json"
+    assert own_checkpoint(None, {}) is None
+
+
+def test_a_run_id_cannot_lead_out_of_the_folder() -> None:
+    instance = SimpleNamespace(dag_id="d", run_id="../../etc", task_id="t", map_index=-1)
+    assert own_checkpoint("/c/", {"ti": instance}) == "/c/d/.._.._etc/t.json"
+
+
+# -- killing ----------------------------------------------------------------------------------------------
+
+
+def test_killing_stops_at_once_and_leaves_a_record(fused_emulator: Emulator, udf: Udf, tmp_path: Path) -> None:
+    fused_emulator.misbehave(latency=20.0, times=None, path="delete")
+    task = operator(tiles=["1/0/0", "1/0/1"], checkpoint=str(tmp_path / "c.json"))
+    threading.Timer(0.7, task.on_kill).start()
+    started = time.monotonic()
+    with pytest.raises(FusedUnavailableError, match="cancelled"):  # so that retries apply, as to an evicted worker
+        task.execute({})
+    assert time.monotonic() - started < 5
+    assert json.loads((tmp_path / "c.json").read_text())["tiles"] == 2
+
+
+def test_killing_before_it_has_begun_is_no_error() -> None:
+    operator().on_kill()
+
+
+# -- link, defaults, lineage --------------------------------------------------------------------------------
+
+
+def test_the_link_leads_to_the_workbench_of_the_deployment(fused_emulator: Emulator, udf: Udf) -> None:
+    task, link = operator(), FusedWorkbenchLink()
+    assert link.get_link(task, ti_key=None) == "https://www.fused.io/workbench"
+    task.execute({})
+    assert link.get_link(task, ti_key=None) == f"{fused_emulator.root_url}/workbench"
+
+
+@pytest.fixture
+def defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    monkeypatch.setenv("AIRFLOW__FUSED__DEADLINE", "77")
+    monkeypatch.setenv("AIRFLOW__FUSED__BASE_URL", "https://fused.example.com")
+    return monkeypatch
+
+
+def test_the_configuration_has_defaults_for_all_connections(defaults: pytest.MonkeyPatch) -> None:
+    from airflow_provider_fused.hooks import FusedHook
+
+    defaults.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps({"conn_type": "fused", "password": "t"}))
+    client = FusedHook().get_conn()
+    assert (client.deadline, client.base_url) == (77, "https://fused.example.com/server/v1")
+
+
+def test_what_a_connection_says_comes_first(defaults: pytest.MonkeyPatch) -> None:
+    from airflow_provider_fused.hooks import FusedHook
+
+    fields = {"conn_type": "fused", "password": "t", "host": "https://own.example.com", "extra": {"deadline": 5}}
+    defaults.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
+    client = FusedHook().get_conn()
+    assert (client.deadline, client.base_url) == (5, "https://own.example.com/server/v1")
+
+
+def test_the_options_are_declared_to_airflow() -> None:
+    assert set(get_provider_info()["config"]["fused"]["options"]) == set(CONFIG_OPTIONS)
+
+
+def test_lineage_names_the_cache_that_was_written_to(
+    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The OpenLineage provider's two classes, which are plain records; the provider itself is not installed here.
+    facet, extractors = ModuleType("facet"), ModuleType("extractors")
+    facet.Dataset = extractors.OperatorLineage = SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "airflow.providers.common.compat.openlineage.facet", facet)
+    monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.extractors", extractors)
+    task = operator(tiles=["1/0/0"])
+    task.execute({})
+    (dataset,) = task.get_openlineage_facets_on_complete(None).outputs
+    assert (dataset.namespace, dataset.name) == (f"fused://{fused_emulator.client_id}", f"udf-cache/{udf.id}")
+
+
+def test_the_task_log_tells_what_was_done(udf: Udf, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        operator(tiles=["1/0/0"]).execute({})
+    assert "invalidated 1 tile of UDF" in caplog.text

@@ -1,0 +1,131 @@
+"""The command line with thousands of tiles: shards, checkpoints, progress, what is left, verification."""
+
+import contextlib
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fused_cache_ops import Tile
+from fused_cache_ops.commands import program
+from fused_cache_ops.emulator import Emulator, Udf
+
+runner = CliRunner()
+TILES = [Tile(9, number, 7) for number in range(60)]
+
+
+@pytest.fixture
+def tiles_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
+    path = tmp_path / "tiles.list"
+    path.write_text("".join(f"{tile}\n" for tile in TILES))
+    return str(path)
+
+
+def fail_part_way(emulator: Emulator) -> None:
+    seen = 0
+
+    def refuse_the_third() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 2:
+            emulator.misbehave(status=403, times=None, path="batch-delete")
+
+    emulator.before_invalidation = refuse_the_third
+
+
+def test_a_shard_is_sent_alone(fused_emulator: Emulator, udf: Udf, tiles_file: str) -> None:
+    done = runner.invoke(program, ["invalidate", "roads", "--tiles-file", tiles_file, "--shard", "2/3", "--json"])
+    assert json.loads(done.stdout)["tiles_requested"] == 20
+    assert runner.invoke(program, ["plan", "roads", "--tiles-file", tiles_file, "--shard", "2/3", "--list"]).stdout.split() == [
+        str(tile) for tile in TILES[40:]
+    ]
+
+
+@pytest.mark.parametrize("shard", ["3/3", "1", "a/b", "0/0"])
+def test_what_is_no_shard_is_refused(udf: Udf, tiles_file: str, shard: str) -> None:
+    done = runner.invoke(program, ["invalidate", "roads", "--tiles-file", tiles_file, "--shard", shard])
+    assert done.exit_code != 0
+    assert "shard" in done.stderr
+
+
+def test_the_same_command_again_sends_the_rest(fused_emulator: Emulator, udf: Udf, tiles_file: str, tmp_path: Path) -> None:
+    command = ["invalidate", "roads", "--tiles-file", tiles_file, "--json"]
+    command += ["--checkpoint", str(tmp_path / "c.json"), "--remaining", str(tmp_path / "rest.list")]
+    fused_emulator.fill_cache(udf, TILES)
+    fail_part_way(fused_emulator)
+    failed = runner.invoke(program, command)
+    left = (tmp_path / "rest.list").read_text().split()
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert 0 < len(left) < 60
+    fused_emulator.before_invalidation = None
+    fused_emulator.behave()
+    result = json.loads(runner.invoke(program, command).stdout)
+    assert (result["tiles_requested"], result["tiles_already_done"]) == (len(left), 60 - len(left))
+    assert fused_emulator.cached_tiles(udf) & set(TILES) == set()
+
+
+def test_what_is_left_can_be_gzipped(fused_emulator: Emulator, udf: Udf, tiles_file: str, tmp_path: Path) -> None:
+    fail_part_way(fused_emulator)
+    rest = str(tmp_path / "rest.list.gz")
+    assert runner.invoke(program, ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", rest]).exit_code == 1
+    fused_emulator.behave()
+    assert json.loads(runner.invoke(program, ["invalidate", "roads", "--tiles-file", rest, "--json"]).stdout)["tiles_requested"]
+
+
+def test_verification_ends_with_0_where_all_is_fresh(udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSED_SHARED_TOKEN", udf.shared_token)
+    done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--verify", "2"])
+    assert done.exit_code == 0
+    assert "verified: 2 of 2" in done.stdout
+
+
+def test_verification_ends_with_1_where_it_is_not(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSED_SHARED_TOKEN", udf.shared_token)
+    fused_emulator.misbehave(status=200, body={}, path="batch-delete")
+    done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--verify", "2", "--json"])
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["verification"]["from_cache"] == ["1/0/0", "1/1/1"]
+    assert "verified: 0 of 2" in done.stderr
+
+
+PROGRAM = """
+import fused_cache_ops.invalidate, fused_cache_ops.progress
+from fused_cache_ops.cli import main
+fused_cache_ops.progress.LOG_INTERVAL, fused_cache_ops.invalidate.MAX_BATCH = 0.4, 5
+main()
+"""
+
+
+def start(emulator: Emulator, stderr: int) -> subprocess.Popen[str]:
+    emulator.misbehave(latency=0.2, times=None)
+    command = [sys.executable, "-c", PROGRAM, "invalidate", "roads", "--bounds=0,0,10,10", "--zooms", "8"]
+    environment = os.environ | emulator.environment() | {"TERM": "xterm", "COLUMNS": "100"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, text=True)
+
+
+def test_where_nobody_looks_there_is_a_line_now_and_then(fused_emulator: Emulator, udf: Udf) -> None:
+    with start(fused_emulator, subprocess.PIPE) as process:
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 0, shown
+    assert " of 64 (" in shown
+    assert "\x1b[" not in shown
+
+
+def test_in_a_terminal_there_is_a_bar(fused_emulator: Emulator, udf: Udf) -> None:
+    terminal, end = pty.openpty()
+    with start(fused_emulator, end) as process:
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal's other side is closed
+            while chunk := os.read(terminal, 65536):
+                shown += chunk
+    os.close(terminal)
+    assert process.returncode == 0
+    assert "━" in shown.decode()
+    assert "/64" in shown.decode()
