@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from prefect import flow, get_client, task
-from prefect.client.schemas.filters import LogFilter, LogFilterLevel
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterLevel
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 from prefect.transactions import Transaction, get_transaction, transaction
@@ -128,8 +128,8 @@ def test_a_hook_that_fails_says_so_loudly_in_the_runs_log(fused_emulator: Emulat
 async def _errors(flow_run_id: Any) -> list[str]:
     await asyncio.sleep(0.2)
     async with get_client() as api:
-        logs = await api.read_logs(LogFilter(level=LogFilterLevel(ge_=40)))
-    return [log.message for log in logs if log.flow_run_id == flow_run_id]
+        logs = await api.read_logs(LogFilter(level=LogFilterLevel(ge_=40), flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])))
+    return [log.message for log in logs]
 
 
 # -- transactions -------------------------------------------------------------------------------------------------------
