@@ -179,7 +179,7 @@ def test_extra_arguments_reach_the_asset() -> None:
         {"selection": {"bound": []}},
         {"selection": {"tiles": iter(["1/0/0"])}},
     ],
-    ids=str,
+    ids=["twice", "unknown", "once"],
 )
 def test_what_cannot_be_meant_is_refused_when_the_asset_is_built(arguments: Any) -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"roads_cache.*(given together|unknown|once)"):
