@@ -1,6 +1,7 @@
 """The cache as an asset: partitions, backfills, automation, metadata; and the check of it."""
 
 import itertools
+import sys
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -166,6 +167,14 @@ def test_the_footprint_of_scattered_tiles_stays_small(fused: FusedResource) -> N
     assert len(str(footprint)) < 60_000
 
 
+def test_without_the_extra_geo_there_is_no_footprint(fused: FusedResource, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    cache = build_fused_cache_asset("roads_cache", udf="roads", selection={"tiles": ["1/0/0"]})
+    metadata = dg.materialize([cache], resources={"fused": fused}).asset_materializations_for_node("roads_cache")[0].metadata
+    assert "tiles_per_zoom" in metadata
+    assert "footprint" not in metadata
+
+
 def test_extra_arguments_reach_the_asset() -> None:
     cache = regions_cache(key_prefix="maps", group_name="fused", required_resource_keys={"database"}, kinds={"fused", "map"})
     assert cache.key == dg.AssetKey(["maps", "roads_cache"])
@@ -179,7 +188,7 @@ def test_extra_arguments_reach_the_asset() -> None:
         {"selection": {"bound": []}},
         {"selection": {"tiles": iter(["1/0/0"])}},
     ],
-    ids=str,
+    ids=["twice", "unknown", "once"],
 )
 def test_what_cannot_be_meant_is_refused_when_the_asset_is_built(arguments: Any) -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"roads_cache.*(given together|unknown|once)"):
@@ -257,3 +266,22 @@ def test_the_check_covers_all_partitions_of_a_backfill(fused: FusedResource, udf
 def test_a_check_without_tiles_is_refused() -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="which tiles"):
         build_fused_cache_check(table, udf="roads")
+
+
+def test_dynamic_and_multiple_partitions_are_told_by_their_keys(fused: FusedResource, instance: dg.DagsterInstance) -> None:
+    dynamic = dg.DynamicPartitionsDefinition(name="deliveries")
+    instance.add_dynamic_partitions("deliveries", ["a", "b", "c"])
+    grid = dg.MultiPartitionsDefinition({name: dg.StaticPartitionsDefinition(["0", "1"]) for name in ("x", "y")})
+    told: list[Any] = []
+
+    def changed(context: dg.AssetExecutionContext, partition_key: Any) -> list[str]:
+        told.append(partition_key)
+        return []
+
+    tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}
+    one = build_fused_cache_asset("one", udf="roads", tiles_fn=changed, partitions_def=dynamic)
+    two = build_fused_cache_asset("two", udf="roads", tiles_fn=changed, partitions_def=grid)
+    dg.materialize([one], tags=tags, resources={"fused": fused}, instance=instance)
+    key = dg.MultiPartitionKey({"x": "1", "y": "0"})
+    dg.materialize([two], partition_key=key, resources={"fused": fused}, instance=instance)
+    assert told == ["a", "b", "1|0"]

@@ -197,3 +197,31 @@ def test_a_hook_that_fails_leaves_the_run_green_and_is_loud(
     assert result.success
     assert "answered 401" in errors(instance, result.run_id)[0]
     assert [event.node_name for event in result.all_events if event.event_type_value == "HOOK_ERRORED"] == ["load"]
+
+
+def test_dynamic_and_multiple_partitions_are_told_by_their_keys(
+    fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
+) -> None:
+    dynamic = dg.DynamicPartitionsDefinition(name="deliveries")
+    instance.add_dynamic_partitions("deliveries", ["a", "b", "c"])
+    grid = dg.MultiPartitionsDefinition({name: dg.StaticPartitionsDefinition(["0", "1"]) for name in ("x", "y")})
+    told: list[Any] = []
+
+    def changed(context: dg.HookContext, partition_key: Any) -> list[str]:
+        told.append(partition_key)
+        return []
+
+    @dg.asset(
+        partitions_def=dynamic,
+        hooks={fused_invalidate_cache_on_success("roads", tiles_fn=changed, partitions_def=dynamic)},
+    )
+    def deliveries() -> None: ...
+
+    @dg.asset(partitions_def=grid, hooks={fused_invalidate_cache_on_success("roads", tiles_fn=changed)})
+    def cells() -> None: ...
+
+    tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}
+    dg.materialize([deliveries], tags=tags, resources={"fused": fused}, instance=instance)
+    key = dg.MultiPartitionKey({"x": "1", "y": "0"})
+    dg.materialize([cells], partition_key=key, resources={"fused": fused}, instance=instance)
+    assert told == ["a", "b", "1|0"]

@@ -124,6 +124,8 @@ def test_the_result_is_in_the_outputs_metadata(fused: FusedResource, udf: Udf) -
     metadata = events[0].step_output_data.metadata
     assert (metadata["tiles_requested"].value, metadata["objects_deleted"].value) == (2, 2)
     assert metadata["udf_id"].value == udf.id
+    assert [dict(record.data) for record in metadata["tiles_per_zoom"].records] == [{"zoom": 1, "tiles": 2}]
+    assert metadata["footprint"].value["features"][0]["properties"]["tiles"] == 2
 
 
 def test_the_op_comes_after_what_it_starts_after(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:

@@ -51,7 +51,7 @@ def test_the_whole_udf_takes_in_everything_else() -> None:
         ([{"tiles": ["1/0/0"]}, {"bounds": [0, 0, 1, 1]}], "by bounds and by tiles"),
         ([{"bounds": [0, 0, 1, 1], "zooms": 1}, {"bounds": [0, 0, 1, 1], "zooms": 2}], "make these alike"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_merged_says_why(selections: list[Any], reason: str) -> None:
     with pytest.raises(InvalidInputError, match=reason):
