@@ -166,7 +166,7 @@ def test_killing_stops_at_once_and_leaves_a_record(fused_emulator: Emulator, udf
     started = time.monotonic()
     with pytest.raises(FusedUnavailableError, match="cancelled"):  # so that retries apply, as to an evicted worker
         task.execute({})
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 12
     assert json.loads((tmp_path / "c.json").read_text())["tiles"] == 2
 
 

