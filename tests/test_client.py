@@ -193,7 +193,7 @@ def test_a_server_that_does_not_answer_in_time_is_unavailable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         base_url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with FusedClient(token="a-token", base_url=base_url, timeout=0.1, deadline=0.5) as client:
-            with pytest.raises(UnavailableError, match="timed out|not complete within"):
+            with pytest.raises(UnavailableError, match=r"timed out|not complete within"):
                 client.check()
 
 
