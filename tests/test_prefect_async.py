@@ -106,7 +106,7 @@ def test_cancelling_the_coroutine_stops_the_sending(
             await sending
         return time.monotonic() - started
 
-    assert asyncio.run(cancel_soon()) < 2
+    assert asyncio.run(cancel_soon()) < 10
     assert 1 < len(fused_emulator.requests) < 100
     assert requests_after(fused_emulator, 0.5) == 0
     assert "tiles were invalidated, then sending ended: The invalidation was cancelled." in caplog.text
@@ -122,6 +122,6 @@ def test_a_time_out_stops_the_sending(fused_emulator: Emulator, credentials: Fus
 
     started = time.monotonic()
     assert "exceeded timeout of 1.5 second(s)" in asyncio.run(pipeline())
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert fused_emulator.requests != []
     assert requests_after(fused_emulator, 1.5) == 0

@@ -247,7 +247,7 @@ def test_a_cancelled_flow_run_stops_what_its_threads_send(fused_emulator: Emulat
 
     started = time.monotonic()
     pipeline(return_state=True)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert [end.count("The invalidation was cancelled") for end in ends] == [1, 1]
     before = len(fused_emulator.requests)
     time.sleep(1.5)
