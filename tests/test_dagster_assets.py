@@ -158,10 +158,11 @@ def test_the_metadata_has_counts_a_table_and_the_footprint(fused: FusedResource,
     assert metadata["footprint"].value == plan_invalidation("roads", **selection).to_geojson()
 
 
-def test_the_footprint_of_scattered_tiles_stays_small(fused: FusedResource) -> None:
+def test_the_footprint_of_scattered_tiles_stays_small(fused_emulator: Emulator, udf: Udf) -> None:
+    patient = FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, deadline=60)
     tiles = [(9, x, y) for x in range(0, 512, 4) for y in range(0, 512, 4)]
     cache = build_fused_cache_asset("roads_cache", udf="roads", selection={"tiles": tiles})
-    result = dg.materialize([cache], resources={"fused": fused})
+    result = dg.materialize([cache], resources={"fused": patient})
     footprint: Any = result.asset_materializations_for_node("roads_cache")[0].metadata["footprint"].value
     assert footprint["features"][0]["properties"]["tiles"] == 128 * 128
     assert len(str(footprint)) < 60_000
