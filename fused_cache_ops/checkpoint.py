@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, Union
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.identifiers import rendered_to_nothing
 from fused_cache_ops.spans import Spans
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ LIFETIME = timedelta(hours=12)
 set aside, and everything is sent."""
 
 _INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds between two writes
-_NOTHING = {"", "none", "null", "nan", "undefined"}
 
 
 class Checkpoint:
@@ -233,7 +233,7 @@ def check_location(location: Any) -> None:
     """
     if not isinstance(location, (str, os.PathLike)):
         raise InvalidInputError(f"checkpoint is of type {type(location).__name__}: give a path or a URL.")
-    if os.fspath(location).strip().lower() in _NOTHING:
+    if rendered_to_nothing(os.fspath(location)):
         raise InvalidInputError(f"checkpoint is {location!r}: it looks like a template that rendered to nothing.")
 
 

@@ -436,7 +436,7 @@ class FusedClient:
         """In the child of a fork, where the pool's sockets are the parent's, and locks may be held by no thread."""
         self._lock = threading.RLock()
         self._connections = None
-        self.limiter.changed = threading.Condition()
+        self.limiter = Limiter(self.limiter.ceiling)  # the parent's may wait for a probe, which only the parent has sent
 
 
 _CLIENTS: weakref.WeakSet[FusedClient] = weakref.WeakSet()

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.identifiers import rendered_to_nothing
 
 _WKT = re.compile(
     r"\s*(SRID=\d+;)?\s*(MULTI)?(POINT|LINESTRING|POLYGON|CURVE|SURFACE)|\s*(SRID=\d+;)?\s*(GEOMETRYCOLLECTION|LINEARRING)",
     re.IGNORECASE,
 )
-_NOTHING = {"", "none", "null", "nan", "undefined"}
 _FORMS = (
     "give GeoJSON (a dict or its text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, the path or URL of a "
     "vector file, or a list of these"
@@ -77,7 +77,7 @@ def _parts(geometry: Any, shapely: Any) -> Iterable[Any]:
 
 
 def _from_text(text: str, shapely: Any) -> Iterable[Any]:
-    if text.lower() in _NOTHING:
+    if rendered_to_nothing(text):
         raise InvalidInputError(f"geometry is {text!r}: it looks like a template that rendered to nothing. {_FORMS}.")
     if text[0] in "{[":
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f?#%\\/]")
-_RENDERED_NOTHING = {"none", "null", "undefined", "nan"}
+_NOTHING = {"", "none", "null", "undefined", "nan"}
 _SHARED_TOKEN = re.compile(r"(fsh_|fc_).+", re.DOTALL)
 _FORMS = (
     "a UDF is given by its id (a UUID), 'name', 'canvas/name', 'team/name', 'user@host/name', "
@@ -46,7 +46,7 @@ def parse_udf(udf: str) -> UdfReference:
     if not isinstance(udf, (str, uuid.UUID)):
         raise InvalidInputError(f"udf is of type {type(udf).__name__}, not a string: {_FORMS}.")
     udf = str(udf).strip()
-    if udf.lower() in _RENDERED_NOTHING:
+    if udf and rendered_to_nothing(udf):
         raise InvalidInputError(f"udf is {udf!r}: it looks like a template that rendered to nothing. {_FORMS}.")
     if _is_uuid(udf):
         return UdfReference(udf_id=udf.lower(), lookup=(), shown=udf.lower())
@@ -67,6 +67,11 @@ def parse_udf(udf: str) -> UdfReference:
     return UdfReference(udf_id=None, lookup=("udf", *scope, "by-slug", name), shown=repr(udf))
 
 
+def rendered_to_nothing(text: str) -> bool:
+    """Whether a text is what a template makes of a value that is not there."""
+    return text.strip().lower() in _NOTHING
+
+
 def checked_identifier(value: str, name: str, error: type[FusedCacheError] = InvalidInputError) -> str:
     """An id that is safe as one part of a path, stripped.
 
@@ -78,7 +83,7 @@ def checked_identifier(value: str, name: str, error: type[FusedCacheError] = Inv
     value = value.strip()
     if problem := _problem(value):
         raise error(f"{name} {value!r} {problem}.")
-    if value.lower() in _RENDERED_NOTHING:
+    if rendered_to_nothing(value):
         raise error(f"{name} is {value!r}: it looks like a template that rendered to nothing.")
     return value
 

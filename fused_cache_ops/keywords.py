@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from fused_cache_ops.zooms import Zooms
 
 
+KINDS = ("tiles", "tiles_file", "bounds", "geometry")
+"""The keywords that each select tiles by themselves: a call has one of them, or none for the whole UDF."""
+
+
 class SelectionKeywords(TypedDict, total=False):
     """The keywords that select tiles."""
 

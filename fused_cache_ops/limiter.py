@@ -47,6 +47,7 @@ class Limiter:
 
     Attributes:
         rate: requests a second now; None: unlimited.
+        ceiling: as given.
         closings: how often the gate has closed.
         changed: the lock to hold while calling it, and the signal that the gate may have opened.
     """
@@ -54,7 +55,7 @@ class Limiter:
     def __init__(self, ceiling: float | None = None, *, draw: Callable[[float, float], float] = random.uniform) -> None:
         self.changed = threading.Condition()
         self.rate = ceiling
-        self._ceiling = ceiling
+        self.ceiling = ceiling
         self._draw = draw
         self._next_slot = -math.inf
         self._gate_opens = -math.inf
@@ -159,8 +160,8 @@ class Limiter:
 
     def _set_rate(self, too_much: float) -> None:
         self.rate = max(0.1, _MARGIN * math.sqrt(self._sustained * too_much))
-        if self._ceiling is not None:
-            self.rate = min(self.rate, self._ceiling)
+        if self.ceiling is not None:
+            self.rate = min(self.rate, self.ceiling)
 
 
 class _Tally:

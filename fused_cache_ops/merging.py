@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.keywords import KINDS
 from fused_cache_ops.selection import read_bounds, refuse_single_use
 from fused_cache_ops.tile_list import TileList
 from fused_cache_ops.tiles import HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF, Tile, TileStream
 
 if TYPE_CHECKING:
     from fused_cache_ops.keywords import SelectionKeywords
-
-KINDS = ("tiles", "tiles_file", "bounds", "geometry")
 
 
 def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywords:

@@ -134,7 +134,7 @@ class Selection:
             part.note = self.note if part.whole else f"{self.note}, by shard 0"
             return part
         known = self.known_count()
-        total = sum(self.tiles_per_zoom().values()) if known is None or not self.repeatable else known
+        total = sum(self.tiles_per_zoom().values()) if known is None else known
         part._windows = ((total * number // count, total * (number + 1) // count),)
         return part
 

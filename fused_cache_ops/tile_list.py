@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Union
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.identifiers import rendered_to_nothing
 from fused_cache_ops.tiles import HIGHEST_ZOOM, Tile, parse_tile
 
 TilesFile = Union[str, "os.PathLike[str]", IO[bytes], IO[str]]
@@ -20,7 +21,6 @@ TilesFile = Union[str, "os.PathLike[str]", IO[bytes], IO[str]]
 
 _PATH = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})", re.ASCII)
 _QUADKEY = re.compile(r"[0-3]{1,30}", re.ASCII)
-_NOTHING = {"", "none", "null", "nan", "undefined"}
 
 
 class TileList(Iterator[Tile]):
@@ -93,7 +93,7 @@ def check_source(source: TilesFile) -> str:
     if isinstance(source, os.PathLike):
         source = os.fspath(source)
     if isinstance(source, str):
-        if source.strip().lower() in _NOTHING:
+        if rendered_to_nothing(source):
             raise InvalidInputError(f"tiles_file is {source!r}: it looks like a template that rendered to nothing.")
         if source == "-":
             return "standard input"

@@ -1,6 +1,7 @@
 """Connections: kept alive, told when they are stale, and not shared with the child of a fork."""
 
 import contextlib
+import math
 import os
 import socket
 import ssl
@@ -109,6 +110,17 @@ def test_a_fork_while_threads_hold_locks_does_not_hang(client: FusedClient, fuse
     watchdog.cancel()
     assert os.waitstatus_to_exitcode(status) == 0
     assert client.check().name == "team"
+
+
+def test_a_fork_while_a_probe_is_out_does_not_wait_for_it(client: FusedClient, udf: Udf) -> None:
+    limiter = client.limiter
+    limiter.throttled(limiter.ask(0.0), 0.0, 0.0)  # type: ignore[arg-type]
+    assert limiter.ask(1.0).probe  # type: ignore[union-attr]
+    child = os.fork()
+    if child == 0:  # pragma: no cover - the child's lines
+        os._exit(0 if client.limiter.ask(1.0) != math.inf else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from prefect.context import get_run_context
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Cancelling
 
-from fused_cache_ops import InvalidationResult, plan_invalidation
+from fused_cache_ops import InvalidationResult, geometry, plan_invalidation
 from fused_cache_ops.emulator import Emulator, Udf
 from prefect_fused import FusedCredentials, ainvalidate_cache, invalidate_cache
 from prefect_fused.reports import describe
@@ -103,11 +103,22 @@ def test_a_shared_token_is_in_no_artifact(fused_emulator: Emulator, udf: Udf) ->
 
 def test_what_a_result_does_not_have_is_left_out() -> None:
     result = InvalidationResult("id", None, 2_000_000, None, 40, 3, 12.0, note="a|b")
-    shown = describe("a`b", {}, result)
+    world = plan_invalidation("roads", bounds=(-180, -85, 180, 85), zooms=11, max_tiles=10**7)
+    shown = describe("a`b", world, result)
     assert "| Requests | 40, 3 of them repeats |" in shown
     assert "| Note | a\\|b |" in shown
-    assert "neither counted by zoom nor drawn" in shown
+    assert "tiles: not drawn" in shown
+    assert f"| 11 | {world.tile_count:,} |" in shown
     assert "None" not in shown
+
+
+def test_a_geometry_is_read_once(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+    reader = geometry.read_geometry
+    monkeypatch.setattr(geometry, "read_geometry", lambda given: read.append(given) or reader(given))
+    assert in_a_flow(geometry="POINT (1 1)", zooms=2).is_completed()
+    assert read == ["POINT (1 1)"]
+    assert "| 2 | 1 |" in str(Artifact.get("fused-cache-roads").data)
 
 
 def test_an_artifact_that_cannot_be_written_fails_no_purge(

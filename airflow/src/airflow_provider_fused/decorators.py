@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fused._compat import AirflowFailException
 from airflow_provider_fused.operators import SELECTION_FIELDS, FusedInvalidateCacheOperator
+from fused_cache_ops.keywords import KINDS
 
 if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import DecoratedOperator, determine_kwargs, task_decorator_factory
@@ -19,8 +20,6 @@ else:
         from airflow.decorators.base import DecoratedOperator, task_decorator_factory
         from airflow.utils.context import context_merge
         from airflow.utils.operator_helpers import determine_kwargs
-
-KINDS = ("tiles", "bounds", "geometry", "tiles_file")
 
 
 class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateCacheOperator):

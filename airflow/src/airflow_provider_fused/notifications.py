@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fused.operators import CALL_FIELDS
-from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseNotifier
@@ -15,16 +14,6 @@ else:
         from airflow.sdk import BaseNotifier
     except ImportError:
         from airflow.notifications.basenotifier import BaseNotifier
-
-_LEFT_OUT: dict[str, Any] = {
-    **dict.fromkeys(CALL_FIELDS),
-    "tiles": WHOLE_UDF,
-    **dict.fromkeys(("bounds", "geometry", "tiles_file"), NOT_GIVEN),
-    "buffer": 0,
-    "max_tiles": DEFAULT_MAX_TILES,
-    "when_too_many": "fail",
-    "verify": 0,
-}
 
 
 class FusedInvalidateCacheNotifier(BaseNotifier):
@@ -39,16 +28,18 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
         ``bounds``, ``zooms`` and so on (templated)
     """
 
-    template_fields: Sequence[str] = ("udf", *CALL_FIELDS, "fused_conn_id")
+    template_fields: Sequence[str] = ("udf", "fused_conn_id")  # and those that are given
+    udf: str
+    fused_conn_id: str
 
     def __init__(self, *, udf: str, fused_conn_id: str = "fused_default", **fields: Any) -> None:
         super().__init__()
         unknown = [name for name in fields if name not in CALL_FIELDS]
         if unknown:
             raise TypeError(f"FusedInvalidateCacheNotifier knows no {unknown}: it takes udf, {', '.join(CALL_FIELDS)}.")
-        self.udf = udf
-        self.fused_conn_id = fused_conn_id
-        for name, value in (_LEFT_OUT | fields).items():
+        self._fields = tuple(fields)
+        self.template_fields = ("udf", *self._fields, "fused_conn_id")
+        for name, value in (fields | {"udf": udf, "fused_conn_id": fused_conn_id}).items():
             setattr(self, name, value)
 
     def notify(self, context: Any) -> None:
@@ -59,6 +50,6 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
         from airflow_provider_fused.hooks import FusedHook
         from airflow_provider_fused.rendered import read_fields
 
-        keywords = read_fields({name: getattr(self, name) for name in CALL_FIELDS} | {"max_zoom": HIGHEST_ZOOM})
+        keywords = read_fields({name: getattr(self, name) for name in self._fields})
         with FusedHook(self.fused_conn_id).get_conn() as client:
             client.invalidate_cache(self.udf, **keywords)

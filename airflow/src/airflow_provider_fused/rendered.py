@@ -16,13 +16,15 @@ def read_fields(rendered: dict[str, Any]) -> CallKeywords:
     """The core's keywords from an operator's rendered fields. Zooms and geometries the core reads from text itself."""
     from fused_cache_ops.selection import refuse_single_use
 
-    for name in ("tiles", "bounds", "shard"):
-        rendered[name] = read_list(name, rendered[name])
-    for name in ("buffer", "max_tiles", "verify"):
-        rendered[name] = _read_number(name, rendered[name])
-    keywords = cast("CallKeywords", rendered)
+    keywords = cast("CallKeywords", {name: _read(name, value) for name, value in rendered.items()})
     refuse_single_use(keywords)
     return keywords
+
+
+def _read(name: str, value: Any) -> Any:
+    if name in ("tiles", "bounds", "shard"):
+        return read_list(name, value)
+    return _read_number(name, value) if name in ("buffer", "max_tiles", "verify") else value
 
 
 def read_list(name: str, value: Any) -> Any:

@@ -9,8 +9,8 @@ import dagster as dg
 from dagster_fused.resource import FusedResource
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError
 from fused_cache_ops.identifiers import parse_udf
-from fused_cache_ops.keywords import CallKeywords
-from fused_cache_ops.merging import KINDS, merge_selections
+from fused_cache_ops.keywords import KINDS, CallKeywords
+from fused_cache_ops.merging import merge_selections
 from fused_cache_ops.selection import refuse_single_use
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ from pydantic import Field
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.keywords import KINDS
 from fused_cache_ops.settings import DEFAULT_DEADLINE
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES
 from prefect_fused.credentials import FusedCredentials
 from prefect_fused.tasks import invalidate_cache, run_name
-
-_KINDS = ("tiles", "bounds", "geometry", "tiles_file")
 
 
 def _run_name() -> str:
@@ -79,7 +78,7 @@ def invalidate_cache_flow(
         raise InvalidInputError(
             f"whole_udf is set, and so is {' and '.join(selection)}: which is meant?"
             if whole_udf
-            else f"Nothing is selected: give one of {', '.join(_KINDS)}, or set whole_udf to invalidate everything."
+            else f"Nothing is selected: give one of {', '.join(KINDS)}, or set whole_udf to invalidate everything."
         )
     block: Any = FusedCredentials.load(credentials) if credentials else None
     result: dict[str, Any] = invalidate_cache(

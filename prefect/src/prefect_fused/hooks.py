@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.identifiers import parse_udf
-from fused_cache_ops.keywords import CallKeywords
+from fused_cache_ops.keywords import KINDS, CallKeywords
 from prefect_fused.invalidation import Invalidation, Limits
 from prefect_fused.reports import Run, logs_of
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-_KINDS = ("tiles", "bounds", "geometry", "tiles_file")
 
 
 def invalidate_on_completion(
@@ -133,9 +131,9 @@ def _check(udf: str, source: str | None, name: str, keywords: HookKeywords) -> N
     known = CallKeywords.__annotations__.keys() | Limits.__annotations__.keys()
     if unknown := sorted(keywords.keys() - known):
         raise TypeError(f"Unknown keywords: {', '.join(unknown)}. There are {', '.join(sorted(known))}.")
-    if source is not None and source not in _KINDS:
-        raise InvalidInputError(f"{name}={source!r} is no kind of selection: give one of {', '.join(_KINDS)}.")
-    given = [kind for kind in _KINDS if kind in keywords] + ([f"{name}={source!r}"] if source else [])
+    if source is not None and source not in KINDS:
+        raise InvalidInputError(f"{name}={source!r} is no kind of selection: give one of {', '.join(KINDS)}.")
+    given = [kind for kind in KINDS if kind in keywords] + ([f"{name}={source!r}"] if source else [])
     if len(given) > 1:
         raise InvalidInputError(f"There is more than one selection: {' and '.join(given)}. Give one of them.")
 

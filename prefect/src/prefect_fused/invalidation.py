@@ -24,6 +24,7 @@ from prefect_fused.credentials import FusedCredentials
 from prefect_fused.reports import Progress, Run, logs_of, report_result
 
 if TYPE_CHECKING:
+    from fused_cache_ops import InvalidationPlan
     from fused_cache_ops.keywords import CallKeywords
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,9 @@ class Invalidation:
             fused_cache_ops.errors.FusedCacheError: It failed, or was cancelled.
         """
         progress = Progress(self._run, self._shown)
+        plans: list[InvalidationPlan] = []
+        if self._run.exists:  # else there is nowhere to show it
+            self._keywords["on_plan"] = plans.append
         with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
             try:
                 result = client.invalidate_cache(self._udf, on_progress=progress.tell, **self._keywords)
@@ -94,7 +98,8 @@ class Invalidation:
                 self._emit(FAILED, None, {"reason": error.message, "retryable": error.retryable})
                 raise
             progress.finish()
-            report_result(self._run, self._shown, self._keywords, result)
+            if plans:
+                report_result(self._run, self._shown, plans[0], result)
         if result.udf_id is not None:  # else there was nothing to send
             self._emit(INVALIDATED, result.udf_id, result.to_dict())
         return result.to_dict()

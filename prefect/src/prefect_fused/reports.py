@@ -20,12 +20,10 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
-from fused_cache_ops.keywords import SelectionKeywords
-from fused_cache_ops.plan import plan_invalidation
 from fused_cache_ops.tiles import DEFAULT_MAX_TILES
 
 if TYPE_CHECKING:
-    from fused_cache_ops.keywords import CallKeywords
+    from fused_cache_ops import InvalidationPlan
     from fused_cache_ops.result import InvalidationResult
 
 logger = logging.getLogger(__name__)
@@ -163,22 +161,19 @@ class Progress:
             logger.warning("The artifact with the progress could not be written: %s", error)
 
 
-def report_result(run: Run, shown: str, keywords: CallKeywords, result: InvalidationResult) -> None:
+def report_result(run: Run, shown: str, plan: InvalidationPlan, result: InvalidationResult) -> None:
     """Show what was done as a markdown artifact: the counts, a table per zoom, the footprint as a picture."""
-    if not run.exists:
-        return
     key = artifact_key(shown if "*" not in shown else str(result.udf_id))  # a shared token is shown as asterisks
     try:
-        data = describe(shown, keywords, result)
+        data = describe(shown, plan, result)
         with get_client(sync_client=True) as api:
             _create(api, run, key=key, type="markdown", data=data, description=f"Fused cache of {shown}")
     except Exception as error:  # what is shown never decides about what is done
         logger.warning("The artifact with the result could not be written: %s", error)
 
 
-def describe(shown: str, keywords: CallKeywords, result: InvalidationResult) -> str:
+def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> str:
     """A result as markdown."""
-    whole = result.tiles_requested is None
     rows = {
         "UDF id": result.udf_id or "not looked up, since there was nothing to send",
         "Real-time instance": result.client_id,
@@ -192,14 +187,11 @@ def describe(shown: str, keywords: CallKeywords, result: InvalidationResult) -> 
         "Note": result.note,
     }
     parts = [f"# Fused cache of `{shown.replace('`', '')}` invalidated", _table("What", "", rows)]
-    total = (result.tiles_requested or 0) + result.tiles_already_done
-    if not whole and total > DEFAULT_MAX_TILES:
-        parts.append(f"More than {DEFAULT_MAX_TILES:,} tiles: neither counted by zoom nor drawn.")
-    elif not whole:
-        # Counted from the selection again, since the result holds no tiles.
-        selection: Any = {name: value for name, value in keywords.items() if name in SelectionKeywords.__annotations__}
-        plan = plan_invalidation("udf", **selection)
-        parts.append(_table("Zoom", "Tiles", {str(zoom): f"{count:,}" for zoom, count in (plan.tiles_per_zoom or {}).items()}))
+    if plan.tiles_per_zoom is not None:
+        parts.append(_table("Zoom", "Tiles", {str(zoom): f"{count:,}" for zoom, count in plan.tiles_per_zoom.items()}))
+    if (plan.tile_count or 0) > DEFAULT_MAX_TILES:
+        parts.append(f"More than {DEFAULT_MAX_TILES:,} tiles: not drawn.")
+    else:
         picture = plan.to_svg().encode()
         if 0 < len(picture) <= _LARGEST_PICTURE:
             parts.append(f"![The tiles on a map](data:image/svg+xml;base64,{base64.b64encode(picture).decode()})")
