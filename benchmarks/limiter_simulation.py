@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from fused_cache_ops.limiter import Limiter, Turn
+from fused_cache_ops.service.limiter import Limiter, Turn
 
 SECONDS_AT_MOST = 10_000.0
 

@@ -22,7 +22,7 @@ print(f"  planned  {plan.tile_count:>11,} tiles in {time.monotonic() - started:6
 started = time.monotonic()
 result = invalidate_cache("roads", tiles_file=sys.argv[1], client_id="fused-team", deadline=3600)
 requests = result.requests_sent - 1  # the look-up of the name
-print(f"  sent     {result.tiles_requested:>11,} tiles in {time.monotonic() - started:6.1f} s, peak {peak():6.1f} MiB, "
+print(f"  sent     {result.tiles_invalidated:>11,} tiles in {time.monotonic() - started:6.1f} s, peak {peak():6.1f} MiB, "
       f"{requests} requests, {result.objects_deleted:,} objects deleted")
 """
 

@@ -85,12 +85,12 @@ with requests.Session() as session:
 """
 OURS = """
 import requests
-from fused_cache_ops import FusedClient, invalidate_cache
+from fused_cache_ops import FusedClient
 start()
 with FusedClient(token=token, client_id=client_id, base_url=base_url, max_concurrency=in_flight, deadline=7200) as client:
     selection = {"bounds": bounds, "zooms": 15, "max_tiles": 10**9} if bounds else {"tiles": tiles}
-    result = invalidate_cache(udf, client=client, **selection)
-assert result.tiles_requested == count, result
+    result = client.invalidate_cache(udf, **selection)
+assert result.tiles_invalidated == count, result
 if client_id == "in-batches":
     assert result.objects_deleted == count and result.requests_sent == -(-count // 50_000), result
 """

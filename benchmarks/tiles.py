@@ -20,7 +20,7 @@ import orjson
 import shapely
 
 from fused_cache_ops import plan_invalidation
-from fused_cache_ops.selection import read_selection
+from fused_cache_ops.selection.reading import read_selection
 
 QUICK = "--quick" in sys.argv
 ROUNDS = 1 if QUICK else 7
@@ -29,7 +29,7 @@ SIDE = 100 if QUICK else 1000  # tiles along each side of the bounds
 MEMORY = """
 import json, sys
 from fused_cache_ops import plan_invalidation
-from fused_cache_ops.selection import read_selection
+from fused_cache_ops.selection.reading import read_selection
 width = int(sys.argv[1])
 bounds = (-180, -80, -180 + width / 2**15 * 360, -76.185)  # 1,698 rows
 keywords = {"bounds": bounds, "zooms": 15, "max_tiles": 10**9}

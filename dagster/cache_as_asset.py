@@ -24,13 +24,13 @@ parcels_cache = build_fused_cache_asset(
     "parcels_cache",
     udf="parcels",
     deps=[parcels],
-    tiles_fn=changed,
+    selection_fn=changed,
     selection=ZOOMS,
     partitions_def=DISTRICTS,
     retry_policy=dg.RetryPolicy(max_retries=2, delay=10),
 )
 
-fresh = build_fused_cache_check(parcels_cache, udf="parcels", tiles_fn=changed, selection=ZOOMS, verify=5)
+fresh = build_fused_cache_check(parcels_cache, udf="parcels", selection_fn=changed, selection=ZOOMS, verify_tiles=5)
 
 defs = dg.Definitions(
     assets=[parcels, parcels_cache],

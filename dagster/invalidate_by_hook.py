@@ -12,7 +12,7 @@ def changed(context: dg.HookContext, partition_key: Any) -> Any:
     return context.op_output_metadata["result"]["tiles"]
 
 
-@dg.asset(hooks={fused_invalidate_cache_on_success("charging_stations", tiles_fn=changed)})
+@dg.asset(hooks={fused_invalidate_cache_on_success("charging_stations", selection_fn=changed)})
 def stations(context: dg.AssetExecutionContext) -> None:
     context.add_output_metadata({"tiles": load_new_stations()})  # your load; it names the tiles it changed: ["10/486/391", …]
 

@@ -34,7 +34,7 @@ defs = dg.Definitions(
             "after_stations",
             asset_key="stations",
             udf="charging_stations",
-            tiles_fn=changed,
+            selection_fn=changed,
             default_status=dg.DefaultSensorStatus.RUNNING,
         ),
         build_invalidate_on_run_success_sensor(

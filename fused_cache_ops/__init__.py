@@ -9,32 +9,81 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fused_cache_ops.client import Environment, FusedClient
+    from fused_cache_ops.client import FusedClient, TeamEnvironment
+    from fused_cache_ops.errors import (
+        AuthenticationError,
+        ConfigurationError,
+        FusedCacheError,
+        InvalidationCancelledError,
+        InvalidInputError,
+        InvalidRequestError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
+        StaleConnectionError,
+        UnavailableError,
+        UnexpectedRedirectError,
+        UnexpectedResponseError,
+    )
     from fused_cache_ops.invalidate import invalidate_cache
-    from fused_cache_ops.plan import InvalidationPlan, plan_invalidation
-    from fused_cache_ops.result import InvalidationResult
-    from fused_cache_ops.tiles import WHOLE_UDF, Tile
+    from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError, Verification
+    from fused_cache_ops.plan.plan import InvalidationPlan, plan_invalidation
+    from fused_cache_ops.selection.keywords import WHOLE_UDF
+    from fused_cache_ops.selection.merging import merge_selections
+    from fused_cache_ops.tiles.tile import Tile
 
 __all__ = [
     "WHOLE_UDF",
-    "Environment",
+    "AuthenticationError",
+    "ConfigurationError",
+    "FusedCacheError",
     "FusedClient",
+    "InvalidInputError",
+    "InvalidRequestError",
+    "InvalidationCancelledError",
     "InvalidationPlan",
     "InvalidationResult",
+    "NotFoundError",
+    "PartialInvalidationError",
+    "PermissionDeniedError",
+    "RateLimitedError",
+    "StaleConnectionError",
+    "TeamEnvironment",
     "Tile",
+    "UnavailableError",
+    "UnexpectedRedirectError",
+    "UnexpectedResponseError",
+    "Verification",
     "invalidate_cache",
+    "merge_selections",
     "plan_invalidation",
 ]
 
 _HOMES = {
-    "WHOLE_UDF": "tiles",
-    "Environment": "client",
+    "WHOLE_UDF": "selection.keywords",
+    "AuthenticationError": "errors",
+    "ConfigurationError": "errors",
+    "FusedCacheError": "errors",
     "FusedClient": "client",
-    "InvalidationPlan": "plan",
-    "InvalidationResult": "result",
-    "Tile": "tiles",
+    "InvalidInputError": "errors",
+    "InvalidRequestError": "errors",
+    "InvalidationCancelledError": "errors",
+    "InvalidationPlan": "plan.plan",
+    "InvalidationResult": "outcome",
+    "NotFoundError": "errors",
+    "PartialInvalidationError": "outcome",
+    "PermissionDeniedError": "errors",
+    "RateLimitedError": "errors",
+    "StaleConnectionError": "errors",
+    "TeamEnvironment": "client",
+    "Tile": "tiles.tile",
+    "UnavailableError": "errors",
+    "UnexpectedRedirectError": "errors",
+    "UnexpectedResponseError": "errors",
+    "Verification": "outcome",
     "invalidate_cache": "invalidate",
-    "plan_invalidation": "plan",
+    "merge_selections": "selection.merging",
+    "plan_invalidation": "plan.plan",
 }
 
 

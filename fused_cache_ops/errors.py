@@ -1,15 +1,36 @@
 """What can go wrong, and whether trying again may help.
 
-Every error says so in ``retryable``, so that an orchestrator retries what passes and stops at once for what does not.
+Every error says so in ``retryable``: an orchestrator retries what is temporary, and stops at once for the rest. All are
+importable from ``fused_cache_ops``::
+
+    FusedCacheError
+    ├── ConfigurationError            a setting is missing or unusable
+    ├── InvalidInputError             a UDF or a selection cannot be read
+    ├── AuthenticationError           401
+    ├── PermissionDeniedError         403
+    ├── NotFoundError                 404
+    ├── InvalidRequestError           422
+    ├── UnexpectedRedirectError       3xx
+    ├── UnexpectedResponseError       any other answer
+    ├── RateLimitedError              429, retryable
+    ├── UnavailableError              no connection, time-out, 408, 5xx, retryable
+    │   └── StaleConnectionError      a kept-alive connection that the server had closed
+    ├── InvalidationCancelledError    ended by `FusedClient.cancel`
+    └── PartialInvalidationError      some tiles were invalidated first (in ``outcome.py``)
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Iterator
+from typing import Protocol, Union
 
-if TYPE_CHECKING:
-    from fused_cache_ops.result import InvalidationResult
-    from fused_cache_ops.tiles import RemainingTiles
+
+class Remaining(Protocol):
+    """The tiles that are not known to be invalidated, as `fused_cache_ops.selection.remaining.RemainingTiles` has them."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]: ...
+    def save(self, path: Union[str, os.PathLike[str]]) -> int: ...
 
 
 class FusedCacheError(Exception):
@@ -26,7 +47,7 @@ class FusedCacheError(Exception):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.remaining: RemainingTiles | None = None
+        self.remaining: Remaining | None = None
 
     @property
     def message(self) -> str:
@@ -91,34 +112,3 @@ class StaleConnectionError(UnavailableError):
 
 class InvalidationCancelledError(FusedCacheError):
     """The call was ended by `FusedClient.cancel`; ``remaining`` holds the tiles that are not known to be invalidated."""
-
-
-class PartialInvalidationError(FusedCacheError):
-    """Some tiles were invalidated, and then something failed.
-
-    Attributes:
-        result: what was done, as an `InvalidationResult` of the confirmed tiles.
-        remaining: exactly the tiles that are not known to be invalidated. Pass it to the next call. It reads the rest
-            of the caller's own iterable as it goes and keeps what it has read, so it can be read more than once.
-        cause: the error that ended the sending; ``retryable`` is the cause's.
-    """
-
-    result: InvalidationResult
-    remaining: RemainingTiles
-    cause: Exception
-
-    def __init__(self, message: str, *, result: InvalidationResult, remaining: RemainingTiles, cause: Exception) -> None:
-        super().__init__(message, status=getattr(cause, "status", None))
-        self.result = result
-        self.remaining = remaining
-        self.cause = cause
-        self.retryable = bool(getattr(cause, "retryable", False))
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_partial, (self.message, self.result, self.remaining, self.cause)
-
-
-def _rebuild_partial(
-    message: str, result: InvalidationResult, remaining: RemainingTiles, cause: Exception
-) -> PartialInvalidationError:
-    return PartialInvalidationError(message, result=result, remaining=remaining, cause=cause)

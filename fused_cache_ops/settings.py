@@ -18,7 +18,7 @@ from typing import NoReturn, SupportsIndex
 from urllib.parse import urlsplit
 
 from fused_cache_ops.errors import ConfigurationError
-from fused_cache_ops.identifiers import checked_identifier
+from fused_cache_ops.udf_reference import checked_identifier
 
 DEFAULT_BASE_URL = "https://www.fused.io/server/v1"
 DEFAULT_RUN_BASE_URL = "https://udf.ai"

@@ -77,7 +77,7 @@ def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
     assert runs.states[task_id] == ["success"]
     result = runs.xcoms[task_id]
     result = json.loads(result) if isinstance(result, str) else result
-    assert (result["tiles_requested"], result["requests_sent"]) == (tiles, requests)
+    assert (result["tiles_invalidated"], result["requests_sent"]) == (tiles, requests)
 
 
 @pytest.mark.parametrize(
@@ -168,31 +168,12 @@ def test_a_generator_is_refused_since_a_retry_would_find_it_empty(fused_emulator
     assert fused_emulator.requests == []
 
 
-def test_every_argument_that_comes_from_data_is_templated() -> None:
-    assert set(operator(udf="roads").template_fields) == {
-        "udf",
-        "tiles",
-        "bounds",
-        "geometry",
-        "tiles_file",
-        "zooms",
-        "buffer",
-        "max_tiles",
-        "when_too_many",
-        "shard",
-        "checkpoint",
-        "verify",
-        "shared_token",
-        "fused_conn_id",
-    }
-
-
 @pytest.mark.usefixtures("_connection")
 def test_a_shard_and_a_number_may_come_as_text(fused_emulator: Emulator, udf: Udf) -> None:
-    result = operator(udf="roads", tiles=["1/0/0", "1/0/1"], shard="[1, 2]", verify="1", shared_token=udf.shared_token).execute(
-        {}
-    )
-    assert (result["tiles_requested"], result["verification"]["fresh"]) == (1, ["1/0/1"])
+    result = operator(
+        udf="roads", tiles=["1/0/0", "1/0/1"], shard="[1, 2]", verify_tiles="1", shared_token=udf.shared_token
+    ).execute({})
+    assert (result["tiles_invalidated"], result["verification"]["fresh"]) == (1, ["1/0/1"])
     assert (1, 0, 0) in fused_emulator.cached_tiles(udf)
 
 
@@ -202,7 +183,7 @@ def test_a_retry_sends_only_what_the_checkpoint_leaves(
 ) -> None:
     from airflow_provider_fused._compat import AirflowFailException
 
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 2)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 2)
     fields = {"udf": "roads", "tiles": ["1/0/0", "1/0/1", "1/1/0"], "checkpoint": str(tmp_path / "c.json")}
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=403, path="delete")
     with pytest.raises(AirflowFailException, match="the same call again sends the rest"):
@@ -210,11 +191,13 @@ def test_a_retry_sends_only_what_the_checkpoint_leaves(
     fused_emulator.before_invalidation = None
     fused_emulator.behave()
     result = operator(**fields).execute({})
-    assert (result["tiles_already_done"], result["tiles_requested"]) == (2, 1)
+    assert (result["tiles_already_done"], result["tiles_invalidated"]) == (2, 1)
 
 
 @pytest.mark.usefixtures("_connection")
-@pytest.mark.parametrize("field", [{"checkpoint": "None"}, {"checkpoint": ""}, {"shard": "None"}, {"verify": "some"}], ids=str)
+@pytest.mark.parametrize(
+    "field", [{"checkpoint": "None"}, {"checkpoint": ""}, {"shard": "None"}, {"verify_tiles": "some"}], ids=str
+)
 def test_a_template_that_rendered_to_nothing_useful_fails_the_task(
     fused_emulator: Emulator, udf: Udf, field: dict[str, str]
 ) -> None:
@@ -227,15 +210,15 @@ def test_a_template_that_rendered_to_nothing_useful_fails_the_task(
 
 @pytest.mark.parametrize("text", ["", "None", "null", " ", "5", '"1/0/0"', '{"z": 1}', "[1", "roads", "True"])
 def test_text_that_is_not_a_list_is_refused(text: str) -> None:
-    from airflow_provider_fused.rendered import read_list
-    from fused_cache_ops.errors import InvalidInputError
+    from airflow_provider_fused.templating import read_fields
+    from fused_cache_ops import InvalidInputError
 
     with pytest.raises(InvalidInputError, match="which is not a list"):
-        read_list("tiles", text)
+        read_fields({"tiles": text})
 
 
 @pytest.mark.parametrize("text", ['["1/0/0"]', "['1/0/0']", "('1/0/0',)", ' ["1/0/0"]\n'])
 def test_text_that_is_a_list_is_read(text: str) -> None:
-    from airflow_provider_fused.rendered import read_list
+    from airflow_provider_fused.templating import read_fields
 
-    assert read_list("tiles", text) == ["1/0/0"]
+    assert read_fields({"tiles": text}) == {"tiles": ["1/0/0"]}

@@ -103,8 +103,8 @@ def test_numbers_in_the_extra_may_be_text(monkeypatch: pytest.MonkeyPatch, value
 def test_the_extra_reaches_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     extra = {"max_requests_per_second": "2.5", "run_base_url": "https://run.example.com", "ca_bundle": "/ca.pem"}
     client = connect(monkeypatch, {"conn_type": "fused", "password": "t", "extra": extra}).get_conn()
-    assert (client.limiter.rate, client.run_base_url) == (2.5, "https://run.example.com")
-    assert client._certificates["ca_bundle"] == "/ca.pem"
+    assert (client._service.limiter.rate, client.run_base_url) == (2.5, "https://run.example.com")
+    assert client._service._certificates["ca_bundle"] == "/ca.pem"
 
 
 def test_a_number_that_is_none_is_named_by_its_label(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fused_cache_ops import Tile, plan_invalidation
-from fused_cache_ops.blocks import Block, disjoint
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.tiles.blocks import Block, disjoint
 
 
 def tiles(bounds: Any, zooms: Any, **options: Any) -> set[Tile]:

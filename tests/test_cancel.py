@@ -10,14 +10,15 @@ import pytest
 
 from fused_cache_ops import FusedClient, Tile
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.errors import InvalidationCancelledError, PartialInvalidationError
+from fused_cache_ops.errors import InvalidationCancelledError
+from fused_cache_ops.outcome import PartialInvalidationError
 
 TILES = [Tile(17, number, 0) for number in range(200)]
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
 
 
 def cancel_after(client: FusedClient, seconds: float) -> None:
@@ -65,7 +66,7 @@ def test_every_call_of_the_client_ends(client: FusedClient, fused_emulator: Emul
 
 def test_a_client_can_be_used_again(client: FusedClient, udf: Udf) -> None:
     client.cancel()
-    assert client.invalidate_cache(udf.id, tiles=TILES).tiles_requested == 200
+    assert client.invalidate_cache(udf.id, tiles=TILES).tiles_invalidated == 200
 
 
 def test_ctrl_c_does_not_wait_for_answers(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:

@@ -62,8 +62,8 @@ def test_no_tile_is_lost(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
-    monkeypatch.setattr("fused_cache_ops.progress.CALLBACK_INTERVAL", 0.0)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
+    monkeypatch.setattr("fused_cache_ops.sending.progress.CALLBACK_INTERVAL", 0.0)
     # Each fault strikes once the call has come so far, so that they do not all meet its first request.
     to_come = [(len(TILES) * number // (len(faults) + 1), fault) for number, fault in enumerate(faults, 1)]
 
@@ -80,7 +80,7 @@ def test_no_tile_is_lost(
     assert to_come == []
     assert struck + slow >= len(faults)
     assert lost == set()
-    assert (result.tiles_requested, emulator.cached_tiles(filled)) == (len(TILES), set())
+    assert (result.tiles_invalidated, emulator.cached_tiles(filled)) == (len(TILES), set())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -88,8 +88,8 @@ def test_whatever_ends_it_what_is_left_is_handed_back(
     emulator: Emulator, filled: Udf, chaotic: FusedClient, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Call after call, each of which ends badly somewhere, with what the one before handed back."""
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
-    monkeypatch.setattr("fused_cache_ops.progress.CALLBACK_INTERVAL", 0.0)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
+    monkeypatch.setattr("fused_cache_ops.sending.progress.CALLBACK_INTERVAL", 0.0)
     dice = random.Random(seed)
     left: Any = TILES
     calls = 0

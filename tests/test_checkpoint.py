@@ -14,22 +14,17 @@ from typing import Any
 import pytest
 
 from fused_cache_ops import FusedClient, Tile
-from fused_cache_ops.checkpoint import FORMAT
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.errors import (
-    ConfigurationError,
-    FusedCacheError,
-    InvalidInputError,
-    PartialInvalidationError,
-    PermissionDeniedError,
-)
+from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, PermissionDeniedError
+from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.sending.checkpoint import FORMAT
 
 TILES = [Tile(17, number % 1000, number // 1000) for number in range(95)]
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
 
 
 @pytest.fixture
@@ -68,7 +63,7 @@ def test_a_second_call_sends_only_the_rest(client: FusedClient, fused_emulator: 
     assert "the same call again sends the rest" in str(first)
     left = len(list(first.remaining))
     result = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
-    assert (result.tiles_requested, result.tiles_already_done) == (left, 95 - left)
+    assert (result.tiles_invalidated, result.tiles_already_done) == (left, 95 - left)
     assert sent(fused_emulator) == left
     assert fused_emulator.cached_tiles(udf) & set(TILES) == set()
 
@@ -87,11 +82,11 @@ def test_every_kind_of_selection_resumes(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, selection: dict[str, Any]
 ) -> None:
     first = fail_part_way(client, fused_emulator, udf, place, **selection)
-    done = first.result.tiles_requested if isinstance(first, PartialInvalidationError) else 0
+    done = first.result.tiles_invalidated if isinstance(first, PartialInvalidationError) else 0
     result = client.invalidate_cache(udf.id, checkpoint=place, **selection)
     assert done
     assert result.tiles_already_done == done
-    assert sent(fused_emulator) == result.tiles_requested
+    assert sent(fused_emulator) == result.tiles_invalidated
 
 
 def test_tile_by_tile_resumes_too(tmp_path: Path) -> None:
@@ -102,7 +97,7 @@ def test_tile_by_tile_resumes_too(tmp_path: Path) -> None:
             first = fail_part_way(client, emulator, udf, tmp_path / "c.json")
             left = len(list(first.remaining or ()))
             result = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=tmp_path / "c.json")
-        assert (result.tiles_requested, result.tiles_already_done) == (left, 95 - left)
+        assert (result.tiles_invalidated, result.tiles_already_done) == (left, 95 - left)
         assert 0 < left < 95
         assert emulator.cached_tiles(udf) == set()
 
@@ -186,7 +181,7 @@ def test_a_record_that_makes_no_sense_or_is_old_sends_everything(
     fail_part_way(client, fused_emulator, udf, place)
     place.write_text(json.dumps(json.loads(place.read_text()) | change))
     result = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
-    assert (result.tiles_requested, result.tiles_already_done) == (95, 0)
+    assert (result.tiles_invalidated, result.tiles_already_done) == (95, 0)
     assert "everything is sent" in caplog.text
 
 
@@ -203,7 +198,7 @@ def test_a_torn_record_sends_everything_or_is_refused(
         assert kept < len(FORMAT) + 16  # too little to tell whose it is
         assert fused_emulator.requests == []
     else:
-        assert (result.tiles_requested, result.tiles_already_done) == (95, 0)
+        assert (result.tiles_invalidated, result.tiles_already_done) == (95, 0)
 
 
 def test_a_folder_has_a_file_for_each_selection(
@@ -222,7 +217,7 @@ def test_any_store_that_fsspec_knows_will_do(client: FusedClient, fused_emulator
     place = "memory://checkpoints/load.json"
     first = fail_part_way(client, fused_emulator, udf, place)
     left = len(list(first.remaining or ()))
-    assert client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place).tiles_requested == left
+    assert client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place).tiles_invalidated == left
     import fsspec
 
     assert fsspec.filesystem("memory").find("/checkpoints") == []
@@ -286,7 +281,7 @@ PROGRAM = """
 import sys
 import fused_cache_ops.invalidate
 from fused_cache_ops import Tile, invalidate_cache
-fused_cache_ops.invalidate.MAX_BATCH = int(sys.argv[3])
+fused_cache_ops.sending.call.MAX_BATCH = int(sys.argv[3])
 tiles = [Tile(17, number % 1000, number // 1000) for number in range(int(sys.argv[2]))]
 print(invalidate_cache("roads", tiles=tiles, checkpoint=sys.argv[1], max_concurrency=8))
 """

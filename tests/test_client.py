@@ -231,11 +231,11 @@ def test_an_endless_answer_is_cut_off() -> None:
 
 def test_a_forked_child_opens_connections_of_its_own(client: FusedClient, fused_emulator: Emulator) -> None:
     client.check()
-    parents = client._open_connections()
+    parents = client._service._open_connections()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:  # pragma: no cover - the child's lines
-        os.write(writing, b"other" if client._open_connections() is not parents else b"same")
+        os.write(writing, b"other" if client._service._open_connections() is not parents else b"same")
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)

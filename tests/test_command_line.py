@@ -13,7 +13,7 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
-from fused_cache_ops.commands import program
+from fused_cache_ops.cli.commands import program
 from fused_cache_ops.emulator import Emulator, Udf
 
 runner = CliRunner()
@@ -22,14 +22,14 @@ runner = CliRunner()
 def test_invalidate_names_tiles(fused_emulator: Emulator, udf: Udf) -> None:
     done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--json"])
     assert done.exit_code == 0
-    assert json.loads(done.stdout)["tiles_requested"] == 2
+    assert json.loads(done.stdout)["tiles_invalidated"] == 2
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 0)}
 
 
 def test_invalidate_prints_a_table_for_people(fused_emulator: Emulator, udf: Udf) -> None:
     done = runner.invoke(program, ["invalidate", "roads", "--whole-udf"])
     assert done.exit_code == 0
-    assert re.search(r"tiles requested\W+the whole UDF", done.stdout)
+    assert re.search(r"tiles invalidated\W+the whole UDF", done.stdout)
     assert fused_emulator.cached_tiles(udf) == set()
 
 
@@ -53,7 +53,7 @@ def test_what_may_pass_ends_with_75(fused_emulator: Emulator, udf: Udf) -> None:
 def test_a_partial_failure_prints_the_tiles_still_to_do(
     fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 2)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 2)
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=401, times=None)
     done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/0/1", "1/1/0", "1/1/1"])
     assert done.exit_code == 1

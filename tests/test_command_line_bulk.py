@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fused_cache_ops import Tile
-from fused_cache_ops.commands import program
+from fused_cache_ops.cli.commands import program
 from fused_cache_ops.emulator import Emulator, Udf
 
 runner = CliRunner()
@@ -21,7 +21,7 @@ TILES = [Tile(9, number, 7) for number in range(60)]
 
 @pytest.fixture
 def tiles_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
     path = tmp_path / "tiles.list"
     path.write_text("".join(f"{tile}\n" for tile in TILES))
     return str(path)
@@ -41,7 +41,7 @@ def fail_part_way(emulator: Emulator) -> None:
 
 def test_a_shard_is_sent_alone(fused_emulator: Emulator, udf: Udf, tiles_file: str) -> None:
     done = runner.invoke(program, ["invalidate", "roads", "--tiles-file", tiles_file, "--shard", "2/3", "--json"])
-    assert json.loads(done.stdout)["tiles_requested"] == 20
+    assert json.loads(done.stdout)["tiles_invalidated"] == 20
     assert runner.invoke(program, ["plan", "roads", "--tiles-file", tiles_file, "--shard", "2/3", "--list"]).stdout.split() == [
         str(tile) for tile in TILES[40:]
     ]
@@ -66,7 +66,7 @@ def test_the_same_command_again_sends_the_rest(fused_emulator: Emulator, udf: Ud
     fused_emulator.before_invalidation = None
     fused_emulator.behave()
     result = json.loads(runner.invoke(program, command).stdout)
-    assert (result["tiles_requested"], result["tiles_already_done"]) == (len(left), 60 - len(left))
+    assert (result["tiles_invalidated"], result["tiles_already_done"]) == (len(left), 60 - len(left))
     assert fused_emulator.cached_tiles(udf) & set(TILES) == set()
 
 
@@ -75,12 +75,14 @@ def test_what_is_left_can_be_gzipped(fused_emulator: Emulator, udf: Udf, tiles_f
     rest = str(tmp_path / "rest.list.gz")
     assert runner.invoke(program, ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", rest]).exit_code == 1
     fused_emulator.behave()
-    assert json.loads(runner.invoke(program, ["invalidate", "roads", "--tiles-file", rest, "--json"]).stdout)["tiles_requested"]
+    assert json.loads(runner.invoke(program, ["invalidate", "roads", "--tiles-file", rest, "--json"]).stdout)[
+        "tiles_invalidated"
+    ]
 
 
 def test_verification_ends_with_0_where_all_is_fresh(udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSED_SHARED_TOKEN", udf.shared_token)
-    done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--verify", "2"])
+    done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--verify-tiles", "2"])
     assert done.exit_code == 0
     assert "verified: 2 of 2" in done.stdout
 
@@ -88,16 +90,16 @@ def test_verification_ends_with_0_where_all_is_fresh(udf: Udf, monkeypatch: pyte
 def test_verification_ends_with_1_where_it_is_not(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSED_SHARED_TOKEN", udf.shared_token)
     fused_emulator.misbehave(status=200, body={}, path="batch-delete")
-    done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--verify", "2", "--json"])
+    done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--verify-tiles", "2", "--json"])
     assert done.exit_code == 1
     assert json.loads(done.stdout)["verification"]["from_cache"] == ["1/0/0", "1/1/1"]
     assert "verified: 0 of 2" in done.stderr
 
 
 PROGRAM = """
-import fused_cache_ops.invalidate, fused_cache_ops.progress
+import fused_cache_ops.sending.call, fused_cache_ops.sending.progress
 from fused_cache_ops.cli import main
-fused_cache_ops.progress.LOG_INTERVAL, fused_cache_ops.invalidate.MAX_BATCH = 0.4, 5
+fused_cache_ops.sending.progress.LOG_INTERVAL, fused_cache_ops.sending.call.MAX_BATCH = 0.4, 5
 main()
 """
 

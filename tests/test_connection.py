@@ -56,12 +56,12 @@ def closing_after(requests: int, context: ssl.SSLContext | None = None) -> Itera
 
 
 def test_a_stale_connection_is_tried_again_at_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fused_cache_ops.retry.random.uniform", lambda low, high: pytest.fail("a pause was drawn"))
+    monkeypatch.setattr("fused_cache_ops.service.retry.random.uniform", lambda low, high: pytest.fail("a pause was drawn"))
     with closing_after(3) as (base_url, seen):
         with FusedClient(token="t", client_id="c", base_url=base_url, max_concurrency=4, deadline=5) as client:
             for _ in range(10):
                 client.invalidate_cache(UDF)
-        assert client.limiter.closings == 0
+        assert client._service.limiter.closings == 0
     assert sum(min(count, 3) for count in seen) == 10
     assert "pause" not in caplog.text
 
@@ -88,7 +88,7 @@ def test_a_fork_while_threads_hold_locks_does_not_hang(client: FusedClient, fuse
     release = threading.Event()
 
     def hold() -> None:
-        with client._lock, client.limiter.changed:
+        with client._service._lock, client._service.limiter.changed:
             held.set()
             release.wait(10)
 
@@ -113,12 +113,12 @@ def test_a_fork_while_threads_hold_locks_does_not_hang(client: FusedClient, fuse
 
 
 def test_a_fork_while_a_probe_is_out_does_not_wait_for_it(client: FusedClient, udf: Udf) -> None:
-    limiter = client.limiter
+    limiter = client._service.limiter
     limiter.throttled(limiter.ask(0.0), 0.0, 0.0)  # type: ignore[arg-type]
     assert limiter.ask(1.0).probe  # type: ignore[union-attr]
     child = os.fork()
     if child == 0:  # pragma: no cover - the child's lines
-        os._exit(0 if client.limiter.ask(1.0) != math.inf else 1)
+        os._exit(0 if client._service.limiter.ask(1.0) != math.inf else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
 
@@ -147,7 +147,7 @@ def bundle(authority: trustme.CA, tmp_path: Path) -> str:
 def test_a_bundle_of_ones_own_is_trusted(server_context: ssl.SSLContext, bundle: str) -> None:
     with closing_after(10, server_context) as (base_url, _):
         with FusedClient(token="t", client_id="c", base_url=base_url, ca_bundle=bundle, deadline=5) as client:
-            assert client.invalidate_cache(UDF).tiles_requested is None
+            assert client.invalidate_cache(UDF).tiles_invalidated is None
 
 
 @pytest.mark.parametrize("files", ["one", "two"])
@@ -166,7 +166,7 @@ def test_a_client_certificate_is_shown(
     settings = {"token": "t", "client_id": "c", "ca_bundle": bundle, "deadline": 1.0}
     with closing_after(10, server_context) as (base_url, _):
         with FusedClient(**settings, base_url=base_url, client_certificate=certificate) as client:
-            assert client.invalidate_cache(UDF).tiles_requested is None
+            assert client.invalidate_cache(UDF).tiles_invalidated is None
         with FusedClient(**settings, base_url=base_url) as client:
             with pytest.raises(UnavailableError):
                 client.invalidate_cache(UDF)

@@ -49,7 +49,7 @@ def table() -> None: ...
 
 def regions_cache(**arguments: Any) -> dg.AssetsDefinition:
     return build_fused_cache_asset(
-        "roads_cache", udf="roads", deps=[roads], tiles_fn=tiles_of_region, partitions_def=REGIONS, **arguments
+        "roads_cache", udf="roads", deps=[roads], selection_fn=tiles_of_region, partitions_def=REGIONS, **arguments
     )
 
 
@@ -94,8 +94,10 @@ def test_an_asset_without_tiles_is_the_whole_udf(fused: FusedResource, fused_emu
 @pytest.mark.parametrize(
     "told", [{"bounds": (1, 1, 2, 2)}, {"geometry": "POINT (1.5 1.5)"}, {"bounds": (1, 1, 2, 2), "zooms": "0-1"}], ids=str
 )
-def test_tiles_fn_may_tell_the_cores_keywords(fused: FusedResource, fused_emulator: Emulator, udf: Udf, told: Any) -> None:
-    cache = build_fused_cache_asset("roads_cache", udf="roads", tiles_fn=lambda context, key: told, selection={"zooms": [1]})
+def test_selection_fn_may_tell_the_cores_keywords(fused: FusedResource, fused_emulator: Emulator, udf: Udf, told: Any) -> None:
+    cache = build_fused_cache_asset(
+        "roads_cache", udf="roads", selection_fn=lambda context, key: told, selection={"zooms": [1]}
+    )
     dg.materialize([cache], resources={"fused": fused})
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
 
@@ -105,30 +107,30 @@ def test_tiles_fn_may_tell_the_cores_keywords(fused: FusedResource, fused_emulat
     [(None, "tiles is None"), ({}, "none of"), ({"bound": []}, "bound"), ({"tiles": None}, "tiles is None"), ("1/0/0", "list")],
     ids=str,
 )
-def test_tiles_fn_that_tells_nothing_purges_nothing_and_is_not_retried(
+def test_selection_fn_that_tells_nothing_purges_nothing_and_is_not_retried(
     fused: FusedResource, fused_emulator: Emulator, told: Any, reason: str, instance: dg.DagsterInstance
 ) -> None:
     calls = itertools.count()
 
-    def tiles_fn(context: dg.AssetExecutionContext, partition_key: Optional[str]) -> Any:
+    def selection_fn(context: dg.AssetExecutionContext, partition_key: Optional[str]) -> Any:
         next(calls)
         return told
 
-    cache = build_fused_cache_asset("c", udf="roads", tiles_fn=tiles_fn, retry_policy=dg.RetryPolicy(max_retries=3))
+    cache = build_fused_cache_asset("c", udf="roads", selection_fn=selection_fn, retry_policy=dg.RetryPolicy(max_retries=3))
     with pytest.raises(dg.Failure, match=reason):
         dg.materialize([cache], resources={"fused": fused}, instance=instance)
     assert fused_emulator.requests == []
     assert next(calls) == 1
 
 
-def test_tiles_fn_may_name_the_whole_udf(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
-    cache = build_fused_cache_asset("roads_cache", udf="roads", tiles_fn=lambda context, key: WHOLE_UDF)
+def test_selection_fn_may_name_the_whole_udf(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
+    cache = build_fused_cache_asset("roads_cache", udf="roads", selection_fn=lambda context, key: WHOLE_UDF)
     dg.materialize([cache], resources={"fused": fused})
     assert fused_emulator.cached_tiles(udf) == set()
 
 
 def test_a_partition_that_changed_nothing_sends_nothing(fused: FusedResource, fused_emulator: Emulator) -> None:
-    cache = build_fused_cache_asset("roads_cache", udf="roads", tiles_fn=lambda context, key: [])
+    cache = build_fused_cache_asset("roads_cache", udf="roads", selection_fn=lambda context, key: [])
     assert dg.materialize([cache], resources={"fused": fused}).success
     assert fused_emulator.requests == []
 
@@ -150,7 +152,7 @@ def test_the_metadata_has_counts_a_table_and_the_footprint(fused: FusedResource,
     cache = build_fused_cache_asset("roads_cache", udf="roads", selection=selection)
     result = dg.materialize([cache], resources={"fused": fused})
     metadata = result.asset_materializations_for_node("roads_cache")[0].metadata
-    assert metadata["tiles_requested"] == dg.IntMetadataValue(4)
+    assert metadata["tiles_invalidated"] == dg.IntMetadataValue(4)
     assert metadata["udf_id"] == dg.TextMetadataValue(udf.id)
     table = metadata["tiles_per_zoom"]
     assert isinstance(table, dg.TableMetadataValue)
@@ -185,7 +187,7 @@ def test_extra_arguments_reach_the_asset() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"selection": {"tiles": []}, "tiles_fn": tiles_of_region},
+        {"selection": {"tiles": []}, "selection_fn": tiles_of_region},
         {"selection": {"bound": []}},
         {"selection": {"tiles": iter(["1/0/0"])}},
     ],
@@ -223,7 +225,7 @@ def test_automation_purges_the_partition_that_was_loaded_even_an_old_one(instanc
     @dg.asset(partitions_def=days)
     def daily() -> None: ...
 
-    cache = build_fused_cache_asset("c", udf="roads", deps=[daily], tiles_fn=tiles_of_region, partitions_def=days)
+    cache = build_fused_cache_asset("c", udf="roads", deps=[daily], selection_fn=tiles_of_region, partitions_def=days)
     asked = requested(cache, daily, instance)
     assert next(asked) == set()
     dg.materialize([daily], instance=instance, partition_key="2026-01-03")
@@ -239,7 +241,7 @@ def checked(fused: FusedResource, cache: dg.AssetsDefinition, check: dg.AssetChe
 
 def test_the_check_passes_where_the_purge_covered_the_partition(fused: FusedResource, udf: Udf) -> None:
     cache = regions_cache()
-    check = build_fused_cache_check(cache, udf="roads", tiles_fn=tiles_of_region)
+    check = build_fused_cache_check(cache, udf="roads", selection_fn=tiles_of_region)
     evaluation = checked(fused, cache, check, partition_key="south")
     assert evaluation.passed
     assert evaluation.metadata["fresh"].value == TILES["south"]
@@ -247,9 +249,9 @@ def test_the_check_passes_where_the_purge_covered_the_partition(fused: FusedReso
 
 def test_the_check_fails_where_the_purge_left_out_a_tile(fused: FusedResource, udf: Udf) -> None:
     cache = build_fused_cache_asset(
-        "c", udf="roads", deps=[roads], tiles_fn=lambda context, key: TILES[key][:1], partitions_def=REGIONS
+        "c", udf="roads", deps=[roads], selection_fn=lambda context, key: TILES[key][:1], partitions_def=REGIONS
     )
-    check = build_fused_cache_check(cache, udf="roads", tiles_fn=tiles_of_region, severity=dg.AssetCheckSeverity.WARN)
+    check = build_fused_cache_check(cache, udf="roads", selection_fn=tiles_of_region, severity=dg.AssetCheckSeverity.WARN)
     evaluation = checked(fused, cache, check, partition_key="south")
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert evaluation.metadata["from_cache"].value == ["1/1/1"]
@@ -257,7 +259,7 @@ def test_the_check_fails_where_the_purge_left_out_a_tile(fused: FusedResource, u
 
 def test_the_check_covers_all_partitions_of_a_backfill(fused: FusedResource, udf: Udf) -> None:
     cache = regions_cache()
-    check = build_fused_cache_check(cache, udf="roads", tiles_fn=tiles_of_region)
+    check = build_fused_cache_check(cache, udf="roads", selection_fn=tiles_of_region)
     tags = {"dagster/asset_partition_range_start": "north", "dagster/asset_partition_range_end": "south"}
     evaluation = checked(fused, cache, check, tags=tags)
     assert evaluation.passed
@@ -280,8 +282,8 @@ def test_dynamic_and_multiple_partitions_are_told_by_their_keys(fused: FusedReso
         return []
 
     tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}
-    one = build_fused_cache_asset("one", udf="roads", tiles_fn=changed, partitions_def=dynamic)
-    two = build_fused_cache_asset("two", udf="roads", tiles_fn=changed, partitions_def=grid)
+    one = build_fused_cache_asset("one", udf="roads", selection_fn=changed, partitions_def=dynamic)
+    two = build_fused_cache_asset("two", udf="roads", selection_fn=changed, partitions_def=grid)
     dg.materialize([one], tags=tags, resources={"fused": fused}, instance=instance)
     key = dg.MultiPartitionKey({"x": "1", "y": "0"})
     dg.materialize([two], partition_key=key, resources={"fused": fused}, instance=instance)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("dagster-component")
 EXAMPLE = Path(__file__).parents[1] / "dagster" / "component_project"
 
 
-def tiles_fn(context: dg.AssetExecutionContext, partition_key: Any) -> list[str]:
+def selection_fn(context: dg.AssetExecutionContext, partition_key: Any) -> list[str]:
     return ["1/0/0"]
 
 
@@ -70,12 +70,12 @@ def test_the_projects_own_resource_can_be_used(fused_emulator: Emulator, udf: Ud
     assert fused_emulator.cached_tiles(udf) == set()
 
 
-@pytest.mark.parametrize("value", [f"{__name__}.tiles_fn", "{{ changed }}"])
-def test_tiles_fn_is_a_path_or_a_template_variable(
+@pytest.mark.parametrize("value", [f"{__name__}.selection_fn", "{{ changed }}"])
+def test_selection_fn_is_a_path_or_a_template_variable(
     fused_emulator: Emulator, udf: Udf, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, __name__, sys.modules[tiles_fn.__module__])
-    run(definitions(f"{{udf: roads, asset: {{key: c}}, tiles_fn: '{value}'}}", changed=tiles_fn))
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[selection_fn.__module__])
+    run(definitions(f"{{udf: roads, asset: {{key: c}}, selection_fn: '{value}'}}", changed=selection_fn))
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 0), (1, 1, 1)}
 
 
@@ -83,7 +83,8 @@ def test_verify_adds_a_check(fused_emulator: Emulator, udf: Udf, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SHARED", udf.shared_token)
     monkeypatch.setenv("FUSED_RUN_BASE_URL", fused_emulator.root_url)
-    yaml = "{udf: roads, asset: {key: c}, selection: {tiles: [1/0/0], checkpoint: c.json}, verify: 5, shared_token_env: SHARED}"
+    selection = "{tiles: [1/0/0], checkpoint: c.json}"
+    yaml = f"{{udf: roads, asset: {{key: c}}, selection: {selection}, verify_tiles: 5, shared_token_env: SHARED}}"
     (evaluation,) = run(definitions(yaml)).get_asset_check_evaluations()
     assert evaluation.passed
     assert evaluation.metadata["fresh"].value == ["1/0/0"]
@@ -109,9 +110,9 @@ def test_the_assets_settings_are_kept() -> None:
         ("selection: {bound: [1, 1, 2, 2]}", "bound"),
         ("token_env: '{{ env.FUSED_SERVICE_ACCOUNT_TOKEN }}'", "no template"),
         ("token_env: 'not-a-name'", "name of an environment variable"),
-        ("tiles_fn: nowhere.at.all", "cannot be imported"),
-        ("tiles_fn: nowhere", "cannot be imported"),
-        ("verify: 5", "which tiles"),
+        ("selection_fn: nowhere.at.all", "cannot be imported"),
+        ("selection_fn: nowhere", "cannot be imported"),
+        ("verify_tiles: 5", "which tiles"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(fused_emulator: Emulator, attributes: str, reason: str) -> None:

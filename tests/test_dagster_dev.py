@@ -148,7 +148,9 @@ def test_automation_purges_after_a_load_and_shows_no_token(tmp_path: Path) -> No
     assert check["evaluation"]["success"]
     # What the searches below search is really there.
     (materialization,) = [event for event in events if event["__typename"] == "MaterializationEvent"]
-    assert {"tiles_requested", "tiles_per_zoom", "footprint"} <= {each["label"] for each in materialization["metadataEntries"]}
+    assert {"tiles_invalidated", "tiles_per_zoom", "footprint"} <= {
+        each["label"] for each in materialization["metadataEntries"]
+    }
     assert "FUSED_SERVICE_ACCOUNT_TOKEN" in str(resource)
     assert keys
     places = dict(stored(home))

@@ -14,7 +14,7 @@ import dagster_fused as fused
 from fused_cache_ops import plan_invalidation
 from fused_cache_ops.demo.stations import LISBON, PORTO, UDF_NAME, ZOOM, build_udf, create_table
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.tiles import Tile
+from fused_cache_ops.tiles.tile import Tile
 
 pytestmark = pytest.mark.xdist_group("dagster")
 

@@ -52,7 +52,7 @@ def errors(instance: dg.DagsterInstance, run_id: str) -> list[str]:
 
 def test_a_jobs_hook_purges_once_after_the_op_it_names(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
     hook = fused_invalidate_cache_on_success(
-        "roads", after="load", tiles_fn=lambda context, key: context.op_output_values["result"]
+        "roads", after="load", selection_fn=lambda context, key: context.op_output_values["result"]
     )
     assert run(fused, hook).success
     assert purges(fused_emulator) == 1
@@ -142,7 +142,7 @@ def test_an_assets_hook_purges_the_partition_once_though_it_has_a_check(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf
 ) -> None:
     regions = dg.StaticPartitionsDefinition(["0", "1"])
-    hook = fused_invalidate_cache_on_success("roads", tiles_fn=lambda context, key: [(1, int(key), 0)])
+    hook = fused_invalidate_cache_on_success("roads", selection_fn=lambda context, key: [(1, int(key), 0)])
 
     @dg.asset(partitions_def=regions, hooks={hook})
     def roads() -> None: ...
@@ -176,7 +176,7 @@ def test_a_run_of_several_partitions_is_purged_as_one(
 ) -> None:
     regions = dg.StaticPartitionsDefinition(["0", "1"])
     hook = fused_invalidate_cache_on_success(
-        "roads", tiles_fn=lambda context, key: [(1, int(key), 0)], partitions_def=regions if known else None
+        "roads", selection_fn=lambda context, key: [(1, int(key), 0)], partitions_def=regions if known else None
     )
 
     @dg.asset(partitions_def=regions, hooks={hook})
@@ -213,11 +213,11 @@ def test_dynamic_and_multiple_partitions_are_told_by_their_keys(
 
     @dg.asset(
         partitions_def=dynamic,
-        hooks={fused_invalidate_cache_on_success("roads", tiles_fn=changed, partitions_def=dynamic)},
+        hooks={fused_invalidate_cache_on_success("roads", selection_fn=changed, partitions_def=dynamic)},
     )
     def deliveries() -> None: ...
 
-    @dg.asset(partitions_def=grid, hooks={fused_invalidate_cache_on_success("roads", tiles_fn=changed)})
+    @dg.asset(partitions_def=grid, hooks={fused_invalidate_cache_on_success("roads", selection_fn=changed)})
     def cells() -> None: ...
 
     tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}

@@ -38,7 +38,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def test_a_launch_without_tiles_invalidates_the_whole_udf(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
     result = launch(fused, udf="roads").output_for_node("invalidate_cache_op")
-    assert (result["udf_id"], result["tiles_requested"]) == (udf.id, None)
+    assert (result["udf_id"], result["tiles_invalidated"]) == (udf.id, None)
     assert fused_emulator.cached_tiles(udf) == set()
 
 
@@ -104,7 +104,7 @@ def test_a_selection_that_cannot_be_meant_is_refused_when_the_op_is_built(select
 
 
 def test_a_launch_with_an_empty_list_sends_nothing(fused: FusedResource, fused_emulator: Emulator) -> None:
-    assert launch(fused, udf="roads", tiles=[]).output_for_node("invalidate_cache_op")["tiles_requested"] == 0
+    assert launch(fused, udf="roads", tiles=[]).output_for_node("invalidate_cache_op")["tiles_invalidated"] == 0
     assert fused_emulator.requests == []
 
 
@@ -122,7 +122,7 @@ def test_the_result_is_in_the_outputs_metadata(fused: FusedResource, udf: Udf) -
         lambda event: event.event_type_value == "STEP_OUTPUT"
     )
     metadata = events[0].step_output_data.metadata
-    assert (metadata["tiles_requested"].value, metadata["objects_deleted"].value) == (2, 2)
+    assert (metadata["tiles_invalidated"].value, metadata["objects_deleted"].value) == (2, 2)
     assert metadata["udf_id"].value == udf.id
     assert [dict(record.data) for record in metadata["tiles_per_zoom"].records] == [{"zoom": 1, "tiles": 2}]
     assert metadata["footprint"].value["features"][0]["properties"]["tiles"] == 2
@@ -207,7 +207,7 @@ def test_fixed_and_upstream_tiles_together_are_refused() -> None:
 
 def test_it_can_be_called_directly(fused: FusedResource, udf: Udf) -> None:
     config = InvalidateCacheConfig(udf="roads", tiles=["1/0/0"])
-    assert invalidate_cache_op(dg.build_op_context(), config=config, fused=fused)["tiles_requested"] == 1
+    assert invalidate_cache_op(dg.build_op_context(), config=config, fused=fused)["tiles_invalidated"] == 1
 
 
 @pytest.mark.parametrize(("status", "requests"), [(401, 1), (403, 1), (404, 1), (422, 1), (302, 1)])

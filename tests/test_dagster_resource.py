@@ -52,7 +52,7 @@ def test_left_out_fields_come_from_the_cores_environment(fused_emulator: Emulato
 def test_the_limits_reach_the_client() -> None:
     limits = {"timeout": 2, "deadline": 5, "max_concurrency": 3, "max_requests_per_second": 2.5}
     client = FusedResource(token="t", **limits).get_client()
-    assert (client.timeout, client.deadline, client.max_concurrency, client.limiter.rate) == (2, 5, 3, 2.5)
+    assert (client.timeout, client.deadline, client.max_concurrency, client._service.limiter.rate) == (2, 5, 3, 2.5)
 
 
 def test_the_library_is_registered_with_its_version() -> None:

@@ -64,7 +64,10 @@ def test_a_run_that_succeeded_is_purged_after(
 ) -> None:
     seen: list[Any] = []
     sensor = build_invalidate_on_run_success_sensor(
-        "after_nightly", udf="roads", monitored_jobs=[nightly], tiles_fn=lambda run, key: seen.append((run, key)) or ["1/0/0"]
+        "after_nightly",
+        udf="roads",
+        monitored_jobs=[nightly],
+        selection_fn=lambda run, key: seen.append((run, key)) or ["1/0/0"],
     )
     ticks = Ticks(sensor, fused, instance)
     assert ticks.tick() == []
@@ -89,7 +92,7 @@ def test_every_materialisation_since_the_last_tick_is_purged_as_one(
         "after_roads",
         asset_key="roads",
         udf="roads",
-        tiles_fn=lambda materialization, key: materialization.metadata["tiles"].value,
+        selection_fn=lambda materialization, key: materialization.metadata["tiles"].value,
     )
     ticks = Ticks(sensor, fused, instance)
     dg.materialize([roads], partition_key="0", instance=instance)
@@ -107,7 +110,7 @@ def test_the_asset_sensor_tells_the_partition(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
 ) -> None:
     sensor = build_invalidate_on_asset_sensor(
-        "s", asset_key=roads.key, udf="roads", tiles_fn=lambda materialization, key: [(1, int(key), 1)]
+        "s", asset_key=roads.key, udf="roads", selection_fn=lambda materialization, key: [(1, int(key), 1)]
     )
     ticks = Ticks(sensor, fused, instance)
     ticks.tick()

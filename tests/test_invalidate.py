@@ -13,22 +13,23 @@ from typing import Any
 
 import pytest
 
-from fused_cache_ops import WHOLE_UDF, FusedClient, Tile, batches, invalidate_cache
+from fused_cache_ops import WHOLE_UDF, FusedClient, Tile, invalidate_cache
 from fused_cache_ops.emulator import Emulator, ReceivedRequest, Udf
 from fused_cache_ops.errors import (
     AuthenticationError,
-    ConfigurationError,
     FusedCacheError,
     InvalidInputError,
     InvalidRequestError,
     NotFoundError,
-    PartialInvalidationError,
     PermissionDeniedError,
     RateLimitedError,
     UnavailableError,
     UnexpectedRedirectError,
     UnexpectedResponseError,
 )
+from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.selection import batches
+from fused_cache_ops.service.service import Service
 
 
 def many(count: int) -> list[Tile]:
@@ -42,7 +43,7 @@ def is_worker(thread: threading.Thread) -> bool:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
     """Batches of ten, so that failures between batches need no millions of tiles."""
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
     return 10
 
 
@@ -81,7 +82,7 @@ def test_the_whole_udf_is_one_delete_without_a_query(client: FusedClient, fused_
         tiles=None,
         status=204,
     )
-    assert (result.tiles_requested, result.objects_deleted, result.requests_sent) == (None, None, 1)
+    assert (result.tiles_invalidated, result.objects_deleted, result.requests_sent) == (None, None, 1)
 
 
 def test_the_whole_udf_can_be_asked_for_by_name(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
@@ -94,7 +95,7 @@ def test_one_tile_is_one_delete_with_z_x_and_y(client: FusedClient, fused_emulat
     (request,) = fused_emulator.requests
     assert (request.method, request.query) == ("DELETE", "z=1&x=0&y=1")
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 1, 0), (1, 1, 1)}
-    assert (result.tiles_requested, result.objects_deleted) == (1, None)
+    assert (result.tiles_invalidated, result.objects_deleted) == (1, None)
 
 
 def test_several_tiles_are_one_batch(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
@@ -102,7 +103,7 @@ def test_several_tiles_are_one_batch(client: FusedClient, fused_emulator: Emulat
     (request,) = fused_emulator.requests
     assert (request.method, request.tiles) == ("POST", 4)
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 1, 0)}
-    assert (result.tiles_requested, result.objects_deleted) == (4, 2)
+    assert (result.tiles_invalidated, result.objects_deleted) == (4, 2)
 
 
 def test_100_001_tiles_make_exactly_three_requests(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
@@ -110,7 +111,7 @@ def test_100_001_tiles_make_exactly_three_requests(client: FusedClient, fused_em
     fused_emulator.fill_cache(udf, tiles)
     result = client.invalidate_cache(udf.id, tiles=(tile for tile in tiles))
     assert sorted(request.tiles or 0 for request in fused_emulator.requests) == [1, 50_000, 50_000]
-    assert (result.tiles_requested, result.objects_deleted, result.requests_sent) == (100_001, 100_001, 3)
+    assert (result.tiles_invalidated, result.objects_deleted, result.requests_sent) == (100_001, 100_001, 3)
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)}
 
 
@@ -123,7 +124,7 @@ def test_exactly_one_batch_is_one_request(client: FusedClient, fused_emulator: E
 def test_an_empty_selection_sends_nothing(client: FusedClient, fused_emulator: Emulator, tiles: Any) -> None:
     result = client.invalidate_cache("roads", tiles=tiles)
     assert fused_emulator.requests == []
-    assert (result.tiles_requested, result.requests_sent, result.udf_id) == (0, 0, None)
+    assert (result.tiles_invalidated, result.requests_sent, result.udf_id) == (0, 0, None)
 
 
 def test_a_name_costs_two_look_ups(fused_emulator: Emulator, udf: Udf) -> None:
@@ -136,7 +137,7 @@ def test_the_result_is_json(client: FusedClient, udf: Udf) -> None:
     assert list(result.to_dict()) == [
         "udf_id",
         "client_id",
-        "tiles_requested",
+        "tiles_invalidated",
         "objects_deleted",
         "requests_sent",
         "retries",
@@ -146,11 +147,6 @@ def test_the_result_is_json(client: FusedClient, udf: Udf) -> None:
         "zooms_left_stale",
         "note",
     ]
-
-
-def test_a_client_and_settings_together_are_refused(client: FusedClient) -> None:
-    with pytest.raises(ConfigurationError, match="not both"):
-        invalidate_cache("roads", client=client, base_url="https://fused.example.com")
 
 
 # -- where there is no batch endpoint --------------------------------------------------------------------
@@ -167,7 +163,7 @@ def test_without_the_batch_endpoint_tiles_go_one_by_one(
     assert kinds(fused_emulator) == ["batch-delete"] + ["delete"] * 300
     assert len({request.query for request in purges(fused_emulator)[1:]}) == 300
     assert len(fused_emulator.cached_tiles(udf)) == 4
-    assert (result.tiles_requested, result.objects_deleted, result.requests_sent) == (300, None, 301)
+    assert (result.tiles_invalidated, result.objects_deleted, result.requests_sent) == (300, None, 301)
 
 
 def test_a_deployment_without_the_endpoint_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +172,7 @@ def test_a_deployment_without_the_endpoint_is_recognised(monkeypatch: pytest.Mon
         emulator.fill_cache(udf, many(20))
         result = invalidate_cache(udf.id, tiles=many(20), token=emulator.token, base_url=emulator.base_url)
         assert emulator.cached_tiles(udf) == set()
-        assert result.tiles_requested == 20
+        assert result.tiles_invalidated == 20
 
 
 def test_without_the_batch_endpoint_an_unknown_udf_is_still_not_found(client: FusedClient, fused_emulator: Emulator) -> None:
@@ -238,7 +234,7 @@ def test_tiles_are_read_in_the_callers_thread(
     connection.execute("CREATE TABLE expired (z, x, y)")
     connection.executemany("INSERT INTO expired VALUES (?, ?, ?)", many(95))
     result = client.invalidate_cache(udf.id, tiles=connection.execute("SELECT z, x, y FROM expired"))
-    assert result.tiles_requested == 95
+    assert result.tiles_invalidated == 95
 
 
 def test_the_callers_context_goes_along_into_the_workers(
@@ -247,13 +243,13 @@ def test_the_callers_context_goes_along_into_the_workers(
     run = contextvars.ContextVar("run", default="none")
     run.set("the caller's")
     seen = set()
-    send_once = FusedClient._send_once
+    send_once = Service._send_once
 
-    def spy(self: FusedClient, *args: Any) -> Any:
+    def spy(self: Service, *args: Any) -> Any:
         seen.add((run.get(), threading.current_thread() is threading.main_thread()))
         return send_once(self, *args)
 
-    monkeypatch.setattr(FusedClient, "_send_once", spy)
+    monkeypatch.setattr(Service, "_send_once", spy)
     client.invalidate_cache(udf.id, tiles=many(40))
     assert seen == {("the caller's", True), ("the caller's", False)}
 
@@ -322,9 +318,9 @@ def test_retry_after_holds_every_worker_back(
 
     closed: list[float] = []
     during: list[float] = []
-    send_once = FusedClient._send_once
+    send_once = Service._send_once
 
-    def spy(self: FusedClient, *args: Any) -> Any:
+    def spy(self: Service, *args: Any) -> Any:
         if closed and time.monotonic() - closed[0] < 0.8:
             during.append(time.monotonic())
         try:
@@ -333,7 +329,7 @@ def test_retry_after_holds_every_worker_back(
             closed.append(time.monotonic())
             raise
 
-    monkeypatch.setattr(FusedClient, "_send_once", spy)
+    monkeypatch.setattr(Service, "_send_once", spy)
     with FusedClient(client_id=fused_emulator.client_id) as client:
         fused_emulator.misbehave(latency=0.02, times=None)
         client.invalidate_cache(udf.id, tiles=many(20))
@@ -408,12 +404,6 @@ def test_a_thread_that_cannot_start_loses_nothing(
     assert sorted(caught.value.remaining) == sorted(many(95)[10:])
 
 
-@pytest.mark.parametrize("settings", [{"deadline": 5}, {"timeout": 1}, {"max_concurrency": 2}, {"token": "a-token"}], ids=str)
-def test_settings_beside_a_client_are_refused(client: FusedClient, settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="not both"):
-        invalidate_cache("roads", client=client, **settings)
-
-
 @pytest.mark.parametrize("body", [{"objects_deleted": "x"}, {"objects_deleted": -1}, {"objects_deleted": True}, [], "done"])
 def test_a_batch_answer_that_makes_no_sense_is_an_error(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, body: object
@@ -430,7 +420,7 @@ def test_a_batch_that_is_too_large_for_a_proxy_is_halved(
     fused_emulator.misbehave(status=413, times=2, path="batch-delete")
     result = client.invalidate_cache(udf.id, **selection)
     sent = [request.tiles or 0 for request in purges(fused_emulator) if request.status == 200]
-    total = result.tiles_requested or 0
+    total = result.tiles_invalidated or 0
     assert sum(sent) == total
     assert (len(sent), max(sent)) == (4, -(-total // 4))
     assert result.objects_deleted == 0
@@ -446,7 +436,7 @@ def test_a_single_tile_that_is_too_large_is_an_error(client: FusedClient, fused_
 def test_a_batch_answer_need_not_count(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(status=200, body={"udf_id": udf.id}, path="batch-delete")
     result = client.invalidate_cache(udf.id, tiles=many(5))
-    assert (result.tiles_requested, result.objects_deleted) == (5, None)
+    assert (result.tiles_invalidated, result.objects_deleted) == (5, None)
 
 
 # -- partial failures ------------------------------------------------------------------------------------
@@ -472,7 +462,7 @@ def test_a_failure_part_way_hands_back_exactly_what_is_not_done(
     error = caught.value
     remaining = set(error.remaining)
     assert remaining == {tile for tile in fused_emulator.cached_tiles(udf) if tile[0] == 17}
-    assert len(list(error.remaining)) == len(remaining) == 200 - (error.result.tiles_requested or 0)
+    assert len(list(error.remaining)) == len(remaining) == 200 - (error.result.tiles_invalidated or 0)
     assert isinstance(error.cause, AuthenticationError)
     assert (error.retryable, error.status) == (False, 401)
 
@@ -565,7 +555,7 @@ def test_a_generator_that_breaks_hands_back_what_was_in_hand(
 
     with pytest.raises(PartialInvalidationError, match="the database went away") as caught:
         client.invalidate_cache(udf.id, tiles=tiles())
-    assert list(caught.value.remaining) == many(25)[(caught.value.result.tiles_requested or 0) :]
+    assert list(caught.value.remaining) == many(25)[(caught.value.result.tiles_invalidated or 0) :]
 
 
 def test_ctrl_c_stops_the_sending(client: FusedClient, fused_emulator: Emulator, udf: Udf, small_batches: int) -> None:

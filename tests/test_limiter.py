@@ -5,7 +5,7 @@ import math
 import pytest
 from limiter_simulation import SERVERS, simulate, simulate_alone
 
-from fused_cache_ops.limiter import Limiter, Turn
+from fused_cache_ops.service.limiter import Limiter, Turn
 
 
 def limiter() -> Limiter:

@@ -8,9 +8,9 @@ import pytest
 from fused_cache_ops import WHOLE_UDF, FusedClient, InvalidationPlan, plan_invalidation
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.merging import merge_selections
-from fused_cache_ops.tiles import Tile
-from fused_cache_ops.verification import Verification
+from fused_cache_ops.outcome import Verification
+from fused_cache_ops.selection.merging import merge_selections
+from fused_cache_ops.tiles.tile import Tile
 
 
 def test_a_tile_that_two_lists_hold_is_sent_once(tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ def test_what_was_not_invalidated_is_found_out_without_invalidating(
 ) -> None:
     client.invalidate_cache(udf.id, tiles=["1/0/0"])
     fused_emulator.forget_requests()
-    found = client.verify_cache(udf.id, tiles=["1/0/0", "1/0/1"], verify=5, shared_token=udf.shared_token)
+    found = client.verify_cache(udf.id, tiles=["1/0/0", "1/0/1"], verify_tiles=5, shared_token=udf.shared_token)
     assert found == Verification(fresh=("1/0/0",), from_cache=("1/0/1",))
     assert {request.method for request in fused_emulator.requests} == {"GET"}
 
 
-@pytest.mark.parametrize(("verify", "selection"), [(5, {}), (0, {"tiles": ["1/0/0"]})], ids=str)
-def test_nothing_to_verify_is_an_error(client: FusedClient, udf: Udf, verify: int, selection: Any) -> None:
-    with pytest.raises(InvalidInputError, match="verify"):
-        client.verify_cache(udf.id, verify=verify, shared_token=udf.shared_token, **selection)
+@pytest.mark.parametrize(("verify_tiles", "selection"), [(5, {}), (0, {"tiles": ["1/0/0"]})], ids=str)
+def test_nothing_to_verify_is_an_error(client: FusedClient, udf: Udf, verify_tiles: int, selection: Any) -> None:
+    with pytest.raises(InvalidInputError, match="verify_tiles"):
+        client.verify_cache(udf.id, verify_tiles=verify_tiles, shared_token=udf.shared_token, **selection)

@@ -12,7 +12,7 @@ import shapely
 from typer.testing import CliRunner
 
 from fused_cache_ops import FusedClient, InvalidationPlan, invalidate_cache, plan_invalidation
-from fused_cache_ops.commands import program
+from fused_cache_ops.cli.commands import program
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError
 
@@ -22,12 +22,12 @@ BOUNDS = (-9.2, 38.65, -9.05, 38.8)
 def test_a_plan_counts_what_is_then_sent(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     plan = plan_invalidation(udf.id, bounds=BOUNDS, zooms="10-15")
     result = client.invalidate_cache(udf.id, bounds=BOUNDS, zooms="10-15")
-    assert plan.tile_count == result.tiles_requested == sum((plan.tiles_per_zoom or {}).values())
+    assert plan.tile_count == result.tiles_invalidated == sum((plan.tiles_per_zoom or {}).values())
     assert plan.request_count == result.requests_sent
 
 
 def test_the_estimate_is_near_the_bodies_size() -> None:
-    from fused_cache_ops.selection import read_selection
+    from fused_cache_ops.selection.reading import read_selection
 
     selection = read_selection(bounds=BOUNDS, zooms="10-17")
     real = sum(len(batch.body()) for batch in selection.batches(50_000))
@@ -35,10 +35,9 @@ def test_the_estimate_is_near_the_bodies_size() -> None:
     assert real * 0.9 < plan.estimated_bytes < real * 1.1
 
 
-def test_a_dry_run_is_the_plan_and_sends_nothing(fused_emulator: Emulator, udf: Udf) -> None:
-    plan = invalidate_cache("roads", bounds=BOUNDS, zooms=12, dry_run=True)
+def test_a_plan_sends_nothing(fused_emulator: Emulator, udf: Udf) -> None:
+    plan = plan_invalidation("roads", bounds=BOUNDS, zooms=12)
     assert isinstance(plan, InvalidationPlan)
-    assert plan == plan_invalidation("roads", bounds=BOUNDS, zooms=12)
     assert fused_emulator.requests == []
 
 
@@ -132,7 +131,7 @@ def test_too_many_fail_with_the_count_and_the_remedies(fused_emulator: Emulator,
 def test_too_many_become_the_whole_udf_and_the_result_says_so(fused_emulator: Emulator, udf: Udf) -> None:
     with pytest.warns(UserWarning, match="the whole UDF is invalidated instead"):
         result = invalidate_cache("roads", bounds=BOUNDS, zooms=14, max_tiles=10, when_too_many="whole-udf")
-    assert result.tiles_requested is None
+    assert result.tiles_invalidated is None
     assert "over max_tiles=10" in (result.note or "")
     assert fused_emulator.cached_tiles(udf) == set()
 
@@ -142,8 +141,31 @@ def test_too_many_become_coarser_and_the_result_says_what_stays_stale(fused_emul
     limit = counts[10] + counts[11] + counts[12]
     with pytest.warns(UserWarning, match="zooms 13, 14, 15 are left stale"):
         result = invalidate_cache("roads", bounds=BOUNDS, zooms="10-15", max_tiles=limit, when_too_many="coarser")
-    assert (result.tiles_requested, result.zooms_left_stale) == (limit, (13, 14, 15))
+    assert (result.tiles_invalidated, result.zooms_left_stale) == (limit, (13, 14, 15))
     assert "13, 14, 15" in str(result)
+
+
+@pytest.mark.parametrize("way", ["function", "client", "verify_cache", "plan"])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"bounds": BOUNDS, "zooms": "10-14", "max_tiles": 20, "when_too_many": "coarser"},
+        {"geometry": "POLYGON((0 0, 1 1, 1 0, 0 1, 0 0))", "zooms": 3},
+    ],
+    ids=["too many", "geometry"],
+)
+def test_a_warning_names_the_callers_line(client: FusedClient, udf: Udf, way: str, selection: dict[str, Any]) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if way == "function":
+            invalidate_cache("roads", **selection)
+        elif way == "client":
+            client.invalidate_cache("roads", **selection)
+        elif way == "verify_cache":
+            client.verify_cache("roads", verify_tiles=1, shared_token=udf.shared_token, **selection)
+        else:
+            plan_invalidation("roads", **selection)
+    assert {warning.filename for warning in caught if warning.category is UserWarning} == {__file__}
 
 
 def test_coarser_never_leaves_everything_stale() -> None:

@@ -57,7 +57,7 @@ def test_the_sync_one_never_returns_a_coroutine(fused_emulator: Emulator, creden
         return [invalidate_cache.fn(udf.id, credentials, tiles=["1/0/0"])]
 
     for results in (in_a_flow(), asyncio.run(in_an_async_flow()), asyncio.run(in_a_loop())):
-        assert [result["tiles_requested"] for result in results] == [1] * len(results)
+        assert [result["tiles_invalidated"] for result in results] == [1] * len(results)
 
 
 def test_the_async_one_leaves_the_loop_free(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
@@ -73,7 +73,7 @@ def test_the_async_one_leaves_the_loop_free(fused_emulator: Emulator, credential
         return await sending, turns
 
     result, turns = asyncio.run(pipeline())
-    assert result["tiles_requested"] == 1
+    assert result["tiles_invalidated"] == 1
     assert turns > 10
 
 
@@ -84,7 +84,7 @@ def test_it_is_submitted_and_mapped_on_threads(fused_emulator: Emulator, credent
         more = ainvalidate_cache.map(udf.id, credentials=unmapped(credentials), tiles=unmapped(TILES), shard=[(0, 2), (1, 2)])
         return [one.result(), *more.result()]
 
-    assert [result["tiles_requested"] for result in asyncio.run(pipeline())] == [1, 100, 100]
+    assert [result["tiles_invalidated"] for result in asyncio.run(pipeline())] == [1, 100, 100]
 
 
 def test_cancelling_the_coroutine_stops_the_sending(
@@ -94,7 +94,7 @@ def test_cancelling_the_coroutine_stops_the_sending(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 2)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 2)
     fused_emulator.misbehave(latency=0.2, times=None)
 
     async def cancel_soon() -> float:

@@ -99,8 +99,8 @@ def test_an_environment_without_a_token_makes_no_block(monkeypatch: pytest.Monke
 def test_the_settings_of_the_block_are_the_clients(fused_emulator: Emulator) -> None:
     block = FusedCredentials(run_base_url="https://udf.example.com", max_requests_per_second=5, client_certificate="")
     client = block.get_client(deadline=7)
-    assert (client.run_base_url, client.limiter.rate, client.deadline) == ("https://udf.example.com", 5, 7)
-    assert block.get_client(max_requests_per_second=9).limiter.rate == 9
+    assert (client.run_base_url, client._service.limiter.rate, client.deadline) == ("https://udf.example.com", 5, 7)
+    assert block.get_client(max_requests_per_second=9)._service.limiter.rate == 9
     with pytest.raises(ConfigurationError, match="max_requests_per_second=0"):
         FusedCredentials(max_requests_per_second=0).get_client()
 

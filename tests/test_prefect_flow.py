@@ -71,7 +71,7 @@ def test_a_shared_token_is_no_parameter(fused_emulator: Emulator, udf: Udf) -> N
 def test_a_stored_block_is_named(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     FusedCredentials.from_env().save("for-the-flow", overwrite=True)
     monkeypatch.delenv("FUSED_SERVICE_ACCOUNT_TOKEN")
-    assert invalidate_cache_flow("roads", tiles=["1/0/0"], credentials="for-the-flow")["tiles_requested"] == 1
+    assert invalidate_cache_flow("roads", tiles=["1/0/0"], credentials="for-the-flow")["tiles_invalidated"] == 1
 
 
 def test_the_form_describes_every_field() -> None:
@@ -139,12 +139,12 @@ def requested(emulator: Emulator) -> list[str]:
 
 
 def test_the_example_of_tiles_runs(fused_emulator: Emulator, example: Callable[..., Flow[..., Any]]) -> None:
-    assert example("load_then_invalidate")()["tiles_requested"] == 2
+    assert example("load_then_invalidate")()["tiles_invalidated"] == 2
     assert len(requested(fused_emulator)) == 1
 
 
 def test_the_example_of_a_whole_udf_runs(fused_emulator: Emulator, example: Callable[..., Flow[..., Any]]) -> None:
-    assert example("invalidate_whole_udf")()["tiles_requested"] is None
+    assert example("invalidate_whole_udf")()["tiles_invalidated"] is None
     assert len(requested(fused_emulator)) == 1
 
 

@@ -18,8 +18,9 @@ from prefect.context import get_run_context
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Cancelling
 
-from fused_cache_ops import InvalidationResult, geometry, plan_invalidation
+from fused_cache_ops import InvalidationResult, plan_invalidation
 from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.selection import geometry
 from prefect_fused import FusedCredentials, ainvalidate_cache, invalidate_cache
 from prefect_fused.reports import describe
 
@@ -93,7 +94,7 @@ def test_the_result_hangs_on_its_task_run(fused_emulator: Emulator, udf: Udf) ->
 def test_a_shared_token_is_in_no_artifact(fused_emulator: Emulator, udf: Udf) -> None:
     @flow
     def pipeline() -> Any:
-        return invalidate_cache(udf.shared_token, tiles=["1/0/0"], verify=1)
+        return invalidate_cache(udf.shared_token, tiles=["1/0/0"], verify_tiles=1)
 
     pipeline()
     found = Artifact.get(f"fused-cache-{udf.id}")
@@ -136,7 +137,7 @@ def test_an_artifact_that_cannot_be_written_fails_no_purge(
 
 
 def test_a_long_purge_shows_its_progress(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
     monkeypatch.setattr("prefect_fused.reports._PROGRESS_INTERVAL", 0.3)
     fused_emulator.misbehave(latency=0.3, times=None)
     shown: list[float] = []
@@ -177,7 +178,7 @@ def test_a_short_purge_shows_none(fused_emulator: Emulator) -> None:
 def test_the_cores_log_is_the_runs_from_its_worker_threads_too(
     fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch, submit: bool
 ) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 20)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 20)
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=503, retry_after=0.1)
 
     @flow
@@ -209,7 +210,7 @@ def test_the_result_is_an_event_related_to_its_runs(fused_emulator: Emulator, ud
 
     (event,) = eventually(find)
     assert event["resource"]["prefect.resource.id"] == f"fused.udf.{udf.id}"
-    assert event["payload"]["tiles_requested"] == 1
+    assert event["payload"]["tiles_invalidated"] == 1
     assert f"prefect.flow-run.{state.state_details.flow_run_id}" in {each["prefect.resource.id"] for each in event["related"]}
 
 
@@ -229,8 +230,8 @@ def test_nothing_to_send_is_no_event(fused_emulator: Emulator, monkeypatch: pyte
 def test_outside_a_run_nothing_is_told(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prefect_fused.reports.get_client", None)
     monkeypatch.setattr("prefect_fused.invalidation.emit_event", None)
-    assert invalidate_cache.fn("roads", tiles=["1/0/0"])["tiles_requested"] == 1
-    assert asyncio.run(ainvalidate_cache.fn("roads", tiles=["1/0/1"]))["tiles_requested"] == 1
+    assert invalidate_cache.fn("roads", tiles=["1/0/0"])["tiles_invalidated"] == 1
+    assert asyncio.run(ainvalidate_cache.fn("roads", tiles=["1/0/1"]))["tiles_invalidated"] == 1
 
 
 # -- cancellation -------------------------------------------------------------------------------------------------------

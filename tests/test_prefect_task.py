@@ -35,7 +35,7 @@ def test_tiles_from_an_upstream_task_are_invalidated(fused_emulator: Emulator, c
         return invalidate_cache("roads", credentials=credentials, tiles=load())
 
     result = pipeline()
-    assert (result["udf_id"], result["tiles_requested"], result["objects_deleted"]) == (udf.id, 3, 3)
+    assert (result["udf_id"], result["tiles_invalidated"], result["objects_deleted"]) == (udf.id, 3, 3)
     assert fused_emulator.cached_tiles(udf) == {(1, 1, 0)}
 
 
@@ -44,12 +44,12 @@ def test_without_tiles_the_whole_udf_is_invalidated(fused_emulator: Emulator, cr
     def pipeline() -> dict[str, Any]:
         return invalidate_cache("roads", credentials)
 
-    assert pipeline()["tiles_requested"] is None
+    assert pipeline()["tiles_invalidated"] is None
     assert fused_emulator.cached_tiles(udf) == set()
 
 
 def test_without_credentials_the_environment_is_used(fused_emulator: Emulator, udf: Udf) -> None:
-    assert invalidate_cache.fn("roads", tiles=["1/0/0"])["tiles_requested"] == 1
+    assert invalidate_cache.fn("roads", tiles=["1/0/0"])["tiles_invalidated"] == 1
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_every_selection_of_the_core_can_be_given(
     def pipeline(selection: dict[str, Any]) -> dict[str, Any]:
         return invalidate_cache("roads", credentials=credentials, zooms="0-1", **selection)
 
-    assert pipeline(selection)["tiles_requested"] == 2
+    assert pipeline(selection)["tiles_invalidated"] == 2
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
 
 

@@ -5,16 +5,17 @@ import threading
 
 import pytest
 
-from fused_cache_ops import FusedClient, Tile, progress
+from fused_cache_ops import FusedClient, Tile
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.errors import PartialInvalidationError
+from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.sending import progress
 
 TILES = [Tile(17, number, 0) for number in range(100)]
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
 
 
 def test_it_begins_with_nothing_and_ends_with_everything(client: FusedClient, udf: Udf) -> None:
@@ -82,6 +83,6 @@ def test_the_log_has_a_line_now_and_then(
     fused_emulator.misbehave(latency=0.2, times=None)
     with caplog.at_level(logging.INFO, "fused_cache_ops"):
         client.invalidate_cache(udf.id, tiles=TILES)
-    lines = [record.getMessage() for record in caplog.records if record.name == "fused_cache_ops.progress"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "fused_cache_ops.sending.progress"]
     assert 1 <= len(lines) <= 5
     assert " of 100 (" in lines[0]

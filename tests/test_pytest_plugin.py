@@ -15,7 +15,7 @@ def test_mine(fused_emulator, monkeypatch):
     udf = fused_emulator.register(lambda z, x, y: [z, x, y], name="roads")
     fused_emulator.fill_cache(udf, [(1, 0, 0), (1, 0, 1)])
     assert "FUSED_CLIENT_ID" not in os.environ
-    assert invalidate_cache("roads", tiles=["1/0/0"]).tiles_requested == 1
+    assert invalidate_cache("roads", tiles=["1/0/0"]).tiles_invalidated == 1
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 1)}
 """
     )

@@ -5,10 +5,10 @@ from email.utils import formatdate
 
 import pytest
 
-from fused_cache_ops import retry
 from fused_cache_ops.errors import RateLimitedError, UnavailableError
-from fused_cache_ops.limiter import Limiter
-from fused_cache_ops.retry import Retrier, Stopped, parse_retry_after
+from fused_cache_ops.service import retry
+from fused_cache_ops.service.limiter import Limiter
+from fused_cache_ops.service.retry import Retrier, Stopped, parse_retry_after
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fused_cache_ops import FusedClient, InvalidationResult, Tile, plan_invalidation
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.selection import read_selection
+from fused_cache_ops.selection.reading import read_selection
 
 BOUNDS = (-9.25, 38.68, -9.08, 38.80)
 TILES = [Tile(9, number % 500, number // 500) for number in range(1237)]
@@ -108,7 +108,7 @@ def test_shards_do_what_one_call_does(client: FusedClient, fused_emulator: Emula
     results = [client.invalidate_cache(udf.id, tiles=TILES, shard=(i, 3)) for i in range(3)]
     merged = InvalidationResult.merge(results)
     assert fused_emulator.cached_tiles(udf) & set(TILES) == set()
-    assert (merged.tiles_requested, merged.objects_deleted, merged.requests_sent) == (1237, 1237, 3)
+    assert (merged.tiles_invalidated, merged.objects_deleted, merged.requests_sent) == (1237, 1237, 3)
     assert merged.elapsed_seconds == max(result.elapsed_seconds for result in results)
 
 
@@ -116,11 +116,11 @@ def test_shards_do_what_one_call_does(client: FusedClient, fused_emulator: Emula
 def test_too_many_tiles_are_one_shards_whole_udf(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     keywords: dict[str, Any] = {"bounds": BOUNDS, "zooms": "10-15", "max_tiles": 5, "when_too_many": "whole-udf"}
     results = [client.invalidate_cache(udf.id, **keywords, shard=(i, 3)) for i in range(3)]
-    assert [result.tiles_requested for result in results] == [None, 0, 0]
+    assert [result.tiles_invalidated for result in results] == [None, 0, 0]
     assert len(fused_emulator.requests) == 1
     assert fused_emulator.cached_tiles(udf) == set()
     assert "by shard 0" in str(results[1].note)
-    assert InvalidationResult.merge(results).tiles_requested is None
+    assert InvalidationResult.merge(results).tiles_invalidated is None
 
 
 def test_results_merge_from_what_came_through_xcom(client: FusedClient, udf: Udf) -> None:

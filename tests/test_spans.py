@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fused_cache_ops.spans import EVERYTHING, Spans
+from fused_cache_ops.selection.spans import EVERYTHING, Spans
 
 spans = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)))
 

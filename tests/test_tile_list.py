@@ -11,8 +11,9 @@ import pytest
 
 from fused_cache_ops import FusedClient, Tile, plan_invalidation
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.errors import InvalidInputError, PartialInvalidationError
-from fused_cache_ops.tile_list import TileList
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.selection.tile_list import TileList
 
 WANTED = [Tile(15, 9647, 12320), Tile(1, 0, 1)]
 QUADKEYS = "\n".join(mercantile.quadkey(tile.x, tile.y, tile.z) for tile in WANTED)
@@ -86,20 +87,20 @@ def test_a_list_is_invalidated(tmp_path: Path, client: FusedClient, fused_emulat
     path = tmp_path / "tiles.list"
     path.write_text("1/0/0\n1/1/1\n")
     result = client.invalidate_cache(udf.id, tiles_file=path)
-    assert (result.tiles_requested, result.objects_deleted) == (2, 2)
+    assert (result.tiles_invalidated, result.objects_deleted) == (2, 2)
 
 
 def test_an_empty_list_sends_nothing(tmp_path: Path, client: FusedClient, fused_emulator: Emulator) -> None:
     path = tmp_path / "tiles.list"
     path.write_text("# nothing expired\n")
-    assert client.invalidate_cache("roads", tiles_file=path).tiles_requested == 0
+    assert client.invalidate_cache("roads", tiles_file=path).tiles_invalidated == 0
     assert fused_emulator.requests == []
 
 
 def test_a_bad_line_far_down_loses_nothing(
     tmp_path: Path, client: FusedClient, fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 10)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
     good = [Tile(9, number % 500, number // 500) for number in range(95)]
     fused_emulator.fill_cache(udf, good)
     path = tmp_path / "tiles.list"
@@ -157,7 +158,7 @@ def test_millions_of_children_with_a_buffer_are_counted_and_not_made() -> None:
 def test_a_file_is_expanded_too(tmp_path: Path, client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     path = tmp_path / "tiles.list"
     path.write_text("0/0/0\n")
-    assert client.invalidate_cache(udf.id, tiles_file=path, zooms=[0, 1]).tiles_requested == 5
+    assert client.invalidate_cache(udf.id, tiles_file=path, zooms=[0, 1]).tiles_invalidated == 5
     assert fused_emulator.cached_tiles(udf) == set()
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from fused_cache_ops import Tile
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.tiles import HIGHEST_ZOOM, RemainingTiles, TileStream, parse_tile
+from fused_cache_ops.selection.remaining import RemainingTiles
+from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, TileStream, parse_tile
 
 WANTED = Tile(15, 9647, 12320)
 

@@ -20,8 +20,9 @@ from fused_cache_ops import FusedClient, invalidate_cache
 from fused_cache_ops.demo.pipelines import PIPELINES, PipelineFailed, run_pipeline
 from fused_cache_ops.demo.stations import UDF_NAME, build_udf, create_table
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.errors import FusedCacheError, PartialInvalidationError
-from fused_cache_ops.tiles import Tile
+from fused_cache_ops.errors import FusedCacheError
+from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.tiles.tile import Tile
 
 TOKEN = "t0p-s3cret-t0ken"
 
@@ -88,7 +89,7 @@ def test_no_success_shows_the_token(fused_emulator: Emulator, udf: Udf, log: pyt
     with FusedClient(token=TOKEN) as client:
         result = client.invalidate_cache("roads", tiles=["1/0/0", "1/0/1"])
         environment = client.check()
-        connections = client._open_connections()
+        connections = client._service._open_connections()
         shown = [result, result.to_dict(), environment, client, vars(client), connections, vars(connections)]
     assert TOKEN not in repr(shown) + str(result) + log.text
     assert TOKEN.encode() not in pickle.dumps(result)
@@ -112,7 +113,7 @@ def test_no_configuration_error_shows_the_token(settings: dict[str, Any]) -> Non
 def test_a_partial_failure_shows_no_token_and_can_leave_the_process(
     fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fused_cache_ops.invalidate.MAX_BATCH", 2)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 2)
     fused_emulator.store.add_token(fused_emulator.environment_id, token=TOKEN)
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=401, times=None)
     with pytest.raises(PartialInvalidationError) as caught:
@@ -164,5 +165,5 @@ def test_the_command_line_shows_no_token(fused_emulator: Emulator, udf: Udf) -> 
     fused_emulator.store.add_token(fused_emulator.environment_id, token=TOKEN)
     outputs += [run("check"), run("invalidate", "roads", "1/0/0", "--json"), run("invalidate", "roads", "1/9/9")]
     assert "401" in outputs[0]
-    assert json.loads(outputs[4])["tiles_requested"] == 1
+    assert json.loads(outputs[4])["tiles_invalidated"] == 1
     assert TOKEN not in "".join(outputs)

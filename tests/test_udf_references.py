@@ -8,7 +8,7 @@ import pytest
 from fused_cache_ops import FusedClient
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError, NotFoundError
-from fused_cache_ops.identifiers import parse_udf
+from fused_cache_ops.udf_reference import parse_udf
 
 UDF_ID = "0b9c2f4e-5d0a-4f51-9f6e-3f1f6c1d2a3b"
 

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from fused_cache_ops import FusedClient, InvalidationResult, Tile, invalidate_cache
-from fused_cache_ops.batches import TileBatch, TileBatches
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.verification import Sample, Verification, came_from_cache
+from fused_cache_ops.outcome import Verification
+from fused_cache_ops.selection.batches import TileBatch, TileBatches
+from fused_cache_ops.sending.verification import Sample, came_from_cache
 
 ALL = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
 
 
 def test_what_was_purged_comes_fresh(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
-    result = client.invalidate_cache(udf.id, tiles=ALL, verify=3, shared_token=udf.shared_token)
+    result = client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=3, shared_token=udf.shared_token)
     assert result.verification is not None
     assert (len(result.verification.fresh), result.verification.sampled) == (3, 3)
     assert str(result).endswith("verified: 3 of 3")
@@ -30,7 +31,7 @@ def test_what_somebody_asked_for_in_between_is_told(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, caplog: pytest.LogCaptureFixture
 ) -> None:
     fused_emulator.misbehave(status=200, after_work=False, body={}, path="batch-delete")  # says it did, and did not
-    result = client.invalidate_cache(udf.id, tiles=ALL, verify=10, shared_token=udf.shared_token)
+    result = client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=10, shared_token=udf.shared_token)
     assert result.verification == Verification(from_cache=tuple(ALL))
     assert "verified: 0 of 4" in caplog.text
     assert "1/0/0: from the cache" in caplog.text
@@ -55,38 +56,38 @@ def test_the_headers_that_tell_of_a_cache(headers: dict[str, str], cached: bool)
 
 def test_a_udf_that_fails_proves_nothing(client: FusedClient, fused_emulator: Emulator) -> None:
     broken = fused_emulator.register(lambda z, x, y: 1 / 0, name="broken")
-    result = client.invalidate_cache(broken.id, tiles=ALL, verify=4, shared_token=broken.shared_token)
+    result = client.invalidate_cache(broken.id, tiles=ALL, verify_tiles=4, shared_token=broken.shared_token)
     assert result.verification is not None
     assert [each.split(":")[0] for each in result.verification.unknown] == ALL
     assert "answered 500" in result.verification.unknown[0]
 
 
 def test_a_udf_given_by_its_shared_token_needs_no_other(fused_emulator: Emulator, udf: Udf) -> None:
-    result = invalidate_cache(udf.shared_token, tiles=ALL, verify=2)
+    result = invalidate_cache(udf.shared_token, tiles=ALL, verify_tiles=2)
     assert result.verification is not None
     assert len(result.verification.fresh) == 2
 
 
 def test_the_result_of_a_verification_is_json(client: FusedClient, udf: Udf) -> None:
-    result = client.invalidate_cache(udf.id, tiles=ALL[:1], verify=1, shared_token=udf.shared_token)
+    result = client.invalidate_cache(udf.id, tiles=ALL[:1], verify_tiles=1, shared_token=udf.shared_token)
     assert result.to_dict()["verification"] == {"fresh": ["1/0/0"], "from_cache": [], "unknown": []}
     assert InvalidationResult.merge([result, result.to_dict()]).verification == Verification(fresh=("1/0/0", "1/0/0"))
 
 
 def test_an_empty_selection_has_nothing_to_verify(client: FusedClient, udf: Udf) -> None:
-    result = client.invalidate_cache(udf.id, tiles=[], verify=5, shared_token=udf.shared_token)
+    result = client.invalidate_cache(udf.id, tiles=[], verify_tiles=5, shared_token=udf.shared_token)
     assert result.verification == Verification()
 
 
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
-        ({"verify": -1}, InvalidInputError, "a whole number of tiles"),
-        ({"verify": True}, InvalidInputError, "a whole number of tiles"),
-        ({"verify": 1001}, InvalidInputError, "from 0 to 1,000"),
-        ({"verify": 1}, ConfigurationError, "needs a shared token"),
-        ({"verify": 1, "shared_token": ""}, ConfigurationError, "needs a shared token"),
-        ({"verify": 1, "shared_token": "roads"}, ConfigurationError, "begin with fsh_"),
+        ({"verify_tiles": -1}, InvalidInputError, "a whole number of tiles"),
+        ({"verify_tiles": True}, InvalidInputError, "a whole number of tiles"),
+        ({"verify_tiles": 1001}, InvalidInputError, "from 0 to 1,000"),
+        ({"verify_tiles": 1}, ConfigurationError, "needs a shared token"),
+        ({"verify_tiles": 1, "shared_token": ""}, ConfigurationError, "needs a shared token"),
+        ({"verify_tiles": 1, "shared_token": "roads"}, ConfigurationError, "begin with fsh_"),
     ],
 )
 def test_what_cannot_be_verified_fails_before_anything_is_sent(
@@ -98,14 +99,14 @@ def test_what_cannot_be_verified_fails_before_anything_is_sent(
 
 
 def test_the_whole_udf_has_no_tiles_to_verify(client: FusedClient, udf: Udf) -> None:
-    with pytest.raises(InvalidInputError, match="verify needs a selection"):
-        client.invalidate_cache(udf.id, verify=1, shared_token=udf.shared_token)
+    with pytest.raises(InvalidInputError, match="verify_tiles needs a selection"):
+        client.invalidate_cache(udf.id, verify_tiles=1, shared_token=udf.shared_token)
 
 
 def test_another_deployment_must_say_where_its_udfs_run(udf: Udf) -> None:
     with FusedClient(token="t", client_id="c", base_url="https://fused.example.com") as client:
         with pytest.raises(ConfigurationError, match="FUSED_RUN_BASE_URL"):
-            client.invalidate_cache(udf.id, tiles=ALL, verify=1, shared_token=udf.shared_token)
+            client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=1, shared_token=udf.shared_token)
 
 
 @pytest.mark.parametrize(
@@ -126,16 +127,16 @@ def test_the_shared_token_is_in_no_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     fused_emulator.misbehave(drop=True, path="/run/tiles/", times=None)
-    result = client.invalidate_cache(udf.id, tiles=ALL, verify=2, shared_token=udf.shared_token)
+    result = client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=2, shared_token=udf.shared_token)
     fused_emulator.behave()
-    client.invalidate_cache(udf.id, tiles=ALL, verify=2, shared_token=udf.shared_token)
+    client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=2, shared_token=udf.shared_token)
     client.resolve_udf(udf.shared_token)
     assert udf.shared_token not in caplog.text + str(result) + repr(result)
     assert "/fsh_********/run/tiles/" in caplog.text
 
 
 def test_no_thread_is_left_behind(client: FusedClient, udf: Udf) -> None:
-    client.invalidate_cache(udf.id, tiles=ALL, verify=4, shared_token=udf.shared_token)
+    client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=4, shared_token=udf.shared_token)
     assert [thread for thread in threading.enumerate() if thread.name.startswith("fused-cache-ops-verify")] == []
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.zooms import parse_zooms
+from fused_cache_ops.tiles.zooms import parse_zooms
 
 
 @pytest.mark.parametrize(

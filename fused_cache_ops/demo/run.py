@@ -16,7 +16,7 @@ from rich.text import Text
 from fused_cache_ops.demo.pipelines import PIPELINES, Pipeline, PipelineFailed, run_pipeline
 from fused_cache_ops.demo.stations import LISBON, PORTO, UDF_NAME, ZOOM, build_udf, create_table, stations_in_tile
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.tiles import Tile
+from fused_cache_ops.tiles.tile import Tile
 
 
 @dataclass(frozen=True)

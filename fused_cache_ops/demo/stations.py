@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fused_cache_ops.tiles import Tile
+from fused_cache_ops.tiles.tile import Tile
 
 ZOOM = 10
 UDF_NAME = "charging_stations"

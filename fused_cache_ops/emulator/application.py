@@ -10,8 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
-from fused_cache_ops.batches import MAX_BATCH
 from fused_cache_ops.emulator.store import Caller, Store, Udf
+from fused_cache_ops.selection.batches import MAX_BATCH
 
 PREFIX = "/server/v1"
 _AGE = re.compile(r"(\d+)([smhd])")

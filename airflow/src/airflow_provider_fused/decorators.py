@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fused._compat import AirflowFailException
 from airflow_provider_fused.operators import SELECTION_FIELDS, FusedInvalidateCacheOperator
-from fused_cache_ops.keywords import KINDS
+from fused_cache_ops.integration import KINDS
 
 if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import DecoratedOperator, determine_kwargs, task_decorator_factory

@@ -52,10 +52,9 @@ class FusedHook(BaseHook):
     def get_conn(self) -> FusedClient:
         """A new client; close it, or use it in a ``with`` statement.
 
-        :raises fused_cache_ops.errors.ConfigurationError: a field is missing or unusable
+        :raises fused_cache_ops.ConfigurationError: a field is missing or unusable
         """
-        from fused_cache_ops import FusedClient
-        from fused_cache_ops.errors import ConfigurationError
+        from fused_cache_ops import ConfigurationError, FusedClient
 
         connection = self.get_connection(self.fused_conn_id)
         try:
@@ -73,7 +72,7 @@ class FusedHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the connection's token is good, and for which environment. Changes nothing."""
-        from fused_cache_ops.errors import FusedCacheError
+        from fused_cache_ops import FusedCacheError
 
         try:
             with self.get_conn() as client:
@@ -110,7 +109,7 @@ def _without_blanks(extra: dict[str, Any]) -> dict[str, Any]:
 
 def _settings(extra: dict[str, Any]) -> dict[str, Any]:
     """The settings in the extra; those that went through a URI or a form are text."""
-    from fused_cache_ops.errors import ConfigurationError
+    from fused_cache_ops import ConfigurationError
 
     types: dict[str, Any] = {"timeout": float, "deadline": float, "max_concurrency": int, "max_requests_per_second": float}
     settings: dict[str, Any] = {name: extra[name] for name in EXTRA_FIELDS if name not in types and extra.get(name)}

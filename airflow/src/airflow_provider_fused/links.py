@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_fused._compat import BaseOperatorLink
-from fused_cache_ops.settings import DEFAULT_BASE_URL
+from fused_cache_ops.integration import DEFAULT_BASE_URL
 
 
 class FusedWorkbenchLink(BaseOperatorLink):

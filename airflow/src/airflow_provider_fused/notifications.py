@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fused.operators import CALL_FIELDS
+from airflow_provider_fused.operators import CALL_FIELDS, FusedInvalidateCacheOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseNotifier
@@ -45,11 +46,21 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
     def notify(self, context: Any) -> None:
         """Invalidate.
 
-        :raises fused_cache_ops.errors.FusedCacheError: it failed; Airflow logs it, and no more
+        :raises fused_cache_ops.FusedCacheError: it failed; Airflow logs it, and no more
         """
         from airflow_provider_fused.hooks import FusedHook
-        from airflow_provider_fused.rendered import read_fields
+        from airflow_provider_fused.templating import read_fields
 
         keywords = read_fields({name: getattr(self, name) for name in self._fields})
         with FusedHook(self.fused_conn_id).get_conn() as client:
             client.invalidate_cache(self.udf, **keywords)
+
+
+def _signature() -> inspect.Signature:
+    """The operator's, as far as it is the notifier's: for editors, ``help`` and whoever else inspects it."""
+    operators = inspect.signature(FusedInvalidateCacheOperator.__init__).parameters
+    names = ("self", "udf", *CALL_FIELDS, "fused_conn_id")
+    return inspect.Signature([operators[name] for name in names], return_annotation=None)
+
+
+FusedInvalidateCacheNotifier.__init__.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from airflow_provider_fused._compat import AirflowFailException, BaseOperator
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.links import FusedWorkbenchLink
-from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
+from fused_cache_ops.integration import (
+    CALL_DEFAULTS,
+    DEFAULT_MAX_TILES,
+    HIGHEST_ZOOM,
+    NOT_GIVEN,
+    SELECTION_DEFAULTS,
+    WHOLE_UDF,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import XComArg
 
     from airflow_provider_fused.hooks import FusedHook
     from fused_cache_ops import FusedClient
-    from fused_cache_ops.selection import Bounds, WhenTooMany
-    from fused_cache_ops.tiles import NotGiven, TileSelection
-    from fused_cache_ops.zooms import Zooms
+    from fused_cache_ops.integration import Bounds, NotGiven, TileSelection, WhenTooMany, Zooms
 
 
-SELECTION_FIELDS = ("tiles", "bounds", "geometry", "tiles_file", "zooms", "buffer", "max_tiles", "when_too_many", "shard")
-CALL_FIELDS = (*SELECTION_FIELDS, "checkpoint", "verify", "shared_token")
+SELECTION_FIELDS = tuple(SELECTION_DEFAULTS)
+CALL_FIELDS = tuple(name for name in CALL_DEFAULTS if name not in ("on_progress", "on_plan"))
+"""Those that a DAG can give: a callback is no text, and Airflow has other places for what it tells."""
 
 
 class FusedInvalidateCacheOperator(BaseOperator):
@@ -47,13 +53,13 @@ class FusedInvalidateCacheOperator(BaseOperator):
     :param checkpoint: where to keep a record of what is done, so that a retry sends only the rest: a folder, whose name
         ends in ``/``, for a file of each task instance; or a file of the load's own. A path, or with the core's extra
         ``fsspec`` any URL that it knows, such as ``s3://bucket/checkpoints/`` (templated)
-    :param verify: afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them
+    :param verify_tiles: afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them
         were computed anew (templated)
-    :param shared_token: for ``verify``, where ``udf`` is none itself (templated; masked in the interface)
+    :param shared_token: for ``verify_tiles``, where ``udf`` is none itself (templated; masked in the interface)
     :param fused_conn_id: the connection of type ``fused`` (templated)
-    :param max_zoom: the highest zoom that ``tiles`` may hold
+    :param max_zoom: the highest zoom that the selection may hold (templated)
 
-    :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_requested`` (None: the whole UDF),
+    :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_invalidated`` (None: the whole UDF),
         ``objects_deleted`` (None: the service does not say), ``requests_sent``, ``retries``, ``elapsed_seconds``,
         ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``
     :raises AirflowFailException: what will not pass: the task fails at its first try
@@ -82,10 +88,10 @@ class FusedInvalidateCacheOperator(BaseOperator):
         when_too_many: WhenTooMany | str | XComArg = "fail",
         shard: Sequence[int] | str | XComArg | None = None,
         checkpoint: str | None = None,
-        verify: int | str = 0,
+        verify_tiles: int | str = 0,
         shared_token: str | None = None,
         fused_conn_id: str = "fused_default",
-        max_zoom: int = HIGHEST_ZOOM,
+        max_zoom: int | str | XComArg = HIGHEST_ZOOM,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -100,7 +106,7 @@ class FusedInvalidateCacheOperator(BaseOperator):
         self.when_too_many = when_too_many
         self.shard = shard
         self.checkpoint = checkpoint
-        self.verify = verify
+        self.verify_tiles = verify_tiles
         self.shared_token = shared_token
         self.fused_conn_id = fused_conn_id
         self.max_zoom = max_zoom
@@ -115,11 +121,11 @@ class FusedInvalidateCacheOperator(BaseOperator):
         return FusedHook(self.fused_conn_id)
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from airflow_provider_fused.rendered import read_fields
-        from fused_cache_ops.errors import FusedCacheError, InvalidationCancelledError
+        from airflow_provider_fused.templating import read_fields
+        from fused_cache_ops import FusedCacheError, InvalidationCancelledError
 
         try:
-            keywords = read_fields({name: getattr(self, name) for name in (*CALL_FIELDS, "max_zoom")})
+            keywords = read_fields({name: getattr(self, name) for name in CALL_FIELDS})
             keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
             with self.hook.get_conn() as client:
                 self._client, self.base_url = client, client.base_url

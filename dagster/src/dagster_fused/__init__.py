@@ -8,7 +8,7 @@ from dagster_fused.assets import AFTER_EACH_LOAD, build_fused_cache_asset, build
 from dagster_fused.component import FusedInvalidateCacheComponent
 from dagster_fused.hooks import fused_invalidate_cache_on_success
 from dagster_fused.ops import InvalidateCacheConfig, build_invalidate_cache_op, invalidate_cache_op
-from dagster_fused.resource import FusedResource
+from dagster_fused.resources import FusedResource
 from dagster_fused.sensors import build_invalidate_on_asset_sensor, build_invalidate_on_run_success_sensor
 
 __all__ = [

@@ -6,8 +6,8 @@ from typing import Any, Optional
 
 import dagster as dg
 
-from dagster_fused.invalidation import TilesFn, check_definition, invalidate, partition_keys, permanent_failures, select
-from fused_cache_ops.keywords import CallKeywords, SelectionKeywords
+from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, permanent_failures, select
+from fused_cache_ops.integration import CallKeywords, SelectionKeywords
 
 AFTER_EACH_LOAD: dg.AutomationCondition[Any] = (
     dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window()).with_label("after_each_load")
@@ -21,7 +21,7 @@ def build_fused_cache_asset(
     *,
     udf: str,
     deps: Optional[Iterable[Any]] = None,
-    tiles_fn: Optional[TilesFn] = None,
+    selection_fn: Optional[SelectionFn] = None,
     selection: Optional[CallKeywords] = None,
     partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
     automation_condition: Optional[dg.AutomationCondition[Any]] = AFTER_EACH_LOAD,
@@ -35,11 +35,11 @@ def build_fused_cache_asset(
         name: the asset's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         deps: the tables that the UDF reads.
-        tiles_fn: ``tiles_fn(context, partition_key)`` tells what a partition has changed: an iterable of tiles, or a dict of
-            the core's keywords such as ``{"bounds": (…)}``. It is called once for each partition of the run, with the
+        selection_fn: ``selection_fn(context, partition_key)`` tells what a partition has changed: an iterable of tiles, or a
+            dict of the core's keywords such as ``{"bounds": (…)}``. It is called once for each partition of the run, with the
             `dagster.AssetExecutionContext` and the partition's key (None: the asset has no partitions); what it tells of
             several is merged, and goes out as one set of requests.
-        selection: the core's keywords that are known beforehand, as for `build_invalidate_cache_op`: beside ``tiles_fn``
+        selection: the core's keywords that are known beforehand, as for `build_invalidate_cache_op`: beside ``selection_fn``
             such as ``{"zooms": "10-14"}``. Without any of both: the whole UDF.
         partitions_def: the partitions of the table.
         automation_condition: None: only by hand, by jobs and by schedules. By default after each load of an upstream asset,
@@ -56,7 +56,7 @@ def build_fused_cache_asset(
         dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or select tiles twice.
     """
     known = dict(selection or {})
-    shown = check_definition(f"Asset {name!r}", udf, known, tiles_fn=tiles_fn)
+    shown = check_definition(f"Asset {name!r}", udf, known, selection_fn=selection_fn)
     arguments: dict[str, Any] = {
         "description": f"The cached results of the Fused UDF {shown}: to materialise it is to invalidate what has changed.",
         "kinds": {"fused"},
@@ -69,7 +69,7 @@ def build_fused_cache_asset(
     def invalidate_changed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         keys = [None] if partitions_def is None else context.partition_keys
         with permanent_failures():
-            keywords = select(tiles_fn, known, ((context, key) for key in keys))
+            keywords = select(selection_fn, known, ((context, key) for key in keys))
             _, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords)
         return dg.MaterializeResult(metadata=metadata)
 
@@ -91,9 +91,9 @@ def build_fused_cache_check(
     asset: Any,
     *,
     udf: str,
-    tiles_fn: Optional[TilesFn] = None,
+    selection_fn: Optional[SelectionFn] = None,
     selection: Optional[SelectionKeywords] = None,
-    verify: int = 10,
+    verify_tiles: int = 10,
     partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
     name: str = "fused_cache_is_fresh",
@@ -110,9 +110,9 @@ def build_fused_cache_check(
     Args:
         asset: the asset that is checked, or its key: the cache's, or the table's where a hook or op invalidates the cache.
         udf: as for `build_fused_cache_asset`. Where it is no shared token, the resource needs ``shared_token``.
-        tiles_fn: as for `build_fused_cache_asset`, with a `dagster.AssetCheckExecutionContext`.
+        selection_fn: as for `build_fused_cache_asset`, with a `dagster.AssetCheckExecutionContext`.
         selection: the core's keywords that select tiles.
-        verify: how many tiles, drawn at random. Each one runs the UDF.
+        verify_tiles: how many tiles, drawn at random. Each one runs the UDF.
         partitions_def: needed for runs of several partitions where ``asset`` is a key; else the asset's.
         severity: of a failed check.
         name: the check's name.
@@ -127,9 +127,9 @@ def build_fused_cache_check(
     """
     known = dict(selection or {})
     what = f"Check {name!r}"
-    shown = check_definition(what, udf, known, tiles_fn=tiles_fn)
-    if tiles_fn is None and not known:
-        raise dg.DagsterInvalidDefinitionError(f"{what}: give tiles_fn or selection, to tell which tiles to ask for.")
+    shown = check_definition(what, udf, known, selection_fn=selection_fn)
+    if selection_fn is None and not known:
+        raise dg.DagsterInvalidDefinitionError(f"{what}: give selection_fn or selection, to tell which tiles to ask for.")
     arguments: dict[str, Any] = {
         "description": f"Sampled tiles of the Fused UDF {shown} are computed anew, and do not come from the cache."
     }
@@ -144,10 +144,10 @@ def build_fused_cache_check(
         fused = getattr(execution.resources, resource_key)
         with permanent_failures():
             keys = partition_keys(execution.instance, context.run, partitions_def)
-            told: Mapping[str, Any] = select(tiles_fn, known, ((context, key) for key in keys))
-            keywords: Any = {name: value for name, value in told.items() if name not in ("checkpoint", "verify")}
+            told: Mapping[str, Any] = select(selection_fn, known, ((context, key) for key in keys))
+            keywords: Any = {name: value for name, value in told.items() if name not in ("checkpoint", "verify_tiles")}
             with fused.get_client() as client:
-                found = client.verify_cache(udf, verify=verify, shared_token=fused.shared_token or None, **keywords)
+                found = client.verify_cache(udf, verify_tiles=verify_tiles, shared_token=fused.shared_token or None, **keywords)
         return dg.AssetCheckResult(
             passed=len(found.fresh) == found.sampled, severity=severity, description=str(found), metadata=found.to_dict()
         )

@@ -3,20 +3,21 @@
 import re
 from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any, Optional, Union
+from typing import Annotated, Any, Optional
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagster_fused.assets import AFTER_EACH_LOAD, build_fused_cache_asset, build_fused_cache_check
-from dagster_fused.resource import FusedResource
+from dagster_fused.fields import SelectionFields
+from dagster_fused.resources import FusedResource
 
 _EXAMPLES = """
   # What a load has changed, in place of the whole UDF. See the README of dagster-fused.
   # selection:
   #   bounds: [-9.25, 38.68, -9.08, 38.80]
   #   zooms: 10-16
-  # tiles_fn: my_project.tiles.changed_tiles   # def changed_tiles(context, partition_key): return ["15/9647/12320"]
+  # selection_fn: my_project.tiles.changed_tiles   # def changed_tiles(context, partition_key): return ["15/9647/12320"]
 """
 
 
@@ -47,21 +48,8 @@ class FusedInvalidateCacheScaffolder(dg.Scaffolder[FusedInvalidateCacheScaffoldP
                 file.write(_EXAMPLES.lstrip("\n"))
 
 
-class SelectionModel(dg.Model):
-    """What to invalidate. Without it, and without tiles_fn: the whole UDF."""
-
-    # No field takes null: it would be a selection that went wrong.
-    tiles: Union[list[Any], str] = Field(default=[], description="Tiles as 'z/x/y', [z, x, y] or {z, x, y}.")
-    bounds: Union[list[Any], str] = Field(default=[], description="[west, south, east, north] in degrees, or a list of these.")
-    geometry: Union[dict[str, Any], str] = Field(default="", description="GeoJSON, WKT, or the path or URL of a vector file.")
-    tiles_file: str = Field(default="", description="The path of a list of tiles, one a line.")
-    zooms: Union[int, str, list[int]] = Field(
-        default=0, description="'10-14', [10, 12] or 12. Needed with bounds and geometry."
-    )
-    buffer: Union[int, str] = Field(default=0, description="Tiles to add on every side.")
-    max_tiles: Union[int, str] = Field(default=0, description="The most tiles that a computed selection may come to.")
-    when_too_many: str = Field(default="fail", description="Beyond that: 'fail', 'whole-udf' or 'coarser'.")
-    checkpoint: str = Field(default="", description="Where to keep a record of what is done, so that a retry sends the rest.")
+class SelectionModel(SelectionFields, dg.Model):
+    """What to invalidate. Without it, and without selection_fn: the whole UDF."""
 
 
 def _resolve_selection(context: dg.ResolutionContext, value: Any) -> dict[str, Any]:
@@ -81,7 +69,7 @@ def _resolve_function(context: dg.ResolutionContext, value: str) -> Callable[...
         function = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"tiles_fn = {found!r} cannot be imported ({error}): give package.module.function, or a template variable."
+            f"selection_fn = {found!r} cannot be imported ({error}): give package.module.function, or a template variable."
         ) from error
     return function  # type: ignore[no-any-return]
 
@@ -117,19 +105,19 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
         dg.Resolver(
             _resolve_selection,
             model_field_type=SelectionModel,
-            description="What to invalidate. Without it, and without tiles_fn: the whole UDF.",
+            description="What to invalidate. Without it, and without selection_fn: the whole UDF.",
         ),
     ] = Field(default_factory=dict)
-    tiles_fn: Annotated[
+    selection_fn: Annotated[
         Optional[Callable[..., Any]],
         dg.Resolver(
             _resolve_function,
             model_field_type=str,
-            description="tiles_fn(context, partition_key) tells what a partition has changed: package.module.function, or a "
-            "template variable.",
+            description="selection_fn(context, partition_key) tells what a partition has changed: package.module.function, or "
+            "a template variable.",
         ),
     ] = None
-    verify: Annotated[
+    verify_tiles: Annotated[
         int,
         dg.Resolver.default(
             description="Adds a check that asks for so many of the tiles through the shared token, and finds none cached."
@@ -188,7 +176,7 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
             spec.key.path[-1],
             udf=self.udf,
             deps=spec.deps,
-            tiles_fn=self.tiles_fn,
+            selection_fn=self.selection_fn,
             selection=self.selection or None,  # type: ignore[arg-type]
             partitions_def=spec.partitions_def,
             automation_condition=spec.automation_condition or AFTER_EACH_LOAD,
@@ -199,14 +187,14 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
             **{name: value for name, value in given.items() if value},
         )
         checks = []
-        if self.verify:
+        if self.verify_tiles:
             checks.append(
                 build_fused_cache_check(
                     asset,
                     udf=self.udf,
-                    tiles_fn=self.tiles_fn,
+                    selection_fn=self.selection_fn,
                     selection=self.selection or None,  # type: ignore[arg-type]
-                    verify=self.verify,
+                    verify_tiles=self.verify_tiles,
                     resource_key=resource_key,
                 )
             )

@@ -5,16 +5,16 @@ from typing import Any, Optional, Union
 
 import dagster as dg
 
-from dagster_fused.invalidation import TilesFn, check_definition, invalidate, partition_keys, select
-from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.keywords import CallKeywords
+from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, select
+from fused_cache_ops import InvalidInputError
+from fused_cache_ops.integration import CallKeywords
 
 
 def fused_invalidate_cache_on_success(
     udf: str,
     *,
     after: Union[str, Sequence[str], None] = None,
-    tiles_fn: Optional[TilesFn] = None,
+    selection_fn: Optional[SelectionFn] = None,
     selection: Optional[CallKeywords] = None,
     partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
     resource_key: str = "fused",
@@ -33,7 +33,7 @@ def fused_invalidate_cache_on_success(
     Args:
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         after: names of the ops or assets after which to invalidate, for the hook of a job.
-        tiles_fn: ``tiles_fn(context, partition_key)`` tells what has changed, as for `build_fused_cache_asset`; with a
+        selection_fn: ``selection_fn(context, partition_key)`` tells what has changed, as for `build_fused_cache_asset`; with a
             `dagster.HookContext`, whose ``op_output_values`` and ``op_output_metadata`` are the load's.
         selection: the core's keywords that are known beforehand. Without any of both: the whole UDF.
         partitions_def: the partitions of the asset; needed for runs of several partitions.
@@ -44,7 +44,7 @@ def fused_invalidate_cache_on_success(
         dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or select tiles twice.
     """
     known = dict(selection or {})
-    shown = check_definition(f"Hook {name!r}", udf, known, tiles_fn=tiles_fn)
+    shown = check_definition(f"Hook {name!r}", udf, known, selection_fn=selection_fn)
     wanted = None if after is None else {each.replace("/", "__") for each in ([after] if isinstance(after, str) else after)}
 
     @dg.success_hook(name=name, required_resource_keys={resource_key})
@@ -55,7 +55,7 @@ def fused_invalidate_cache_on_success(
                 return
             run = context.instance.get_run_by_id(context.run_id)
             keys = partition_keys(context.instance, run, partitions_def)
-            keywords = select(tiles_fn, known, ((context, key) for key in keys))
+            keywords = select(selection_fn, known, ((context, key) for key in keys))
             invalidate(context, getattr(context.resources, resource_key), udf, keywords)
         except Exception as error:
             context.log.error(f"The cache of the Fused UDF {shown} was NOT invalidated, though the run goes on: {error}")

@@ -6,21 +6,18 @@ from typing import TYPE_CHECKING, Any, Optional, cast
 
 import dagster as dg
 
-from dagster_fused.resource import FusedResource
-from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError
-from fused_cache_ops.identifiers import parse_udf
-from fused_cache_ops.keywords import KINDS, CallKeywords
-from fused_cache_ops.merging import merge_selections
-from fused_cache_ops.selection import refuse_single_use
+from dagster_fused.resources import FusedResource
+from fused_cache_ops import ConfigurationError, FusedCacheError, InvalidInputError, merge_selections
+from fused_cache_ops.integration import KINDS, SELECTION_DEFAULTS, CallKeywords, parse_udf, refuse_single_use
 
 if TYPE_CHECKING:
     from fused_cache_ops import InvalidationPlan, InvalidationResult
 
-TilesFn = Callable[[Any, Optional[str]], Any]
-"""``tiles_fn(context, partition_key)``: what has changed, as tiles or as the core's keywords (``{"bounds": …}``); the key is
-None where there are no partitions."""
+SelectionFn = Callable[[Any, Optional[str]], Any]
+"""``selection_fn(context, partition_key)``: what has changed, as tiles or as the core's keywords (``{"bounds": …}``). The key
+is None where there are no partitions."""
 
-FIELDS = (*KINDS, "zooms", "buffer", "max_tiles", "when_too_many", "shard", "checkpoint", "verify")
+FIELDS = (*SELECTION_DEFAULTS, "checkpoint", "verify_tiles")
 
 _DRAWN_BLOCKS = 250  # at each zoom: a footprint in metadata is stored with every run
 _LARGEST_DRAWN = 1_000_000  # tiles: to draw more takes seconds
@@ -52,7 +49,7 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
     plans: list[InvalidationPlan] = []
     refuse_single_use(keywords)
     keywords = {**keywords, "on_plan": plans.append}
-    if keywords.get("verify"):
+    if keywords.get("verify_tiles"):
         keywords["shared_token"] = fused.shared_token or None
     with fused.get_client() as client:
         result = client.invalidate_cache(udf, **keywords)
@@ -78,7 +75,7 @@ def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str
 
 
 def check_definition(
-    what: str, udf: str, known: Mapping[str, Any], given: Sequence[str] = (), tiles_fn: Optional[TilesFn] = None
+    what: str, udf: str, known: Mapping[str, Any], given: Sequence[str] = (), selection_fn: Optional[SelectionFn] = None
 ) -> str:
     """Refuse, where a definition is made, what could not work when it runs; how messages name the UDF.
 
@@ -87,15 +84,15 @@ def check_definition(
         udf: the UDF.
         known: the core's keywords that are known beforehand.
         given: keywords that will come later.
-        tiles_fn: what will select the tiles, where something does.
+        selection_fn: what will select the tiles, where something does.
 
     Raises:
         dagster.DagsterInvalidDefinitionError: the UDF or the keywords cannot be read, or select tiles twice.
     """
-    unknown = [key for key in known if key not in (*FIELDS, "max_zoom")]
+    unknown = [key for key in known if key not in FIELDS]
     unknown += [key for key in given if key not in (*KINDS, "shard")]
     kinds = [key for key in (*KINDS, "shard") for place in (known, given) if key in place]
-    tiles = [key for key in kinds if key != "shard"] + ["tiles_fn"] * (tiles_fn is not None)
+    tiles = [key for key in kinds if key != "shard"] + ["selection_fn"] * (selection_fn is not None)
     if unknown or len(tiles) > 1 or kinds.count("shard") > 1:
         problem = f"unknown keys {unknown}" if unknown else f"{' and '.join(tiles if len(tiles) > 1 else kinds)} given together"
         raise dg.DagsterInvalidDefinitionError(f"{what}: {problem}. Give one kind of tiles, once, and not both.")
@@ -106,24 +103,26 @@ def check_definition(
         raise dg.DagsterInvalidDefinitionError(f"{what}: {error}") from error
 
 
-def select(tiles_fn: Optional[TilesFn], known: Mapping[str, Any], changes: Iterable[tuple[Any, Optional[str]]]) -> CallKeywords:
-    """The core's keywords for all of ``changes``: what is known, and what ``tiles_fn`` tells of each, merged.
+def select(
+    selection_fn: Optional[SelectionFn], known: Mapping[str, Any], changes: Iterable[tuple[Any, Optional[str]]]
+) -> CallKeywords:
+    """The core's keywords for all of ``changes``: what is known, and what ``selection_fn`` tells of each, merged.
 
     Raises:
-        InvalidInputError: ``tiles_fn`` told nothing, or what cannot be read or merged.
+        InvalidInputError: ``selection_fn`` told nothing, or what cannot be read or merged.
     """
-    if tiles_fn is None:
+    if selection_fn is None:
         return cast(CallKeywords, dict(known))
-    told = [_as_keywords(tiles_fn(change, partition)) for change, partition in changes]
+    told = [_as_keywords(selection_fn(change, partition)) for change, partition in changes]
     return cast(CallKeywords, {**known, **merge_selections(told)})
 
 
 def _as_keywords(told: Any) -> CallKeywords:
     if not isinstance(told, Mapping):
         return {"tiles": _plain(told)}
-    if unknown := sorted(set(map(str, told)) - {*FIELDS, "max_zoom"}):
+    if unknown := sorted(set(map(str, told)) - {*FIELDS}):
         raise InvalidInputError(
-            f"tiles_fn returned a dict with {', '.join(unknown)}: give a list of tiles, or a dict of {', '.join(FIELDS)}."
+            f"selection_fn returned a dict with {', '.join(unknown)}: give a list of tiles, or a dict of {', '.join(FIELDS)}."
         )
     return cast(CallKeywords, {name: _plain(value) for name, value in told.items()})
 

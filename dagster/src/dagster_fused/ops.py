@@ -6,66 +6,35 @@ from typing import Any, Literal, Optional, Union, cast
 import dagster as dg
 from pydantic import Field
 
-from dagster_fused.invalidation import FIELDS, check_definition, invalidate, permanent_failures
-from dagster_fused.resource import FusedResource
-from fused_cache_ops.keywords import CallKeywords
-from fused_cache_ops.tiles import DEFAULT_MAX_TILES, NOT_GIVEN, WHOLE_UDF
+from dagster_fused.fields import SelectionFields
+from dagster_fused.invalidation import check_definition, invalidate, permanent_failures
+from dagster_fused.resources import FusedResource
+from fused_cache_ops.integration import CallKeywords
 
 Upstream = Literal["tiles", "bounds", "geometry", "tiles_file", "shard"]
 
-_WHOLE = [WHOLE_UDF.value]
-_NOT_GIVEN = NOT_GIVEN.value
 _START_AFTER = dg.In(dg.Nothing, description="Whatever must be done first, such as the load.")
 _RESULT = dg.Out(
     dict[str, Any],
-    description="What was done: udf_id, client_id, tiles_requested (None: the whole UDF), objects_deleted (None: the "
+    description="What was done: udf_id, client_id, tiles_invalidated (None: the whole UDF), objects_deleted (None: the "
     "service does not say), requests_sent, retries, elapsed_seconds, tiles_already_done, verification, zooms_left_stale, note.",
 )
 
 
-class InvalidateCacheConfig(dg.Config):
+class InvalidateCacheConfig(SelectionFields, dg.Config):
     """What `invalidate_cache_op` is told at launch."""
 
     udf: str = Field(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
-    # Not Optional: Dagster turns both "left out" and "null" into None, and a null must not purge everything.
-    tiles: list[Any] = Field(
-        default=_WHOLE,
-        description="Tiles as 'z/x/y', [z, x, y] or {z, x, y}. []: nothing. Without any selection: the whole UDF.",
-    )
-    bounds: list[Any] = Field(
-        default=[_NOT_GIVEN], description="Instead of tiles: [west, south, east, north] in degrees, or a list of these."
-    )
-    geometry: Any = Field(
-        default=_NOT_GIVEN, description="Instead of tiles: GeoJSON, WKT, or the path or URL of a vector file."
-    )
-    tiles_file: str = Field(default=_NOT_GIVEN, description="Instead of tiles: the path of a list of tiles, one a line.")
-    zooms: Any = Field(
-        default=None,
-        description="'10-14', [10, 12] or 12. Needed with bounds and geometry; with a list it adds parents and children.",
-    )
-    buffer: int = Field(default=0, description="Tiles to add on every side.")
-    max_tiles: int = Field(default=DEFAULT_MAX_TILES, description="The most tiles that a computed selection may come to.")
-    when_too_many: str = Field(default="fail", description="Beyond that: 'fail', 'whole-udf' or 'coarser'.")
-
-    shard: Optional[list[int]] = Field(
-        default=None, description="[i, n]: only the i-th of n equal parts of the selection, counted from 0."
-    )
-    checkpoint: Optional[str] = Field(
-        default=None,
-        description="Where to keep a record of what is done, so that a retry sends only the rest: a path, or a URL that "
-        "fsspec knows. One place for each load.",
-    )
-    verify: int = Field(
+    verify_tiles: int = Field(
         default=0,
-        description="Afterwards, ask for so many of the tiles through the resource's shared token, and tell which were "
+        description="Afterwards, request this many of the tiles through the resource's shared token, and report which were "
         "computed anew.",
     )
 
     def keywords(self) -> CallKeywords:
         """The core's keywords."""
-        given: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}
-        left_out = {"tiles": _WHOLE, "bounds": [_NOT_GIVEN], "geometry": _NOT_GIVEN, "tiles_file": _NOT_GIVEN}
-        return cast(CallKeywords, {name: value for name, value in given.items() if value != left_out.get(name, ())})
+        verify = {"verify_tiles": self.verify_tiles} if self.verify_tiles else {}
+        return cast(CallKeywords, self.given() | verify)
 
 
 @dg.op(ins={"start_after": _START_AFTER}, out=_RESULT)
@@ -96,7 +65,7 @@ def build_invalidate_cache_op(
             ``DynamicOut`` of these to share one purge among workers, and merge with
             ``fused_cache_ops.InvalidationResult.merge``.
         selection: the core's keywords that are known beforehand: ``{"bounds": (…), "zooms": "10-14"}``, or with
-            ``from_upstream="geometry"`` just ``{"zooms": "10-14"}``; ``checkpoint`` and ``verify`` too. Without any of
+            ``from_upstream="geometry"`` just ``{"zooms": "10-14"}``; ``checkpoint`` and ``verify_tiles`` too. Without any of
             both: the whole UDF.
         op_arguments: further arguments of ``dagster.op``, such as ``retry_policy``, ``pool``, ``tags``.
 

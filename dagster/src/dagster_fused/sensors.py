@@ -9,8 +9,8 @@ from typing import Any, Optional
 
 import dagster as dg
 
-from dagster_fused.invalidation import TilesFn, check_definition, invalidate, partition_keys, permanent_failures, select
-from fused_cache_ops.keywords import CallKeywords
+from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, permanent_failures, select
+from fused_cache_ops.integration import CallKeywords
 
 DEFAULT_RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL)
 
@@ -30,7 +30,7 @@ def build_invalidate_on_run_success_sensor(
     *,
     udf: str,
     monitored_jobs: Sequence[Any],
-    tiles_fn: Optional[TilesFn] = None,
+    selection_fn: Optional[SelectionFn] = None,
     selection: Optional[CallKeywords] = None,
     partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
     resource_key: str = "fused",
@@ -45,7 +45,7 @@ def build_invalidate_on_run_success_sensor(
         name: the sensor's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         monitored_jobs: the jobs that load, or selectors of jobs in other code locations.
-        tiles_fn: ``tiles_fn(run, partition_key)`` tells what has changed, as for `build_fused_cache_asset`; with the
+        selection_fn: ``selection_fn(run, partition_key)`` tells what has changed, as for `build_fused_cache_asset`; with the
             `dagster.DagsterRun` that has succeeded, in the requested run.
         selection: the core's keywords that are known beforehand. Without any of both: the whole UDF.
         partitions_def: needed for runs of several partitions.
@@ -63,7 +63,7 @@ def build_invalidate_on_run_success_sensor(
         run = context.instance.get_run_by_id(context.op_config["run_id"])
         return ((run, key) for key in partition_keys(context.instance, run, partitions_def))
 
-    job = _build_job(name, udf, tiles_fn, selection, resource_key, retry_policy, _RUN, changes)
+    job = _build_job(name, udf, selection_fn, selection, resource_key, retry_policy, _RUN, changes)
 
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
@@ -84,7 +84,7 @@ def build_invalidate_on_asset_sensor(
     *,
     asset_key: Any,
     udf: str,
-    tiles_fn: Optional[TilesFn] = None,
+    selection_fn: Optional[SelectionFn] = None,
     selection: Optional[CallKeywords] = None,
     resource_key: str = "fused",
     retry_policy: Optional[dg.RetryPolicy] = DEFAULT_RETRY_POLICY,
@@ -100,8 +100,9 @@ def build_invalidate_on_asset_sensor(
         name: the sensor's name.
         asset_key: the asset that is loaded, also one of another code location.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
-        tiles_fn: ``tiles_fn(materialization, partition_key)`` tells what has changed, as for `build_fused_cache_asset`; with
-            the `dagster.AssetMaterialization`, whose ``metadata`` is what the load has said, in the requested run.
+        selection_fn: ``selection_fn(materialization, partition_key)`` tells what has changed, as for
+            `build_fused_cache_asset`. It gets the `dagster.AssetMaterialization`, whose ``metadata`` is what the load has
+            said, in the requested run.
         selection: the core's keywords that are known beforehand. Without any of both: the whole UDF.
         resource_key: the key of the `FusedResource`.
         retry_policy: of the requested run.
@@ -120,7 +121,7 @@ def build_invalidate_on_asset_sensor(
             context.log.warning(f"{len(ids) - len(records)} materialisations are no longer in the event log.")
         return ((record.asset_materialization, record.partition_key) for record in records)
 
-    job = _build_job(name, udf, tiles_fn, selection, resource_key, retry_policy, _MATERIALIZATIONS, changes)
+    job = _build_job(name, udf, selection_fn, selection, resource_key, retry_policy, _MATERIALIZATIONS, changes)
 
     @dg.sensor(name=name, job=job, **sensor_arguments)
     def request_invalidation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -146,7 +147,7 @@ def _run_config(name: str, **config: Any) -> dict[str, Any]:
 def _build_job(
     name: str,
     udf: str,
-    tiles_fn: Optional[TilesFn],
+    selection_fn: Optional[SelectionFn],
     selection: Optional[CallKeywords],
     resource_key: str,
     retry_policy: Optional[dg.RetryPolicy],
@@ -155,7 +156,7 @@ def _build_job(
 ) -> dg.JobDefinition:
     """The job that a sensor requests runs of: one op, told by its config what has triggered it."""
     known = dict(selection or {})
-    shown = check_definition(f"Sensor {name!r}", udf, known, tiles_fn=tiles_fn)
+    shown = check_definition(f"Sensor {name!r}", udf, known, selection_fn=selection_fn)
     description = f"Invalidate the cache of the Fused UDF {shown}; requested by the sensor {name}."
 
     @dg.op(
@@ -168,7 +169,7 @@ def _build_job(
     )
     def invalidate_triggered(context: dg.OpExecutionContext) -> dict[str, Any]:
         with permanent_failures():
-            keywords = select(tiles_fn, known, changes(context))
+            keywords = select(selection_fn, known, changes(context))
             result, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords)
         context.add_output_metadata(metadata)
         return result

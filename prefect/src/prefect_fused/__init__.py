@@ -1,9 +1,17 @@
-"""Prefect collection: invalidate Fused UDF caches right after a load."""
+"""Prefect collection: invalidate Fused UDF caches right after a load.
+
+The block is registered with Prefect by the import; everything else loads on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from prefect_fused.credentials import FusedCredentials
-from prefect_fused.flows import invalidate_cache_flow
-from prefect_fused.hooks import invalidate_on_commit, invalidate_on_completion
-from prefect_fused.tasks import ainvalidate_cache, invalidate_cache
+
+if TYPE_CHECKING:
+    from prefect_fused.flows import invalidate_cache_flow
+    from prefect_fused.hooks import invalidate_on_commit, invalidate_on_completion
+    from prefect_fused.tasks import ainvalidate_cache, invalidate_cache
 
 __all__ = [
     "FusedCredentials",
@@ -13,3 +21,21 @@ __all__ = [
     "invalidate_on_commit",
     "invalidate_on_completion",
 ]
+
+_HOMES = {
+    "ainvalidate_cache": "tasks",
+    "invalidate_cache": "tasks",
+    "invalidate_cache_flow": "flows",
+    "invalidate_on_commit": "hooks",
+    "invalidate_on_completion": "hooks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"prefect_fused.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

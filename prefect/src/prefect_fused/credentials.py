@@ -88,9 +88,9 @@ class FusedCredentials(CredentialsBlock):
         An unsaved `FusedCredentials()` looks there too, but where and when the task runs.
 
         Raises:
-            fused_cache_ops.errors.ConfigurationError: There is no token in the environment, or a setting is unusable.
+            fused_cache_ops.ConfigurationError: There is no token in the environment, or a setting is unusable.
         """
-        from fused_cache_ops.settings import resolve_settings
+        from fused_cache_ops.integration import resolve_settings
 
         settings = resolve_settings()
         return cls(
@@ -107,7 +107,7 @@ class FusedCredentials(CredentialsBlock):
             settings: `timeout`, `deadline` and the other keywords of `fused_cache_ops.FusedClient`.
 
         Raises:
-            fused_cache_ops.errors.ConfigurationError: A setting is missing or unusable.
+            fused_cache_ops.ConfigurationError: A setting is missing or unusable.
         """
         from fused_cache_ops import FusedClient
 

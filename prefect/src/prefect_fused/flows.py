@@ -6,11 +6,8 @@ from typing import Annotated, Any, Literal, Optional, Union
 from prefect import flow
 from pydantic import Field
 
-from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.identifiers import parse_udf
-from fused_cache_ops.keywords import KINDS
-from fused_cache_ops.settings import DEFAULT_DEADLINE
-from fused_cache_ops.tiles import DEFAULT_MAX_TILES
+from fused_cache_ops import InvalidInputError
+from fused_cache_ops.integration import DEFAULT_DEADLINE, DEFAULT_MAX_TILES, HIGHEST_ZOOM, KINDS, parse_udf
 from prefect_fused.credentials import FusedCredentials
 from prefect_fused.tasks import invalidate_cache, run_name
 
@@ -38,6 +35,7 @@ def invalidate_cache_flow(
     credentials: Optional[str] = None,
     max_tiles: Annotated[int, Field(ge=1)] = DEFAULT_MAX_TILES,
     when_too_many: Literal["fail", "whole-udf", "coarser"] = "fail",
+    max_zoom: Annotated[int, Field(ge=0)] = HIGHEST_ZOOM,
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
 ) -> dict[str, Any]:
     """Invalidate the cached results of a Fused UDF: those of one selection of tiles, or all of them.
@@ -57,15 +55,16 @@ def invalidate_cache_flow(
         credentials: The name of a Fused Credentials block. If empty, the environment of the process that runs the flow.
         max_tiles: The most tiles that a computed selection may come to.
         when_too_many: What to do beyond that: fail, invalidate the whole UDF, or leave the deepest zooms stale.
+        max_zoom: The highest zoom that the selection may hold.
         deadline: Seconds that one try may take, repeated requests included.
 
     Returns:
         As of `invalidate_cache`.
 
     Raises:
-        fused_cache_ops.errors.InvalidInputError: There is neither a selection nor `whole_udf`, or there are both; the UDF
+        fused_cache_ops.InvalidInputError: There is neither a selection nor `whole_udf`, or there are both; the UDF
             cannot be read, or is given by a shared token.
-        fused_cache_ops.errors.FusedCacheError: It failed.
+        fused_cache_ops.FusedCacheError: It failed.
     """
     if parse_udf(udf).secret is not None:
         raise InvalidInputError(
@@ -88,6 +87,7 @@ def invalidate_cache_flow(
         buffer=buffer,
         max_tiles=max_tiles,
         when_too_many=when_too_many,
+        max_zoom=max_zoom,
         deadline=deadline,
         **selection,
     )

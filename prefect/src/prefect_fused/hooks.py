@@ -10,11 +10,12 @@ from prefect.transactions import BaseTransaction
 from prefect.utilities.asyncutils import run_coro_as_sync
 from typing_extensions import Unpack
 
-from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.identifiers import parse_udf
-from fused_cache_ops.keywords import KINDS, CallKeywords
-from prefect_fused.invalidation import Invalidation, Limits
-from prefect_fused.reports import Run, logs_of
+from fused_cache_ops import InvalidInputError
+from fused_cache_ops.integration import KINDS, parse_udf
+from prefect_fused.invalidation import Invalidation
+from prefect_fused.keywords import TASK_DEFAULTS, TaskKeywords, split
+from prefect_fused.logs import logs_of
+from prefect_fused.run import Run
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from prefect_fused.credentials import FusedCredentials
 
     Kind = Literal["tiles", "bounds", "geometry", "tiles_file"]
-
-    class HookKeywords(CallKeywords, Limits, total=False):
-        """The keywords of a call and its limits."""
-
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +32,7 @@ def invalidate_on_completion(
     credentials: FusedCredentials | None = None,
     *,
     from_result: Kind | None = None,
-    **keywords: Unpack[HookKeywords],
+    **keywords: Unpack[TaskKeywords],
 ) -> Callable[..., None]:
     """A hook for `on_completion` of a flow or a task that loads data: it invalidates a UDF's cache.
 
@@ -51,7 +48,7 @@ def invalidate_on_completion(
         keywords: The other keywords of `invalidate_cache`.
 
     Raises:
-        fused_cache_ops.errors.InvalidInputError: At once, since nobody hears a hook fail: the UDF cannot be read, or there
+        fused_cache_ops.InvalidInputError: At once, since nobody hears a hook fail: the UDF cannot be read, or there
             is more than one selection.
         TypeError: At once: a keyword is unknown.
     """
@@ -85,7 +82,7 @@ def invalidate_on_commit(
     credentials: FusedCredentials | None = None,
     *,
     from_transaction: Kind | None = None,
-    **keywords: Unpack[HookKeywords],
+    **keywords: Unpack[TaskKeywords],
 ) -> Callable[[BaseTransaction], None]:
     """A hook for `on_commit` of a task that loads data, or of a transaction's `stage`: it invalidates a UDF's cache.
 
@@ -101,7 +98,7 @@ def invalidate_on_commit(
         keywords: The other keywords of `invalidate_cache`.
 
     Raises:
-        fused_cache_ops.errors.InvalidInputError: At once: the UDF cannot be read, or there is more than one selection.
+        fused_cache_ops.InvalidInputError: At once: the UDF cannot be read, or there is more than one selection.
         TypeError: At once: a keyword is unknown.
     """
     _check(udf, from_transaction, "from_transaction", keywords)
@@ -121,16 +118,14 @@ def invalidate_on_commit(
 
 
 def _send(udf: str, credentials: FusedCredentials | None, keywords: dict[str, Any], run: Run) -> None:
-    limits: Any = {name: keywords.pop(name) for name in Limits.__annotations__ if name in keywords}
-    call: Any = keywords
-    Invalidation(udf, credentials, call, limits, run).send()
+    given: Any = keywords
+    Invalidation(udf, credentials, *split(given), run).send()
 
 
-def _check(udf: str, source: str | None, name: str, keywords: HookKeywords) -> None:
+def _check(udf: str, source: str | None, name: str, keywords: TaskKeywords) -> None:
     parse_udf(udf)
-    known = CallKeywords.__annotations__.keys() | Limits.__annotations__.keys()
-    if unknown := sorted(keywords.keys() - known):
-        raise TypeError(f"Unknown keywords: {', '.join(unknown)}. There are {', '.join(sorted(known))}.")
+    if unknown := sorted(keywords.keys() - TASK_DEFAULTS.keys()):
+        raise TypeError(f"Unknown keywords: {', '.join(unknown)}. There are {', '.join(TASK_DEFAULTS)}.")
     if source is not None and source not in KINDS:
         raise InvalidInputError(f"{name}={source!r} is no kind of selection: give one of {', '.join(KINDS)}.")
     given = [kind for kind in KINDS if kind in keywords] + ([f"{name}={source!r}"] if source else [])

@@ -10,22 +10,23 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from prefect.events import emit_event
 from pydantic import SecretStr
 
-from fused_cache_ops.errors import ConfigurationError, FusedCacheError
-from fused_cache_ops.identifiers import parse_udf
-from fused_cache_ops.selection import refuse_single_use
-from fused_cache_ops.settings import Secret
+from fused_cache_ops import ConfigurationError, FusedCacheError
+from fused_cache_ops.integration import Secret, parse_udf, refuse_single_use
 from prefect_fused.credentials import FusedCredentials
-from prefect_fused.reports import Progress, Run, logs_of, report_result
+from prefect_fused.logs import logs_of
+from prefect_fused.reports import Progress, report_result
+from prefect_fused.run import Run
 
 if TYPE_CHECKING:
     from fused_cache_ops import InvalidationPlan
-    from fused_cache_ops.keywords import CallKeywords
+    from fused_cache_ops.integration import CallKeywords
+    from prefect_fused.keywords import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +34,6 @@ INVALIDATED = "fused.cache.invalidated"
 FAILED = "fused.cache.invalidation-failed"
 
 _WATCH_INTERVAL = 5.0  # seconds between two looks at the flow run's state
-
-
-class Limits(TypedDict, total=False):
-    """The client's settings that belong to one call."""
-
-    timeout: float
-    deadline: float
-    max_concurrency: int
-    max_requests_per_second: float | None
 
 
 class Invalidation:
@@ -55,8 +47,8 @@ class Invalidation:
         run: The run that it is part of; None: the one that the caller is in, if any.
 
     Raises:
-        fused_cache_ops.errors.InvalidInputError: The UDF cannot be read, or a selection could not be read a second time.
-        fused_cache_ops.errors.ConfigurationError: A setting is missing or unusable.
+        fused_cache_ops.InvalidInputError: The UDF cannot be read, or a selection could not be read a second time.
+        fused_cache_ops.ConfigurationError: A setting is missing or unusable.
     """
 
     def __init__(
@@ -83,7 +75,7 @@ class Invalidation:
         """Send it; what was done, as a dict of JSON types.
 
         Raises:
-            fused_cache_ops.errors.FusedCacheError: It failed, or was cancelled.
+            fused_cache_ops.FusedCacheError: It failed, or was cancelled.
         """
         progress = Progress(self._run, self._shown)
         plans: list[InvalidationPlan] = []

@@ -1,123 +1,28 @@
-"""What is seen of an invalidation in its run: log lines, a progress artifact, and an artifact with the result."""
+"""Artifacts of a run: its progress, and what it did."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import copy
 import logging
 import math
 import re
 import time
-from collections.abc import Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.context import FlowRunContext, TaskRunContext
-from prefect.logging.handlers import APILogHandler
 
-from fused_cache_ops.tiles import DEFAULT_MAX_TILES
+from fused_cache_ops.integration import DEFAULT_MAX_TILES
+from prefect_fused.run import Run
 
 if TYPE_CHECKING:
-    from fused_cache_ops import InvalidationPlan
-    from fused_cache_ops.result import InvalidationResult
+    from fused_cache_ops import InvalidationPlan, InvalidationResult
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL = 5.0  # seconds before the first word of progress, and from one to the next
 _LARGEST_PICTURE = 200_000  # bytes
-
-
-@dataclass(frozen=True)
-class Run:
-    """The run that an invalidation is part of; without any id there is none.
-
-    Attributes:
-        flow_run_id: The flow's run.
-        task_run_id: The task's run.
-        is_over: Whether the flow has completed, so that nobody can cancel it any more.
-    """
-
-    flow_run_id: UUID | None = None
-    task_run_id: UUID | None = None
-    is_over: bool = False
-
-    @classmethod
-    def current(cls) -> Run:
-        """The run that the calling code is in."""
-        flow, task = FlowRunContext.get(), TaskRunContext.get()
-        task_run = task.task_run if task else None
-        flow_run = flow.flow_run if flow else None
-        flow_run_id = flow_run.id if flow_run else task_run.flow_run_id if task_run else None
-        return cls(flow_run_id, task_run.id if task_run else None)
-
-    @property
-    def exists(self) -> bool:
-        return self.flow_run_id is not None or self.task_run_id is not None
-
-    def is_cancelled(self) -> bool:
-        """Whether somebody has asked for the end of the flow run."""
-        if self.flow_run_id is None:
-            return False
-        with get_client(sync_client=True) as api:
-            state = api.read_flow_run(self.flow_run_id).state
-        return state is not None and (state.is_cancelling() or state.is_cancelled())
-
-    def related(self) -> list[dict[str, str]]:
-        """The runs as an event's related resources."""
-        found = {"flow-run": self.flow_run_id, "task-run": self.task_run_id}
-        return [
-            {"prefect.resource.id": f"prefect.{role}.{run_id}", "prefect.resource.role": role}
-            for role, run_id in found.items()
-            if run_id is not None
-        ]
-
-
-# -- log lines ----------------------------------------------------------------------------------------------------------
-
-_run: ContextVar[Run | None] = ContextVar("prefect_fused_run", default=None)
-_loggers = [logging.getLogger("fused_cache_ops"), logging.getLogger("prefect_fused")]
-
-
-class _RunLogHandler(APILogHandler):
-    """Sends log lines to the run that they are about; Prefect's own handlers see to the console."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        run = _run.get()
-        # PREFECT_LOGGING_EXTRA_LOGGERS may have put a handler of Prefect's there already.
-        handlers = logging.getLogger(record.name.partition(".")[0]).handlers
-        if run is None or any(isinstance(other, APILogHandler) and other is not self for other in handlers):
-            return
-        record = copy.copy(record)
-        record.flow_run_id, record.task_run_id = run.flow_run_id, run.task_run_id
-        super().emit(record)
-
-
-_handler = _RunLogHandler()
-
-
-@contextlib.contextmanager
-def logs_of(run: Run) -> Iterator[None]:
-    """Send the core's log lines, and ours, to the run: from this thread and from those that the core starts."""
-    if not run.exists:
-        yield
-        return
-    for each in _loggers:
-        if each.level == logging.NOTSET:  # else Python's default drops everything below a warning
-            each.setLevel(logging.INFO)
-        each.addHandler(_handler)
-    token = _run.set(run)
-    try:
-        yield
-    finally:
-        _run.reset(token)
-
-
-# -- artifacts ----------------------------------------------------------------------------------------------------------
 
 
 class Progress:
@@ -177,7 +82,7 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
     rows = {
         "UDF id": result.udf_id or "not looked up, since there was nothing to send",
         "Real-time instance": result.client_id,
-        "Tiles": "the whole UDF" if result.tiles_requested is None else f"{result.tiles_requested:,}",
+        "Tiles": "the whole UDF" if result.tiles_invalidated is None else f"{result.tiles_invalidated:,}",
         "By an earlier call": f"{result.tiles_already_done:,}" if result.tiles_already_done else None,
         "Cached objects deleted": None if result.objects_deleted is None else f"{result.objects_deleted:,}",
         "Requests": f"{result.requests_sent:,}" + (f", {result.retries:,} of them repeats" if result.retries else ""),

@@ -5,31 +5,23 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import SecretStr
 from typing_extensions import ParamSpec
 
-from fused_cache_ops.errors import FusedCacheError
-from fused_cache_ops.identifiers import parse_udf
-from fused_cache_ops.plan import plan_invalidation
-from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT
-from fused_cache_ops.tiles import DEFAULT_MAX_TILES, HIGHEST_ZOOM, NOT_GIVEN, WHOLE_UDF
-from prefect_fused.credentials import FusedCredentials
-from prefect_fused.invalidation import Invalidation, Limits
+from fused_cache_ops import FusedCacheError
+from fused_cache_ops.integration import SelectionKeywords, parse_udf
+from prefect_fused.keywords import TASK_DEFAULTS, TaskKeywords, split
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
+    from typing_extensions import Unpack
 
-    from fused_cache_ops.checkpoint import CheckpointLocation
-    from fused_cache_ops.keywords import CallKeywords
-    from fused_cache_ops.selection import Bounds, WhenTooMany
-    from fused_cache_ops.tile_list import TilesFile
-    from fused_cache_ops.tiles import NotGiven, TileSelection
-    from fused_cache_ops.zooms import Zooms
+    from prefect_fused.credentials import FusedCredentials
+    from prefect_fused.invalidation import Invalidation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +53,8 @@ def run_name(parameters: dict[str, Any]) -> str:
 
 
 def _count(parameters: dict[str, Any]) -> int | None:
+    from fused_cache_ops import plan_invalidation
+
     tiles, bounds = (parameters.get(name) for name in ("tiles", "bounds"))
     more = {name: parameters[name] for name in ("zooms", "shard") if parameters.get(name) is not None}
     if parameters.get("buffer"):
@@ -70,27 +64,7 @@ def _count(parameters: dict[str, Any]) -> int | None:
     return plan_invalidation("udf", bounds=bounds, **more).tile_count if isinstance(bounds, (list, tuple)) else None
 
 
-def _invalidation(
-    udf: str,
-    credentials: Optional[FusedCredentials] = None,
-    tiles: TileSelection = WHOLE_UDF,
-    bounds: Bounds | NotGiven = NOT_GIVEN,
-    geometry: Any = NOT_GIVEN,
-    tiles_file: TilesFile | NotGiven = NOT_GIVEN,
-    zooms: Zooms | None = None,
-    buffer: int = 0,
-    max_tiles: int = DEFAULT_MAX_TILES,
-    when_too_many: WhenTooMany = "fail",
-    max_zoom: int = HIGHEST_ZOOM,
-    shard: Optional[tuple[int, int]] = None,
-    checkpoint: Optional[CheckpointLocation] = None,
-    verify: int = 0,
-    shared_token: Optional[Union[SecretStr, str]] = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    deadline: float = DEFAULT_DEADLINE,
-    max_concurrency: int = DEFAULT_CONCURRENCY,
-    max_requests_per_second: Optional[float] = None,
-) -> Invalidation:
+def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[TaskKeywords]) -> Invalidation:
     """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load has changed.
 
     One run sends any number of tiles, up to 50,000 a request. For `.map` over UDFs wrap the other arguments in
@@ -114,56 +88,43 @@ def _invalidation(
             among workers, and merge with `fused_cache_ops.InvalidationResult.merge`.
         checkpoint: Where to keep a record of what is done, a path or a URL that fsspec knows (with the core's extra
             `fsspec`), so that a retry sends only the rest. Name one place for each load.
-        verify: Afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them
+        verify_tiles: Afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them
             were computed anew.
-        shared_token: For `verify`, where `udf` is none itself.
+        shared_token: For `verify_tiles`, where `udf` is none itself.
         timeout: Seconds that one request may take.
         deadline: Seconds that one try may take, the core's own retries included.
         max_concurrency: Requests in flight at once where tiles go one by one.
         max_requests_per_second: The most requests a second; without it as many as the service takes.
 
     Returns:
-        What was done: `udf_id`, `client_id`, `tiles_requested` (None: the whole UDF), `objects_deleted` (None: the
+        What was done: `udf_id`, `client_id`, `tiles_invalidated` (None: the whole UDF), `objects_deleted` (None: the
         service does not say), `requests_sent`, `retries`, `elapsed_seconds`, `tiles_already_done`, `verification`,
         `zooms_left_stale`, `note`.
 
     Raises:
-        fused_cache_ops.errors.FusedCacheError: It failed. Only what may pass is retried.
+        fused_cache_ops.FusedCacheError: It failed. Only what may pass is retried.
     """
-    keywords: CallKeywords = {
-        "tiles": tiles,
-        "bounds": bounds,
-        "geometry": geometry,
-        "tiles_file": tiles_file,
-        "zooms": zooms,
-        "buffer": buffer,
-        "max_tiles": max_tiles,
-        "when_too_many": when_too_many,
-        "max_zoom": max_zoom,
-        "shard": shard,
-        "checkpoint": checkpoint,
-        "verify": verify,
-        "shared_token": shared_token,  # type: ignore[typeddict-item]  # a SecretStr is read by Invalidation
-    }
-    limits: Limits = {
-        "timeout": timeout,
-        "deadline": deadline,
-        "max_concurrency": max_concurrency,
-        "max_requests_per_second": max_requests_per_second,
-    }
-    return Invalidation(udf, credentials, keywords, limits)
+    from prefect_fused.invalidation import Invalidation
+
+    if unknown := keywords.keys() - TASK_DEFAULTS.keys():
+        raise TypeError(f"There is no keyword {', '.join(sorted(unknown))}: there are {', '.join(TASK_DEFAULTS)}.")
+    return Invalidation(udf, credentials, *split(keywords))
 
 
-def _with_the_signature_of(model: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Give a function the signature and the documentation of another, so that they are written once for a pair."""
-
-    def decorate(function: Any) -> Any:
-        function.__doc__ = model.__doc__
-        returned = inspect.signature(function).return_annotation
-        function.__signature__ = inspect.signature(model).replace(return_annotation=returned)
-        return function
-
-    return decorate
+def _declared(function: Callable[P, R]) -> Callable[P, R]:
+    """Give a function of the pair its documentation, and a signature that spells the declared keywords out: Prefect binds
+    parameters by it, and editors show it."""
+    described: Any = function
+    own = inspect.signature(function)
+    types = {**SelectionKeywords.__annotations__, **TaskKeywords.__annotations__}
+    declared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name].__forward_arg__)
+        for name, default in TASK_DEFAULTS.items()
+    ]
+    named = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    described.__signature__ = own.replace(parameters=[*named, *declared])
+    described.__doc__ = _invalidation.__doc__
+    return function
 
 
 # Never cached: with a cached result a second invalidation would do nothing. No timeout_seconds: it cannot interrupt a
@@ -182,12 +143,14 @@ _as_task = task(
 
 
 @_as_task
-@_with_the_signature_of(_invalidation)
-def invalidate_cache(*arguments: Any, **keywords: Any) -> dict[str, Any]:
-    return _invalidation(*arguments, **keywords).send()
+@_declared
+def invalidate_cache(udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[TaskKeywords]) -> dict[str, Any]:
+    return _invalidation(udf, credentials, **keywords).send()
 
 
 @_as_task
-@_with_the_signature_of(_invalidation)
-async def ainvalidate_cache(*arguments: Any, **keywords: Any) -> dict[str, Any]:
-    return await _invalidation(*arguments, **keywords).asend()
+@_declared
+async def ainvalidate_cache(
+    udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[TaskKeywords]
+) -> dict[str, Any]:
+    return await _invalidation(udf, credentials, **keywords).asend()

@@ -1,0 +1,59 @@
+"""The core's selection keywords as fields, for run configuration and for a component's YAML alike."""
+
+import enum
+from typing import Any, Optional
+
+from pydantic import BaseModel, Field, field_validator
+
+from fused_cache_ops.integration import CALL_HELP, SELECTION_DEFAULTS, WHOLE_UDF
+
+
+def _left_out(name: str) -> Any:
+    """A keyword's default, as text where it is a sentinel.
+
+    Dagster cannot tell a null from a field that was left out, and a null must not invalidate everything.
+    """
+    default = SELECTION_DEFAULTS[name]  # type: ignore[literal-required]
+    return default.value if isinstance(default, enum.Enum) else default
+
+
+def _field(name: str) -> Any:
+    default = _left_out(name)
+    left_out = f" Left out: {default}."
+    if SELECTION_DEFAULTS[name] is WHOLE_UDF:  # type: ignore[literal-required]
+        left_out = f" {default!r} stands for left out; without any selection the whole UDF is invalidated."
+    elif isinstance(default, str) and default == "not-given":
+        left_out = f" {default!r} stands for left out."
+    elif default is None:
+        left_out = ""
+    return Field(default=default, description=f"{CALL_HELP[name]}{left_out}")
+
+
+class SelectionFields(BaseModel):
+    """What to invalidate. Without any of ``tiles``, ``tiles_file``, ``bounds`` and ``geometry``: the whole UDF."""
+
+    tiles: Any = _field("tiles")
+    tiles_file: Any = _field("tiles_file")
+    bounds: Any = _field("bounds")
+    geometry: Any = _field("geometry")
+    zooms: Any = _field("zooms")
+    buffer: Any = _field("buffer")
+    max_tiles: Any = _field("max_tiles")
+    when_too_many: Any = _field("when_too_many")
+    max_zoom: Any = _field("max_zoom")
+    shard: Any = _field("shard")
+    checkpoint: Optional[str] = Field(default=None, description=CALL_HELP["checkpoint"])
+
+    @field_validator(*(name for name, default in SELECTION_DEFAULTS.items() if default is not None), mode="before")
+    @classmethod
+    def _refuse_null(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("null is a selection that went wrong: leave the field out, or give [] to invalidate nothing.")
+        return value
+
+    def given(self) -> dict[str, Any]:
+        """Those that differ from their defaults, as the core's keywords."""
+        fields = {name: getattr(self, name) for name in SelectionFields.model_fields}
+        return {
+            name: value for name, value in fields.items() if value != (_left_out(name) if name in SELECTION_DEFAULTS else None)
+        }

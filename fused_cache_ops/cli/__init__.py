@@ -1,0 +1,16 @@
+"""The command line. It needs the extra ``cli`` (and ``emulator`` for the emulator and the demonstration)."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """The program ``fused-cache-ops``."""
+    try:
+        from fused_cache_ops.cli.commands import program
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
+            raise
+        sys.exit(f"{error.name} is not installed: pip install 'fused-cache-ops[cli]'")
+    program()

@@ -1,0 +1,272 @@
+"""The commands of ``fused-cache-ops``."""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import runpy
+import signal
+import sqlite3
+import sys
+import threading
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from fused_cache_ops.cli.options import BaseUrl, ClientId, UdfName, selecting
+from fused_cache_ops.client import FusedClient
+from fused_cache_ops.errors import FusedCacheError
+from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError
+from fused_cache_ops.plan.plan import plan_invalidation
+from fused_cache_ops.selection.keywords import SelectionKeywords
+from fused_cache_ops.sending.progress import OnProgress
+from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT
+
+# Tracebacks with locals would show what the caller's variables hold.
+program = typer.Typer(help="Invalidate the caches of Fused UDFs.", no_args_is_help=True, pretty_exceptions_show_locals=False)
+
+
+@program.command()
+@selecting
+def plan(
+    udf: UdfName,
+    selection: SelectionKeywords,
+    html: Annotated[Optional[Path], typer.Option(help="Write a page with the footprint on a map.")] = None,
+    geojson: Annotated[Optional[Path], typer.Option(help="Write the footprint as GeoJSON.")] = None,
+    list_tiles: Annotated[bool, typer.Option("--list", help="Print the tiles as z/x/y, and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Count and draw what an invalidation would send. Sends nothing, and needs no token."""
+    try:
+        made = plan_invalidation(udf, **selection)
+        if html:
+            html.write_text(made.to_html(), encoding="utf-8")
+        if geojson:
+            geojson.write_text(json.dumps(made.to_geojson()), encoding="utf-8")
+        if list_tiles:
+            for tile in made.tiles():
+                print(tile)
+            return
+    except FusedCacheError as error:
+        _fail(error)
+    if as_json:
+        print(json.dumps(made.to_dict()))
+        return
+    table = Table("zoom", "tiles")
+    for zoom, count in (made.tiles_per_zoom or {}).items():
+        table.add_row(str(zoom), f"{count:,}")
+    console = Console()
+    if made.tiles_per_zoom:
+        console.print(table)
+    console.print(Text(f"{made}."))
+
+
+@program.command()
+@selecting
+def invalidate(
+    udf: UdfName,
+    selection: SelectionKeywords,
+    checkpoint: Annotated[
+        Optional[str],
+        typer.Option(help="Keep a record of what is done in this file or at this URL; the same command again sends the rest."),
+    ] = None,
+    remaining: Annotated[
+        Optional[Path], typer.Option(help="Where to write the tiles still to do if it fails, instead of printing them.")
+    ] = None,
+    verify_tiles: Annotated[int, typer.Option(help="Afterwards, ask for so many tiles: none may come from the cache.")] = 0,
+    # From the environment alone: a command's options can be seen by everybody on the machine.
+    shared_token: Annotated[Optional[str], typer.Option(envvar="FUSED_SHARED_TOKEN", hidden=True)] = None,
+    client_id: ClientId = None,
+    base_url: BaseUrl = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that one request may take.")] = DEFAULT_TIMEOUT,
+    deadline: Annotated[float, typer.Option(help="Seconds for all, retries included.")] = DEFAULT_DEADLINE,
+    max_concurrency: Annotated[int, typer.Option(help="Requests at once, where tiles go one by one.")] = DEFAULT_CONCURRENCY,
+    max_requests_per_second: Annotated[
+        Optional[float], typer.Option(help="The most requests a second. Default: as many as the service takes.")
+    ] = None,
+    ca_bundle: Annotated[Optional[str], typer.Option(help="Certificates to trust, a file or a folder.")] = None,
+    client_certificate: Annotated[Optional[str], typer.Option(help="PEM file with a client certificate and its key.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Invalidate some tiles of a UDF, or with --whole-udf all of it.
+
+    The token is read from FUSED_SERVICE_ACCOUNT_TOKEN; to verify a UDF that is not given by one, its shared token from
+    FUSED_SHARED_TOKEN. Exit code: 0 done, 1 failed for good or not verified, 75 may pass: try again.
+    """
+    settings: dict[str, Any] = {"client_id": client_id, "base_url": base_url, "timeout": timeout, "deadline": deadline}
+    settings |= {"max_concurrency": max_concurrency, "max_requests_per_second": max_requests_per_second}
+    settings |= {"ca_bundle": ca_bundle, "client_certificate": client_certificate}
+    terminal = Console(stderr=True)
+    _log_to(terminal)
+    try:
+        with FusedClient(**settings) as client, _progress_bar(terminal) as on_progress:
+            done = client.invalidate_cache(
+                udf,
+                **selection,
+                checkpoint=checkpoint,
+                verify_tiles=verify_tiles,
+                shared_token=shared_token,
+                on_progress=on_progress,
+            )
+    except FusedCacheError as error:
+        if remaining is not None and error.remaining is not None:
+            error.remaining.save(remaining)
+        elif isinstance(error, PartialInvalidationError):
+            for tile in error.remaining:
+                print(tile)
+        _fail(error)
+    result = done.to_dict()
+    if as_json:
+        print(json.dumps(result))
+        _end(done)
+        return
+    table = Table("", "", show_header=False)
+    optional = ("zooms_left_stale", "note", "verification", "tiles_already_done")
+    for name, value in (result | {"verification": done.verification}).items():
+        if name in optional and not value:
+            continue
+        shown = "the whole UDF" if name == "tiles_invalidated" and value is None else "not known" if value is None else value
+        table.add_row(name.replace("_", " "), str(shown))
+    Console().print(table)
+    _end(done)
+
+
+@program.command()
+def check(
+    client_id: ClientId = None,
+    base_url: BaseUrl = None,
+    deadline: Annotated[float, typer.Option(help="Seconds for all, retries included.")] = 30.0,
+) -> None:
+    """Ask whether the token in FUSED_SERVICE_ACCOUNT_TOKEN is good. Changes nothing."""
+    try:
+        with FusedClient(client_id=client_id, base_url=base_url, deadline=deadline) as client:
+            environment = client.check()
+            instance = client.resolve_client_id()
+    except FusedCacheError as error:
+        _fail(error)
+    print(f"The token is good, for the environment {environment.name or environment.id}, real-time instance {instance}.")
+
+
+@program.command()
+def emulator(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
+    db: Annotated[Optional[Path], typer.Option(help="File that keeps everything from run to run.")] = None,
+    udf: Annotated[
+        Optional[list[str]], typer.Option(help="A function to serve as a UDF, as FILE.py:FUNCTION. Repeat for more.")
+    ] = None,
+    # Not from FUSED_SERVICE_ACCOUNT_TOKEN: that may be the real one, and this command prints the emulator's.
+    token: Annotated[Optional[str], typer.Option(help="The service account's token; one is made up by default.")] = None,
+    batch: Annotated[bool, typer.Option(help="Whether the deployment takes batches.")] = True,
+    latency: Annotated[float, typer.Option(help="Seconds to wait before each answer.")] = 0.0,
+    fault: Annotated[
+        Optional[list[str]],
+        typer.Option(help='Misbehave, as JSON: {"status": 429, "retry_after": 2, "times": 3}. Repeat for more.'),
+    ] = None,
+) -> None:
+    """Run a stand-in for the Fused service on this machine, until Ctrl-C."""
+    _need_emulator()
+    from fused_cache_ops.emulator import Emulator
+
+    functions = [_load_function(reference) for reference in udf or []]
+    try:
+        started = Emulator(port=port, database=db, token=token, batch_endpoint=batch).start()
+    except (OSError, OverflowError, sqlite3.Error) as error:
+        typer.secho(f"The emulator cannot start (port {port}, database {db}): {error}.", fg="red", err=True)
+        raise typer.Exit(1) from None
+    with contextlib.closing(started) as running:
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore SIGINT until they say otherwise
+            signal.signal(number, lambda *_: stopped.set())
+        if latency:
+            running.misbehave(latency=latency, times=None)
+        for text in fault or []:
+            try:
+                running.misbehave(**json.loads(text))
+            except (ValueError, TypeError) as error:
+                raise typer.BadParameter(f"--fault {text}: {error}") from None
+        for function in functions:
+            running.register(function)
+        print(f"export FUSED_BASE_URL={running.base_url}")
+        print(f"export FUSED_SERVICE_ACCOUNT_TOKEN={running.token}")
+        for served in running.store.udfs(running.environment_id):
+            print(f"# UDF {served.slug} ({served.id}): {running.root_url}/{served.shared_token}/run/tiles/Z/X/Y")
+        sys.stdout.flush()
+        stopped.wait()
+
+
+class Orchestrator(str, Enum):
+    airflow = "airflow"
+    prefect = "prefect"
+    dagster = "dagster"
+    all = "all"
+
+
+@program.command()
+def demo(orchestrator: Annotated[Orchestrator, typer.Argument(help="Which one to run.")] = Orchestrator.all) -> None:
+    """Show the whole way in a real orchestrator: a load makes a map stale, the pipeline's next step makes it fresh."""
+    _need_emulator()
+    from fused_cache_ops.demo.pipelines import PIPELINES
+    from fused_cache_ops.demo.run import run_demo
+
+    names = list(PIPELINES) if orchestrator is Orchestrator.all else [orchestrator.value]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if not run_demo(names, console):
+        raise typer.Exit(1)
+
+
+def _fail(error: FusedCacheError) -> NoReturn:
+    typer.secho(str(error), fg="red", err=True)
+    raise typer.Exit(75 if error.retryable else 1)  # 75 is sysexits' EX_TEMPFAIL
+
+
+def _end(result: InvalidationResult) -> None:
+    verification = result.verification
+    if verification is not None and len(verification.fresh) < verification.sampled:
+        typer.secho(f"Not every tile could be verified. {verification}.", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def _log_to(terminal: Console) -> None:
+    """Warnings; and where no progress bar can be seen, a line every few seconds."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=terminal, show_path=False)])
+    if not terminal.is_terminal:
+        logging.getLogger("fused_cache_ops.sending.progress").setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def _progress_bar(terminal: Console) -> Iterator[OnProgress]:
+    repeats = TextColumn("{task.fields[repeats]}")
+    columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), repeats)
+    with RichProgress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
+        bar = bars.add_task("", total=None, repeats="")
+
+        def show(done: int, total: int | None, retries: int) -> None:
+            bars.update(bar, completed=done, total=total, repeats=f"{retries:,} repeats" if retries else "")
+
+        yield show
+
+
+def _need_emulator() -> None:
+    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"{missing[0]} is not installed: pip install 'fused-cache-ops[emulator]'", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _load_function(reference: str):  # type: ignore[no-untyped-def]
+    path, _, name = reference.rpartition(":")
+    if not path or not Path(path).exists():
+        raise typer.BadParameter(f"--udf {reference}: write FILE.py:FUNCTION, with a file that exists.")
+    function = runpy.run_path(path).get(name)
+    if not callable(function):
+        raise typer.BadParameter(f"--udf {reference}: the file has no function {name!r}.")
+    return function

@@ -1,0 +1,114 @@
+"""What an integration for an orchestrator may use, beside the names at the top of ``fused_cache_ops``.
+
+The one declaration of the keywords, the reading of text that came through templates, and the refusals that every wrapper
+needs. Names load on first use, as at the top.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP, CallKeywords
+    from fused_cache_ops.selection.keywords import (
+        DEFAULT_MAX_TILES,
+        KINDS,
+        NOT_GIVEN,
+        SELECTION_DEFAULTS,
+        WHOLE_UDF,
+        Bounds,
+        NotGiven,
+        SelectionKeywords,
+        TileSelection,
+        TilesFile,
+        WhenTooMany,
+    )
+    from fused_cache_ops.selection.merging import merge_selections
+    from fused_cache_ops.selection.reading import refuse_single_use
+    from fused_cache_ops.selection.rendered import read_rendered
+    from fused_cache_ops.sending.checkpoint import CheckpointLocation
+    from fused_cache_ops.sending.progress import OnProgress
+    from fused_cache_ops.settings import (
+        DEFAULT_BASE_URL,
+        DEFAULT_CONCURRENCY,
+        DEFAULT_DEADLINE,
+        DEFAULT_TIMEOUT,
+        Secret,
+        resolve_settings,
+    )
+    from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
+    from fused_cache_ops.tiles.zooms import Zooms
+    from fused_cache_ops.udf_reference import parse_udf
+
+__all__ = [
+    "CALL_DEFAULTS",
+    "CALL_HELP",
+    "DEFAULT_BASE_URL",
+    "DEFAULT_CONCURRENCY",
+    "DEFAULT_DEADLINE",
+    "DEFAULT_MAX_TILES",
+    "DEFAULT_TIMEOUT",
+    "HIGHEST_ZOOM",
+    "KINDS",
+    "NOT_GIVEN",
+    "SELECTION_DEFAULTS",
+    "WHOLE_UDF",
+    "Bounds",
+    "CallKeywords",
+    "CheckpointLocation",
+    "NotGiven",
+    "OnProgress",
+    "Secret",
+    "SelectionKeywords",
+    "TileSelection",
+    "TilesFile",
+    "WhenTooMany",
+    "Zooms",
+    "merge_selections",
+    "parse_udf",
+    "read_rendered",
+    "refuse_single_use",
+    "resolve_settings",
+]
+
+_HOMES = {
+    "CALL_DEFAULTS": "call_keywords",
+    "CALL_HELP": "call_keywords",
+    "DEFAULT_BASE_URL": "settings",
+    "DEFAULT_CONCURRENCY": "settings",
+    "DEFAULT_DEADLINE": "settings",
+    "DEFAULT_MAX_TILES": "selection.keywords",
+    "DEFAULT_TIMEOUT": "settings",
+    "HIGHEST_ZOOM": "tiles.tile",
+    "KINDS": "selection.keywords",
+    "NOT_GIVEN": "selection.keywords",
+    "SELECTION_DEFAULTS": "selection.keywords",
+    "WHOLE_UDF": "selection.keywords",
+    "Bounds": "selection.keywords",
+    "CallKeywords": "call_keywords",
+    "CheckpointLocation": "sending.checkpoint",
+    "NotGiven": "selection.keywords",
+    "OnProgress": "sending.progress",
+    "Secret": "settings",
+    "SelectionKeywords": "selection.keywords",
+    "TileSelection": "selection.keywords",
+    "TilesFile": "selection.keywords",
+    "WhenTooMany": "selection.keywords",
+    "Zooms": "tiles.zooms",
+    "merge_selections": "selection.merging",
+    "parse_udf": "udf_reference",
+    "read_rendered": "selection.rendered",
+    "refuse_single_use": "selection.reading",
+    "resolve_settings": "settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"fused_cache_ops.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

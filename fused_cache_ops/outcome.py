@@ -1,0 +1,167 @@
+"""What an invalidation did, as plain data; and what it did before it failed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
+from fused_cache_ops.wording import counted
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came back for the sampled tiles.
+
+    Attributes:
+        fresh: tiles that the UDF has computed anew.
+        from_cache: tiles that came from the cache: it was not invalidated, or somebody asked for them in between.
+        unknown: tiles that brought no result, each with the reason.
+    """
+
+    fresh: tuple[str, ...] = ()
+    from_cache: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def sampled(self) -> int:
+        return len(self.fresh) + len(self.from_cache) + len(self.unknown)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types."""
+        return {name: list(getattr(self, name)) for name in ("fresh", "from_cache", "unknown")}
+
+    def __str__(self) -> str:
+        return f"verified: {len(self.fresh)} of {self.sampled}"
+
+
+@dataclass(frozen=True)
+class InvalidationResult:
+    """What an invalidation did. The same data goes to XCom, a Prefect artifact, Dagster metadata and ``--json``.
+
+    Attributes:
+        udf_id: the UDF's id; None where nothing was sent and so a name was not looked up.
+        client_id: the real-time instance; None where nothing was sent and it was not configured.
+        tiles_invalidated: how many tiles were sent and confirmed; None: the whole UDF.
+        objects_deleted: how many cached objects the server says it removed (one tile may hold several, or none);
+            None where it does not say: only the batch endpoint does.
+        requests_sent: HTTP requests, look-ups and retries included.
+        retries: how many of them repeated one that had failed.
+        elapsed_seconds: wall time.
+        tiles_already_done: how many were done by an earlier call, as its checkpoint tells.
+        verification: of ``verify_tiles``: which sampled tiles were fresh, came from the cache, or brought no result; None: not
+            asked for.
+        zooms_left_stale: zooms that were left out since there were too many tiles; empty in general.
+        note: what was done about too many tiles, in words; None in general.
+    """
+
+    udf_id: str | None
+    client_id: str | None
+    tiles_invalidated: int | None
+    objects_deleted: int | None
+    requests_sent: int
+    retries: int
+    elapsed_seconds: float
+    tiles_already_done: int = 0
+    verification: Verification | None = None
+    zooms_left_stale: tuple[int, ...] = ()
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types."""
+        verification = self.verification and self.verification.to_dict()
+        return asdict(self) | {"verification": verification, "zooms_left_stale": list(self.zooms_left_stale)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> InvalidationResult:
+        """A result from what `to_dict` made of it."""
+        found = fields.get("verification")
+        verification = found and Verification(**{name: tuple(tiles) for name, tiles in found.items()})
+        stale = tuple(fields.get("zooms_left_stale", ()))
+        return cls(**{**fields, "verification": verification, "zooms_left_stale": stale})
+
+    @classmethod
+    def merge(cls, results: Iterable[InvalidationResult | Mapping[str, Any]]) -> InvalidationResult:
+        """One result of several, such as those of a purge's shards: counts are added up, the longest time is taken.
+
+        Args:
+            results: results, or their dicts, all of one UDF and instance.
+
+        Raises:
+            InvalidInputError: there are none, or they are of several UDFs or instances.
+        """
+        parts = [part if isinstance(part, InvalidationResult) else cls.from_dict(part) for part in results]
+        if not parts:
+            raise InvalidInputError("There are no results to merge.")
+        for name in ("udf_id", "client_id"):
+            several = sorted({getattr(part, name) for part in parts} - {None})
+            if len(several) > 1:
+                raise InvalidInputError(f"Results of several {name}s cannot be merged: {', '.join(several)}.")
+        checked = [part.verification for part in parts if part.verification]
+        return cls(
+            udf_id=next((part.udf_id for part in parts if part.udf_id), None),
+            client_id=next((part.client_id for part in parts if part.client_id), None),
+            tiles_invalidated=_total(part.tiles_invalidated for part in parts),
+            objects_deleted=_total(part.objects_deleted for part in parts),
+            requests_sent=sum(part.requests_sent for part in parts),
+            retries=sum(part.retries for part in parts),
+            elapsed_seconds=max(part.elapsed_seconds for part in parts),
+            tiles_already_done=sum(part.tiles_already_done for part in parts),
+            verification=Verification(
+                *(tuple(itertools.chain(*(getattr(each, name) for each in checked))) for name in Verification.__annotations__)
+            )
+            if checked
+            else None,
+            zooms_left_stale=tuple(sorted({zoom for part in parts for zoom in part.zooms_left_stale})),
+            note="; ".join(dict.fromkeys(part.note for part in parts if part.note)) or None,
+        )
+
+    def __str__(self) -> str:
+        target = f"UDF {self.udf_id}" if self.udf_id else "a UDF that was not looked up"
+        tiles = self.tiles_invalidated
+        what = f"all of {target}" if tiles is None else f"{counted(tiles, 'tile')} of {target}"
+        objects = "" if self.objects_deleted is None else f", {counted(self.objects_deleted, 'cached object')} deleted"
+        requests = counted(self.requests_sent, "request")
+        retries = f", {counted(self.retries, 'repeat')} among them" if self.retries else ""
+        earlier = f", {self.tiles_already_done:,} more by an earlier call" if self.tiles_already_done else ""
+        verified = f"; {self.verification}" if self.verification else ""
+        note = f"; {self.note}" if self.note else ""
+        return f"invalidated {what}{earlier}{objects} ({requests}{retries}, {self.elapsed_seconds:.2f} s){verified}{note}"
+
+
+def _total(numbers: Iterable[int | None]) -> int | None:
+    known = list(numbers)
+    return None if None in known else sum(number or 0 for number in known)
+
+
+class PartialInvalidationError(FusedCacheError):
+    """Some tiles were invalidated, and then something failed.
+
+    Attributes:
+        result: what was done, as an `InvalidationResult` of the confirmed tiles.
+        remaining: exactly the tiles that are not known to be invalidated. Pass it to the next call. It reads the rest
+            of the caller's own iterable as it goes and keeps what it has read, so it can be read more than once.
+        cause: the error that ended the sending; ``retryable`` is the cause's.
+    """
+
+    result: InvalidationResult
+    remaining: Remaining
+    cause: Exception
+
+    def __init__(self, message: str, *, result: InvalidationResult, remaining: Remaining, cause: Exception) -> None:
+        super().__init__(message, status=getattr(cause, "status", None))
+        self.result = result
+        self.remaining = remaining
+        self.cause = cause
+        self.retryable = bool(getattr(cause, "retryable", False))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_partial, (self.message, self.result, self.remaining, self.cause)
+
+
+def _rebuild_partial(
+    message: str, result: InvalidationResult, remaining: Remaining, cause: Exception
+) -> PartialInvalidationError:
+    return PartialInvalidationError(message, result=result, remaining=remaining, cause=cause)

@@ -1,0 +1,1 @@
+"""What an invalidation would send: counted, listed and drawn."""

@@ -1,0 +1,1 @@
+"""What a caller selected: read, checked, counted and cut into batches."""

@@ -1,0 +1,256 @@
+"""Which tiles a geometry touches: its edges are followed through the columns, and what they enclose is filled.
+
+Needs the extra ``geo``. Edges are straight in longitude and latitude, as RFC 7946 has it, and so are the edges of tiles:
+every answer is exact, but for `TOLERANCE`, a micrometre. A tile is in where its interior meets an area; where it meets a line
+or a point, with its west and north edges and without the others, so that a point on a corner belongs to one tile. The
+outermost rows reach to the poles. The work and the memory grow with the length of the edges, not with the tiles inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fused_cache_ops.tiles.blocks import Block
+from fused_cache_ops.tiles.projection import LATITUDE_LIMIT, TOLERANCE
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Integers = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float64]
+
+
+class _Runs(NamedTuple):
+    """Runs of tiles: in ``column``, the rows from ``start`` up to and without ``stop``. They may overlap."""
+
+    column: Integers
+    start: Integers
+    stop: Integers
+
+
+class _Segments(NamedTuple):
+    """Straight pieces, from west to east: longitudes and latitudes of both ends."""
+
+    west: Floats
+    west_latitude: Floats
+    east: Floats
+    east_latitude: Floats
+
+
+def cover(geometry: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
+    """The tiles at each of ``zooms`` that a shapely geometry touches, as blocks that do not overlap.
+
+    Args:
+        geometry: in degrees, valid, within longitudes ±180 (`fused_cache_ops.geometry.read_geometry` makes it so).
+        zooms: ascending.
+        buffer: tiles to add on every side.
+    """
+    import shapely
+
+    parts = shapely.get_parts(geometry)
+    dimensions = shapely.get_dimensions(parts)
+    areas = _united(parts[dimensions == 2])
+    thin = [_segments(parts[dimensions == 1]), _points(parts[dimensions == 0])]
+    edges = None
+    if areas is not None:
+        edges = _segments(shapely.get_rings(shapely.get_parts(areas)))
+        shapely.prepare(areas)
+    for zoom in zooms:
+        found = [_hits(_moved(segments), zoom, 0.0) for segments in thin]
+        if edges is not None:
+            found += _area(areas, edges, zoom)
+        yield from _blocks(_buffered(_joined(found), zoom, buffer), zoom)
+
+
+def _united(polygons: Any) -> Any:
+    """One valid geometry of polygons; uniting them is spared where they do not overlap."""
+    import shapely
+
+    if not len(polygons):
+        return None
+    together = shapely.multipolygons(polygons)
+    return together if shapely.is_valid(together) else shapely.union_all(polygons)
+
+
+def _segments(paths: Any) -> _Segments:
+    import numpy as np
+    import shapely
+
+    points, path = shapely.get_coordinates(paths, return_index=True)
+    one_path = path[1:] == path[:-1]
+    first, second = points[:-1][one_path], points[1:][one_path]
+    eastward = (first[:, 0] <= second[:, 0])[:, None]
+    west, east = np.where(eastward, first, second), np.where(eastward, second, first)
+    return _Segments(west[:, 0], west[:, 1], east[:, 0], east[:, 1])
+
+
+def _points(points: Any) -> _Segments:
+    import shapely
+
+    places = shapely.get_coordinates(points)
+    return _Segments(places[:, 0], places[:, 1], places[:, 0], places[:, 1])
+
+
+def _moved(segments: _Segments) -> _Segments:
+    """Moved by the tolerance into the tiles that own a west or north edge; the map's last edges stay on the map."""
+    import numpy as np
+
+    west, west_latitude, east, east_latitude = segments
+    return _Segments(
+        np.minimum(west + TOLERANCE, 180 - TOLERANCE),
+        np.maximum(west_latitude - TOLERANCE, -90.0),
+        np.minimum(east + TOLERANCE, 180 - TOLERANCE),
+        np.maximum(east_latitude - TOLERANCE, -90.0),
+    )
+
+
+def _area(areas: Any, edges: _Segments, zoom: int) -> list[_Runs]:
+    """The tiles of an area: those its edges pass through, those they may graze, and those enclosed."""
+    import numpy as np
+    import shapely
+
+    size = 2**zoom
+    through = _hits(edges, zoom, -TOLERANCE)
+    near = _union(_hits(edges, zoom, TOLERANCE), size)
+    # Grazed tiles are few, unless the area is aligned with tiles: each is asked about.
+    column, row = _singles(_without(near, through, size))
+    west, east = _longitudes(column, size), _longitudes(column + 1, size)
+    north, south = _latitudes(row, size), _latitudes(row + 1, size)
+    squares = shapely.box(west + TOLERANCE, south + TOLERANCE, east - TOLERANCE, north - TOLERANCE)
+    grazed = shapely.intersects(areas, squares)
+    # Between two runs near the edges, one below the other, a column is wholly inside or wholly outside.
+    gap = np.flatnonzero(near.column[1:] == near.column[:-1])
+    column_of_gap, start, stop = near.column[gap], near.stop[gap], near.start[gap + 1]
+    longitude = (_longitudes(column_of_gap, size) + _longitudes(column_of_gap + 1, size)) / 2
+    latitude = (_latitudes(start, size) + _latitudes(start + 1, size)) / 2
+    inside = shapely.contains_xy(areas, longitude, latitude)
+    return [
+        through,
+        _Runs(column[grazed], row[grazed], row[grazed] + 1),
+        _Runs(column_of_gap[inside], start[inside], stop[inside]),
+    ]
+
+
+def _hits(segments: _Segments, zoom: int, margin: float) -> _Runs:
+    """The tiles that segments touch, each tile grown by ``margin`` degrees on every side (or shrunk, if negative)."""
+    import numpy as np
+
+    size = 2**zoom
+    grow = margin / 360 * size
+    west, east = (segments.west + 180) / 360 * size, (segments.east + 180) / 360 * size
+    first = np.clip(np.floor(west - grow), 0, size - 1).astype(np.int64)
+    last = np.clip(np.floor(east + grow), 0, size - 1).astype(np.int64)
+    count = np.maximum(last - first + 1, 0)
+    piece = np.repeat(np.arange(len(count)), count)
+    column = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count) + first[piece]
+    # The latitudes at which a piece enters and leaves its column, or ends in it.
+    west, east = west[piece], east[piece]
+    enter, leave = np.clip(column - grow, west, east), np.clip(column + 1 + grow, west, east)
+    width = np.where(east > west, east - west, 1.0)
+    one, other = segments.west_latitude[piece], segments.east_latitude[piece]
+    upright = east == west
+    at_enter = np.where(upright, one, one + (other - one) * ((enter - west) / width))
+    at_leave = np.where(upright, other, one + (other - one) * ((leave - west) / width))
+    top = _row(np.maximum(at_enter, at_leave), size) - grow
+    bottom = _row(np.minimum(at_enter, at_leave), size) + grow
+    start = np.clip(np.floor(top), 0, size - 1).astype(np.int64)
+    stop = np.clip(np.floor(bottom), -1, size - 1).astype(np.int64) + 1
+    # Shrunk tiles leave seams, where a piece may lie and touch none.
+    real = (start < stop) & (enter <= leave) & (column - grow <= east) & (column + 1 + grow >= west)
+    return _Runs(column[real], start[real], stop[real])
+
+
+def _without(runs: _Runs, others: _Runs, size: int) -> _Runs:
+    """The tiles of runs that are in none of the others."""
+    import numpy as np
+
+    inner = _union(others, size)
+    stride = size + 1
+    cuts = np.concatenate((inner.column * stride + inner.start, inner.column * stride + inner.stop))
+    starts, stops = runs.column * stride + runs.start, runs.column * stride + runs.stop
+    edges = np.unique(np.concatenate((starts, stops, cuts)))
+    left, right = edges[:-1], edges[1:]
+    in_runs = _holds(starts, stops, left)
+    in_others = _holds(cuts[: len(inner.start)], cuts[len(inner.start) :], left)
+    kept = in_runs & ~in_others
+    return _Runs(left[kept] // stride, left[kept] % stride, left[kept] % stride + (right - left)[kept])
+
+
+def _holds(starts: Integers, stops: Integers, keys: Integers) -> Any:
+    """Which keys lie in one of some ascending intervals that do not overlap."""
+    import numpy as np
+
+    if not len(starts):
+        return np.zeros(len(keys), bool)
+    at = np.searchsorted(starts, keys, side="right") - 1
+    return (at >= 0) & (keys < stops[np.maximum(at, 0)])
+
+
+def _union(runs: _Runs, size: int) -> _Runs:
+    """The same tiles in ascending runs that neither overlap nor touch."""
+    import numpy as np
+
+    if not len(runs.column):
+        return runs
+    stride = size + 1  # one more than there are rows, so that no run continues in the next column
+    starts, stops = runs.column * stride + runs.start, runs.column * stride + runs.stop
+    order = np.argsort(starts, kind="stable")
+    starts, stops = starts[order], np.maximum.accumulate(stops[order])
+    fresh = np.concatenate(([True], starts[1:] > stops[:-1]))
+    starts, stops = starts[fresh], stops[np.append(np.flatnonzero(fresh)[1:] - 1, len(stops) - 1)]
+    return _Runs(starts // stride, starts % stride, starts % stride + (stops - starts))
+
+
+def _singles(runs: _Runs) -> tuple[Integers, Integers]:
+    """Every tile of runs: columns and rows."""
+    import numpy as np
+
+    height = runs.stop - runs.start
+    row = np.arange(height.sum()) - np.repeat(np.cumsum(height) - height, height) + np.repeat(runs.start, height)
+    return np.repeat(runs.column, height), row
+
+
+def _joined(runs: list[_Runs]) -> _Runs:
+    import numpy as np
+
+    return _Runs(*(np.concatenate(fields) for fields in zip(*runs)))
+
+
+def _buffered(runs: _Runs, zoom: int, buffer: int) -> _Runs:
+    """Grown by ``buffer`` tiles on every side; columns wrap."""
+    size = 2**zoom
+    if not buffer:
+        return _union(runs, size)
+    start, stop = (runs.start - buffer).clip(0), (runs.stop + buffer).clip(None, size)
+    around = range(-min(buffer, size // 2), min(buffer, size // 2) + 1)
+    return _union(_joined([_Runs((runs.column + step) % size, start, stop) for step in around]), size)
+
+
+def _blocks(runs: _Runs, zoom: int) -> Iterator[Block]:
+    heights = runs.stop - runs.start
+    for column, row, height in zip(runs.column.tolist(), runs.start.tolist(), heights.tolist()):
+        yield Block(zoom, column, row, 1, height)
+
+
+def _longitudes(columns: Integers, size: int) -> Floats:
+    return columns / size * 360.0 - 180.0
+
+
+def _latitudes(rows: Integers, size: int) -> Floats:
+    """The latitudes of rows' north edges; the edges of the map itself are the poles."""
+    import numpy as np
+
+    latitudes = np.degrees(np.arctan(np.sinh(math.pi * (1 - 2 * rows / size))))
+    return np.where(rows <= 0, 90.0, np.where(rows >= size, -90.0, latitudes))
+
+
+def _row(latitudes: Floats, size: int) -> Floats:
+    """How many rows down the map a latitude lies."""
+    import numpy as np
+
+    sine = np.sin(np.radians(np.clip(latitudes, -LATITUDE_LIMIT, LATITUDE_LIMIT)))
+    fraction = 0.5 - np.log((1 + sine) / (1 - sine)) / (4 * math.pi)
+    return np.asarray(np.clip(fraction, 0.0, 1.0) * size, np.float64)

@@ -1,0 +1,56 @@
+"""Keywords that came through a template, a form or an environment variable: text is read, and nothing is refused."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.wording import shortened
+
+_LISTS = ("tiles", "bounds", "shard")
+_NUMBERS = ("buffer", "max_tiles", "max_zoom", "verify_tiles")
+
+
+def read_rendered(rendered: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of a call from what templates rendered. Zooms and geometries the core reads from text itself.
+
+    Raises:
+        InvalidInputError: a text is not what its keyword takes. An empty one and ``None`` are among these: a template that
+            rendered to nothing must not pass for "nothing selected, so everything".
+    """
+    return {name: _read(name, value) for name, value in rendered.items()}
+
+
+def _read(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if name in _LISTS:
+        return _read_list(name, value)
+    return _read_number(name, value) if name in _NUMBERS else value
+
+
+def _read_list(name: str, text: str) -> list[Any]:
+    """A list from JSON, or from the text of a Python list, as Jinja writes one."""
+    found: Any = None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+            break
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    if isinstance(found, (list, tuple)):
+        return list(found)
+    raise InvalidInputError(
+        f"{name} rendered to {shortened(text)!r}, which is not a list: write {{{{ … | tojson }}}} in the template, or give the "
+        f"upstream task's output itself. To invalidate nothing give [], to invalidate the whole UDF leave {name} out."
+    )
+
+
+def _read_number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInputError(f"{name} rendered to {text[:80]!r}, which is not a whole number.") from None

@@ -1,0 +1,256 @@
+"""The record of what a call has done, so that another one, after whatever end, sends only the rest."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Protocol, Union
+
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.selection.spans import Spans
+from fused_cache_ops.wording import rendered_to_nothing
+
+logger = logging.getLogger(__name__)
+
+CheckpointLocation = Union[str, "os.PathLike[str]"]
+"""A path, or with the extra ``fsspec`` any URL that fsspec knows; one that ends in ``/`` is a folder."""
+
+FORMAT = "fused-cache-ops checkpoint"
+VERSION = 1
+LIFETIME = timedelta(hours=12)
+"""A record that nobody has touched for so long is of an earlier load, whose tiles may have changed again since: it is
+set aside, and everything is sent."""
+
+_INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds between two writes
+
+
+class Checkpoint:
+    """The positions of a selection that are done, kept in a file or an object.
+
+    Args:
+        location: where.
+        key: what the record is of: UDF, instance, deployment and the selection's fingerprint, all of them text.
+        total: how many tiles the selection has.
+
+    Attributes:
+        done: the positions that are done; for the sender to add to.
+
+    Raises:
+        InvalidInputError: the location holds the record of another selection, or something else altogether.
+        ConfigurationError: it cannot be read or written.
+    """
+
+    def __init__(self, location: CheckpointLocation, key: dict[str, str], total: int) -> None:
+        self._store = _open_store(location, f"{key['selection']}.json")
+        self._key = key
+        self._total = total
+        self._started = _now()
+        self._saved_at = 0.0
+        self._saved_count = -1
+        self._warned = False
+        self.done = Spans(self._read())
+        try:
+            self._write()
+        except OSError as error:
+            raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}.") from error
+        if self.done.count:
+            logger.info("Fused cache: %s tells that %s of %s tiles are done.", self._store.name, self.done.count, total)
+
+    def save(self, *, at_once: bool = False) -> None:
+        """Write down what is done, unless that has just been written. A failure to write is warned of, once."""
+        if self.done.count == self._saved_count or not (at_once or time.monotonic() - self._saved_at > self._store.interval):
+            return
+        try:
+            self._write()
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                logger.warning("The checkpoint %s cannot be written: %s.", self._store.name, _reason(error))
+
+    def remove(self) -> None:
+        """All is done: there is nothing to go on with, and the next load starts anew."""
+        try:
+            self._store.delete()
+        except OSError as error:
+            raise ConfigurationError(
+                f"All tiles are invalidated, but the checkpoint {self._store.name!r} cannot be removed "
+                f"({_reason(error)}): remove it, or the next call that names it sends nothing."
+            ) from error
+
+    def _write(self) -> None:
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            **self._key,
+            "tiles": self._total,
+            "tiles_done": self.done.count,
+            "started": self._started,
+            "updated": _now(),
+            "done": [list(span) for span in self.done],
+        }
+        self._saved_count = self.done.count
+        self._store.write(json.dumps(record, indent=1).encode())
+        self._saved_at = time.monotonic()
+
+    def _read(self) -> list[tuple[int, int]]:
+        try:
+            content = self._store.read()
+        except OSError as error:
+            raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}.") from error
+        if not content or not content.strip():
+            return []
+        try:
+            record = json.loads(content)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            if content.lstrip().startswith(b'{\n "format": "%s"' % FORMAT.encode()):
+                logger.warning("The checkpoint %s is torn: everything is sent.", self._store.name)
+                return []
+            raise InvalidInputError(
+                f"checkpoint = {self._store.name!r} holds something else: it is left as it is. Name another place."
+            )
+        if record.get("version") != VERSION:
+            raise InvalidInputError(
+                f"checkpoint = {self._store.name!r} is of version {record.get('version')!r}, and this package reads version "
+                f"{VERSION}: remove it to send everything, or name another place."
+            )
+        other = [
+            f"{name} {record.get(name)!r}, not {value!r}" for name, value in self._key.items() if record.get(name) != value
+        ]
+        if other:
+            raise InvalidInputError(
+                f"checkpoint = {self._store.name!r} belongs to another invalidation ({'; '.join(other)}). Name one place for "
+                "each load and shard, or a folder (a place that ends in /), or remove it to send everything."
+            )
+        try:
+            age = datetime.now(timezone.utc) - datetime.fromisoformat(record["updated"])
+            spans = [(int(start), int(stop)) for start, stop in record["done"]]
+            sane = all(0 <= start < stop <= self._total for start, stop in spans)
+        except (KeyError, TypeError, ValueError):
+            sane = False
+        if not sane:
+            logger.warning("The checkpoint %s makes no sense: everything is sent.", self._store.name)
+            return []
+        if age > LIFETIME:
+            logger.warning(
+                "The checkpoint %s is of %s, an earlier load: everything is sent.", self._store.name, record["updated"]
+            )
+            return []
+        self._started = str(record.get("started"))
+        return spans
+
+
+class _Store(Protocol):
+    """One small file, replaced as a whole."""
+
+    name: str
+    interval: float
+
+    def read(self) -> bytes | None: ...
+    def write(self, content: bytes) -> None: ...
+    def delete(self) -> None: ...
+
+
+class _LocalFile:
+    interval = _INTERVAL_LOCAL
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+
+    def read(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, content: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}.draft")
+        draft.write_bytes(content)
+        draft.replace(self._path)
+
+    def delete(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+class _Object:
+    """An object of a store that fsspec knows: those replace an object as a whole, or not at all."""
+
+    interval = _INTERVAL_REMOTE
+
+    def __init__(self, url: str) -> None:
+        try:
+            import fsspec
+        except ImportError:
+            raise ConfigurationError(
+                "A checkpoint at a URL needs fsspec: pip install 'fused-cache-ops[fsspec]', and the store's own package."
+            ) from None
+        self.name = re.sub(r"//[^/@]*@", "//********@", url)
+        try:
+            self._files, self._path = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError(f"checkpoint = {self.name!r} cannot be used: {error}.") from None
+
+    def read(self) -> bytes | None:
+        def read() -> bytes | None:
+            self._files.invalidate_cache()
+            content: bytes = self._files.cat_file(self._path)
+            return content
+
+        return self._try(read)
+
+    def write(self, content: bytes) -> None:
+        self._try(lambda: self._files.pipe_file(self._path, content))
+
+    def delete(self) -> None:
+        self._try(lambda: self._files.rm_file(self._path))
+
+    @staticmethod
+    def _try(action: Callable[[], bytes | None]) -> bytes | None:
+        try:
+            return action()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def check_location(location: Any) -> None:
+    """Refuse what is no place for a checkpoint.
+
+    Raises:
+        InvalidInputError: it is no path, or looks like a template that rendered to nothing.
+    """
+    if not isinstance(location, (str, os.PathLike)):
+        raise InvalidInputError(f"checkpoint is of type {type(location).__name__}: give a path or a URL.")
+    if rendered_to_nothing(os.fspath(location)):
+        raise InvalidInputError(f"checkpoint is {location!r}: it looks like a template that rendered to nothing.")
+
+
+def _open_store(location: CheckpointLocation, name: str) -> _Store:
+    check_location(location)
+    place = os.fspath(location)
+    if place.startswith("file://"):
+        place = place.removeprefix("file://")
+    if "://" in place:
+        return _Object(place + name if place.endswith("/") else place)
+    path = Path(place).expanduser()
+    return _LocalFile(path / name if place.endswith(("/", os.sep)) or path.is_dir() else path)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or f"{type(error).__name__}: {error}"

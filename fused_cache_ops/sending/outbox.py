@@ -1,0 +1,52 @@
+"""The batches of one call that are still to be sent, those that came back included."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections import deque
+from collections.abc import Iterator
+
+from fused_cache_ops.selection.batches import Batch, NumberedTiles, TileBatch
+from fused_cache_ops.selection.remaining import RemainingTiles
+
+
+class Outbox:
+    """The batches of one call: those in hand, which includes what came back, and the stream of the others."""
+
+    def __init__(self, stream: Iterator[Batch]) -> None:
+        self._stream = stream
+        self._in_hand: deque[Batch] = deque()
+
+    def look_ahead(self) -> int:
+        """How many tiles the next batch has; 0: there is none."""
+        if not self._in_hand:
+            self._in_hand.extend(itertools.islice(self._stream, 1))
+        return len(self._in_hand[0]) if self._in_hand else 0
+
+    def take(self) -> Batch | None:
+        """The next batch, or None."""
+        return self._in_hand.popleft() if self.look_ahead() else None
+
+    def put_back(self, batch: Batch) -> None:
+        self._in_hand.appendleft(batch)
+
+    def one_by_one(self) -> None:
+        """From here on each batch is a single tile."""
+        self._stream = _Singles(itertools.chain(tuple(self._in_hand)), self._stream)
+        self._in_hand.clear()
+
+    def remaining(self) -> RemainingTiles:
+        """Every tile that is in hand or to come."""
+        return RemainingTiles(
+            list(itertools.chain.from_iterable(self._in_hand)), map(operator.itemgetter(1), NumberedTiles(self._stream))
+        )
+
+
+class _Singles(Iterator[Batch]):
+    def __init__(self, *streams: Iterator[Batch]) -> None:
+        self._tiles = NumberedTiles(*streams)
+
+    def __next__(self) -> Batch:
+        position, tile = next(self._tiles)
+        return TileBatch.of(tile, position)

@@ -1,0 +1,122 @@
+"""Proof of an invalidation: some of its tiles are asked for, and none of the answers may come from the cache."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.outcome import Verification
+from fused_cache_ops.selection.batches import MAX_BATCH, Batch
+from fused_cache_ops.selection.selection import Selection, WholeUdf
+from fused_cache_ops.service.service import Service
+from fused_cache_ops.settings import Secret
+from fused_cache_ops.tiles.tile import Tile, is_boolean
+from fused_cache_ops.udf_reference import parse_udf
+
+logger = logging.getLogger(__name__)
+
+MOST_TILES = 1000
+"""Each one runs the UDF."""
+
+_AT_ONCE = 8
+
+
+class Sample:
+    """Tiles drawn evenly from a stream of batches, of which all but the drawn ones are passed over (algorithm L).
+
+    Args:
+        size: how many to draw.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.tiles: list[Tile] = []
+        self._size = size
+        self._seen = 0
+        self._next = 0
+        self._weight = 1.0
+
+    def add(self, batch: Batch) -> None:
+        """Draw from a batch."""
+        while self._next < self._seen + len(batch):
+            tile = batch.at(self._next - self._seen)
+            if len(self.tiles) < self._size:
+                self.tiles.append(tile)
+            else:
+                self.tiles[random.randrange(self._size)] = tile
+            self._next += 1
+            if len(self.tiles) == self._size:
+                self._weight *= random.random() ** (1 / self._size)
+                self._next += math.floor(math.log(random.random() or 1e-300) / math.log1p(-min(self._weight, 1 - 1e-12)))
+        self._seen += len(batch)
+
+
+def check_verify_tiles(verify_tiles: int, udf: str, shared_token: str | None, service: Service) -> Secret | None:
+    """The shared token to verify with; None: nothing is to be verified.
+
+    Raises:
+        InvalidInputError: ``verify_tiles`` is no number of tiles.
+        ConfigurationError: there is no shared token, or no address to use it at.
+    """
+    if is_boolean(verify_tiles) or not isinstance(verify_tiles, int) or not 0 <= verify_tiles <= MOST_TILES:
+        raise InvalidInputError(f"verify_tiles = {verify_tiles!r} must be a whole number of tiles from 0 to {MOST_TILES:,}.")
+    if verify_tiles == 0:
+        return None
+    token = shared_token if shared_token is not None else parse_udf(udf).secret
+    if not token:
+        raise ConfigurationError(
+            "verify_tiles needs a shared token of the UDF (fsh_… or fc_…), since that is how its tiles are asked for: give it "
+            "as udf, or as shared_token=."
+        )
+    if parse_udf(token).secret is None:
+        raise ConfigurationError("shared_token is not a shared token: those begin with fsh_ or fc_.")
+    if service.run_base_url is None:
+        raise ConfigurationError(
+            "verify_tiles needs to know where this deployment runs shared UDFs: set run_base_url, or FUSED_RUN_BASE_URL."
+        )
+    return Secret(token)
+
+
+def verify_selection(
+    service: Service, udf: str, selection: Selection | WholeUdf, verify_tiles: int, shared_token: str | None
+) -> Verification:
+    """Draw tiles from a selection, and see whether they come from the cache.
+
+    Raises:
+        InvalidInputError: it is the whole UDF, or ``verify_tiles`` is no number of tiles.
+        ConfigurationError: there is no shared token, or no address to use it at.
+    """
+    if isinstance(selection, WholeUdf):
+        raise InvalidInputError("verify_tiles needs a selection of tiles to sample: the whole UDF has none.")
+    token = check_verify_tiles(verify_tiles, udf, shared_token, service)
+    if token is None:
+        raise InvalidInputError("verify_tiles = 0: nothing would be verified. Give a number of tiles.")
+    sample = Sample(verify_tiles)
+    for batch in selection.batches(MAX_BATCH):
+        sample.add(batch)
+    return request_tiles(service, token, sample.tiles)
+
+
+def request_tiles(service: Service, token: Secret, tiles: list[Tile]) -> Verification:
+    """Ask for tiles through a shared token, and see whether they come from the cache."""
+    tiles = sorted(set(tiles))
+    with service.open_run_connections(min(_AT_ONCE, max(1, len(tiles)))) as ask:
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fused-cache-ops-verify") as pool:
+            answers = list(pool.map(lambda tile: ask(token, tile), tiles))
+    found: dict[str, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
+    for tile, (headers, trouble) in zip(tiles, answers):
+        kind = "unknown" if trouble else "from_cache" if came_from_cache(headers) else "fresh"
+        found[kind].append(f"{tile}: {trouble}" if trouble else str(tile))
+    verification = Verification(**{kind: tuple(shown) for kind, shown in found.items()})
+    if len(verification.fresh) < verification.sampled:
+        amiss = "; ".join([*(f"{tile}: from the cache" for tile in verification.from_cache), *verification.unknown][:5])
+        logger.warning("Fused cache: %s (%s)", verification, amiss)
+    return verification
+
+
+def came_from_cache(headers: Mapping[str, str]) -> bool:
+    """Whether an answer did, by the headers that Fused's own SDK has been seen to read."""
+    return "hit" in headers.get("x-cache", "").lower() or headers.get("x-fused-cached", "").lower() in ("true", "1")

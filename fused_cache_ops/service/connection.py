@@ -1,0 +1,316 @@
+"""A pool of kept-alive connections to one host: the certificate bundle read once, no answer awaited beyond its time.
+
+`requests` knows the proxies, the certificate bundle and the TLS; its pools are used directly, which costs less than half
+the CPU time of its ``Session`` and passes by everything that could replace the Authorization header (``.netrc``) or
+follow a redirect.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union
+from urllib.parse import urlsplit
+
+import urllib3
+from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
+from requests.exceptions import RequestException
+from requests.utils import default_user_agent, get_environ_proxies, select_proxy
+
+from fused_cache_ops.errors import ConfigurationError
+from fused_cache_ops.settings import Secret, is_loopback
+
+Certificate = Union[str, tuple[str, str]]
+"""A client certificate: the path of one PEM file, or of the certificate and of its key."""
+
+LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record holds its code; nothing else comes near
+_HEADERS = ("retry-after", "location", "x-cache", "x-fused-cached")
+_CHUNK = 64 * 1024
+_LOOK = 0.1  # seconds between the watch's looks
+_IDLE = 5.0  # seconds after which it goes home
+
+
+def _mask_shared_tokens(record: logging.LogRecord) -> bool:
+    """urllib3 logs every address at DEBUG, and a shared token in one is a permission."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(_SHARED.sub(r"\1********", each) if isinstance(each, str) else each for each in record.args)
+    return True
+
+
+_SHARED = re.compile(r"\b(fsh_|fc_)[^/?\s]+")
+logging.getLogger("urllib3.connectionpool").addFilter(_mask_shared_tokens)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A server's answer, without the token, should the server echo it: errors carry what the locals of their frames hold.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the few that matter here, by their names in lower case.
+        body: all of it, or more than `LARGEST_BODY` bytes.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class _Exchange:
+    """A request that is under way, and until when."""
+
+    expires: float
+    connection: Any = field(default=None, repr=False)
+    cut_off: bool = False
+
+
+class AnswerTimedOut(Exception):
+    """The answer was not complete in time."""
+
+
+class ConnectionDropped(Exception):
+    """A connection that had served before turned out to be closed: nothing is known to be wrong."""
+
+
+class Connections:
+    """Connections to the host of a URL, for any number of threads.
+
+    Args:
+        url: where to; only its scheme, host and port matter.
+        authorization: the header's value, if one is to be sent.
+        pool_size: the most connections at once; further threads wait for one.
+        ca_bundle: certificates to trust, a file or a folder, instead of those that ``REQUESTS_CA_BUNDLE``,
+            ``CURL_CA_BUNDLE`` or ``SSL_CERT_FILE`` name, or else requests' own.
+        client_certificate: to show to the server.
+
+    Raises:
+        ConfigurationError: certificates cannot be read.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        authorization: Secret | None,
+        *,
+        pool_size: int,
+        ca_bundle: str | None = None,
+        client_certificate: Certificate | None = None,
+    ) -> None:
+        self._exchanges: dict[int, _Exchange] = {}
+        self._lock = threading.Lock()
+        self._watching = False
+        self._closed = threading.Event()
+        parts = urlsplit(url)
+        self._headers = {"User-Agent": f"fused-cache-ops ({default_user_agent()})", "Accept": "*/*"}
+        self._secret = Secret(authorization.split()[-1]) if authorization else None
+        if authorization:
+            self._headers["Authorization"] = authorization
+        secure = parts.scheme == "https"
+        self._adapter = _Adapter(tls_context(ca_bundle, client_certificate) if secure else None, pool_size)
+        # This machine is never reached by way of another.
+        proxies = {} if is_loopback(parts.hostname or "") else get_environ_proxies(url)
+        proxy = select_proxy(url, proxies)
+        try:
+            manager: Any = self._adapter.proxy_manager_for(proxy) if proxy else self._adapter.poolmanager
+        except (RequestException, ValueError, urllib3.exceptions.HTTPError) as error:
+            raise ConfigurationError(f"The proxy that the environment names cannot be used: {error}") from None
+        self._pool = manager.connection_from_url(url)
+        self._pool.ConnectionCls = self._watched(self._pool.ConnectionCls)
+        # A proxy wants the whole address, unless it only passes on what is encrypted.
+        self._origin = f"{parts.scheme}://{parts.netloc}" if proxy and not secure else ""
+
+    def send(self, method: str, target: str, *, body: bytes | None = None, wait: float, seconds: float) -> Answer:
+        """Send a request and read the answer.
+
+        Args:
+            method: such as ``"DELETE"``.
+            target: the path and query.
+            body: JSON.
+            wait: seconds to connect.
+            seconds: after which the answer must be complete.
+
+        Raises:
+            AnswerTimedOut: it was not.
+            ConnectionDropped: the server had closed a connection that it had kept alive.
+            urllib3.exceptions.HTTPError: the connection failed.
+            OSError: so it did.
+        """
+        headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
+        exchange = _Exchange(time.monotonic() + seconds)
+        self._exchanges[threading.get_ident()] = exchange
+        if not self._watching:
+            self._watch()
+        try:
+            response = self._pool.urlopen(
+                method,
+                self._origin + target,
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=min(wait, seconds), read=seconds),
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,
+                pool_timeout=seconds,
+            )
+            content = b""
+            try:
+                while len(content) <= LARGEST_BODY and (chunk := response.read(_CHUNK, decode_content=True)):
+                    content += chunk
+            except BaseException:
+                response.close()
+                raise
+            if len(content) > LARGEST_BODY:
+                response.close()
+            response.release_conn()
+            if exchange.cut_off:
+                raise AnswerTimedOut
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if exchange.cut_off:
+                raise AnswerTimedOut from None
+            if exchange.connection is not None and exchange.connection.served and _is_closed(error):
+                raise ConnectionDropped from None
+            raise
+        finally:
+            del self._exchanges[threading.get_ident()]
+        if exchange.connection is not None:
+            exchange.connection.served = True
+        return Answer(
+            response.status,
+            {name: self._scrubbed(value) for name in _HEADERS if (value := response.headers.get(name)) is not None},
+            content.replace(self._secret.encode(), b"********") if self._secret and content else content,
+        )
+
+    def _scrubbed(self, text: str) -> str:
+        return text.replace(self._secret, "********") if self._secret else text
+
+    def abort(self) -> None:
+        """Cut off every request that is under way."""
+        for exchange in list(self._exchanges.values()):
+            _cut_off(exchange)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._closed.set()
+        self._adapter.close()
+        self._pool.close()
+
+    def _watched(self, kind: type[Any]) -> type[Any]:
+        exchanges = self._exchanges
+
+        class Watched(kind):  # type: ignore[misc]
+            """A connection that tells which exchange it is used for."""
+
+            served = False
+
+            def connect(self) -> None:
+                self.served = False
+                exchanges[threading.get_ident()].connection = self
+                super().connect()
+
+            def request(self, *arguments: Any, **keywords: Any) -> None:
+                exchanges[threading.get_ident()].connection = self
+                super().request(*arguments, **keywords)
+
+        Watched.__name__ = kind.__name__  # which urllib3's messages show
+        return Watched
+
+    def _watch(self) -> None:
+        """Have a thread cut off what is overdue: a time-out of the socket starts anew with every byte that drips in."""
+        with self._lock:
+            if self._watching:
+                return
+            self._closed.clear()
+            try:
+                threading.Thread(target=self._look, name="fused-cache-ops-watch", daemon=True).start()
+                self._watching = True
+            except RuntimeError:  # no more threads: the socket's own time-outs will do
+                pass
+
+    def _look(self) -> None:
+        last_use = time.monotonic()
+        while True:
+            closed = self._closed.wait(_LOOK)
+            now = time.monotonic()
+            with self._lock:
+                if self._exchanges:
+                    last_use = now
+                elif closed or now - last_use > _IDLE:
+                    self._watching = False
+                    return
+            for exchange in list(self._exchanges.values()):
+                if now > exchange.expires:
+                    _cut_off(exchange)
+
+
+class _Adapter(HTTPAdapter):
+    """Verifies every connection with one preloaded TLS context.
+
+    The stock adapter reads the bundle for each new connection, which costs more than the request does.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None, pool_size: int) -> None:
+        self._options = {} if context is None else {"ssl_context": context}
+        super().__init__(pool_connections=1, pool_maxsize=pool_size, pool_block=True)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, **self._options, **options)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, **self._options, **options)
+
+
+def tls_context(ca_bundle: str | None = None, client_certificate: Certificate | None = None) -> ssl.SSLContext:
+    """A context that verifies servers: certificates, host names, nothing left out.
+
+    Raises:
+        ConfigurationError: certificates cannot be read.
+    """
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    source = "ca_bundle" if ca_bundle else next((name for name in names if os.environ.get(name)), None)
+    bundle = ca_bundle or (os.environ[source] if source else DEFAULT_CA_BUNDLE_PATH)
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=None, capath=None, cadata="")
+    try:
+        if Path(bundle).is_dir():
+            context.load_verify_locations(capath=bundle)
+        else:
+            context.load_verify_locations(cafile=bundle)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{source or 'the certificate bundle'} = {bundle!r} cannot be read: {error.strerror or error}."
+        ) from None
+    if client_certificate is not None:
+        certificate, key = (client_certificate, None) if isinstance(client_certificate, str) else client_certificate
+        try:
+            # Without a password: OpenSSL would ask for one in the terminal, in the middle of a pipeline.
+            context.load_cert_chain(certificate, key, password="")
+        except (OSError, TypeError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigurationError(
+                f"client_certificate = {client_certificate!r} cannot be read: {reason}. Give the path of a PEM file, or of "
+                "the certificate and of its key, without a password."
+            ) from None
+    return context
+
+
+def _is_closed(error: Exception) -> bool:
+    """Whether a connection ended before a single byte of the answer: on a reused one, a server that keeps none for long."""
+    return isinstance(error, urllib3.exceptions.ProtocolError) and "Connection aborted" in str(error)
+
+
+def _cut_off(exchange: _Exchange) -> None:
+    sock = getattr(exchange.connection, "sock", None)
+    if isinstance(sock, socket.socket):
+        exchange.cut_off = True
+        try:
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the method of a TLS socket, which other threads may be in
+        except OSError:
+            pass

@@ -1,0 +1,195 @@
+"""Patience: try again what may pass, until a deadline, at the pace that all workers share."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from fused_cache_ops.errors import (
+    FusedCacheError,
+    InvalidationCancelledError,
+    RateLimitedError,
+    StaleConnectionError,
+    UnavailableError,
+)
+from fused_cache_ops.service.limiter import FIRST_PAUSE, LONGEST_PAUSE, Limiter, Turn
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_AT_ONCE = 2  # tries on another connection, where a kept-alive one had been closed
+
+
+class Stopped(Exception):
+    """Another worker has failed, or the caller has left: this request is not to be sent."""
+
+
+class Retrier:
+    """Sends the requests of one call, each until it succeeds, fails for good, or the deadline is near.
+
+    Failures that may pass are tried again after a pause drawn evenly from 0 to a bound that doubles from 0.25 s up to
+    30 s (full jitter), and not before the limiter gives a turn. A ``Retry-After`` is never undercut.
+
+    Args:
+        deadline: seconds that the whole call may take, counted from now.
+        limiter: the pace, shared with other calls; None: one of its own.
+
+    Attributes:
+        requests_sent: requests so far, of every worker.
+        retries: how many of them repeated one that had failed.
+    """
+
+    def __init__(self, deadline: float, limiter: Limiter | None = None) -> None:
+        self.deadline = deadline
+        self.requests_sent = 0
+        self.retries = 0
+        self.cancelled = False
+        self._limiter = limiter or Limiter()
+        self._started = time.monotonic()
+        self._stop = threading.Event()
+        self._trouble = ""
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def stop(self) -> None:
+        """Make every worker give up before its next request, those that are waiting at once."""
+        self._stop.set()
+        with self._limiter.changed:
+            self._limiter.changed.notify_all()
+
+    def cancel(self) -> None:
+        """Stop, because somebody outside wants it."""
+        self.cancelled = True
+        self.stop()
+
+    def run(self, send: Callable[[float], T]) -> T:
+        """Call ``send(seconds left)`` until it returns.
+
+        Raises:
+            FusedCacheError: what ``send`` raised, if it is permanent or the deadline leaves no time to try again.
+            InvalidationCancelledError: after `cancel`.
+            Stopped: after `stop`.
+        """
+        attempt = stale = 0
+        while True:
+            turn = self._wait_for_turn()
+            with self._limiter.changed:
+                self.requests_sent += 1
+                self.retries += attempt > 0
+            try:
+                answer = send(self._left())
+            except FusedCacheError as error:
+                failure = error
+            except BaseException:
+                self._note(turn, self._limiter.abandoned)
+                raise
+            else:
+                self._note(turn, self._limiter.succeeded)
+                return answer
+            attempt += 1
+            retry_after = getattr(failure, "retry_after", None)
+            if isinstance(failure, StaleConnectionError) and stale < _AT_ONCE:
+                stale += 1
+                self._note(turn, self._limiter.abandoned)
+                continue
+            if not failure.retryable:
+                # An answer, be it a refusal, opens the gate; no answer at all says nothing.
+                self._note(turn, self._limiter.abandoned if failure.status is None else self._limiter.succeeded)
+                raise failure
+            if isinstance(failure, RateLimitedError) or retry_after is not None:
+                closed_for = self._note(turn, self._limiter.throttled, retry_after)
+            else:
+                closed_for = self._note(turn, self._limiter.troubled)
+            self._trouble = failure.message
+            pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 16)))
+            pause = max(pause, retry_after or 0.0)
+            if self._stop.is_set():
+                raise self._stopped()
+            if pause >= self._left():
+                failure.args = (f"{failure.message} {self._gave_up(attempt, retry_after)}",)
+                raise failure
+            if closed_for:
+                logger.warning("%s All requests pause for %.1f s.", failure.message, closed_for)
+            else:
+                logger.info("%s Trying again in %.1f s.", failure.message, pause)
+            if self._stop.wait(pause):
+                raise self._stopped()
+
+    def _left(self) -> float:
+        return self._started + self.deadline - time.monotonic()
+
+    def _note(self, turn: Turn, verdict: Callable[..., None], *retry_after: float | None) -> float:
+        """Tell the limiter how a request went, and whoever waits for a probe; for how long that has closed the gate."""
+        limiter = self._limiter
+        with limiter.changed:
+            closings, now = limiter.closings, time.monotonic()
+            verdict(turn, now, *retry_after)
+            if turn.probe:
+                limiter.changed.notify_all()
+            return limiter.closed_for(now) if limiter.closings > closings else 0.0
+
+    def _wait_for_turn(self) -> Turn:
+        limiter = self._limiter
+        while True:
+            with limiter.changed:
+                if self._stop.is_set():
+                    raise self._stopped()
+                now, left = time.monotonic(), self._left()
+                turn = limiter.ask(now)
+                wait = turn.at - now if isinstance(turn, Turn) else turn
+                if left <= 0 or left <= wait < math.inf:
+                    if isinstance(turn, Turn):
+                        limiter.abandoned(turn, now)
+                        limiter.changed.notify_all()
+                    raise UnavailableError(self._over(left, wait))
+                if not isinstance(turn, Turn):
+                    limiter.changed.wait(min(wait, left))
+                    continue
+            if wait <= 0:
+                return turn
+            if self._stop.wait(wait):
+                raise self._stopped()
+            if not limiter.is_void(turn):
+                return turn
+
+    def _stopped(self) -> Exception:
+        if self.cancelled:
+            return InvalidationCancelledError("The invalidation was cancelled.")
+        return Stopped()
+
+    def _over(self, left: float, wait: float) -> str:
+        over = f"The deadline of {self.deadline:g} s is over."
+        if left > 0:
+            over = f"The deadline of {self.deadline:g} s leaves no time for the pause of {wait:.1f} s that all requests take."
+        before = f" The last trouble was: {self._trouble}" if self._trouble else ""
+        return f"{over}{before} Raise deadline=, or send fewer tiles a call."
+
+    def _gave_up(self, attempts: int, retry_after: float | None) -> str:
+        asked = "" if retry_after is None else f" and the server asks for a pause of {retry_after:g} s"
+        tries = "try" if attempts == 1 else "tries"
+        return (
+            f"Gave up after {attempts} {tries} in {self.elapsed:.1f} s: the deadline is {self.deadline:g} s{asked}. "
+            "Raise deadline= to wait longer."
+        )
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds from a ``Retry-After`` header, which holds seconds or an HTTP date; None where it is neither."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:12])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None

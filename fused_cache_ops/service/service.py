@@ -1,0 +1,317 @@
+"""The one place that speaks HTTP to Fused: address, header, time-outs, typed errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote, urlsplit
+
+from fused_cache_ops.errors import (
+    ConfigurationError,
+    FusedCacheError,
+    StaleConnectionError,
+    UnavailableError,
+    UnexpectedResponseError,
+)
+from fused_cache_ops.service.answers import cleaned, error_from, is_permanent, json_from, reason_of
+from fused_cache_ops.service.limiter import Limiter
+from fused_cache_ops.service.retry import Retrier
+from fused_cache_ops.settings import Settings
+from fused_cache_ops.tiles.tile import Tile
+from fused_cache_ops.udf_reference import checked_identifier, parse_udf
+
+if TYPE_CHECKING:
+    from fused_cache_ops.service.connection import Certificate, Connections
+
+
+class Service:
+    """One Fused deployment and who is asking: one pool of kept-alive connections, one pace for all its requests.
+
+    Args:
+        settings: checked; where the service is, and the token.
+        timeout: seconds that one request may take, to the last byte of the answer.
+        deadline: seconds that one call may take, retries included.
+        max_concurrency: requests in flight at once where tiles go one by one.
+        max_requests_per_second: of all calls together; None: as many as the service takes.
+        ca_bundle: certificates to trust.
+        client_certificate: one to show to the server.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        timeout: float,
+        deadline: float,
+        max_concurrency: int,
+        max_requests_per_second: float | None,
+        ca_bundle: str | None,
+        client_certificate: Certificate | None,
+    ) -> None:
+        self.base_url = settings.base_url
+        self.run_base_url = settings.run_base_url
+        self._host, self._path = urlsplit(settings.base_url)[1:3]
+        self.timeout = float(timeout)
+        self.deadline = float(deadline)
+        self.max_concurrency = max_concurrency
+        self.limiter = Limiter(max_requests_per_second)
+        self._certificates: Any = {"ca_bundle": ca_bundle, "client_certificate": client_certificate}
+        self._authorization = settings.authorization
+        self._client_id = settings.client_id
+        self._lock = threading.RLock()
+        self._connections: Connections | None = None
+        self._retriers: weakref.WeakSet[Retrier] = weakref.WeakSet()
+        _SERVICES.add(self)
+
+    @property
+    def client_id(self) -> str | None:
+        """The real-time instance, where it was configured or has been looked up."""
+        return self._client_id
+
+    def resolve_udf(self, udf: str, *, retrier: Retrier | None = None) -> str:
+        """The id of a UDF given by id, name or shared token. An id costs no request, and no UDF's code is ever run.
+
+        Raises:
+            InvalidInputError: the reference cannot be read.
+            NotFoundError: there is no such UDF for this token.
+            FusedCacheError: the look-up failed.
+        """
+        reference = parse_udf(udf)
+        if reference.udf_id is not None:
+            return reference.udf_id
+        record = self._request(
+            "GET", reference.lookup, retrier=retrier, what=f"looking up UDF {reference.shown}", secret=reference.secret
+        )
+        udf_id = record.get("id") if isinstance(record, dict) else None
+        if not isinstance(udf_id, str):
+            raise UnexpectedResponseError(f"The record of UDF {reference.shown} has no id: cannot go on.")
+        return checked_identifier(udf_id, "the UDF's id in the service's answer", UnexpectedResponseError)
+
+    def resolve_client_id(self, *, retrier: Retrier | None = None) -> str:
+        """The real-time instance: the configured one, or else the one with the highest ``preference_rank``.
+
+        The first of equals is taken, and a missing rank counts as 0, as in Fused's SDK.
+
+        Raises:
+            ConfigurationError: the token has no real-time instance.
+            FusedCacheError: the look-up failed.
+        """
+        with self._lock:
+            if self._client_id is None:
+                answer = self._request(
+                    "GET", ("realtime-instance", "available"), retrier=retrier, what="looking up the real-time instance"
+                )
+                instances = [entry for entry in answer if "client_id" in entry] if _is_records(answer) else None
+                if instances is None:
+                    raise UnexpectedResponseError("The list of real-time instances is not one: set client_id instead.")
+                if not instances:
+                    raise ConfigurationError("This token has no real-time instance: pass client_id=, or set FUSED_CLIENT_ID.")
+                preferred = max(instances, key=lambda entry: entry.get("preference_rank") or 0)
+                self._client_id = checked_identifier(
+                    preferred["client_id"], "client_id in the service's answer", UnexpectedResponseError
+                )
+            return self._client_id
+
+    def read_environment(self) -> dict[str, str | None]:
+        """The ``id`` and ``name`` of the environment that the token stands for.
+
+        Raises:
+            AuthenticationError: the token is not good.
+            FusedCacheError: the service could not say.
+        """
+        answer = self._request("GET", ("execution-env", "self"), what="checking the token")
+        if not isinstance(answer, dict):
+            raise UnexpectedResponseError("The service's answer about the token's environment cannot be read.")
+        return {key: str(answer[key]) if key in answer else None for key in ("id", "name")}
+
+    def start(self) -> Retrier:
+        """The patience for one call, over this client's pace. `cancel` ends it."""
+        retrier = Retrier(self.deadline, self.limiter)
+        self._retriers.add(retrier)
+        return retrier
+
+    def cancel(self) -> None:
+        """End, at once and from whatever thread, the calls under way: they raise `InvalidationCancelledError`, which
+        hands back the tiles that are not known to be invalidated."""
+        for retrier in list(self._retriers):
+            retrier.cancel()
+        self.abort_requests()
+
+    def abort_requests(self) -> None:
+        """Cut off the requests that are under way."""
+        if self._connections is not None:
+            self._connections.abort()
+
+    def close(self) -> None:
+        """Close the connections. The client can be used again; it then opens new ones."""
+        with self._lock:
+            connections, self._connections = self._connections, None
+        if connections is not None:
+            connections.close()
+
+    def __repr__(self) -> str:
+        return f"Service(base_url={self.base_url!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Service is never pickled, since it holds a token.")
+
+    # -- the three requests that invalidate ----------------------------------------------------------------------
+
+    def invalidate_udf(self, udf_id: str, *, retrier: Retrier) -> None:
+        """Send the one request that invalidates the whole cache of a UDF."""
+        self._invalidate("DELETE", "delete", udf_id, retrier)
+
+    def invalidate_tile(self, udf_id: str, tile: Tile, *, retrier: Retrier) -> None:
+        """Send the one request that invalidates one tile."""
+        self._invalidate("DELETE", "delete", udf_id, retrier, query="?z=%d&x=%d&y=%d" % tile)
+
+    def invalidate_batch(self, udf_id: str, body: bytes, *, retrier: Retrier) -> int | None:
+        """Send one request that invalidates 1 to 50,000 tiles; the number of objects deleted, where the server says.
+
+        A deployment without the endpoint answers 404 or 405.
+        """
+        answer = self._invalidate("POST", "batch-delete", udf_id, retrier, body=body)
+        if answer is None:
+            return None
+        deleted = answer.get("objects_deleted") if isinstance(answer, dict) else answer
+        if deleted is not None and (isinstance(deleted, bool) or not isinstance(deleted, int) or deleted < 0):
+            raise UnexpectedResponseError(
+                f"{self._host} answered the invalidation of tiles of UDF {udf_id} with "
+                f"objects_deleted={self._clean(ascii(deleted), None)}, which is no number: is base_url right?"
+            )
+        return deleted
+
+    def _invalidate(self, method: str, action: str, udf_id: str, retrier: Retrier, **request: Any) -> Any:
+        path = ("realtime-shared", self.resolve_client_id(retrier=retrier), "udf-cache", "by-id", udf_id, action)
+        return self._request(method, path, retrier=retrier, what=f"invalidating UDF {udf_id}", **request)
+
+    # -- shared UDFs ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def open_run_connections(self, pool_size: int) -> Iterator[Callable[[str, Tile], tuple[Mapping[str, str], str]]]:
+        """A function that asks a shared UDF for a tile: it returns the answer's headers, and what went wrong or ``""``.
+
+        The shared token in the address is the permission; this client's own token does not go along.
+        """
+        import urllib3
+
+        from fused_cache_ops.service.connection import AnswerTimedOut, ConnectionDropped, Connections
+
+        run_base_url = str(self.run_base_url)
+        connections = Connections(run_base_url, None, pool_size=pool_size, **self._certificates)
+
+        def ask(token: str, tile: Tile) -> tuple[Mapping[str, str], str]:
+            target = f"{urlsplit(run_base_url).path}/{quote(token)}/run/tiles/{tile}"
+            try:
+                answer = connections.send("GET", target, wait=self.timeout, seconds=self.timeout)
+            except (urllib3.exceptions.HTTPError, OSError, AnswerTimedOut, ConnectionDropped) as error:
+                late = isinstance(error, AnswerTimedOut)
+                return {}, f"no answer within {self.timeout:g} s" if late else self._clean(reason_of(error), token)
+            if not 200 <= answer.status < 300:
+                return {}, f"{urlsplit(run_base_url).netloc} answered {answer.status}"
+            return answer.headers, ""
+
+        try:
+            yield ask
+        finally:
+            connections.close()
+
+    # -- one request ---------------------------------------------------------------------------------------------
+
+    def _request(
+        self,
+        method: str,
+        path: Iterable[str],
+        *,
+        what: str,
+        retrier: Retrier | None = None,
+        query: str = "",
+        body: bytes | None = None,
+        secret: str | None = None,
+    ) -> Any:
+        """Send until it succeeds or fails for good; the answer's JSON, or None where it has none."""
+        target = f"{self._path}/{'/'.join([part if part.isalnum() else quote(part, safe='') for part in path])}{query}"
+        retrier = retrier or self.start()
+        return retrier.run(lambda seconds_left: self._send_once(method, target, body, what, secret, seconds_left))
+
+    def _send_once(
+        self, method: str, target: str, body: bytes | None, what: str, secret: str | None, seconds_left: float
+    ) -> Any:
+        import urllib3
+
+        from fused_cache_ops.service.connection import LARGEST_BODY, AnswerTimedOut, ConnectionDropped
+
+        connections = self._open_connections()
+        answer, trouble = None, ""
+        kind: type[FusedCacheError] = UnavailableError
+        seconds = max(0.001, min(self.timeout, seconds_left))
+        try:
+            answer = connections.send(method, target, body=body, wait=self.timeout, seconds=seconds)
+        except ConnectionDropped:
+            kind = StaleConnectionError
+            trouble = "the server had closed a connection that was kept alive"
+        except AnswerTimedOut:
+            trouble = f"the answer was not complete within {seconds:.3g} s"
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            trouble = reason_of(error)
+            kind = ConfigurationError if is_permanent(error) else UnavailableError
+        # Raised out here, where no exception of urllib3 hangs on: the frames of each of those hold the header.
+        if answer is None:
+            message = f"Failed {what}: no answer from {self._host}: {self._clean(trouble, secret)}."
+            if kind is ConfigurationError:
+                message += " Check base_url, and ca_bundle or REQUESTS_CA_BUNDLE where certificates are your own."
+            raise kind(message)
+        content = answer.body
+        if len(content) > LARGEST_BODY:
+            raise UnexpectedResponseError(f"Failed {what}: the answer is larger than {LARGEST_BODY:,} bytes.")
+        said: Any = {"what": what, "host": self._host, "clean": lambda text: self._clean(text, secret)}
+        if not 200 <= answer.status < 300:
+            raise error_from(answer.status, answer.headers, content, **said)
+        if content.lstrip()[:1] == b"<":
+            raise UnexpectedResponseError(
+                f"Failed {what}: {self._host} answered {answer.status} with a page for people, so this is not "
+                "the service: is base_url right, and does no proxy or login stand in between?",
+                status=answer.status,
+            )
+        if method == "DELETE" or not content:  # of a DELETE the status alone tells
+            return None
+        return json_from(answer.status, content, **said)
+
+    def _clean(self, text: str, secret: str | None) -> str:
+        return cleaned(text, (self._authorization, self._authorization.split()[-1], secret))
+
+    def _open_connections(self) -> Connections:
+        with self._lock:
+            if self._connections is None:
+                from fused_cache_ops.service.connection import Connections
+
+                self._connections = Connections(
+                    self.base_url, self._authorization, pool_size=self.max_concurrency, **self._certificates
+                )
+            return self._connections
+
+    def _forget_connections(self) -> None:
+        """In the child of a fork, where the pool's sockets are the parent's, and locks may be held by no thread."""
+        self._lock = threading.RLock()
+        self._connections = None
+        self.limiter = Limiter(self.limiter.ceiling)  # the parent's may wait for a probe, which only the parent has sent
+
+
+_SERVICES: weakref.WeakSet[Service] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for service in list(_SERVICES):
+        service._forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _is_records(answer: object) -> bool:
+    return isinstance(answer, list) and all(isinstance(entry, dict) for entry in answer)

@@ -1,0 +1,1 @@
+"""Tiles of the map: one, rectangles of them, and the zooms they lie at."""

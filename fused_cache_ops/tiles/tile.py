@@ -1,0 +1,175 @@
+"""Tiles: XYZ web-mercator ``z/x/y``, checked one by one as they stream past."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Union
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.tiles.projection import TOLERANCE, row_fraction
+from fused_cache_ops.wording import quoted
+
+HIGHEST_ZOOM = 30
+"""The default of ``max_zoom``. Fused documents no range of zooms; beyond 30 no web map goes."""
+
+_PATH = re.compile(r"\s*(\d{1,10})/(\d{1,10})/(\d{1,10})\s*", re.ASCII)
+_ALLOWED = "allowed: Tile, (z, x, y), 'z/x/y' or {'z': …, 'x': …, 'y': …}"
+
+
+class Tile(NamedTuple):
+    """A map tile: zoom ``z``, column ``x`` from the west, row ``y`` from the north."""
+
+    z: int
+    x: int
+    y: int
+
+    @classmethod
+    def containing(cls, longitude: float, latitude: float, zoom: int) -> Tile:
+        """The tile that a point lies in, in degrees (WGS 84).
+
+        A tile owns its west and north edges. Longitudes wrap, latitudes beyond web mercator's ±85.0511° go to the
+        outermost row.
+
+        Raises:
+            InvalidInputError: a coordinate that is not finite, a latitude beyond ±90°, or a zoom out of range.
+        """
+        if not (math.isfinite(longitude) and math.isfinite(latitude) and abs(latitude) <= 90):
+            raise InvalidInputError(
+                f"({longitude}, {latitude}) is not a point: give finite degrees, longitude first, latitude -90 to 90."
+            )
+        _check_zoom(zoom, HIGHEST_ZOOM, f"zoom {zoom!r}")
+        size = 2**zoom
+        tolerance = TOLERANCE / 360 * size
+        x = math.floor((longitude + 180) / 360 * size + tolerance) % size
+        y = math.floor(row_fraction(latitude) * size + tolerance)
+        return cls(zoom, x, max(0, min(y, size - 1)))
+
+    def __str__(self) -> str:
+        return f"{self.z}/{self.x}/{self.y}"
+
+
+TileLike = Union[Tile, tuple[int, int, int], list[int], str, Mapping[str, int]]
+"""What may stand for a tile. Objects with attributes ``z``, ``x`` and ``y`` (mercantile's tiles) are read by name."""
+
+
+class TileStream(Iterator[Tile]):
+    """Checked tiles from any iterable of `TileLike`, one at a time, nothing collected.
+
+    A tile that is out of range or unreadable raises `InvalidInputError`; reading on then goes past it.
+
+    Args:
+        tiles: what the caller gave.
+        max_zoom: the highest zoom allowed.
+
+    Raises:
+        InvalidInputError: ``tiles`` is not an iterable of tiles. Every tile of a collection (a list, a set, an array)
+            is checked here, before anything is sent; a generator's are checked as they come.
+    """
+
+    def __init__(self, tiles: Iterable[TileLike], *, max_zoom: int = HIGHEST_ZOOM) -> None:
+        self._raw = _iterate(tiles)
+        self._max_zoom = max_zoom
+        self._position = -1
+        if isinstance(tiles, Collection):
+            for position, item in enumerate(tiles):
+                parse_tile(item, max_zoom=max_zoom, position=position)
+
+    def __next__(self) -> Tile:
+        item = next(self._raw)
+        self._position += 1
+        return parse_tile(item, max_zoom=self._max_zoom, position=self._position)
+
+
+def parse_tile(item: TileLike, *, max_zoom: int = HIGHEST_ZOOM, position: int | None = None) -> Tile:
+    """One checked tile.
+
+    Args:
+        item: a `Tile`, ``(z, x, y)``, ``"z/x/y"``, a mapping, or an object with attributes ``z``, ``x``, ``y``.
+        max_zoom: the highest zoom allowed.
+        position: where it stood in the selection, for the message.
+
+    Raises:
+        InvalidInputError: naming the value, the reason and what is allowed.
+    """
+    # The common case first: this runs once for each of millions of tiles.
+    if type(item) is Tile or (type(item) is tuple and len(item) == 3):
+        z, x, y = item
+        if type(z) is int and type(x) is int and type(y) is int and 0 <= z <= max_zoom:
+            size = 1 << z
+            if 0 <= x < size and 0 <= y < size:
+                return item if type(item) is Tile else Tile(z, x, y)
+    where = "tile" if position is None else f"tiles[{position}]"
+    shown = f"{where} = {quoted(item)}"
+    z, x, y = (_whole_number(value, name, shown) for name, value in zip("zxy", _coordinates(item, shown)))
+    _check_zoom(z, max_zoom, shown)
+    for name, value in (("x", x), ("y", y)):
+        if not 0 <= value < 2**z:
+            raise InvalidInputError(f"{shown}: {name}={value} is outside 0 … {2**z - 1}, the range at zoom {z}.")
+    return Tile(z, x, y)
+
+
+def _iterate(tiles: Iterable[TileLike]) -> Iterator[TileLike]:
+    if tiles is None:
+        raise InvalidInputError(
+            "tiles is None: did a load step return nothing? Leave tiles out to invalidate the whole UDF, "
+            "or give [] to invalidate nothing."
+        )
+    if isinstance(tiles, (str, bytes, bytearray, Mapping)) or _has_attributes(tiles):
+        raise InvalidInputError(
+            f"tiles = {quoted(tiles)} is not a collection of tiles: put a single tile in a list, pass a table as .itertuples()."
+        )
+    try:
+        return iter(tiles)
+    except TypeError:
+        pass
+    raise InvalidInputError(f"tiles = {quoted(tiles)} is not a collection of tiles: give an iterable; {_ALLOWED}.")
+
+
+def _has_attributes(item: object) -> bool:
+    return all(hasattr(item, name) for name in "zxy")
+
+
+def _coordinates(item: Any, shown: str) -> tuple[Any, Any, Any]:
+    if not _has_attributes(item) and hasattr(item, "tolist"):  # a row of a numpy array, by names where it has them
+        names = getattr(getattr(item, "dtype", None), "names", None)
+        item = dict(zip(names, item.tolist())) if names else item.tolist()
+    if isinstance(item, str):
+        if match := _PATH.fullmatch(item):
+            z, x, y = match.groups()
+            return int(z), int(x), int(y)
+    elif isinstance(item, Mapping):
+        if set(item) == {"z", "x", "y"}:
+            return item["z"], item["x"], item["y"]
+        raise InvalidInputError(f"{shown} must have exactly the keys z, x and y: the service takes all three or none.")
+    elif _has_attributes(item):  # before tuples: mercantile's tile is the tuple (x, y, z)
+        return item.z, item.x, item.y
+    elif isinstance(item, (tuple, list)):
+        if len(item) == 3:
+            return item[0], item[1], item[2]
+        raise InvalidInputError(f"{shown} has {len(item)} parts, a tile has three: (z, x, y).")
+    hint = " For a single tile write tiles=[(z, x, y)]." if isinstance(item, (int, float)) else ""
+    raise InvalidInputError(f"{shown} is not a tile; {_ALLOWED}.{hint}")
+
+
+def _whole_number(value: Any, name: str, shown: str) -> int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not is_boolean(value):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise InvalidInputError(f"{shown}: {name}={quoted(value)} is not a whole number.")
+
+
+def is_boolean(value: object) -> bool:
+    """Whether a value is Python's or numpy's boolean, which would pass for the numbers 0 and 1."""
+    return type(value).__name__ in ("bool", "bool_")
+
+
+def _check_zoom(z: int, max_zoom: int, shown: str) -> None:
+    if isinstance(z, bool) or not isinstance(z, int) or not 0 <= z <= max_zoom:
+        raise InvalidInputError(f"{shown}: the zoom must be a whole number from 0 to {max_zoom} (max_zoom).")

@@ -1,0 +1,106 @@
+"""Names that become parts of a URL's path: ids, slugs, handles, shared tokens."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass, field
+
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.wording import rendered_to_nothing
+
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f?#%\\/]")
+_SHARED_TOKEN = re.compile(r"(fsh_|fc_).+", re.DOTALL)
+_FORMS = (
+    "a UDF is given by its id (a UUID), 'name', 'canvas/name', 'team/name', 'user@host/name', "
+    "'@handle/name' or a shared token ('fsh_…', 'fc_…')"
+)
+
+
+@dataclass(frozen=True)
+class UdfReference:
+    """A UDF as the caller named it.
+
+    Attributes:
+        udf_id: the id, where that is what was given; then no look-up is needed.
+        lookup: else the path of the look-up, part by part, not yet escaped.
+        shown: how messages name the UDF; a shared token, which is a permission, is masked.
+        secret: that shared token, to be masked in the service's own words too.
+    """
+
+    udf_id: str | None
+    lookup: tuple[str, ...] = field(repr=False)
+    shown: str
+    secret: str | None = field(default=None, repr=False)
+
+
+def parse_udf(udf: str) -> UdfReference:
+    """Read a UDF reference, without any request.
+
+    A name without a canvas, and ``team/name`` as the SDK writes it, are looked up in the canvas ``default`` of the
+    token's own environment; ``canvas/name`` in that canvas.
+
+    Raises:
+        InvalidInputError: it is empty, rendered to nothing, or holds what no part of a URL's path may hold.
+    """
+    if not isinstance(udf, (str, uuid.UUID)):
+        raise InvalidInputError(f"udf is of type {type(udf).__name__}, not a string: {_FORMS}.")
+    udf = str(udf).strip()
+    if udf and rendered_to_nothing(udf):
+        raise InvalidInputError(f"udf is {udf!r}: it looks like a template that rendered to nothing. {_FORMS}.")
+    if _is_uuid(udf):
+        return UdfReference(udf_id=udf.lower(), lookup=(), shown=udf.lower())
+    if _SHARED_TOKEN.fullmatch(udf):
+        shown = f"{udf[: udf.index('_') + 1]}********"
+        parts = [_checked(part, shown, secret=True) for part in udf.split("/", maxsplit=1)]
+        return UdfReference(udf_id=None, lookup=("udf", "shared", "by-token", *parts), shown=shown, secret=udf)
+    owner, slash, name = udf.rpartition("/")
+    _checked(name, udf)
+    if not slash or owner == "team":
+        owner = "default"
+    if owner.startswith("@"):
+        scope = ["by-user-handle", _checked(owner[1:], udf), "by-collection", "default"]
+    elif "@" in owner:
+        scope = ["by-user-email", _checked(owner, udf), "by-collection", "default"]
+    else:
+        scope = ["exec-env", "self", "by-collection", _checked(owner, udf)]
+    return UdfReference(udf_id=None, lookup=("udf", *scope, "by-slug", name), shown=repr(udf))
+
+
+def checked_identifier(value: str, name: str, error: type[FusedCacheError] = InvalidInputError) -> str:
+    """An id that is safe as one part of a path, stripped.
+
+    Raises:
+        error: it is empty, rendered to nothing, ``.`` or ``..``, or holds a control character or one of ``/ ? # % \\``.
+    """
+    if not isinstance(value, str):
+        raise error(f"{name} is of type {type(value).__name__}, not a string.")
+    value = value.strip()
+    if problem := _problem(value):
+        raise error(f"{name} {value!r} {problem}.")
+    if rendered_to_nothing(value):
+        raise error(f"{name} is {value!r}: it looks like a template that rendered to nothing.")
+    return value
+
+
+def _checked(part: str, shown: str, *, secret: bool = False) -> str:
+    if problem := _problem(part):
+        raise InvalidInputError(f"udf {shown if secret else ascii(shown)}: a part of it {problem}. {_FORMS}.")
+    return part
+
+
+def _problem(part: str) -> str | None:
+    if not part.strip():
+        return "is empty"
+    if part in (".", ".."):
+        return f"is {part!r}, which would change the address"
+    if found := _FORBIDDEN.search(part):
+        return f"holds {found.group()!a}, which would change the address"
+    return None
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

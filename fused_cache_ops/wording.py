@@ -1,0 +1,39 @@
+"""How numbers, long texts and values that are not there are put in words."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+_OURS = ("fused_cache_ops", "airflow_provider_fused", "prefect_fused", "dagster_fused")
+_NOTHING = {"", "none", "null", "undefined", "nan"}
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 tile``, ``2,500 tiles``, ``2 retries``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+
+
+def rendered_to_nothing(text: str) -> bool:
+    """Whether a text is what a template makes of a value that is not there."""
+    return text.strip().lower() in _NOTHING
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """A text of at most so many characters; three dots stand for what was left out."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def quoted(value: object, most: int = 80) -> str:
+    """A value as it would be written in code, in ASCII, shortened."""
+    return shortened(ascii(value), most)
+
+
+def warn(text: str) -> None:
+    """Warn at the line that called this package, by whichever way it came (``skip_file_prefixes`` is Python 3.12's)."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(f"{text}.", stacklevel=level)

@@ -1,0 +1,54 @@
+"""The keywords of the tasks and the hooks: the core's, and the limits of one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from fused_cache_ops.integration import (
+    CALL_DEFAULTS,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_DEADLINE,
+    DEFAULT_TIMEOUT,
+    SelectionKeywords,
+)
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from fused_cache_ops.integration import CheckpointLocation
+
+
+class Limits(TypedDict, total=False):
+    """The client's settings that belong to one call."""
+
+    timeout: float
+    deadline: float
+    max_concurrency: int
+    max_requests_per_second: float | None
+
+
+class TaskKeywords(SelectionKeywords, Limits, total=False):
+    """The keywords of the tasks and the hooks. What the core's callbacks tell is in artifacts and logs instead."""
+
+    checkpoint: CheckpointLocation | None
+    verify_tiles: int
+    shared_token: SecretStr | str | None
+
+
+LIMITS: Limits = {
+    "timeout": DEFAULT_TIMEOUT,
+    "deadline": DEFAULT_DEADLINE,
+    "max_concurrency": DEFAULT_CONCURRENCY,
+    "max_requests_per_second": None,
+}
+
+TASK_DEFAULTS: dict[str, Any] = {
+    **{name: default for name, default in CALL_DEFAULTS.items() if name not in ("on_progress", "on_plan")},
+    **LIMITS,
+}
+
+
+def split(keywords: TaskKeywords) -> tuple[Any, Limits]:
+    """The core's keywords, and the limits."""
+    limits: Any = {name: value for name, value in keywords.items() if name in LIMITS}
+    return {name: value for name, value in keywords.items() if name not in LIMITS}, limits

@@ -1,0 +1,54 @@
+"""The run that an invalidation is part of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext, TaskRunContext
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run that an invalidation is part of; without any id there is none.
+
+    Attributes:
+        flow_run_id: The flow's run.
+        task_run_id: The task's run.
+        is_over: Whether the flow has completed, so that nobody can cancel it any more.
+    """
+
+    flow_run_id: UUID | None = None
+    task_run_id: UUID | None = None
+    is_over: bool = False
+
+    @classmethod
+    def current(cls) -> Run:
+        """The run that the calling code is in."""
+        flow, task = FlowRunContext.get(), TaskRunContext.get()
+        task_run = task.task_run if task else None
+        flow_run = flow.flow_run if flow else None
+        flow_run_id = flow_run.id if flow_run else task_run.flow_run_id if task_run else None
+        return cls(flow_run_id, task_run.id if task_run else None)
+
+    @property
+    def exists(self) -> bool:
+        return self.flow_run_id is not None or self.task_run_id is not None
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody has asked for the end of the flow run."""
+        if self.flow_run_id is None:
+            return False
+        with get_client(sync_client=True) as api:
+            state = api.read_flow_run(self.flow_run_id).state
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+    def related(self) -> list[dict[str, str]]:
+        """The runs as an event's related resources."""
+        found = {"flow-run": self.flow_run_id, "task-run": self.task_run_id}
+        return [
+            {"prefect.resource.id": f"prefect.{role}.{run_id}", "prefect.resource.role": role}
+            for role, run_id in found.items()
+            if run_id is not None
+        ]
