@@ -66,7 +66,8 @@ def invalidate_cache(
         udf: an id (a UUID), ``name``, ``canvas/name``, ``team/name``, ``user@host/name``, ``@handle/name``, or a shared
             token (``fsh_…``, ``fc_…``). Names are looked up over HTTP; the UDF's code is never run.
         tiles: any iterable of `Tile`, ``(z, x, y)``, ``"z/x/y"`` or ``{"z": …, "x": …, "y": …}``, read once as it goes.
-        bounds: ``(west, south, east, north)`` in degrees, or several of these; west > east crosses the antimeridian.
+        bounds: ``(west, south, east, north)`` in degrees, or several of these; west > east crosses the antimeridian. Edges
+            are exact to 1e-11 degrees, about a micrometer: the bounds of a tile are that tile, and not its neighbors.
         geometry: GeoJSON (a dict or text), WKT, WKB, anything with ``__geo_interface__``, a GeoDataFrame (reprojected from
             its CRS), the path or URL of a vector file, or a list of these, for the union. Needs the extra ``geo``.
         tiles_file: a list of tiles, one a line: a path, ``"-"`` or an open file; ``z/x/y``, CSV, JSON lines or quadkeys,

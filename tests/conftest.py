@@ -31,6 +31,7 @@ import shutil  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from typing import NamedTuple  # noqa: E402
@@ -42,10 +43,14 @@ try:
 except ImportError:  # beside an orchestrator alone
     pass
 else:
-    hypothesis.settings.register_profile("no-times", deadline=None)  # a busy machine is no failure
-    hypothesis.settings.load_profile("no-times")
+    # The same examples each time, so that no run fails by luck; HYPOTHESIS_PROFILE=random looks for new ones, by hand. No
+    # deadline: a busy machine is no failure.
+    hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+    hypothesis.settings.register_profile("random", deadline=None, print_blob=True)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 from fused_cache_ops import FusedClient  # noqa: E402
+from fused_cache_ops.demo.pipelines import PIPELINES  # noqa: E402
 from fused_cache_ops.emulator import Emulator, Udf  # noqa: E402
 
 
@@ -68,12 +73,47 @@ def client(fused_emulator: Emulator) -> Iterator[FusedClient]:
         yield client
 
 
+@pytest.fixture
+def when() -> Callable[..., threading.Thread]:
+    """``when(condition, action)`` acts as soon as a condition holds, in a thread: no test guesses how long that takes."""
+
+    def start(condition: Callable[[], object], action: Callable[[], object]) -> threading.Thread:
+        def wait() -> None:
+            end = time.monotonic() + 120
+            while not condition():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            action()
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        return thread
+
+    return start
+
+
 @pytest.fixture(scope="session")
-def airflow_database() -> Path:
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the orchestrators' fresh databases: each is made once, and copied for every test that needs its own."""
+    return tmp_path_factory.mktemp("templates")
+
+
+def fresh_database(name: str, home: Path, templates: Path) -> Path:
+    """An orchestrator's fresh database in its home."""
+    pipeline = PIPELINES[name]
+    assert pipeline.database is not None
+    kept = templates / pipeline.database
+    if not kept.exists():
+        environment = os.environ | {f"{name.upper()}_HOME": str(templates)}
+        done = subprocess.run(pipeline.migrate, env=environment, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return Path(shutil.copy(kept, home))
+
+
+@pytest.fixture(scope="session")
+def airflow_database(templates: Path) -> Path:
     """Airflow's own database, ready for `dag.test()`."""
-    done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Path(os.environ["AIRFLOW_HOME"], "airflow.db")
+    return fresh_database("airflow", Path(os.environ["AIRFLOW_HOME"]), templates)
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +148,16 @@ def prefect_api() -> Iterator[None]:
         yield
 
 
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """End a process: kindly, and if that takes too long on a busy machine, at once."""
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class PrefectServer(NamedTuple):
     """A real server: its API's URL, its home, and the environment for the processes that are to use it."""
 
@@ -117,11 +167,12 @@ class PrefectServer(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator[PrefectServer]:
     """`prefect server start`, for what other processes have to reach."""
     import httpx
 
     home = tmp_path_factory.mktemp("prefect-server")
+    fresh_database("prefect", home, templates)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
@@ -143,5 +194,4 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
             time.sleep(0.2)
         yield PrefectServer(url, home, environment)
     finally:
-        server.terminate()
-        server.wait(30)
+        end_process(server)

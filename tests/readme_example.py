@@ -3,12 +3,15 @@
 Stands alone, so that it can also be run where a wheel has been installed beside its own orchestrator.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from fused_cache_ops.demo.pipelines import PIPELINES, Pipeline, run_pipeline
+from fused_cache_ops.demo.pipelines import PIPELINES, run_pipeline
 from fused_cache_ops.emulator import Emulator
 
 
@@ -23,7 +26,7 @@ def example(readme: Path, title: str | None = None) -> str:
     return match[1]
 
 
-def run_example(name: str, code: str) -> None:
+def run_example(name: str, code: str, templates: Path | None = None) -> None:
     """Run the example in a real orchestrator; fail unless exactly the tiles it names were invalidated."""
     known = PIPELINES[name]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Emulator() as emulator:
@@ -38,8 +41,8 @@ def run_example(name: str, code: str) -> None:
             found = known.commands(path)
             return [["after_load" if word == "load_then_invalidate" else word for word in command] for command in found]
 
-        pipeline = Pipeline(known.title, known.package, str(file), commands, known.environment)
-        run_pipeline(pipeline, home, emulator=emulator.environment(), variables={})
+        pipeline = replace(known, example=str(file), commands=commands)
+        run_pipeline(pipeline, home, emulator=emulator.environment(), variables={}, templates=templates)
         left = emulator.cached_tiles(udf)
         if left != {(15, 0, 0)}:
             raise AssertionError(f"{left} are still cached:\n{home.joinpath('output.log').read_text()}")

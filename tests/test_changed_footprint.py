@@ -18,7 +18,7 @@ def parcel(x: int, y: int) -> shapely.Polygon:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PIPELINES])
-def test_exactly_the_changed_footprint_is_invalidated(name: str, tmp_path: Path) -> None:
+def test_exactly_the_changed_footprint_is_invalidated(name: str, tmp_path: Path, templates: Path) -> None:
     before = {"kept": parcel(7782, 6285), "moved": parcel(7800, 6285), "removed": parcel(7820, 6285)}
     after = {"kept": parcel(7782, 6285), "moved": parcel(7801, 6285), "added": parcel(7840, 6285)}
     table, delivery, home = tmp_path / "parcels.parquet", tmp_path / "delivery.parquet", tmp_path / "home"
@@ -32,7 +32,7 @@ def test_exactly_the_changed_footprint_is_invalidated(name: str, tmp_path: Path)
         emulator.fill_cache(udf, [(14, x, 6285) for x in columns.values()])
         pipeline = PIPELINES[name].another("invalidate_changed_footprint")
         variables = {"PARCELS_TABLE": str(table), "PARCELS_DELIVERY": str(delivery)}
-        run_pipeline(pipeline, home, emulator=emulator.environment(), variables=variables)
+        run_pipeline(pipeline, home, emulator=emulator.environment(), variables=variables, templates=templates)
         assert emulator.cached_tiles(udf) == {(14, 7782, 6285)}, (home / "output.log").read_text()
         sent = sum(request.tiles or 0 for request in emulator.requests)
     changed = [before["moved"], before["removed"], after["moved"], after["added"]]

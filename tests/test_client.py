@@ -136,10 +136,10 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
-        with FusedClient(token="a-token", base_url="http://fused.invalid", allow_http=True, deadline=5) as client:
+        with FusedClient(token="a-token", base_url="http://fused.invalid", allow_http=True, deadline=60) as client:
             with pytest.raises(UnexpectedResponseError):
                 client.check()
-        thread.join(5)
+        thread.join(60)
     assert seen[0].startswith(b"GET http://fused.invalid/server/v1/execution-env/self ")
 
 

@@ -58,7 +58,7 @@ def closing_after(requests: int, context: ssl.SSLContext | None = None) -> Itera
 def test_a_stale_connection_is_tried_again_at_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fused_cache_ops.service.retry.random.uniform", lambda low, high: pytest.fail("a pause was drawn"))
     with closing_after(3) as (base_url, seen):
-        with FusedClient(token="t", client_id="c", base_url=base_url, max_concurrency=4, deadline=5) as client:
+        with FusedClient(token="t", client_id="c", base_url=base_url, max_concurrency=4, deadline=60) as client:
             for _ in range(10):
                 client.invalidate_cache(UDF)
         assert client._service.limiter.closings == 0
@@ -76,7 +76,7 @@ def test_a_new_connection_that_closes_is_no_stale_one() -> None:
 
 def test_no_more_connections_are_opened_than_there_are_workers() -> None:
     with closing_after(10**6) as (base_url, seen):
-        with FusedClient(token="t", client_id="c", base_url=base_url, max_concurrency=8, deadline=20) as client:
+        with FusedClient(token="t", client_id="c", base_url=base_url, max_concurrency=8, deadline=60) as client:
             client.invalidate_cache(UDF, tiles=[f"12/{x}/0" for x in range(500)])
     assert len(seen) <= 8
 

@@ -29,7 +29,7 @@ def fused(fused_emulator: Emulator, udf: Udf) -> FusedResource:
         base_url=fused_emulator.base_url,
         shared_token=udf.shared_token,
         run_base_url=fused_emulator.root_url,
-        deadline=1,
+        deadline=30,
     )
 
 
@@ -138,7 +138,7 @@ def test_a_partition_that_changed_nothing_sends_nothing(fused: FusedResource, fu
 def test_what_may_pass_is_left_to_the_retry_policy(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
 ) -> None:
-    fused_emulator.misbehave(status=503, retry_after=5, times=1)
+    fused_emulator.misbehave(status=503, retry_after=60, times=1)
     cache = regions_cache(retry_policy=dg.RetryPolicy(max_retries=1))
     result = dg.materialize(
         [roads, cache], selection=[cache], partition_key="south", resources={"fused": fused}, instance=instance

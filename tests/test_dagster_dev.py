@@ -67,7 +67,7 @@ def dagster_dev(home: Path, variables: dict[str, str]) -> Iterator[str]:
             os.killpg(server.pid, signal.SIGKILL)
 
 
-def wait_for(what: Callable[[], Any], home: Path, seconds: float = 90) -> Any:
+def wait_for(what: Callable[[], Any], home: Path, seconds: float = 300) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(requests.RequestException, KeyError):
@@ -93,7 +93,7 @@ def stored(home: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def query(url: str, text: str, **variables: Any) -> dict[str, Any]:
-    answer = requests.post(f"{url}/graphql", json={"query": text, "variables": variables}, timeout=20).json()
+    answer = requests.post(f"{url}/graphql", json={"query": text, "variables": variables}, timeout=60).json()
     if "errors" in answer:
         raise AssertionError(answer["errors"])
     data: dict[str, Any] = answer["data"]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("dagster")
 
 @pytest.fixture
 def fused(fused_emulator: Emulator) -> FusedResource:
-    return FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, deadline=1)
+    return FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, deadline=30)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("dagster")
 
 @pytest.fixture
 def fused(fused_emulator: Emulator) -> FusedResource:
-    return FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, deadline=1)
+    return FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, deadline=30)
 
 
 @dg.job
@@ -235,13 +235,13 @@ def test_what_may_pass_is_left_to_the_retry_policy(
     def pipeline() -> None:
         invalidate()
 
-    fused_emulator.misbehave(status=503, retry_after=5, times=2)
+    fused_emulator.misbehave(status=503, retry_after=60, times=2)
     result = pipeline.execute_in_process(resources={"fused": fused}, instance=instance)
     assert result.success
     assert [request.status for request in fused_emulator.requests][:3] == [503, 503, 200]
 
 
 def test_when_the_retries_are_used_up_the_error_is_the_cores(fused: FusedResource, fused_emulator: Emulator) -> None:
-    fused_emulator.misbehave(status=503, retry_after=5, times=None)
+    fused_emulator.misbehave(status=503, retry_after=60, times=None)
     with pytest.raises(UnavailableError):
         launch(fused, udf="roads")

@@ -16,7 +16,7 @@ REGIONS = dg.StaticPartitionsDefinition(["0", "1"])
 
 @pytest.fixture
 def fused(fused_emulator: Emulator) -> FusedResource:
-    return FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, deadline=1)
+    return FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, deadline=30)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_the_requested_run_is_retried_where_that_may_help(
     ticks = Ticks(sensor, fused, instance)
     ticks.tick()
     dg.materialize([roads], partition_key="1", instance=instance)
-    fused_emulator.misbehave(status=503, retry_after=5, times=1)
+    fused_emulator.misbehave(status=503, retry_after=60, times=1)
     assert ticks.run(ticks.tick()[0]).success
     assert fused_emulator.cached_tiles(udf) == set()
 

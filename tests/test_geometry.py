@@ -103,7 +103,7 @@ lines = st.lists(points, min_size=2, max_size=5, unique=True).map(lambda run: sh
 
 
 @given(polygons)
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 def test_polygons_are_covered_as_by_brute_force(polygon: Any) -> None:
     if not polygon.is_valid or polygon.area == 0:
         return
@@ -119,7 +119,7 @@ def test_polygons_are_covered_as_by_brute_force(polygon: Any) -> None:
 
 
 @given(lines)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_lines_are_covered_with_their_half_open_tiles(line: Any) -> None:
     found = tiles(line, 6)
     for x, y in itertools.product(range(24, 33), repeat=2):
@@ -133,13 +133,13 @@ def test_lines_are_covered_with_their_half_open_tiles(line: Any) -> None:
 
 
 @given(st.lists(points, min_size=1, max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_point_belongs_to_exactly_one_tile(corners: list[tuple[float, float]]) -> None:
     assert tiles(shapely.MultiPoint(corners), 6) == {Tile.containing(*corner, 6) for corner in corners}
 
 
 @given(polygons)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_zoom_holds_the_parents_of_the_next(polygon: Any) -> None:
     if not polygon.is_valid or polygon.area == 0:
         return

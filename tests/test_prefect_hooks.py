@@ -199,9 +199,9 @@ def test_what_may_pass_is_repeated_inside_the_commit(fused_emulator: Emulator, u
 
 def test_a_purge_task_inside_the_transaction_would_roll_the_load_back(fused_emulator: Emulator, udf: Udf) -> None:
     """Why there is a hook: Prefect rolls back at the task's first failing attempt, and then the retry succeeds."""
-    fused_emulator.misbehave(status=503, retry_after=5, times=1)
+    fused_emulator.misbehave(status=503, retry_after=60, times=1)
     purge = invalidate_cache.with_options(retry_delay_seconds=0)
-    happened = in_a_transaction(lambda _: None, lambda: purge("roads", tiles=["1/0/0"], deadline=1))
+    happened = in_a_transaction(lambda _: None, lambda: purge("roads", tiles=["1/0/0"], deadline=30))
     assert happened == ["loaded", "rolled back"]
     assert fused_emulator.cached_tiles(udf) == LEFT
 

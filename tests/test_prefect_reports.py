@@ -245,7 +245,8 @@ def test_a_cancelled_flow_run_stops_what_its_threads_send(fused_emulator: Emulat
     ends: list[str] = []
 
     def cancel(flow_run_id: UUID) -> None:
-        time.sleep(1)
+        while not fused_emulator.requests:
+            time.sleep(0.1)
         with get_client(sync_client=True) as api:
             api.set_flow_run_state(flow_run_id, Cancelling(), force=True)
 

@@ -51,7 +51,11 @@ class House:
     roads: Udf
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
-        answer = httpx.request(method, f"{self.url}{path}", json=body or None, timeout=60)
+        for _ in range(30):
+            answer = httpx.request(method, f"{self.url}{path}", json=body or None, timeout=120)
+            if answer.status_code != 503:  # a database that is busy
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json()
 
@@ -90,8 +94,18 @@ class House:
         return [request.tiles for request in sent if request.status == 200]
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process: kindly, and if that takes too long on a busy machine, at once."""
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def eventually(find: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not (found := find()):
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -119,8 +133,7 @@ def house(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
         def start(name: str, *command: str) -> None:
             log = stack.enter_context((home / f"{name}.log").open("wb"))
             process = subprocess.Popen(command, cwd=FLOWS.parent, env=environment, stdout=log, stderr=log)
-            stack.callback(process.wait, 60)
-            stack.callback(process.terminate)
+            stack.callback(end, process)
 
         start("served", sys.executable, str(folder / "served.py"))
         start("worker", *prefect, "worker", "start", "--pool", "fused", "--type", "process")

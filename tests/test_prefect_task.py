@@ -103,21 +103,21 @@ def test_what_will_not_pass_is_not_retried(fused_emulator: Emulator, credentials
 
 
 def test_what_may_pass_is_retried_by_prefect(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
-    fused_emulator.misbehave(status=503, retry_after=1, times=2)
+    fused_emulator.misbehave(status=503, retry_after=60, times=2)
     quick = invalidate_cache.with_options(retry_delay_seconds=0)
 
     def run() -> dict[str, Any]:
-        return quick("roads", credentials=credentials, deadline=0.2)
+        return quick("roads", credentials=credentials, deadline=30)
 
     assert invalidate(run).result()["retries"] == 0
     assert [request.status for request in fused_emulator.requests][:3] == [503, 503, 200]
 
 
 def test_retries_end(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
-    fused_emulator.misbehave(status=503, retry_after=1, times=None)
+    fused_emulator.misbehave(status=503, retry_after=60, times=None)
 
     def run() -> None:
-        invalidate_cache.with_options(retry_delay_seconds=0)("roads", credentials=credentials, deadline=0.2)
+        invalidate_cache.with_options(retry_delay_seconds=0)("roads", credentials=credentials, deadline=30)
 
     with pytest.raises(UnavailableError):
         invalidate(run).result()

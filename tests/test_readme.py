@@ -25,8 +25,8 @@ def readme_example() -> ModuleType:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES])
-def test_the_example_of_each_orchestrator_runs(readme_example: ModuleType, name: str) -> None:
-    readme_example.run_example(name, readme_example.example(ROOT / "README.md", name.capitalize()))
+def test_the_example_of_each_orchestrator_runs(readme_example: ModuleType, name: str, templates: Path) -> None:
+    readme_example.run_example(name, readme_example.example(ROOT / "README.md", name.capitalize()), templates)
 
 
 @pytest.mark.parametrize("name", NAMES)

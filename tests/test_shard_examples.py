@@ -12,7 +12,7 @@ AREA = {"bounds": (-9.25, 38.68, -9.08, 38.80), "zooms": "10-16"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PIPELINES])
-def test_four_shards_are_one_purge(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_four_shards_are_one_invalidation(name: str, tmp_path: Path, templates: Path, request: pytest.FixtureRequest) -> None:
     plan = plan_invalidation("parcels", **AREA)
     variables = {}
     with Emulator() as emulator:
@@ -20,9 +20,8 @@ def test_four_shards_are_one_purge(name: str, tmp_path: Path, request: pytest.Fi
             variables["PREFECT_API_URL"] = request.getfixturevalue("prefect_server").url
         udf = emulator.register(lambda **tile: tile, name="parcels")
         emulator.fill_cache(udf, [*plan.tiles(), (10, 0, 0)])
-        run_pipeline(
-            PIPELINES[name].another("invalidate_in_shards"), tmp_path, emulator=emulator.environment(), variables=variables
-        )
+        pipeline = PIPELINES[name].another("invalidate_in_shards")
+        run_pipeline(pipeline, tmp_path, emulator=emulator.environment(), variables=variables, templates=templates)
         sent = [request.tiles for request in emulator.requests if request.path.endswith("batch-delete")]
         assert emulator.cached_tiles(udf) == {(10, 0, 0)}, (tmp_path / "output.log").read_text()
     assert sorted(tiles or 0 for tiles in sent) == sorted(shard.tile_count or 0 for shard in plan.shards(4))

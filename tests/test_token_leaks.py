@@ -123,7 +123,9 @@ def test_a_partial_failure_shows_no_token_and_can_leave_the_process(
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PIPELINES])
-def test_no_orchestrator_writes_the_token_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_orchestrator_writes_the_token_anywhere(
+    name: str, tmp_path: Path, templates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pipeline that succeeds and one that fails, and then every file that the orchestrator left in its home."""
     # Airflow stays at INFO: at DEBUG its own supervisor prints every secret that it has been told to mask.
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
@@ -135,7 +137,7 @@ def test_no_orchestrator_writes_the_token_anywhere(name: str, tmp_path: Path, mo
 
         def run() -> None:
             variables = {"STATIONS_DATABASE": str(database)}
-            run_pipeline(PIPELINES[name], home, emulator=emulator.environment(), variables=variables)
+            run_pipeline(PIPELINES[name], home, emulator=emulator.environment(), variables=variables, templates=templates)
 
         run()
         assert [request.status for request in emulator.requests if request.method == "POST"] == [200]

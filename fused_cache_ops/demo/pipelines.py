@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,9 @@ class Pipeline:
         example: the file, relative to the member's folder.
         commands: what to run with the file's path, one after the other.
         environment: what those need, given a folder of their own and the emulator's variables.
+        database: the file in that folder that holds the orchestrator's own state, where it can be made beforehand.
+        migrate: the command that makes it.
+        migrates_itself: whether the orchestrator makes it where there is none.
     """
 
     title: str
@@ -30,6 +34,9 @@ class Pipeline:
     example: str
     commands: Callable[[Path], list[list[str]]]
     environment: Callable[[Path, Path, Mapping[str, str]], dict[str, str]]
+    database: str | None = None
+    migrate: tuple[str, ...] = ()
+    migrates_itself: bool = False
 
     def path(self) -> Path:
         """The example: beside the wrapper in its wheel, or in the member's folder of a checkout.
@@ -88,8 +95,7 @@ def _dagster_environment(home: Path, example: Path, emulator: Mapping[str, str])
 
 
 def _airflow_commands(example: Path) -> list[list[str]]:
-    airflow = [sys.executable, "-m", "airflow"]
-    return [[*airflow, "db", "migrate"], [*airflow, "dags", "test", "load_then_invalidate"]]
+    return [[sys.executable, "-m", "airflow", "dags", "test", "load_then_invalidate"]]
 
 
 def _python_commands(example: Path) -> list[list[str]]:
@@ -98,9 +104,24 @@ def _python_commands(example: Path) -> list[list[str]]:
 
 PIPELINES = {
     "airflow": Pipeline(
-        "Airflow", "airflow_provider_fused", "dags/load_then_invalidate.py", _airflow_commands, _airflow_environment
+        "Airflow",
+        "airflow_provider_fused",
+        "dags/load_then_invalidate.py",
+        _airflow_commands,
+        _airflow_environment,
+        database="airflow.db",
+        migrate=(sys.executable, "-m", "airflow", "db", "migrate"),
     ),
-    "prefect": Pipeline("Prefect", "prefect_fused", "flows/load_then_invalidate.py", _python_commands, _prefect_environment),
+    "prefect": Pipeline(
+        "Prefect",
+        "prefect_fused",
+        "flows/load_then_invalidate.py",
+        _python_commands,
+        _prefect_environment,
+        database="prefect.db",
+        migrate=(sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"),
+        migrates_itself=True,
+    ),
     "dagster": Pipeline("Dagster", "dagster_fused", "definitions.py", _python_commands, _dagster_environment),
 }
 
@@ -115,6 +136,7 @@ def run_pipeline(
     *,
     emulator: Mapping[str, str],
     variables: Mapping[str, str],
+    templates: Path | None = None,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Run a pipeline's commands.
@@ -124,6 +146,7 @@ def run_pipeline(
         home: an empty folder for the orchestrator's own state.
         emulator: the emulator's environment variables; Airflow gets them as a connection.
         variables: further environment variables.
+        templates: a folder that keeps the orchestrator's fresh database from run to run; None: it is made anew.
         on_wait: called some times a second with the newest line of output.
 
     Raises:
@@ -133,7 +156,7 @@ def run_pipeline(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUSED_")}
     environment = inherited | pipeline.environment(home, example, emulator) | dict(variables)
     log = home / "output.log"
-    for command in pipeline.commands(example):
+    for command in [*_migrations(pipeline, home, templates), *pipeline.commands(example)]:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command, cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -149,6 +172,19 @@ def run_pipeline(
         if process.returncode != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
             raise PipelineFailed(f"{' '.join(command[1:])} ended with {process.returncode}:\n{tail}")
+        if templates is not None and pipeline.database is not None and command == list(pipeline.migrate):
+            templates.mkdir(parents=True, exist_ok=True)
+            shutil.copy(home / pipeline.database, templates)
+
+
+def _migrations(pipeline: Pipeline, home: Path, templates: Path | None) -> list[list[str]]:
+    """What is to be run before the pipeline, so that its orchestrator has a database."""
+    if pipeline.database is None or (home / pipeline.database).exists():
+        return []
+    if templates is not None and (templates / pipeline.database).exists():
+        shutil.copy(templates / pipeline.database, home)
+        return []
+    return [] if templates is None and pipeline.migrates_itself else [list(pipeline.migrate)]
 
 
 def _last_line(log: Path) -> str:

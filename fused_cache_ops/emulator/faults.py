@@ -59,12 +59,17 @@ class Fault:
 
 
 class Misbehaviour:
-    """The list of faults, and the layer that applies them."""
+    """The list of faults, and the layer that applies them.
+
+    Attributes:
+        under_way: how many requests have arrived and are not answered yet.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
+        self.under_way = 0
 
     def add(self, fault: Fault) -> None:
         with self._lock:
@@ -128,7 +133,16 @@ class Misbehaviour:
                 else:
                     await _answer(answer, recording_send)
 
-        return layer
+        async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+            with self._lock:
+                self.under_way += 1
+            try:
+                await layer(scope, receive, send)
+            finally:
+                with self._lock:
+                    self.under_way -= 1
+
+        return counting
 
 
 async def _read_all(receive: Receive) -> None:

@@ -199,6 +199,11 @@ class Emulator:
         """Every request so far."""
         return self.store.requests()
 
+    @property
+    def requests_under_way(self) -> int:
+        """How many requests have arrived and are not answered yet."""
+        return self._misbehaviour.under_way
+
     def forget_requests(self) -> None:
         self.store.forget_requests()
 

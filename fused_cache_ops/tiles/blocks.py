@@ -43,7 +43,11 @@ class Block(NamedTuple):
 
 def blocks_in_bounds(west: float, south: float, east: float, north: float, zoom: int, buffer: int) -> list[Block]:
     """The tiles whose interior meets a rectangle in degrees; one that has no width or height belongs to one column or
-    row. ``east`` may be beyond 180 (it wraps); ``buffer`` adds that many tiles on every side."""
+    row. ``east`` may be beyond 180 (it wraps); ``buffer`` adds that many tiles on every side.
+
+    Edges are exact to `TOLERANCE`: a rectangle that reaches less than that into a tile leaves the tile out, since the edge of a
+    tile, computed elsewhere, may be off by as much.
+    """
     size = 2**zoom
     tolerance = TOLERANCE / 360 * size
     first = math.floor((west + 180) / 360 * size + tolerance)
