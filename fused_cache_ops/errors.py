@@ -29,6 +29,8 @@ from typing import Protocol, Union
 class Remaining(Protocol):
     """The tiles that are not known to be invalidated, as `fused_cache_ops.selection.remaining.RemainingTiles` has them."""
 
+    unreadable: tuple[str, ...]
+
     def __iter__(self) -> Iterator[tuple[int, int, int]]: ...
     def save(self, path: Union[str, os.PathLike[str]]) -> int: ...
 

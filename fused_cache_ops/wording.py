@@ -28,7 +28,10 @@ def shortened(text: str, most: int = 80) -> str:
 
 def quoted(value: object, most: int = 80) -> str:
     """A value as it would be written in code, in ASCII, shortened."""
-    return shortened(ascii(value), most)
+    try:
+        return shortened(ascii(value), most)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a nest of thousands of lists
+        return f"a value of type {type(value).__name__} that is too large to show"
 
 
 def warn(text: str) -> None:

@@ -91,8 +91,8 @@ def test_two_kinds_of_selection_are_refused(selection: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("selection", "reason"),
     [
-        ({"zooms": 5}, "need a selection to work on"),
-        ({"buffer": 1}, "need a selection to work on"),
+        ({"zooms": 5}, "needs a selection, and there is none"),
+        ({"buffer": 1}, "needs a selection, and there is none"),
         ({"bounds": BOUNDS}, "bounds needs zooms"),
         ({"bounds": BOUNDS, "zooms": "None"}, "give zoom levels"),
         ({"bounds": BOUNDS, "zooms": 5, "buffer": -1}, "buffer"),

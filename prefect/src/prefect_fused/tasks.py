@@ -79,6 +79,7 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
         bounds: Instead of `tiles`: `(west, south, east, north)` in degrees, or several of these.
         geometry: Instead of `tiles`: GeoJSON, WKT, a shapely geometry, a GeoDataFrame, or a vector file's path or URL.
         tiles_file: Instead of `tiles`: the path of a list of tiles, one a line.
+        whole_udf: Invalidate everything. Say it where the selection comes from data.
         zooms: `"10-14"`, `[10, 12]`, `12`. Needed with `bounds` and `geometry`; with a list it adds parents and children.
         buffer: Tiles to add on every side.
         max_tiles: The most tiles that a computed selection may come to.
