@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.wording import quoted
 
 
 def read_bounds(bounds: Any) -> list[tuple[float, float, float, float]]:
@@ -22,7 +23,7 @@ def read_bounds(bounds: Any) -> list[tuple[float, float, float, float]]:
         given = None
     if given is None:
         raise InvalidInputError(
-            f"bounds = {str(bounds)[:80]!r}: give (west, south, east, north) in degrees, or a list of these."
+            f"bounds = {quoted(bounds)}: give (west, south, east, north) in degrees, or a list of these."
         )
     if len(given) == 4 and all(_is_number(value) for value in given):
         given = [given]
@@ -32,10 +33,10 @@ def read_bounds(bounds: Any) -> list[tuple[float, float, float, float]]:
 def _checked_box(box: Any) -> tuple[float, float, float, float]:
     try:
         values = [float(value) if _is_number(value) else math.nan for value in box]
-    except TypeError:
+    except (TypeError, ValueError, OverflowError):
         values = []
     if len(values) != 4 or not all(math.isfinite(value) for value in values):
-        raise InvalidInputError(f"bounds {str(box)[:80]} must be four finite numbers: (west, south, east, north) in degrees.")
+        raise InvalidInputError(f"bounds {quoted(box)} must be four finite numbers: (west, south, east, north) in degrees.")
     west, south, east, north = values
     if max(abs(west), abs(east)) > 540 or max(abs(south), abs(north)) > 90:
         raise InvalidInputError(

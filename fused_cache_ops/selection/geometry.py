@@ -81,7 +81,7 @@ def _from_text(text: str, shapely: Any) -> Iterable[Any]:
     if text[0] in "{[":
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"geometry = {text[:60]!r} is not JSON: {error}.") from None
         yield from _parts(content, shapely)
     elif _WKT.match(text):

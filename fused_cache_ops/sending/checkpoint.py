@@ -241,6 +241,8 @@ def check_location(location: Any) -> None:
     """
     if not isinstance(location, (str, os.PathLike)):
         raise InvalidInputError(f"checkpoint is of type {type(location).__name__}: give a path or a URL.")
+    if "\0" in os.fspath(location):
+        raise InvalidInputError(f"checkpoint = {quoted(location)} is not a path: it holds a NUL character.")
     if rendered_to_nothing(os.fspath(location)):
         raise InvalidInputError(f"checkpoint is {location!r}: it looks like a template that rendered to nothing.")
 
@@ -262,7 +264,7 @@ def _open_store(location: CheckpointLocation, name: str) -> _Store:
     try:
         path = Path(place).expanduser()
         return _LocalFile(path / name if place.endswith(("/", os.sep)) or path.is_dir() else path)
-    except (RuntimeError, ValueError) as error:  # ~nobody, a NUL
+    except RuntimeError as error:  # ~nobody
         raise InvalidInputError(f"checkpoint = {quoted(place)} is not a path: {error}.") from None
 
 

@@ -40,7 +40,7 @@ class Tile(NamedTuple):
             raise InvalidInputError(
                 f"({longitude}, {latitude}) is not a point: give finite degrees, longitude first, latitude -90 to 90."
             )
-        _check_zoom(zoom, HIGHEST_ZOOM, f"zoom {zoom!r}")
+        _check_zoom(zoom, HIGHEST_ZOOM, f"zoom {quoted(zoom)}")
         size = 2**zoom
         tolerance = TOLERANCE / 360 * size
         x = math.floor((longitude + 180) / 360 * size + tolerance) % size
@@ -109,7 +109,7 @@ def parse_tile(item: TileLike, *, max_zoom: int = HIGHEST_ZOOM, position: int | 
     _check_zoom(z, max_zoom, shown)
     for name, value in (("x", x), ("y", y)):
         if not 0 <= value < 2**z:
-            raise InvalidInputError(f"{shown}: {name}={value} is outside 0 … {2**z - 1}, the range at zoom {z}.")
+            raise InvalidInputError(f"{shown}: {name}={quoted(value)} is outside 0 … {2**z - 1}, the range at zoom {z}.")
     return Tile(z, x, y)
 
 

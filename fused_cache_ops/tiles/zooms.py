@@ -9,6 +9,7 @@ from typing import Union
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, is_boolean
+from fused_cache_ops.wording import quoted
 
 Zooms = Union[int, str, Iterable[int]]
 """``12``, ``range(10, 15)``, ``[10, 12]``, ``"12"``, ``"10-14"``, ``"10,12-14"``."""
@@ -22,7 +23,7 @@ def parse_zooms(zooms: Zooms, *, max_zoom: int = HIGHEST_ZOOM) -> tuple[int, ...
     Raises:
         InvalidInputError: it cannot be read, is empty, or names a zoom outside 0 … ``max_zoom``.
     """
-    shown = f"zooms = {str(zooms)[:80]!r}" if isinstance(zooms, str) else f"zooms = {str(zooms)[:80]}"
+    shown = f"zooms = {quoted(zooms)}"
     problem = InvalidInputError(
         f"{shown}: give zoom levels from 0 to {max_zoom}, as 12, range(10, 15), [10, 12], '10-14' or '10,12-14'."
     )

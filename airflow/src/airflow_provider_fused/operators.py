@@ -187,6 +187,5 @@ def _folder_name(part: str) -> str:
 
 def _is_expanded_from_dicts(operator: BaseOperator) -> bool:
     """Whether a task is an item of ``expand_kwargs``, so that its selection comes from data."""
-    dag = getattr(operator, "dag", None)
-    defined = dag.task_dict.get(operator.task_id) if dag is not None else None
+    defined = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None
     return type(getattr(defined, "expand_input", None)).__name__ == "ListOfDictsExpandInput"
