@@ -136,12 +136,14 @@ def test_an_outlets_event_gets_the_result(udf: Udf) -> None:
 @pytest.mark.parametrize(
     ("map_index", "file"),
     [
-        (-1, "s3://bucket/c/nightly/manual__1/group.invalidate.json"),
-        (3, "s3://bucket/c/nightly/manual__1/group.invalidate.3.json"),
+        (-1, "s3://bucket/c/nightly/manual__1/group.invalidate.2.json"),
+        (3, "s3://bucket/c/nightly/manual__1/group.invalidate.3.2.json"),
     ],
 )
 def test_a_folder_has_a_file_for_each_task_instance(map_index: int, file: str) -> None:
-    instance = SimpleNamespace(dag_id="nightly", run_id="manual__1", task_id="group.invalidate", map_index=map_index)
+    instance = SimpleNamespace(
+        dag_id="nightly", run_id="manual__1", task_id="group.invalidate", map_index=map_index, max_tries=2
+    )
     assert own_checkpoint("s3://bucket/c/", {"ti": instance}) == file
 
 
@@ -151,8 +153,9 @@ def test_a_file_of_ones_own_is_taken_as_it_is() -> None:
 
 
 def test_a_run_id_cannot_lead_out_of_the_folder() -> None:
-    instance = SimpleNamespace(dag_id="d", run_id="../../etc", task_id="t", map_index=-1)
-    assert own_checkpoint("/c/", {"ti": instance}) == "/c/d/.._.._etc/t.json"
+    instance = SimpleNamespace(dag_id="d", run_id="../../etc", task_id="t", map_index=-1, max_tries=0)
+    assert own_checkpoint("/c/", {"ti": instance}) == "/c/d/.._.._etc/t.0.json"
+    assert own_checkpoint("/c/", {"ti": SimpleNamespace(**vars(instance) | {"run_id": ".."})}) == "/c/d/__/t.0.json"
 
 
 # -- killing ----------------------------------------------------------------------------------------------
