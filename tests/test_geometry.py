@@ -268,7 +268,7 @@ def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
         (5, "is of type int"),
         ([POLYGON, None], "geometry is None"),
         (shapely.Point(500_000, 4_500_000), "Reproject it to EPSG:4326"),
-        (shapely.Point(38.7, -99.1), "longitudes go first"),
+        (shapely.Point(38.7, -99.1), "longitudes come first"),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -79,7 +79,7 @@ def test_what_is_no_file_is_refused_before_any_request(client: FusedClient, fuse
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tiles.list"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(InvalidInputError, match="neither text nor gzip"):
+    with pytest.raises(InvalidInputError, match="neither valid text nor complete gzip"):
         list(TileList(path))
 
 

@@ -1,4 +1,4 @@
-"""From keywords to a selection: what cannot be read, or contradicts itself, is refused before anything is sent."""
+"""From keywords to a selection. Unreadable or contradictory keywords are rejected before anything is sent."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 
 def read_selection(**given: Unpack[SelectionKeywords]) -> Selection | WholeUdf:
-    """The selection that the keywords describe. They are `fused_cache_ops.invalidate_cache`'s.
+    """The selection that the keywords describe. They are those of `fused_cache_ops.invalidate_cache`.
 
     Raises:
-        InvalidInputError: they cannot be read, contradict one another, or select more than ``max_tiles``.
-        TypeError: there is no such keyword.
+        InvalidInputError: the keywords cannot be read, contradict each other, or select more than ``max_tiles``.
+        TypeError: a keyword is unknown.
     """
     if unknown := given.keys() - SELECTION_DEFAULTS.keys():
-        raise TypeError(f"There is no keyword {', '.join(sorted(unknown))}: there are {', '.join(SELECTION_DEFAULTS)}.")
+        raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(SELECTION_DEFAULTS)}.")
     read: dict[str, Any] = {**SELECTION_DEFAULTS, **given}
     kinds = [kind for kind in KINDS if read[kind] is not WHOLE_UDF and read[kind] is not NOT_GIVEN]
     if len(kinds) > 1:
-        raise InvalidInputError(f"{' and '.join(kinds)} are given together: give one kind of selection at a time.")
+        raise InvalidInputError(f"{' and '.join(kinds)} are both given: use one kind of selection at a time.")
     zooms, buffer, max_zoom, shard = (read[name] for name in ("zooms", "buffer", "max_zoom", "shard"))
     _check_limits(buffer, read["max_tiles"], read["when_too_many"], max_zoom)
     check_shard(shard)
     if not kinds:
         if zooms is not None or buffer or shard is not None:
             raise InvalidInputError(
-                "zooms, buffer and shard need a selection to work on: tiles, tiles_file, bounds or geometry. "
-                "To invalidate the whole UDF leave them all out."
+                "zooms, buffer and shard need a selection to apply to: tiles, tiles_file, bounds or geometry. "
+                "To invalidate the whole UDF, omit them all."
             )
         return WholeUdf()
     kind, value = kinds[0], read[kinds[0]]
     levels = None if zooms is None else parse_zooms(zooms, max_zoom=max_zoom)
     if kind in ("bounds", "geometry"):
         if levels is None:
-            raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': a UDF is cached at each by itself.")
+            raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': each zoom is cached separately.")
         selection, computed = _covered(kind, value, levels, buffer), True
     else:
         selection, computed = _listed(kind, value, levels or (), buffer, max_zoom)
@@ -58,22 +58,22 @@ def read_selection(**given: Unpack[SelectionKeywords]) -> Selection | WholeUdf:
 
 
 def refuse_single_use(selection: SelectionKeywords) -> None:
-    """Refuse what can be read only once, on behalf of callers that may be run again.
+    """Reject selections that can be read only once, for callers that may be run again.
 
-    An orchestrator's retry would find a generator used up, take that for "nothing selected", and succeed.
+    An orchestrator's retry would find a generator exhausted, take that for "nothing selected", and succeed.
 
     Raises:
-        InvalidInputError: ``tiles`` is a generator or another iterator, or ``tiles_file`` is no path.
+        InvalidInputError: ``tiles`` is a generator or another iterator, or ``tiles_file`` is not a path.
     """
     tiles = selection.get("tiles")
     if isinstance(tiles, Iterator):
         raise InvalidInputError(
-            f"tiles is of type {type(tiles).__name__}, which can be read only once: a retry would find it empty. Give a list."
+            f"tiles is of type {type(tiles).__name__}, which can be read only once: a retry would find it empty. Pass a list."
         )
     tiles_file = selection.get("tiles_file", "")
     if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file):
         check_source(tiles_file)
-        raise InvalidInputError("tiles_file can be read only once: a retry would find it empty. Give the path of a file.")
+        raise InvalidInputError("tiles_file can be read only once: a retry would find it empty. Pass the path of a file.")
 
 
 def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int) -> None:
@@ -88,10 +88,10 @@ def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int
 
 
 def check_shard(shard: Any) -> None:
-    """Refuse what is no shard.
+    """Reject an invalid shard.
 
     Raises:
-        InvalidInputError: it is not ``(i, n)`` with 0 ≤ i < n.
+        InvalidInputError: ``shard`` is not ``(i, n)`` with 0 ≤ i < n.
     """
     if shard is None:
         return
@@ -121,7 +121,7 @@ def _covered(kind: str, value: Any, zooms: tuple[int, ...], buffer: int) -> Sele
 
 
 def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom: int) -> tuple[Selection, bool]:
-    """A list, and whether more than the list itself is to be sent."""
+    """A selection from a list, and whether more tiles than the list's own are sent."""
     stream: Callable[[], Iterator[Tile]]
     if kind == "tiles_file":
         check_source(value)
@@ -131,9 +131,9 @@ def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom
             return TileList(value, max_zoom=max_zoom)
     else:
         repeatable = isinstance(value, Collection)
-        if isinstance(value, Set):  # in the same order on every machine
+        if isinstance(value, Set):  # the same order on every machine
             value = sorted(TileStream(value, max_zoom=max_zoom))
-        first: TileStream | None = TileStream(value, max_zoom=max_zoom)  # checks every tile of a collection, now
+        first: TileStream | None = TileStream(value, max_zoom=max_zoom)  # checks every tile of a collection now
 
         def stream() -> Iterator[Tile]:
             nonlocal first
@@ -152,12 +152,12 @@ def _limited(selection: Selection, max_tiles: int, when_too_many: str) -> Select
     if total <= max_tiles:
         return selection
     over = f"{total:,} tiles are selected, over max_tiles={max_tiles:,}"
-    # Where not even the coarsest zoom is small enough, "coarser" would leave everything stale.
+    # If not even the coarsest zoom is small enough, "coarser" would leave everything stale.
     if when_too_many == "fail" or (when_too_many == "coarser" and counts[min(counts)] > max_tiles):
         per_zoom = ", ".join(f"zoom {zoom}: {count:,}" for zoom, count in counts.items())
         raise InvalidInputError(
-            f"{over} ({per_zoom}). Raise max_tiles, leave out deep zooms, narrow the selection, or set "
-            "when_too_many='whole-udf' to invalidate everything instead or 'coarser' to leave the deepest zooms stale."
+            f"{over} ({per_zoom}). Raise max_tiles, omit deep zooms, narrow the selection, or set when_too_many: "
+            "'whole-udf' invalidates everything instead, 'coarser' leaves the deepest zooms stale."
         )
     if when_too_many == "whole-udf":
         note = f"{over}: the whole UDF is invalidated instead"

@@ -1,4 +1,4 @@
-"""What is left to do when a call fails."""
+"""The tiles that are left when a call fails."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fused_cache_ops.tiles.tile import Tile
 
 
 class RemainingTiles(Iterable[Tile]):
-    """Tiles still to do.
+    """The tiles not yet confirmed as invalidated.
 
-    Where the selection can be read again (a list, a file, bounds, a geometry) they are made anew each time. Where it
-    cannot, they are those in hand and then what its stream still holds, kept once read.
+    If the selection can be read again (a list, a file, bounds, a geometry), they are produced anew each time. Otherwise they
+    are the tiles in hand, followed by the rest of the caller's stream, which is kept once read.
     """
 
     def __init__(
@@ -27,10 +27,10 @@ class RemainingTiles(Iterable[Tile]):
         return self._make()
 
     def save(self, path: str | os.PathLike[str]) -> int:
-        """Write them as a list that ``tiles_file`` takes, one ``z/x/y`` a line, gzipped if the name ends in ``.gz``.
+        """Write the tiles as a list for ``tiles_file``: one ``z/x/y`` per line, gzipped if the name ends in ``.gz``.
 
         Returns:
-            How many they are.
+            The number of tiles.
         """
         return write_tile_list(self, path)
 

@@ -1,4 +1,4 @@
-"""What a caller selected, checked: the whole UDF, or tiles from a list, bounds or a geometry."""
+"""The caller's selection after validation: the whole UDF, or tiles from a list, bounds or a geometry."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.tile import Tile
 
 _READ_AHEAD = 50_000
-_KEPT_BLOCKS = 200_000  # of a cover that has been counted, to avoid computing it once more
+_KEPT_BLOCKS = 200_000  # of a selection that has been counted, to avoid computing it again
 
 
 @dataclass(frozen=True)
 class WholeUdf:
-    """Everything that a UDF has cached: one request, and no tiles to count, list or draw.
+    """Everything that a UDF has cached: one request, with no tiles to count, list or draw.
 
     Attributes:
-        note: why it is the whole UDF, where that was not asked for: there were too many tiles.
-        shard: the first of the shards of too many tiles, which invalidates everything in the place of all; else None.
+        note: why everything is invalidated, if it is because there were too many tiles.
+        shard: the shard that invalidates everything on behalf of all shards, if there were too many tiles. Otherwise None.
     """
 
     note: str | None = None
@@ -44,12 +44,12 @@ class WholeUdf:
 
 
 class Selection:
-    """Tiles, countable and in batches.
+    """Tiles that can be counted and read in batches.
 
     Attributes:
-        zooms_left_stale: the zooms that were left out since there were too many tiles.
-        note: what was done about too many tiles, in words.
-        shard: the part of it that this is, ``(i, n)``; None: it is whole.
+        zooms_left_stale: the zooms that were dropped because there were too many tiles.
+        note: a sentence about what was done because there were too many tiles.
+        shard: ``(i, n)`` if this is one part of a selection, None if it is all of it.
         repeatable: whether it can be read more than once.
     """
 
@@ -74,7 +74,7 @@ class Selection:
         self._kept: list[Block] | None = None
 
     def batches(self, size: int, done: Spans | None = None) -> Iterator[Batch]:
-        """The tiles, in batches of ``size``, without those at the positions that are done."""
+        """The tiles in batches of ``size``, without those at the positions in ``done``."""
         windows = self._windows if done is None else tuple(done.missing(self._windows))
         stream: Any = self._stream()
         return BlockBatches(stream, size, windows) if self._blocks else TileBatches(stream, size, windows)
@@ -84,11 +84,11 @@ class Selection:
         return itertools.chain.from_iterable(self.batches(_READ_AHEAD))
 
     def remaining(self, done: Spans, *, past_unreadable: bool) -> RemainingTiles:
-        """The tiles that are not done, read anew.
+        """The tiles that are not done, read again from the source.
 
         Args:
-            done: the positions that are.
-            past_unreadable: leave out the first tile that cannot be read, which has been told of.
+            done: the positions that are done.
+            past_unreadable: skip the first unreadable tile, which has already been reported.
         """
 
         def read() -> Iterator[Tile]:
@@ -109,21 +109,21 @@ class Selection:
         return itertools.chain.from_iterable(batch.blocks() for batch in self.batches(_READ_AHEAD))
 
     def known_count(self) -> int | None:
-        """How many tiles there are, where that can be told without reading them."""
+        """How many tiles there are, or None if that is unknown without reading them."""
         if self._windows != EVERYTHING:
             return sum(int(stop) - start for start, stop in self._windows)
         return self._size if self._counts is None else sum(self.tiles_per_zoom().values())
 
     def end(self, count: int) -> int:
-        """The position after the last tile, of ``count`` ones."""
+        """The position after the last of ``count`` tiles."""
         start, _ = self._windows[0]
         return start + count
 
     def shard_of(self, shard: tuple[int, int]) -> Selection:
-        """One of ``n`` equal runs of the tiles, the ``i``-th from 0.
+        """The ``i``-th of ``n`` equal runs of the tiles, counted from 0.
 
         Raises:
-            InvalidInputError: it can be read only once, so that no two readers would see the same runs.
+            InvalidInputError: the selection can be read only once, so two readers would not see the same runs.
         """
         number, count = shard
         part = copy.copy(self)
@@ -134,7 +134,7 @@ class Selection:
         return part
 
     def digest(self) -> tuple[str, int]:
-        """A fingerprint of the tiles, their order and the shard; and how many they are."""
+        """A fingerprint of the tiles, their order and the shard, and the number of tiles."""
         fingerprint = hashlib.blake2b(repr(self._windows).encode(), digest_size=16)
         count = 0
         for batch in self.batches(_READ_AHEAD):
@@ -143,18 +143,18 @@ class Selection:
         return fingerprint.hexdigest(), count
 
     def tiles_per_zoom(self) -> dict[int, int]:
-        """How many tiles at each zoom, counted without making them where they come from bounds or a geometry.
+        """The number of tiles at each zoom. Tiles from bounds or a geometry are counted without being generated.
 
         Raises:
-            InvalidInputError: the selection can be read only once, so counting would use it up.
+            InvalidInputError: the selection can be read only once, so counting would exhaust it.
         """
         if self._windows != EVERYTHING:
             return _count(self.blocks())
         if self._counts is None:
             if not self.repeatable:
                 raise InvalidInputError(
-                    "This selection can be read only once, so it cannot be counted before it is sent: give a list or a "
-                    "file instead of a generator, standard input or an open file."
+                    "This selection can be read only once, so it cannot be counted before it is sent: pass a list or the path "
+                    "of a file instead of a generator, standard input or an open file."
                 )
             counts: Counter[int] = Counter()
             kept: list[Block] = []
@@ -167,14 +167,14 @@ class Selection:
         return {zoom: count for zoom, count in self._counts.items() if zoom not in self.zooms_left_stale}
 
     def leave_out(self, zooms: Iterable[int]) -> None:
-        """Leave zooms stale, and remember which."""
+        """Leave some zooms stale, and record which."""
         self.zooms_left_stale = tuple(sorted(zooms))
 
     def _stream(self) -> Iterator[Tile] | Iterator[Block]:
         stream: Any = self._make() if self._kept is None else iter(self._kept)
         if self.zooms_left_stale:
             left_out = frozenset(self.zooms_left_stale)
-            return filter(lambda item: item.z not in left_out, stream)  # no generator: it goes on after an error
+            return filter(lambda item: item.z not in left_out, stream)  # unlike a generator, it continues after an error
         return stream  # type: ignore[no-any-return]
 
 

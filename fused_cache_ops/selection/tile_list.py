@@ -1,4 +1,4 @@
-"""Lists of tiles in files, as tile tools write them: ``z/x/y``, CSV, JSON lines or quadkeys, one tile a line, gzip or not."""
+"""Tile lists in files, as tile tools write them: ``z/x/y``, CSV, JSON lines or quadkeys, one tile per line, gzipped or not."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _QUADKEY = re.compile(r"[0-3]{1,30}", re.ASCII)
 
 
 class TileList(Iterator[Tile]):
-    """The checked tiles of a list, line by line. Blank lines and lines that begin with ``#`` are passed over.
+    """The validated tiles of a list, line by line. Blank lines and lines that begin with ``#`` are skipped.
 
-    A line that cannot be read raises `InvalidInputError`, which names it; reading on then goes past it.
+    A malformed line raises `InvalidInputError`, which names it. Iterating further continues after that line.
     """
 
     def __init__(self, source: TilesFile, *, max_zoom: int = HIGHEST_ZOOM) -> None:
@@ -47,7 +47,7 @@ class TileList(Iterator[Tile]):
                     continue
                 return tile
             shown = ascii(shortened(line, 60))
-            raise InvalidInputError(f"{self._name}, line {number}: {shown} is no tile: {reason}")
+            raise InvalidInputError(f"{self._name}, line {number}: {shown} is not a valid tile: {reason}")
         raise StopIteration
 
     def _parse(self, line: str) -> Tile | None:
@@ -69,12 +69,12 @@ class TileList(Iterator[Tile]):
                 raise ValueError(f"it has {len(cells)} columns.")
             item = tuple(int(cells[self._columns[name]]) for name in "zxy")
         else:
-            raise ValueError("write z/x/y, z,x,y, JSON ({'z': …, 'x': …, 'y': …}) or a quadkey, one a line.")
+            raise ValueError("write z/x/y, z,x,y, JSON ({'z': …, 'x': …, 'y': …}) or a quadkey, one per line.")
         return parse_tile(item, max_zoom=self._max_zoom)
 
 
 def write_tile_list(tiles: Iterable[Tile], path: str | os.PathLike[str]) -> int:
-    """Write tiles as a list, one ``z/x/y`` a line, gzipped if the name ends in ``.gz``; how many they were."""
+    """Write tiles as a list, one ``z/x/y`` per line, gzipped if the name ends in ``.gz``. Returns the number of tiles."""
     count = 0
     with gzip.open(path, "wt") if os.fspath(path).endswith(".gz") else Path(path).open("w") as file:
         for count, tile in enumerate(tiles, 1):  # noqa: B007
@@ -83,28 +83,28 @@ def write_tile_list(tiles: Iterable[Tile], path: str | os.PathLike[str]) -> int:
 
 
 def check_source(source: TilesFile) -> str:
-    """A list's name, for messages.
+    """Check the source of a list, and return its name for messages.
 
     Raises:
-        InvalidInputError: it is no path and no open file, or there is no such file.
+        InvalidInputError: ``source`` is neither a path nor an open file, or the file does not exist.
     """
     if isinstance(source, os.PathLike):
         source = os.fspath(source)
     if isinstance(source, str):
         if rendered_to_nothing(source):
-            raise InvalidInputError(f"tiles_file is {source!r}: it looks like a template that rendered to nothing.")
+            raise InvalidInputError(f"tiles_file is {source!r}, which looks like a template that rendered to nothing.")
         if source == "-":
             return "standard input"
         if not Path(source).is_file():
-            raise InvalidInputError(f"tiles_file = {source!r}: there is no such file.")
+            raise InvalidInputError(f"tiles_file = {source!r}: no such file.")
         return source
     if not hasattr(source, "read"):
-        raise InvalidInputError(f"tiles_file is of type {type(source).__name__}: give a path, '-' or an open file.")
+        raise InvalidInputError(f"tiles_file is of type {type(source).__name__}: pass a path, '-' or an open file.")
     return str(getattr(source, "name", "tiles_file"))
 
 
 def is_repeatable(source: TilesFile) -> bool:
-    """Whether a list can be read a second time: a file can, standard input and an open file cannot."""
+    """Whether a list can be read more than once. A path can; standard input and an open file cannot."""
     return isinstance(source, (str, os.PathLike)) and source != "-"
 
 
@@ -127,7 +127,7 @@ def _decoded(file: Any, name: str) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(buffered, 1):
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise InvalidInputError(f"{name} is neither text nor gzip to its end: {error}.") from None
+        raise InvalidInputError(f"{name} is neither valid text nor complete gzip: {error}.") from None
 
 
 def _from_quadkey(quadkey: str) -> tuple[int, int, int]:

@@ -24,7 +24,7 @@ def parse_zooms(zooms: Zooms, *, max_zoom: int = HIGHEST_ZOOM) -> tuple[int, ...
     """
     shown = f"zooms = {str(zooms)[:80]!r}" if isinstance(zooms, str) else f"zooms = {str(zooms)[:80]}"
     problem = InvalidInputError(
-        f"{shown}: give zoom levels from 0 to {max_zoom}, such as 12, range(10, 15), [10, 12], '10-14' or '10,12-14'."
+        f"{shown}: expected zoom levels from 0 to {max_zoom}, such as 12, range(10, 15), [10, 12], '10-14' or '10,12-14'."
     )
     if isinstance(zooms, str):
         levels: set[int] = set()
