@@ -1,4 +1,4 @@
-"""One call, from a selection that has been read to its result."""
+"""One call, from a validated selection to its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Call:
-    """One call, from a selection that has been read to its result."""
+    """One call, from a validated selection to its result."""
 
     def __init__(
         self,
@@ -36,11 +36,11 @@ class Call:
         tiles = selection if isinstance(selection, Selection) else None
         if checkpoint is not None and tiles is not None and not tiles.repeatable:
             raise InvalidInputError(
-                "A selection that can be read only once has no checkpoint, since a second call could not tell what is done: "
-                "give a list or a file instead of a generator, standard input or an open file."
+                "A checkpoint needs a selection that can be read more than once, so that a second call can tell what is done: "
+                "pass a list or the path of a file instead of a generator, standard input or an open file."
             )
         if verify_tiles and tiles is None:
-            raise InvalidInputError("verify_tiles needs a selection of tiles to sample: the whole UDF has none.")
+            raise InvalidInputError("verify_tiles needs a selection of tiles to sample from: the whole UDF has none.")
         self._service = service
         self._udf = udf
         self._selection = selection
@@ -63,7 +63,7 @@ class Call:
         """Send everything.
 
         Raises:
-            FusedCacheError: with what is not known to be done as ``remaining``.
+            FusedCacheError: ``remaining`` holds the tiles not yet confirmed.
         """
         udf_id = parse_udf(self._udf).udf_id
         failure: Exception | None = None
@@ -134,7 +134,7 @@ class Call:
             self._sample.add(batch)
 
     def _tick(self) -> None:
-        """In the caller's thread, between two looks at the workers."""
+        """Runs in the caller's thread, periodically, while workers send."""
         self._progress.tell(self._already_done + self._work.confirmed, self._retrier.retries)
         if self._record is not None:
             with self._work.lock:
@@ -152,10 +152,10 @@ class Call:
             return failure
         kept = ""
         if self._record is not None:
-            kept = " The checkpoint has a record of it: the same call again sends the rest."
+            kept = " The checkpoint records what is done: run the same call again to send the rest."
         partial = PartialInvalidationError(
-            f"{self._work.confirmed:,} tiles were invalidated, then sending ended: {failure} "
-            f"The tiles still to do are in this error's .remaining: give them as tiles= to the next call.{kept}",
+            f"{self._work.confirmed:,} tiles were invalidated before sending failed: {failure} "
+            f"The tiles not yet confirmed are in this error's .remaining: pass them as tiles= to the next call.{kept}",
             result=result,
             remaining=self._remaining(failure),
             cause=failure,
