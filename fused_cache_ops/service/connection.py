@@ -1,8 +1,8 @@
-"""A pool of kept-alive connections to one host: the certificate bundle read once, no answer awaited beyond its time.
+"""A pool of kept-alive connections to one host. The certificate bundle is read once, and every response has a time limit.
 
-`requests` knows the proxies, the certificate bundle and the TLS; its pools are used directly, which costs less than half
-the CPU time of its ``Session`` and passes by everything that could replace the Authorization header (``.netrc``) or
-follow a redirect.
+`requests` handles the proxies, the certificate bundle and TLS. Its pools are used directly, which takes less than half the
+CPU time of its ``Session`` and avoids everything that could replace the Authorization header (``.netrc``) or follow a
+redirect.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from fused_cache_ops.errors import ConfigurationError
 from fused_cache_ops.settings import Secret, is_loopback
 
 Certificate = Union[str, tuple[str, str]]
-"""A client certificate: the path of one PEM file, or of the certificate and of its key."""
+"""A client certificate: the path of one PEM file, or the paths of the certificate and its key."""
 
-LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record holds its code; nothing else comes near
+LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record includes its code; nothing else comes close
 _HEADERS = ("retry-after", "location", "x-cache", "x-fused-cached")
 _CHUNK = 64 * 1024
-_LOOK = 0.1  # seconds between the watch's looks
-_IDLE = 5.0  # seconds after which it goes home
+_LOOK = 0.1  # seconds between checks by the watchdog thread
+_IDLE = 5.0  # idle seconds after which it ends
 
 
 def _mask_shared_tokens(record: logging.LogRecord) -> bool:
-    """urllib3 logs every address at DEBUG, and a shared token in one is a permission."""
+    """urllib3 logs every address at DEBUG level, and a shared token in an address grants access."""
     if isinstance(record.args, tuple):
         record.args = tuple(_SHARED.sub(r"\1********", each) if isinstance(each, str) else each for each in record.args)
     return True
@@ -50,12 +50,12 @@ logging.getLogger("urllib3.connectionpool").addFilter(_mask_shared_tokens)
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer, without the token, should the server echo it: errors carry what the locals of their frames hold.
+    """A server's response. The token is masked if the server echoes it, because tracebacks can show the locals of frames.
 
     Attributes:
         status: the HTTP status.
-        headers: the few that matter here, by their names in lower case.
-        body: all of it, or more than `LARGEST_BODY` bytes.
+        headers: the few headers that matter here, keyed by lowercase name.
+        body: the whole body, or more than `LARGEST_BODY` bytes of it.
     """
 
     status: int
@@ -65,7 +65,7 @@ class Answer:
 
 @dataclass
 class _Exchange:
-    """A request that is under way, and until when."""
+    """A request in flight, and when it expires."""
 
     expires: float
     connection: Any = field(default=None, repr=False)
@@ -73,26 +73,26 @@ class _Exchange:
 
 
 class AnswerTimedOut(Exception):
-    """The answer was not complete in time."""
+    """The response was not complete in time."""
 
 
 class ConnectionDropped(Exception):
-    """A connection that had served before turned out to be closed: nothing is known to be wrong."""
+    """A connection that had been used before turned out to be closed. This says nothing about the server's health."""
 
 
 class Connections:
     """Connections to the host of a URL, for any number of threads.
 
     Args:
-        url: where to; only its scheme, host and port matter.
-        authorization: the header's value, if one is to be sent.
-        pool_size: the most connections at once; further threads wait for one.
-        ca_bundle: certificates to trust, a file or a folder, instead of those that ``REQUESTS_CA_BUNDLE``,
-            ``CURL_CA_BUNDLE`` or ``SSL_CERT_FILE`` name, or else requests' own.
-        client_certificate: to show to the server.
+        url: the destination. Only its scheme, host and port matter.
+        authorization: the value of the Authorization header, if it should be sent.
+        pool_size: the most connections at once. Further threads wait for a free one.
+        ca_bundle: certificates to trust, as a file or a folder. By default those that ``REQUESTS_CA_BUNDLE``,
+            ``CURL_CA_BUNDLE`` or ``SSL_CERT_FILE`` name, otherwise requests' own.
+        client_certificate: the certificate to present to the server.
 
     Raises:
-        ConfigurationError: certificates cannot be read.
+        ConfigurationError: a certificate cannot be read.
     """
 
     def __init__(
@@ -115,33 +115,33 @@ class Connections:
             self._headers["Authorization"] = authorization
         secure = parts.scheme == "https"
         self._adapter = _Adapter(tls_context(ca_bundle, client_certificate) if secure else None, pool_size)
-        # This machine is never reached by way of another.
+        # This machine is never reached through a proxy.
         proxies = {} if is_loopback(parts.hostname or "") else get_environ_proxies(url)
         proxy = select_proxy(url, proxies)
         try:
             manager: Any = self._adapter.proxy_manager_for(proxy) if proxy else self._adapter.poolmanager
         except (RequestException, ValueError, urllib3.exceptions.HTTPError) as error:
-            raise ConfigurationError(f"The proxy that the environment names cannot be used: {error}") from None
+            raise ConfigurationError(f"The proxy configured in the environment cannot be used: {error}") from None
         self._pool = manager.connection_from_url(url)
         self._pool.ConnectionCls = self._watched(self._pool.ConnectionCls)
-        # A proxy wants the whole address, unless it only passes on what is encrypted.
+        # A proxy needs the full address, unless it only tunnels encrypted traffic.
         self._origin = f"{parts.scheme}://{parts.netloc}" if proxy and not secure else ""
 
     def send(self, method: str, target: str, *, body: bytes | None = None, wait: float, seconds: float) -> Answer:
-        """Send a request and read the answer.
+        """Send a request and read the response.
 
         Args:
             method: such as ``"DELETE"``.
             target: the path and query.
-            body: JSON.
-            wait: seconds to connect.
-            seconds: after which the answer must be complete.
+            body: the JSON body.
+            wait: seconds that connecting may take.
+            seconds: seconds after which the response must be complete.
 
         Raises:
-            AnswerTimedOut: it was not.
-            ConnectionDropped: the server had closed a connection that it had kept alive.
+            AnswerTimedOut: the response was not complete in time.
+            ConnectionDropped: the server had closed a kept-alive connection.
             urllib3.exceptions.HTTPError: the connection failed.
-            OSError: so it did.
+            OSError: the connection failed.
         """
         headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
         exchange = _Exchange(time.monotonic() + seconds)
@@ -193,7 +193,7 @@ class Connections:
         return text.replace(self._secret, "********") if self._secret else text
 
     def abort(self) -> None:
-        """Cut off every request that is under way."""
+        """Abort every request that is in flight."""
         for exchange in list(self._exchanges.values()):
             _cut_off(exchange)
 
@@ -207,7 +207,7 @@ class Connections:
         exchanges = self._exchanges
 
         class Watched(kind):  # type: ignore[misc]
-            """A connection that tells which exchange it is used for."""
+            """A connection that records which exchange it is used for."""
 
             served = False
 
@@ -224,7 +224,7 @@ class Connections:
         return Watched
 
     def _watch(self) -> None:
-        """Have a thread cut off what is overdue: a time-out of the socket starts anew with every byte that drips in."""
+        """Start a thread that aborts overdue requests: a socket timeout restarts with every byte that arrives."""
         with self._lock:
             if self._watching:
                 return
@@ -232,7 +232,7 @@ class Connections:
             try:
                 threading.Thread(target=self._look, name="fused-cache-ops-watch", daemon=True).start()
                 self._watching = True
-            except RuntimeError:  # no more threads: the socket's own time-outs will do
+            except RuntimeError:  # no more threads: the socket's own timeouts must suffice
                 pass
 
     def _look(self) -> None:
@@ -269,10 +269,10 @@ class _Adapter(HTTPAdapter):
 
 
 def tls_context(ca_bundle: str | None = None, client_certificate: Certificate | None = None) -> ssl.SSLContext:
-    """A context that verifies servers: certificates, host names, nothing left out.
+    """A TLS context that fully verifies servers: certificates and host names.
 
     Raises:
-        ConfigurationError: certificates cannot be read.
+        ConfigurationError: a certificate cannot be read.
     """
     names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
     source = "ca_bundle" if ca_bundle else next((name for name in names if os.environ.get(name)), None)
@@ -290,19 +290,19 @@ def tls_context(ca_bundle: str | None = None, client_certificate: Certificate | 
     if client_certificate is not None:
         certificate, key = (client_certificate, None) if isinstance(client_certificate, str) else client_certificate
         try:
-            # Without a password: OpenSSL would ask for one in the terminal, in the middle of a pipeline.
+            # An empty password: otherwise OpenSSL would prompt for one in the terminal, in the middle of a pipeline.
             context.load_cert_chain(certificate, key, password="")
         except (OSError, TypeError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ConfigurationError(
-                f"client_certificate = {client_certificate!r} cannot be read: {reason}. Give the path of a PEM file, or of "
-                "the certificate and of its key, without a password."
+                f"client_certificate = {client_certificate!r} cannot be read: {reason}. Pass the path of a PEM file, or the "
+                "paths of the certificate and its key, without a password."
             ) from None
     return context
 
 
 def _is_closed(error: Exception) -> bool:
-    """Whether a connection ended before a single byte of the answer: on a reused one, a server that keeps none for long."""
+    """Whether a connection ended before the first byte of the response. On a reused one, the server had closed it."""
     return isinstance(error, urllib3.exceptions.ProtocolError) and "Connection aborted" in str(error)
 
 
