@@ -17,7 +17,7 @@ UdfName = Annotated[str, typer.Argument(help="Id, name, canvas/name, team/name, 
 
 _TYPES: dict[str, Any] = {
     "tiles": Annotated[Optional[list[str]], typer.Argument(help="Tiles as z/x/y.", metavar="[Z/X/Y]...")],
-    "tiles_file": Annotated[Optional[str], typer.Option(help=f"{SELECTION_HELP['tiles_file']} - reads standard input.")],
+    "tiles_file": Annotated[Optional[str], typer.Option(help=f"{SELECTION_HELP['tiles_file']} Use - for standard input.")],
     "bounds": Annotated[Optional[list[str]], typer.Option(help="West,south,east,north in degrees. Repeat for more boxes.")],
     "geometry": Annotated[Optional[list[str]], typer.Option(help=f"{SELECTION_HELP['geometry']} Repeat for the union.")],
     "zooms": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["zooms"])],
@@ -25,14 +25,14 @@ _TYPES: dict[str, Any] = {
     "max_tiles": Annotated[int, typer.Option(help=SELECTION_HELP["max_tiles"])],
     "when_too_many": Annotated[str, typer.Option(help=SELECTION_HELP["when_too_many"])],
     "max_zoom": Annotated[int, typer.Option(help=SELECTION_HELP["max_zoom"])],
-    "shard": Annotated[Optional[str], typer.Option(help="0/4: the first of four equal parts, to share the work.")],
+    "shard": Annotated[Optional[str], typer.Option(help="Only one of several equal parts: 0/4 is the first of four.")],
     "whole_udf": Annotated[bool, typer.Option("--whole-udf", help="Everything that the UDF has cached.")],
 }
 _SHAPES = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom")
 
 
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that select tiles. It gets what they say as ``selection``, the core's keywords."""
+    """Add the options that select tiles to a command. It receives their values as ``selection``, the core's keywords."""
     own = inspect.signature(command).parameters
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(name), annotation=annotation)
@@ -58,13 +58,13 @@ def _default(name: str) -> Any:
 
 
 def _read(given: dict[str, Any]) -> SelectionKeywords:
-    """The core's keywords: exactly one kind of selection, and the whole UDF only where it is named."""
+    """The core's keywords: exactly one kind of selection, and the whole UDF only if it is asked for explicitly."""
     kinds = {name: given[name] for name in ("tiles", "tiles_file", "geometry") if given[name]}
     if given["bounds"]:
         kinds["bounds"] = [[_number(text) for text in box.split(",")] for box in given["bounds"]]
     if given["whole_udf"] == bool(kinds):
         raise typer.BadParameter(
-            "name the tiles as z/x/y or by --tiles-file, --bounds or --geometry, or give --whole-udf: one of these."
+            "give exactly one of these: tiles as z/x/y, --tiles-file, --bounds, --geometry or --whole-udf."
         )
     shapes = {name: given[name] for name in _SHAPES}
     if given["shard"] is not None:
@@ -79,4 +79,4 @@ def _number(text: str) -> Any:
     try:
         return float(text)
     except ValueError:
-        return text  # for the core to refuse, with the whole box in its message
+        return text  # the core rejects it, with the whole box in its message
