@@ -110,7 +110,7 @@ def test_a_mapped_selection_of_none_fails_alone(runs: Runs) -> None:
     assert runs.states["mapped_none"] == ["success", "failed"]
 
 
-def test_only_what_was_meant_purges_the_whole_udf(runs: Runs) -> None:
+def test_only_what_was_meant_invalidates_the_whole_udf(runs: Runs) -> None:
     whole = [request for request in runs.requests if request.method == "DELETE" and not request.query]
     assert len(whole) == len(["whole", "template_connection", "mapped 0", "mapped 1"])
 
@@ -148,7 +148,7 @@ def test_what_will_not_pass_fails_for_good(fused_emulator: Emulator, status: int
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 @pytest.mark.usefixtures("_connection")
-def test_what_may_pass_is_left_to_the_tasks_retries(fused_emulator: Emulator, status: int) -> None:
+def test_transient_errors_are_left_to_the_tasks_retries(fused_emulator: Emulator, status: int) -> None:
     from airflow_provider_fused._compat import AirflowException, AirflowFailException
     from airflow_provider_fused.exceptions import FusedUnavailableError
 
