@@ -1,4 +1,4 @@
-"""The record of what is done: a second call sends the rest, and a record that does not belong never purges wrongly."""
+"""The record of what is done: a second call sends the rest, and a record that does not belong never invalidates wrongly."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The client: look-ups, what it shows of itself, and how it treats connections."""
+"""The client: lookups, what it shows of itself, and how it treats connections."""
 
 import json
 import os
