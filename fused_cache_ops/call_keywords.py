@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from fused_cache_ops.selection.keywords import SELECTION_DEFAULTS, SELECTION_HELP, SelectionKeywords
+from fused_cache_ops.selection.keywords import SELECTION_DEFAULTS, SELECTION_HELP, SHAPERS, SelectionKeywords
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fused_cache_ops.plan.plan import InvalidationPlan
+    from fused_cache_ops.secret import Secret
     from fused_cache_ops.sending.checkpoint import CheckpointLocation
     from fused_cache_ops.sending.progress import OnProgress
 
@@ -24,7 +25,7 @@ class SendingKeywords(TypedDict, total=False):
     on_progress: OnProgress | None
     on_plan: Callable[[InvalidationPlan], object] | None
     verify_tiles: int
-    shared_token: str | None
+    shared_token: str | Secret | None
 
 
 class CallKeywords(SelectionKeywords, SendingKeywords, total=False):
@@ -38,6 +39,11 @@ SENDING_DEFAULTS: SendingKeywords = {
     "verify_tiles": 0,
     "shared_token": None,
 }
+
+SENDING_SHAPERS = ("checkpoint", "verify_tiles")
+"""The keywords for sending that require a selection, like `fused_cache_ops.selection.keywords.SHAPERS`."""
+
+CALL_SHAPERS = (*SHAPERS, *SENDING_SHAPERS)
 
 CALL_DEFAULTS: CallKeywords = {**SELECTION_DEFAULTS, **SENDING_DEFAULTS}
 

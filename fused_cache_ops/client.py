@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from fused_cache_ops.call_keywords import SENDING_DEFAULTS, CallKeywords
+from fused_cache_ops.call_keywords import SENDING_DEFAULTS, SENDING_SHAPERS, CallKeywords
 from fused_cache_ops.outcome import InvalidationResult, Verification
 from fused_cache_ops.plan.plan import plan_selection
+from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import SelectionKeywords
-from fused_cache_ops.selection.reading import read_selection
+from fused_cache_ops.selection.reading import read_selection, refuse_shapers
+from fused_cache_ops.selection.selection import WholeUdf
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location
 from fused_cache_ops.sending.verification import verify_selection
@@ -19,7 +21,6 @@ from fused_cache_ops.settings import (
     DEFAULT_CONCURRENCY,
     DEFAULT_DEADLINE,
     DEFAULT_TIMEOUT,
-    Secret,
     check_limits,
     resolve_settings,
 )
@@ -70,7 +71,7 @@ class FusedClient:
     def __init__(
         self,
         *,
-        token: str | None = None,
+        token: str | Secret | None = None,
         client_id: str | None = None,
         base_url: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
@@ -82,7 +83,7 @@ class FusedClient:
         run_base_url: str | None = None,
         allow_http: bool = False,
     ) -> None:
-        token = Secret(token) if isinstance(token, str) else token
+        token = sealed(token)  # masked in the locals of a traceback
         settings = resolve_settings(
             token=token, client_id=client_id, base_url=base_url, run_base_url=run_base_url, allow_http=allow_http
         )
@@ -127,25 +128,42 @@ class FusedClient:
         """The real-time instance, if it was configured or has been looked up."""
         return self._service.client_id
 
-    def invalidate_cache(self, udf: str, **keywords: Unpack[CallKeywords]) -> InvalidationResult:
+    def invalidate_cache(self, udf: str | Secret, **keywords: Unpack[CallKeywords]) -> InvalidationResult:
         """Invalidate the cached results of a UDF, over this client's connections.
 
         Takes the keywords of `fused_cache_ops.invalidate_cache`, except for the client's own settings.
         """
+        udf = sealed_udf(udf)
+        keywords["shared_token"] = shared_token = sealed(keywords.get("shared_token"))
         sending: CallKeywords = {**SENDING_DEFAULTS, **keywords}
-        shared_token, checkpoint = sending["shared_token"], sending["checkpoint"]
-        shared_token = Secret(shared_token) if isinstance(shared_token, str) else shared_token
-        parse_udf(udf)
-        selection = read_selection(**_selecting(keywords))
-        if checkpoint is not None:
-            check_location(checkpoint)
+        retrier = self._service.start()  # from here on, `cancel` ends this call
+        reference = parse_udf(udf)
+        selection = read_selection(retrier.check, **_selecting(keywords))
+        if isinstance(selection, WholeUdf) and selection.note is None:
+            refuse_shapers(sending, SENDING_DEFAULTS, SENDING_SHAPERS)
+        if sending["checkpoint"] is not None:
+            check_location(sending["checkpoint"])
         if sending["on_plan"] is not None:
-            sending["on_plan"](plan_selection(udf, selection))
-        call = Call(self._service, udf, selection, checkpoint, sending["on_progress"], sending["verify_tiles"], shared_token)
+            sending["on_plan"](plan_selection(reference, selection))
+        call = Call(
+            self._service,
+            retrier,
+            reference,
+            selection,
+            sending["checkpoint"],
+            sending["on_progress"],
+            sending["verify_tiles"],
+            shared_token,
+        )
         return call.run()
 
     def verify_cache(
-        self, udf: str, *, verify_tiles: int, shared_token: str | None = None, **selection: Unpack[SelectionKeywords]
+        self,
+        udf: str | Secret,
+        *,
+        verify_tiles: int,
+        shared_token: str | Secret | None = None,
+        **selection: Unpack[SelectionKeywords],
     ) -> Verification:
         """Request some tiles of a selection, and report which of them the UDF computed anew.
 
@@ -162,11 +180,13 @@ class FusedClient:
             InvalidInputError: the selection cannot be read, or is the whole UDF.
             ConfigurationError: there is no shared token, or the address where shared UDFs run is unknown.
         """
-        shared_token = Secret(shared_token) if isinstance(shared_token, str) else shared_token
-        parse_udf(udf)
-        return verify_selection(self._service, udf, read_selection(**selection), verify_tiles, shared_token)
+        udf, shared_token = sealed_udf(udf), sealed(shared_token)
+        retrier = self._service.start()
+        reference = parse_udf(udf)
+        read = read_selection(retrier.check, **selection)
+        return verify_selection(self._service, retrier, reference, read, verify_tiles, shared_token)
 
-    def resolve_udf(self, udf: str) -> str:
+    def resolve_udf(self, udf: str | Secret) -> str:
         """The id of a UDF given by id, name or shared token. An id needs no request. The UDF's code is never run.
 
         Raises:
@@ -174,6 +194,7 @@ class FusedClient:
             NotFoundError: the UDF does not exist, or this token may not see it.
             FusedCacheError: the lookup failed.
         """
+        udf = sealed_udf(udf)
         return self._service.resolve_udf(udf)
 
     def resolve_client_id(self) -> str:
@@ -195,8 +216,11 @@ class FusedClient:
         return TeamEnvironment(**self._service.read_environment())
 
     def cancel(self) -> None:
-        """End the calls in progress immediately, from any thread. They raise `InvalidationCancelledError`, which holds the
-        tiles not yet confirmed as invalidated."""
+        """End the calls in progress immediately, from any thread. Calls that begin later are not affected.
+
+        The ended calls raise `InvalidationCancelledError`, or `PartialInvalidationError` if some tiles were already done. Both
+        hold the tiles not yet confirmed as invalidated.
+        """
         self._service.cancel()
 
     def close(self) -> None:

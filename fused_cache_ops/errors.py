@@ -29,6 +29,8 @@ from typing import Protocol, Union
 class Remaining(Protocol):
     """The tiles not yet confirmed as invalidated: the interface of `fused_cache_ops.selection.remaining.RemainingTiles`."""
 
+    unreadable: tuple[str, ...]
+
     def __iter__(self) -> Iterator[tuple[int, int, int]]: ...
     def save(self, path: Union[str, os.PathLike[str]]) -> int: ...
 

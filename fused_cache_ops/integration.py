@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP, CallKeywords
+    from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP, CALL_SHAPERS, CallKeywords
+    from fused_cache_ops.secret import Secret, sealed, sealed_udf
     from fused_cache_ops.selection.keywords import (
         DEFAULT_MAX_TILES,
         KINDS,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         WhenTooMany,
     )
     from fused_cache_ops.selection.merging import merge_selections
-    from fused_cache_ops.selection.reading import refuse_single_use
+    from fused_cache_ops.selection.reading import refuse_shapers, refuse_single_use, require_kind
     from fused_cache_ops.selection.rendered import read_rendered
     from fused_cache_ops.sending.checkpoint import CheckpointLocation
     from fused_cache_ops.sending.progress import OnProgress
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         DEFAULT_CONCURRENCY,
         DEFAULT_DEADLINE,
         DEFAULT_TIMEOUT,
-        Secret,
         resolve_settings,
     )
     from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CALL_DEFAULTS",
     "CALL_HELP",
+    "CALL_SHAPERS",
     "DEFAULT_BASE_URL",
     "DEFAULT_CONCURRENCY",
     "DEFAULT_DEADLINE",
@@ -68,13 +69,18 @@ __all__ = [
     "merge_selections",
     "parse_udf",
     "read_rendered",
+    "refuse_shapers",
     "refuse_single_use",
+    "require_kind",
     "resolve_settings",
+    "sealed",
+    "sealed_udf",
 ]
 
 _HOMES = {
     "CALL_DEFAULTS": "call_keywords",
     "CALL_HELP": "call_keywords",
+    "CALL_SHAPERS": "call_keywords",
     "DEFAULT_BASE_URL": "settings",
     "DEFAULT_CONCURRENCY": "settings",
     "DEFAULT_DEADLINE": "settings",
@@ -90,7 +96,7 @@ _HOMES = {
     "CheckpointLocation": "sending.checkpoint",
     "NotGiven": "selection.keywords",
     "OnProgress": "sending.progress",
-    "Secret": "settings",
+    "Secret": "secret",
     "SelectionKeywords": "selection.keywords",
     "TileSelection": "selection.keywords",
     "TilesFile": "selection.keywords",
@@ -99,8 +105,12 @@ _HOMES = {
     "merge_selections": "selection.merging",
     "parse_udf": "udf_reference",
     "read_rendered": "selection.rendered",
+    "refuse_shapers": "selection.reading",
     "refuse_single_use": "selection.reading",
+    "require_kind": "selection.reading",
     "resolve_settings": "settings",
+    "sealed": "secret",
+    "sealed_udf": "secret",
 }
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.outcome import InvalidationResult
+from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import (
     DEFAULT_MAX_TILES,
     NOT_GIVEN,
@@ -18,7 +19,7 @@ from fused_cache_ops.selection.keywords import (
 )
 from fused_cache_ops.sending.checkpoint import CheckpointLocation
 from fused_cache_ops.sending.progress import OnProgress
-from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT, Secret
+from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.tiles.zooms import Zooms
 
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 
 
 def invalidate_cache(
-    udf: str,
+    udf: str | Secret,
     *,
     tiles: TileSelection = WHOLE_UDF,
     bounds: Bounds | NotGiven = NOT_GIVEN,
     geometry: Any = NOT_GIVEN,
     tiles_file: TilesFile | NotGiven = NOT_GIVEN,
+    whole_udf: bool = False,
     zooms: Zooms | None = None,
     buffer: int = 0,
     max_tiles: int = DEFAULT_MAX_TILES,
@@ -44,9 +46,9 @@ def invalidate_cache(
     on_progress: OnProgress | None = None,
     on_plan: Callable[[InvalidationPlan], object] | None = None,
     verify_tiles: int = 0,
-    shared_token: str | None = None,
+    shared_token: str | Secret | None = None,
     client_id: str | None = None,
-    token: str | None = None,
+    token: str | Secret | None = None,
     base_url: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     deadline: float = DEFAULT_DEADLINE,
@@ -72,7 +74,10 @@ def invalidate_cache(
         geometry: GeoJSON (a dict or text), WKT, WKB, anything with ``__geo_interface__``, a GeoDataFrame (reprojected from
             its CRS), the path or URL of a vector file, or a list of these for their union. Needs the extra ``geo``.
         tiles_file: a list of tiles, one per line: a path, ``"-"`` or an open file. The format is ``z/x/y``, CSV, JSON lines
-            or quadkeys, gzipped or not. It is read as it is sent.
+            or quadkeys, gzipped or not. It is read as it is sent. A file is opened once, and changing it in place in the
+            meantime is an error.
+        whole_udf: invalidate everything. Without a selection, that happens anyway. Pass it if the selection comes from data,
+            so that missing data cannot invalidate everything.
         zooms: ``12``, ``range(10, 15)``, ``"10-14"``, ``[10, 12]``. Required with ``bounds`` and ``geometry``. With a list
             of tiles, adds their parents and children at these zooms.
         buffer: tiles to add on every side, for UDFs that read beyond their tile.
@@ -112,8 +117,7 @@ def invalidate_cache(
         PartialInvalidationError: the call failed after some tiles were invalidated. ``remaining`` holds the rest.
         FusedCacheError: the call failed before that. The subclass says why, and ``retryable`` whether a retry may help.
     """
-    shared_token = Secret(shared_token) if isinstance(shared_token, str) else shared_token
-    token = Secret(token) if isinstance(token, str) else token  # so that it is masked in the locals of a traceback
+    udf, shared_token, token = sealed_udf(udf), sealed(shared_token), sealed(token)  # masked in the locals of a traceback
     with FusedClient(
         token=token,
         client_id=client_id,
@@ -129,6 +133,7 @@ def invalidate_cache(
             tiles_file=tiles_file,
             bounds=bounds,
             geometry=geometry,
+            whole_udf=whole_udf,
             zooms=zooms,
             buffer=buffer,
             max_tiles=max_tiles,

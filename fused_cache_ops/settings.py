@@ -14,11 +14,12 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
-from typing import NoReturn, SupportsIndex
 from urllib.parse import urlsplit
 
 from fused_cache_ops.errors import ConfigurationError
+from fused_cache_ops.secret import MASK, Secret, sealed
 from fused_cache_ops.udf_reference import checked_identifier
+from fused_cache_ops.wording import quoted
 
 DEFAULT_BASE_URL = "https://www.fused.io/server/v1"
 DEFAULT_RUN_BASE_URL = "https://udf.ai"
@@ -30,18 +31,7 @@ _SERVICE = "Fused-Service-Token"
 # HTTP schemes are case-insensitive. The last two are what the SDK finds in the environment of a running UDF.
 _SCHEMES = {name.lower(): name for name in (_SERVICE, "Bearer", "Fused-Rtenv-Bearer", "Fused-Env-Bearer")}
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-
-
-class Secret(str):
-    """A string for the HTTP header only. It is masked in ``repr``, and so in a traceback's locals, and cannot be pickled."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'********'"
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("a Fused token cannot be pickled: read it where it is used, from the environment or a secret.")
+_SHARED_IN_PATH = re.compile(r"\b(?:fsh|fc)_[^\s?#]*")
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Settings:
 
 def resolve_settings(
     *,
-    token: str | None = None,
+    token: str | Secret | None = None,
     client_id: str | None = None,
     base_url: str | None = None,
     run_base_url: str | None = None,
@@ -74,7 +64,7 @@ def resolve_settings(
     Raises:
         ConfigurationError: a setting is missing or invalid. The message never shows a token.
     """
-    token = Secret(token) if isinstance(token, str) else token  # masked before anything here can fail
+    token = sealed(token)  # masked before anything here can fail
     client_id = client_id if client_id is not None else os.environ.get("FUSED_CLIENT_ID") or None
     base_url = base_url if base_url is not None else os.environ.get("FUSED_BASE_URL") or DEFAULT_BASE_URL
     if client_id is not None:
@@ -106,42 +96,53 @@ def check_limits(timeout: float, deadline: float, max_concurrency: int, max_requ
     """
     for name, value in (("timeout", timeout), ("deadline", deadline)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-            raise ConfigurationError(f"{name}={value!r} must be a number of seconds above 0.")
+            raise ConfigurationError(f"{name} = {quoted(value)} must be a number of seconds above 0.")
     if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or not 1 <= max_concurrency <= 256:
-        raise ConfigurationError(f"max_concurrency={max_concurrency!r} must be a whole number from 1 to 256.")
+        raise ConfigurationError(f"max_concurrency = {quoted(max_concurrency)} must be a whole number from 1 to 256.")
     rate = max_requests_per_second
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.001 <= rate < 1e6):
-        raise ConfigurationError(f"max_requests_per_second={rate!r} must be a number of at least 0.001, or None.")
+        raise ConfigurationError(f"max_requests_per_second = {quoted(rate)} must be a number of at least 0.001, or None.")
 
 
-def _authorization(token: str | None) -> Secret:
+def _authorization(token: Secret | None) -> Secret:
     scheme, origin = _SERVICE, "token"
     if token is None:
         origin = "FUSED_SERVICE_ACCOUNT_TOKEN"
-        token = Secret(os.environ.get(origin, ""))
-        if not token:
+        token = _from_environment(origin)
+        if token is None:
             origin = "FUSED_AUTH_TOKEN"
-            token = Secret(os.environ.get(origin, ""))
+            token = _from_environment(origin)
             scheme = _known_scheme(os.environ.get("FUSED_AUTH_TOKEN_TYPE", "Bearer"), "FUSED_AUTH_TOKEN_TYPE")
-        if not token:
+        if token is None:
             raise ConfigurationError(
                 "No Fused token found: set FUSED_SERVICE_ACCOUNT_TOKEN to a service account's token, or pass token=."
             )
-    if not isinstance(token, str):
+    if not isinstance(token, Secret):
         raise ConfigurationError(f"{origin} is of type {type(token).__name__}, not a string.")
-    words = [Secret(word) for word in token.split()]
+    header, problem = _header(token, scheme)
+    if header is None:
+        raise ConfigurationError(f"{origin} {problem}")
+    return header
+
+
+def _from_environment(name: str) -> Secret | None:
+    return Secret(os.environ[name]) if os.environ.get(name) else None
+
+
+def _header(token: Secret, scheme: str) -> tuple[Secret | None, str]:
+    """The header's value, or what is wrong with the token. It never raises, so that no traceback shows parts of the token."""
+    words = token.reveal().split()
     if len(words) == 2:
-        # An unknown scheme may be half of a secret, so it is not shown.
-        if words[0].lower() not in _SCHEMES:
-            raise ConfigurationError(
-                f"{origin} contains two words, and the first is not a scheme that Fused knows: "
+        if words[0].lower() not in _SCHEMES:  # it may be half of a secret, so it is not shown
+            return None, (
+                "contains two words, and the first is not a scheme that Fused knows: "
                 "pass the token alone, or 'Fused-Service-Token …' or 'Bearer …'."
             )
         scheme = _SCHEMES[words[0].lower()]
     if not words or len(words) > 2 or not _TOKEN.fullmatch(words[-1]):
         state = "empty" if not words else "not a token: it contains spaces or characters not allowed in an HTTP header"
-        raise ConfigurationError(f"{origin} is {state}. Copy the service account's token again, on one line.")
-    return Secret(f"{scheme} {words[-1]}")
+        return None, f"is {state}. Copy the service account's token again, on one line."
+    return Secret(f"{scheme} {words[-1]}"), ""
 
 
 def _known_scheme(scheme: str, origin: str) -> str:
@@ -152,27 +153,39 @@ def _known_scheme(scheme: str, origin: str) -> str:
 
 
 def _checked_url(name: str, url: str, allow_http: bool, example: str) -> str:
-    def refuse(reason: str, shown: str = repr(url)) -> ConfigurationError:
-        return ConfigurationError(f"{name} {shown} {reason}. Example: {example}")
-
     if not isinstance(url, str):
-        raise refuse("is not a string")
+        raise ConfigurationError(f"{name} is of type {type(url).__name__}, not a string. Example: {example}")
+    checked, shown, problem = _read_url(url, allow_http)
+    if problem:
+        raise ConfigurationError(f"{name}{f' = {quoted(shown)}' if shown else ''} {problem}. Example: {example}")
+    return checked
+
+
+def _read_url(url: str, allow_http: bool) -> tuple[str, str, str]:
+    """A normalized address, the part of it that may be shown, and what is wrong with it.
+
+    User names, passwords, queries and fragments may contain a token by mistake, so they are never shown.
+    """
+    url = url.strip()
+    shown = _SHARED_IN_PATH.sub(MASK, re.split(r"[?#]", url)[0]) if "@" not in url else ""
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise refuse("is not a URL") from None
-    if "@" in parts.netloc:
-        raise refuse("contains a user name or password: the token belongs in its own setting", "(not shown)")
+        return "", shown, "is not a URL"
+    if "@" in url:
+        return "", "", "contains an @, as after a user name or password: the token belongs in its own setting"
     if parts.scheme not in ("http", "https") or not host:
-        raise refuse("must begin with https:// and name a host")
+        return "", shown, "must begin with https:// and name a host"
     if host.isascii() and not re.fullmatch(r"[a-z0-9._-]{1,253}|[0-9a-f:.]+(%.+)?", host):
-        raise refuse("does not name a valid host")
-    if parts.query or parts.fragment or re.search(r"[\s\\%\x00-\x1f\x7f]", url.strip()):
-        raise refuse("must be a plain address, without a query, fragment, escapes or spaces")
+        return "", shown, "does not name a valid host"
+    if re.search(r"[?#\s\\%\x00-\x1f\x7f]", url):
+        return "", shown, "must be a plain address, without a query, fragment, escapes or spaces"
+    if _SHARED_IN_PATH.search(parts.path):
+        return "", shown, "contains a shared token: use the address without it, and pass the token as udf or shared_token"
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
-        raise refuse("would send the token unencrypted: use https, or FusedClient(allow_http=True) if that is intended")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        return "", shown, "would send the token unencrypted: use https, or FusedClient(allow_http=True) if that is intended"
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", shown, ""
 
 
 def is_loopback(host: str) -> bool:

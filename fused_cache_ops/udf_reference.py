@@ -7,10 +7,10 @@ import uuid
 from dataclasses import dataclass, field
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
-from fused_cache_ops.wording import rendered_to_nothing
+from fused_cache_ops.secret import MASK, Secret, sealed_udf
+from fused_cache_ops.wording import quoted, rendered_to_nothing
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f?#%\\/]")
-_SHARED_TOKEN = re.compile(r"(fsh_|fc_).+", re.DOTALL)
 _FORMS = (
     "a UDF is given by its id (a UUID), 'name', 'canvas/name', 'team/name', 'user@host/name', "
     "'@handle/name' or a shared token ('fsh_…', 'fc_…')"
@@ -29,13 +29,13 @@ class UdfReference:
     """
 
     udf_id: str | None
-    lookup: tuple[str, ...] = field(repr=False)
+    lookup: tuple[str | Secret, ...] = field(repr=False)
     shown: str
-    secret: str | None = field(default=None, repr=False)
+    secret: Secret | None = field(default=None, repr=False)
 
 
-def parse_udf(udf: str) -> UdfReference:
-    """Read a UDF reference without any request.
+def parse_udf(udf: str | Secret | UdfReference) -> UdfReference:
+    """Read a UDF reference without any request. One that has already been read is returned unchanged.
 
     A name without a canvas is looked up in the canvas ``default`` of the token's own environment, and so is ``team/name``,
     the SDK's notation. ``canvas/name`` is looked up in that canvas.
@@ -43,6 +43,11 @@ def parse_udf(udf: str) -> UdfReference:
     Raises:
         InvalidInputError: it is empty, rendered to nothing, or contains characters not allowed in a URL path segment.
     """
+    if isinstance(udf, UdfReference):
+        return udf
+    udf = sealed_udf(udf)
+    if isinstance(udf, Secret):
+        return _shared(udf)
     if not isinstance(udf, (str, uuid.UUID)):
         raise InvalidInputError(f"udf is of type {type(udf).__name__}, not a string: {_FORMS}.")
     udf = str(udf).strip()
@@ -50,10 +55,6 @@ def parse_udf(udf: str) -> UdfReference:
         raise InvalidInputError(f"udf is {udf!r}, which looks like a template that rendered to nothing: {_FORMS}.")
     if _is_uuid(udf):
         return UdfReference(udf_id=udf.lower(), lookup=(), shown=udf.lower())
-    if _SHARED_TOKEN.fullmatch(udf):
-        shown = f"{udf[: udf.index('_') + 1]}********"
-        parts = [_checked(part, shown, secret=True) for part in udf.split("/", maxsplit=1)]
-        return UdfReference(udf_id=None, lookup=("udf", "shared", "by-token", *parts), shown=shown, secret=udf)
     owner, slash, name = udf.rpartition("/")
     _checked(name, udf)
     if not slash or owner == "team":
@@ -65,6 +66,22 @@ def parse_udf(udf: str) -> UdfReference:
     else:
         scope = ["exec-env", "self", "by-collection", _checked(owner, udf)]
     return UdfReference(udf_id=None, lookup=("udf", *scope, "by-slug", name), shown=repr(udf))
+
+
+def _shared(token: Secret) -> UdfReference:
+    kind = "fsh_" if token.reveal().lstrip().startswith("fsh_") else "fc_"
+    if problem := next(filter(None, map(_problem, _parts(token))), None):
+        raise InvalidInputError(f"udf {kind}{MASK}: a part of it {problem} ({_FORMS}).")
+    return UdfReference(
+        udf_id=None,
+        lookup=("udf", "shared", "by-token", *(Secret(part) for part in _parts(token))),
+        shown=f"{kind}{MASK}",
+        secret=Secret(token.reveal().strip()),
+    )
+
+
+def _parts(token: Secret) -> list[str]:
+    return token.reveal().strip().split("/", maxsplit=1)
 
 
 def checked_identifier(value: str, name: str, error: type[FusedCacheError] = InvalidInputError) -> str:
@@ -83,9 +100,9 @@ def checked_identifier(value: str, name: str, error: type[FusedCacheError] = Inv
     return value
 
 
-def _checked(part: str, shown: str, *, secret: bool = False) -> str:
+def _checked(part: str, shown: str) -> str:
     if problem := _problem(part):
-        raise InvalidInputError(f"udf {shown if secret else ascii(shown)}: a part of it {problem} ({_FORMS}).")
+        raise InvalidInputError(f"udf {quoted(shown)}: a part of it {problem} ({_FORMS}).")
     return part
 
 

@@ -28,7 +28,10 @@ def shortened(text: str, most: int = 80) -> str:
 
 def quoted(value: object, most: int = 80) -> str:
     """A value as it would be written in code, in ASCII and shortened."""
-    return shortened(ascii(value), most)
+    try:
+        return shortened(ascii(value), most)
+    except (ValueError, RecursionError):  # an integer with thousands of digits, or thousands of nested lists
+        return f"a value of type {type(value).__name__} that is too large to show"
 
 
 def warn(text: str) -> None:

@@ -37,7 +37,7 @@ def test_geometries_become_their_union() -> None:
 
 
 def test_the_whole_udf_takes_in_everything_else() -> None:
-    assert merge_selections([{"tiles": ["1/0/0"]}, {"tiles": WHOLE_UDF}]) == {"tiles": WHOLE_UDF}
+    assert merge_selections([{"tiles": ["1/0/0"]}, {"tiles": WHOLE_UDF}]) == {"whole_udf": True}
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ def test_two_kinds_of_selection_are_refused(selection: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("selection", "reason"),
     [
-        ({"zooms": 5}, "need a selection to apply to"),
-        ({"buffer": 1}, "need a selection to apply to"),
+        ({"zooms": 5}, "needs a selection, but there is none"),
+        ({"buffer": 1}, "needs a selection, but there is none"),
         ({"bounds": BOUNDS}, "bounds needs zooms"),
         ({"bounds": BOUNDS, "zooms": "None"}, "expected zoom levels"),
         ({"bounds": BOUNDS, "zooms": 5, "buffer": -1}, "buffer"),

@@ -22,7 +22,7 @@ from fused_cache_ops.service.retry import Retrier, Stopped, parse_retry_after
         ("", None),
         ("-1", None),
         ("soon", None),
-        ("1.5", None),
+        ("1.5", 1.5),
         ("٣", None),
     ],
 )

@@ -7,7 +7,8 @@ import pytest
 
 from fused_cache_ops import FusedClient, invalidate_cache
 from fused_cache_ops.errors import ConfigurationError
-from fused_cache_ops.settings import DEFAULT_BASE_URL, Secret, resolve_settings
+from fused_cache_ops.secret import Secret
+from fused_cache_ops.settings import DEFAULT_BASE_URL, resolve_settings
 
 
 @pytest.fixture(autouse=True)
@@ -28,21 +29,21 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_header_of_a_token(token: str, header: str) -> None:
-    assert str(resolve_settings(token=token).authorization) == header
+    assert resolve_settings(token=token).authorization.reveal() == header
 
 
 def test_the_argument_comes_first_then_the_service_account_then_the_sdks_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSED_AUTH_TOKEN", "third")
     monkeypatch.setenv("FUSED_AUTH_TOKEN_TYPE", "Fused-Service-Token")
-    assert str(resolve_settings().authorization) == "Fused-Service-Token third"
+    assert resolve_settings().authorization.reveal() == "Fused-Service-Token third"
     monkeypatch.setenv("FUSED_SERVICE_ACCOUNT_TOKEN", "second")
-    assert str(resolve_settings().authorization) == "Fused-Service-Token second"
-    assert str(resolve_settings(token="first").authorization) == "Fused-Service-Token first"
+    assert resolve_settings().authorization.reveal() == "Fused-Service-Token second"
+    assert resolve_settings(token="first").authorization.reveal() == "Fused-Service-Token first"
 
 
 def test_the_sdks_token_without_a_type_is_a_bearer_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSED_AUTH_TOKEN", "abc")
-    assert str(resolve_settings().authorization) == "Bearer abc"
+    assert resolve_settings().authorization.reveal() == "Bearer abc"
 
 
 def test_an_unknown_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +56,7 @@ def test_an_unknown_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("token", ["", " \n", "Basic s3cret", "a b s3cret", "s3cret\x00", "s3crét", "Bearer ", 5, b"x"])
 def test_a_bad_token_is_refused_and_never_shown(token: Any) -> None:
     if token == "Bearer ":
-        assert str(resolve_settings(token=token).authorization) == "Fused-Service-Token Bearer"  # a word like any other
+        assert resolve_settings(token=token).authorization.reveal() == "Fused-Service-Token Bearer"  # a word like any other
         return
     with pytest.raises(ConfigurationError) as caught:
         resolve_settings(token=token)

@@ -94,7 +94,7 @@ def test_what_is_no_shard_is_refused(shard: Any) -> None:
 
 
 def test_a_shard_of_everything_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="shard need a selection"):
+    with pytest.raises(InvalidInputError, match=r"shard = \(0, 2\) needs a selection"):
         read_selection(shard=(0, 2))
 
 

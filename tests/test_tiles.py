@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from fused_cache_ops import Tile
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.batches import TileBatch
+from fused_cache_ops.selection.reading import read_selection
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, TileStream, parse_tile
 
@@ -108,7 +110,7 @@ def test_what_is_not_a_collection_of_tiles_is_refused(tiles: Any) -> None:
 
 def test_a_lone_tuple_is_refused_with_a_hint() -> None:
     with pytest.raises(InvalidInputError, match=r"write tiles=\[\(z, x, y\)\]"):
-        TileStream((15, 9647, 12320))
+        next(TileStream((15, 9647, 12320)))
 
 
 def test_none_is_refused_since_a_load_may_have_forgotten_its_return() -> None:
@@ -118,7 +120,7 @@ def test_none_is_refused_since_a_load_may_have_forgotten_its_return() -> None:
 
 def test_a_collection_is_checked_to_its_end_before_anything_is_read() -> None:
     with pytest.raises(InvalidInputError, match=r"tiles\[2\]"):
-        TileStream([(1, 0, 0), (1, 0, 1), (1, 0, 9)])
+        read_selection(tiles=[(1, 0, 0), (1, 0, 1), (1, 0, 9)])
 
 
 def test_a_generator_is_read_only_as_far_as_it_is_asked() -> None:
@@ -144,7 +146,7 @@ def test_a_stream_goes_on_after_a_bad_tile() -> None:
 
 
 def test_remaining_tiles_can_be_read_twice_and_pickled() -> None:
-    remaining = RemainingTiles([Tile(1, 0, 0)], iter([Tile(1, 0, 1), Tile(1, 1, 1)]))
+    remaining = RemainingTiles.of_stream([TileBatch.of(Tile(1, 0, 0), 0)], iter([Tile(1, 0, 1), Tile(1, 1, 1)]))
     assert next(iter(remaining)) == (1, 0, 0)
     assert list(remaining) == list(remaining) == [(1, 0, 0), (1, 0, 1), (1, 1, 1)]
     assert list(pickle.loads(pickle.dumps(remaining))) == list(remaining)

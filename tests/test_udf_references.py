@@ -8,6 +8,7 @@ import pytest
 from fused_cache_ops import FusedClient
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError, NotFoundError
+from fused_cache_ops.secret import Secret
 from fused_cache_ops.udf_reference import parse_udf
 
 UDF_ID = "0b9c2f4e-5d0a-4f51-9f6e-3f1f6c1d2a3b"
@@ -31,7 +32,7 @@ UDF_ID = "0b9c2f4e-5d0a-4f51-9f6e-3f1f6c1d2a3b"
 def test_each_form_becomes_its_look_up(udf: str, path: str) -> None:
     reference = parse_udf(udf)
     assert reference.udf_id is None
-    assert "/".join(reference.lookup) == path
+    assert "/".join(part.reveal() if isinstance(part, Secret) else part for part in reference.lookup) == path
 
 
 @pytest.mark.parametrize("udf", [UDF_ID, UDF_ID.upper(), f" {UDF_ID} ", uuid.UUID(UDF_ID)])

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 import runpy
 import signal
 import sqlite3
@@ -24,7 +25,7 @@ from rich.text import Text
 
 from fused_cache_ops.cli.options import BaseUrl, ClientId, UdfName, selecting
 from fused_cache_ops.client import FusedClient
-from fused_cache_ops.errors import FusedCacheError
+from fused_cache_ops.errors import FusedCacheError, Remaining
 from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError
 from fused_cache_ops.plan.plan import plan_invalidation
 from fused_cache_ops.selection.keywords import SelectionKeywords
@@ -108,8 +109,9 @@ def invalidate(
     settings |= {"ca_bundle": ca_bundle, "client_certificate": client_certificate}
     terminal = Console(stderr=True)
     _log_to(terminal)
+    _check_writable(remaining)
     try:
-        with FusedClient(**settings) as client, _progress_bar(terminal) as on_progress:
+        with FusedClient(**settings) as client, _progress_bar(terminal) as on_progress, _interrupted_by_sigterm():
             done = client.invalidate_cache(
                 udf,
                 **selection,
@@ -119,12 +121,15 @@ def invalidate(
                 on_progress=on_progress,
             )
     except FusedCacheError as error:
-        if remaining is not None and error.remaining is not None:
-            error.remaining.save(remaining)
-        elif isinstance(error, PartialInvalidationError):
-            for tile in error.remaining:
-                print(tile)
+        if error.remaining is not None:
+            _hand_back(error.remaining, remaining, isinstance(error, PartialInvalidationError))
         _fail(error)
+    except KeyboardInterrupt as interrupt:
+        if (left := getattr(interrupt, "remaining", None)) is not None:
+            _hand_back(left, remaining, False)
+        resume = "" if checkpoint is None else " Run the same command again to send the rest."
+        typer.secho(f"Interrupted.{resume}", fg="red", err=True)
+        raise typer.Exit(128 + getattr(interrupt, "signal", signal.SIGINT)) from None
     result = done.to_dict()
     if as_json:
         print(json.dumps(result))
@@ -222,6 +227,52 @@ def demo(orchestrator: Annotated[Orchestrator, typer.Argument(help="Which one to
     console = Console(width=None if sys.stdout.isatty() else 120)
     if not run_demo(names, console):
         raise typer.Exit(1)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as sent by a scheduler to end the process. Tiles not yet confirmed are handed back, as after Ctrl-C."""
+
+    signal = signal.SIGTERM
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    def interrupt(*_: object) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_writable(path: Path | None) -> None:
+    """Reject, before anything is sent, a location for the remaining tiles that cannot be written."""
+    if path is None:
+        return
+    try:
+        usable = not path.is_dir() and path.absolute().parent.is_dir() and os.access(path.absolute().parent, os.W_OK)
+    except ValueError:  # a NUL
+        usable = False
+    if not usable:
+        raise typer.BadParameter(f"--remaining {str(path)!r} cannot be written: use a file in an existing, writable folder.")
+
+
+def _hand_back(left: Remaining, path: Path | None, is_partial: bool) -> None:
+    """Write the tiles not yet confirmed to the requested file. Without one, or if that fails, print them."""
+    written = False
+    if path is not None:
+        try:
+            left.save(path)
+            written = True
+        except OSError as error:
+            typer.secho(f"--remaining {path} cannot be written ({error}): the tiles are printed instead.", fg="red", err=True)
+    if not written and (path is not None or is_partial):
+        for tile in left:
+            print("%d/%d/%d" % tile)
+    for reason in left.unreadable:
+        typer.secho(f"Missing from the remaining tiles: {reason}", fg="red", err=True)
 
 
 def _fail(error: FusedCacheError) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional, cast
 
 import typer
 
-from fused_cache_ops.selection.keywords import SELECTION_DEFAULTS, SELECTION_HELP, SelectionKeywords
+from fused_cache_ops.selection.keywords import KINDS, SELECTION_DEFAULTS, SELECTION_HELP, SHAPERS, SelectionKeywords
 
 ClientId = Annotated[
     Optional[str], typer.Option(envvar="FUSED_CLIENT_ID", help="Real-time instance. Default: the preferred one.")
@@ -28,7 +28,6 @@ _TYPES: dict[str, Any] = {
     "shard": Annotated[Optional[str], typer.Option(help="Only one of several equal parts: 0/4 is the first of four.")],
     "whole_udf": Annotated[bool, typer.Option("--whole-udf", help="Everything that the UDF has cached.")],
 }
-_SHAPES = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom")
 
 
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,14 +58,17 @@ def _default(name: str) -> Any:
 
 def _read(given: dict[str, Any]) -> SelectionKeywords:
     """The core's keywords: exactly one kind of selection, and the whole UDF only if it is asked for explicitly."""
-    kinds = {name: given[name] for name in ("tiles", "tiles_file", "geometry") if given[name]}
-    if given["bounds"]:
+    # An option that was given but is empty is a mistake, which the core rejects.
+    kinds = {name: given[name] for name in KINDS if given[name] is not None and given[name] != []}
+    if "bounds" in kinds:
         kinds["bounds"] = [[_number(text) for text in box.split(",")] for box in given["bounds"]]
     if given["whole_udf"] == bool(kinds):
         raise typer.BadParameter(
             "give exactly one of these: tiles as z/x/y, --tiles-file, --bounds, --geometry or --whole-udf."
         )
-    shapes = {name: given[name] for name in _SHAPES}
+    shapes = {name: given[name] for name in SHAPERS if name != "shard"}
+    if given["whole_udf"]:
+        shapes["whole_udf"] = True
     if given["shard"] is not None:
         parts = given["shard"].split("/")
         if len(parts) != 2 or not all(part.isdecimal() for part in parts):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.plan.footprint import LARGEST_FOOTPRINT, Footprint, as_geojson, drawn_footprint
 from fused_cache_ops.plan.page import render, render_map
+from fused_cache_ops.secret import Secret, sealed_udf
 from fused_cache_ops.selection.batches import MAX_BATCH
 from fused_cache_ops.selection.keywords import SelectionKeywords
 from fused_cache_ops.selection.reading import check_shard, read_selection
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.tiles.tile import Tile
-from fused_cache_ops.udf_reference import parse_udf
+from fused_cache_ops.udf_reference import UdfReference, parse_udf
 from fused_cache_ops.wording import counted
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class InvalidationPlan:
             what = "of the whole UDF, which one request invalidates" if self.shard is None else f"shard {self.shard} of another"
             raise InvalidInputError(f"This plan is {what}: it cannot be split.")
         check_shard((0, n))
-        return [plan_selection(self.udf, self._selection.shard_of((number, n)), self.udf) for number in range(n)]
+        return [_plan(self.udf, self._selection.shard_of((number, n))) for number in range(n)]
 
     def to_geojson(self, most_blocks: int = LARGEST_FOOTPRINT) -> dict[str, Any]:
         """The footprint as a FeatureCollection with one merged MultiPolygon per zoom. Needs the extra ``geo``.
@@ -108,7 +109,7 @@ class InvalidationPlan:
         return f"would invalidate {what} of UDF {self.udf} in {requests}{note}"
 
 
-def plan_invalidation(udf: str, **selection: Unpack[SelectionKeywords]) -> InvalidationPlan:
+def plan_invalidation(udf: str | Secret, **selection: Unpack[SelectionKeywords]) -> InvalidationPlan:
     """What `invalidate_cache` would do with the same keywords. Sends nothing, and needs no token.
 
     Bounds and geometries are counted without generating their tiles.
@@ -117,17 +118,22 @@ def plan_invalidation(udf: str, **selection: Unpack[SelectionKeywords]) -> Inval
         InvalidInputError: the UDF or the selection cannot be read, has more than ``max_tiles``, or can be read only once
             (a generator, standard input), so that counting would exhaust it.
     """
-    return plan_selection(udf, read_selection(**selection))
+    udf = sealed_udf(udf)
+    return plan_selection(parse_udf(udf), read_selection(**selection))
 
 
-def plan_selection(udf: str, selection: Selection | WholeUdf, shown: str | None = None) -> InvalidationPlan:
-    """The plan of a validated selection. ``shown`` is how it names the UDF."""
+def plan_selection(udf: UdfReference, selection: Selection | WholeUdf) -> InvalidationPlan:
+    """The plan of a validated selection."""
+    return _plan(udf.shown, selection)
+
+
+def _plan(shown: str, selection: Selection | WholeUdf) -> InvalidationPlan:
     counts = selection.tiles_per_zoom() if isinstance(selection, Selection) else None
     total = None if counts is None else sum(counts.values())
     # {"z":15,"x":9647,"y":12320} and its comma: the number of digits varies with the zoom.
     widths = {zoom: 17 + len(str(zoom)) + 2 * len(str(2**zoom)) for zoom in counts or ()}
     return InvalidationPlan(
-        udf=shown or parse_udf(udf).shown,
+        udf=shown,
         tile_count=total,
         tiles_per_zoom=counts,
         request_count=1 if total is None else -(-total // MAX_BATCH),
@@ -135,5 +141,5 @@ def plan_selection(udf: str, selection: Selection | WholeUdf, shown: str | None 
         zooms_left_stale=selection.zooms_left_stale,
         note=selection.note,
         shard=selection.shard,
-        _selection=selection,
+        _selection=selection.unwatched() if isinstance(selection, Selection) else selection,
     )

@@ -57,6 +57,10 @@ KINDS = ("tiles", "tiles_file", "bounds", "geometry")
 """The keywords that select tiles on their own. A call has exactly one of them, or none for the whole UDF."""
 
 
+SHAPERS = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom", "shard")
+"""The keywords that shape a selection, and so require one. On their own, they must not invalidate everything."""
+
+
 class SelectionKeywords(TypedDict, total=False):
     """The keywords that select tiles, as `fused_cache_ops.invalidate_cache` describes them."""
 
@@ -64,6 +68,7 @@ class SelectionKeywords(TypedDict, total=False):
     tiles_file: TilesFile | NotGiven
     bounds: Bounds | NotGiven
     geometry: Any
+    whole_udf: bool
     zooms: Zooms | None
     buffer: int
     max_tiles: int
@@ -77,6 +82,7 @@ SELECTION_DEFAULTS: SelectionKeywords = {
     "tiles_file": NOT_GIVEN,
     "bounds": NOT_GIVEN,
     "geometry": NOT_GIVEN,
+    "whole_udf": False,
     "zooms": None,
     "buffer": 0,
     "max_tiles": DEFAULT_MAX_TILES,
@@ -90,6 +96,7 @@ SELECTION_HELP: dict[str, str] = {
     "tiles_file": "Path of a list of tiles, one per line: z/x/y, CSV, JSON lines or quadkeys, gzipped or not.",
     "bounds": "West, south, east, north in degrees, or a list of such boxes.",
     "geometry": "GeoJSON, WKT, or the path or URL of a vector file.",
+    "whole_udf": "Invalidate everything that the UDF has cached. Required if the selection comes from data.",
     "zooms": "Zoom levels: 12, 10-14 or 10,12-14. Required with bounds and geometry. With a list of tiles, adds their "
     "parents and children.",
     "buffer": "Tiles to add on every side.",

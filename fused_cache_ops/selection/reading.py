@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.bounds import read_bounds
-from fused_cache_ops.selection.expansion import Expanded
-from fused_cache_ops.selection.keywords import KINDS, NOT_GIVEN, SELECTION_DEFAULTS, WHOLE_UDF, SelectionKeywords
-from fused_cache_ops.selection.selection import Selection, WholeUdf
-from fused_cache_ops.selection.tile_list import TileList, check_source, is_repeatable
+from fused_cache_ops.selection.keywords import (
+    KINDS,
+    NOT_GIVEN,
+    SELECTION_DEFAULTS,
+    SHAPERS,
+    WHOLE_UDF,
+    SelectionKeywords,
+)
+from fused_cache_ops.selection.remaining import RemainingTiles
+from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches
+from fused_cache_ops.selection.snapshot import TileSnapshot
+from fused_cache_ops.selection.tile_list import TileFile, check_source, is_repeatable, list_source
 from fused_cache_ops.tiles.blocks import Block, blocks_in_bounds, disjoint
-from fused_cache_ops.tiles.tile import Tile, TileStream, is_boolean
+from fused_cache_ops.tiles.tile import TileStream, is_boolean
 from fused_cache_ops.tiles.zooms import parse_zooms
-from fused_cache_ops.wording import warn
+from fused_cache_ops.wording import quoted, warn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-def read_selection(**given: Unpack[SelectionKeywords]) -> Selection | WholeUdf:
+def read_selection(watch: Watch = nobody_watches, /, **given: Unpack[SelectionKeywords]) -> Selection | WholeUdf:
     """The selection that the keywords describe. They are those of `fused_cache_ops.invalidate_cache`.
+
+    Args:
+        watch: called periodically while tiles are read or counted.
+        given: the keywords.
 
     Raises:
         InvalidInputError: the keywords cannot be read, contradict each other, or select more than ``max_tiles``.
@@ -30,18 +43,14 @@ def read_selection(**given: Unpack[SelectionKeywords]) -> Selection | WholeUdf:
     if unknown := given.keys() - SELECTION_DEFAULTS.keys():
         raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(SELECTION_DEFAULTS)}.")
     read: dict[str, Any] = {**SELECTION_DEFAULTS, **given}
-    kinds = [kind for kind in KINDS if read[kind] is not WHOLE_UDF and read[kind] is not NOT_GIVEN]
+    kinds = kinds_in(read)
     if len(kinds) > 1:
         raise InvalidInputError(f"{' and '.join(kinds)} are both given: use one kind of selection at a time.")
     zooms, buffer, max_zoom, shard = (read[name] for name in ("zooms", "buffer", "max_zoom", "shard"))
     _check_limits(buffer, read["max_tiles"], read["when_too_many"], max_zoom)
     check_shard(shard)
-    if not kinds:
-        if zooms is not None or buffer or shard is not None:
-            raise InvalidInputError(
-                "zooms, buffer and shard need a selection to apply to: tiles, tiles_file, bounds or geometry. "
-                "To invalidate the whole UDF, omit them all."
-            )
+    if not kinds or kinds == ["whole_udf"]:
+        refuse_shapers(read, SELECTION_DEFAULTS, SHAPERS)
         return WholeUdf()
     kind, value = kinds[0], read[kinds[0]]
     levels = None if zooms is None else parse_zooms(zooms, max_zoom=max_zoom)
@@ -50,11 +59,62 @@ def read_selection(**given: Unpack[SelectionKeywords]) -> Selection | WholeUdf:
             raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': each zoom is cached separately.")
         selection, computed = _covered(kind, value, levels, buffer), True
     else:
-        selection, computed = _listed(kind, value, levels or (), buffer, max_zoom)
+        selection, computed = _listed(kind, value, levels or (), buffer, max_zoom, watch), bool(levels or buffer)
+    selection.watch = watch
     limited: Selection | WholeUdf = selection
     if computed and selection.repeatable:
         limited = _limited(selection, read["max_tiles"], read["when_too_many"])
     return limited if shard is None else limited.shard_of(shard)
+
+
+def kinds_in(keywords: Mapping[str, Any]) -> list[str]:
+    """The kinds of selection that are given, including ``whole_udf``.
+
+    Raises:
+        InvalidInputError: ``whole_udf`` is neither true nor false.
+    """
+    whole = keywords.get("whole_udf", False)
+    if not is_boolean(whole):
+        raise InvalidInputError(f"whole_udf = {quoted(whole)} must be True or False.")
+    given = [kind for kind in KINDS if kind in keywords]
+    kinds = [kind for kind in given if keywords[kind] is not WHOLE_UDF and keywords[kind] is not NOT_GIVEN]
+    return [*kinds, "whole_udf"] if whole else kinds
+
+
+def require_kind(keywords: Mapping[str, Any], source: str) -> None:
+    """Reject keywords from data that select nothing. There, the whole UDF must be requested explicitly.
+
+    Args:
+        keywords: the keywords from the data.
+        source: where they come from, for the message: ``"The function returned"``.
+
+    Raises:
+        InvalidInputError: the keywords select nothing.
+    """
+    if not kinds_in(keywords) and keywords.get("tiles") is not WHOLE_UDF:
+        raise InvalidInputError(
+            f"{source} no selection: give one of {', '.join(KINDS)}, such as {{'tiles': […]}}, or whole_udf=True to "
+            "invalidate everything. An empty list invalidates nothing."
+        )
+
+
+def refuse_shapers(given: Mapping[str, Any], defaults: Mapping[str, Any], shapers: Sequence[str]) -> None:
+    """Reject keywords that shape a selection if there is no selection.
+
+    Raises:
+        InvalidInputError: one of them differs from its default.
+    """
+    present = [name for name in shapers if name in given and _differs(given[name], defaults[name])]
+    if present:
+        shown = ", ".join(f"{name} = {quoted(given[name], 40)}" for name in present)
+        raise InvalidInputError(
+            f"{shown} {'need' if len(present) > 1 else 'needs'} a selection, but there is none: give one of "
+            f"{', '.join(KINDS)}. To invalidate the whole UDF, omit {' and '.join(present)}."
+        )
+
+
+def _differs(value: Any, default: Any) -> bool:
+    return not (value is default or (type(value) is type(default) and value == default))
 
 
 def refuse_single_use(selection: SelectionKeywords) -> None:
@@ -63,28 +123,48 @@ def refuse_single_use(selection: SelectionKeywords) -> None:
     An orchestrator's retry would find a generator exhausted, take that for "nothing selected", and succeed.
 
     Raises:
-        InvalidInputError: ``tiles`` is a generator or another iterator, or ``tiles_file`` is not a path.
+        InvalidInputError: a selection is or contains a generator or another iterator, or is not a path.
     """
-    tiles = selection.get("tiles")
-    if isinstance(tiles, Iterator):
-        raise InvalidInputError(
-            f"tiles is of type {type(tiles).__name__}, which can be read only once: a retry would find it empty. Pass a list."
-        )
+    for kind in ("tiles", "bounds", "geometry"):
+        value: Any = selection.get(kind)
+        if _is_single_use(value) or (kind == "tiles" and _may_be_single_use(value)):
+            raise InvalidInputError(
+                f"{kind} is of type {type(value).__name__}, which can be read only once: a retry would find it empty. Pass a "
+                "list."
+            )
     tiles_file = selection.get("tiles_file", "")
     if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file):
         check_source(tiles_file)
         raise InvalidInputError("tiles_file can be read only once: a retry would find it empty. Pass the path of a file.")
 
 
+def _is_single_use(value: Any) -> bool:
+    """Whether a value is an iterator, or a list that holds one."""
+    return isinstance(value, Iterator) or (isinstance(value, (list, tuple)) and any(map(_is_single_use, value)))
+
+
+def _may_be_single_use(tiles: Any) -> bool:
+    """Whether tiles are in something other than a collection, so that a second reading may give something else."""
+    return hasattr(tiles, "__iter__") and not isinstance(tiles, (str, RemainingTiles)) and not _is_collection(tiles)
+
+
+def _is_collection(value: Any) -> bool:
+    """Whether a value knows its number of members. A progress bar around a generator has such a type, but may not know it."""
+    try:
+        return isinstance(value, Collection) and len(value) >= 0
+    except TypeError:
+        return False
+
+
 def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int) -> None:
     if isinstance(buffer, bool) or not isinstance(buffer, int) or not 0 <= buffer <= 64:
-        raise InvalidInputError(f"buffer = {buffer!r} must be a whole number of tiles from 0 to 64.")
+        raise InvalidInputError(f"buffer = {quoted(buffer)} must be a whole number of tiles from 0 to 64.")
     if isinstance(max_tiles, bool) or not isinstance(max_tiles, int) or max_tiles < 1:
-        raise InvalidInputError(f"max_tiles = {max_tiles!r} must be a whole number above 0.")
+        raise InvalidInputError(f"max_tiles = {quoted(max_tiles)} must be a whole number above 0.")
     if when_too_many not in ("fail", "whole-udf", "coarser"):
-        raise InvalidInputError(f"when_too_many = {when_too_many!r} must be 'fail', 'whole-udf' or 'coarser'.")
+        raise InvalidInputError(f"when_too_many = {quoted(when_too_many)} must be 'fail', 'whole-udf' or 'coarser'.")
     if isinstance(max_zoom, bool) or not isinstance(max_zoom, int) or not 0 <= max_zoom <= 60:
-        raise InvalidInputError(f"max_zoom = {max_zoom!r} must be a whole number from 0 to 60.")
+        raise InvalidInputError(f"max_zoom = {quoted(max_zoom)} must be a whole number from 0 to 60.")
 
 
 def check_shard(shard: Any) -> None:
@@ -101,49 +181,59 @@ def check_shard(shard: Any) -> None:
         or any(is_boolean(number) or not isinstance(number, int) for number in numbers)
         or not 0 <= numbers[0] < numbers[1]
     ):
-        raise InvalidInputError(f"shard = {shard!r} must be (i, n): the i-th of n shards, counted from 0.")
+        raise InvalidInputError(f"shard = {quoted(shard)} must be (i, n): the i-th of n shards, counted from 0.")
 
 
 def _covered(kind: str, value: Any, zooms: tuple[int, ...], buffer: int) -> Selection:
     if kind == "bounds":
-        boxes = read_bounds(value)
-
-        def in_bounds() -> Iterator[Block]:
-            for zoom in zooms:
-                yield from disjoint(block for box in boxes for block in blocks_in_bounds(*box, zoom, buffer))
-
-        return Selection(in_bounds, blocks=True)
-    from fused_cache_ops.selection.coverage import cover
+        return Selection(Covered(partial(_blocks_in_boxes, read_bounds(value), zooms, buffer)), blocks=True)
     from fused_cache_ops.selection.geometry import read_geometry
 
-    shape = read_geometry(value)
-    return Selection(lambda: iter(()) if shape.is_empty else cover(shape, zooms, buffer), blocks=True)
+    return Selection(Covered(partial(_blocks_in_shape, read_geometry(value), zooms, buffer)), blocks=True)
 
 
-def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom: int) -> tuple[Selection, bool]:
-    """A selection from a list, and whether more tiles than the list's own are sent."""
-    stream: Callable[[], Iterator[Tile]]
+def _blocks_in_boxes(boxes: list[tuple[float, float, float, float]], zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
+    for zoom in zooms:
+        yield from disjoint(block for box in boxes for block in blocks_in_bounds(*box, zoom, buffer))
+
+
+def _blocks_in_shape(shape: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
+    from fused_cache_ops.selection.coverage import cover
+
+    return iter(()) if shape.is_empty else cover(shape, zooms, buffer)
+
+
+def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom: int, watch: Watch) -> Selection:
+    source: Any
+    size = None
     if kind == "tiles_file":
-        check_source(value)
-        repeatable = is_repeatable(value)
-
-        def stream() -> Iterator[Tile]:
-            return TileList(value, max_zoom=max_zoom)
+        found = list_source(value, max_zoom)
+        source = found if isinstance(found, TileFile) else Once(found)
+    elif isinstance(value, RemainingTiles):
+        source = value
+    elif _is_collection(value):
+        source = _snapshot(value, max_zoom, watch)
+        size = None if zooms or buffer else len(source)
     else:
-        repeatable = isinstance(value, Collection)
-        if isinstance(value, Set):  # the same order on every machine
-            value = sorted(TileStream(value, max_zoom=max_zoom))
-        first: TileStream | None = TileStream(value, max_zoom=max_zoom)  # checks every tile of a collection now
+        source = Once(TileStream(value, max_zoom=max_zoom))
+    return Selection(
+        Listed(source, zooms, buffer), blocks=bool(zooms or buffer), repeatable=not isinstance(source, Once), size=size
+    )
 
-        def stream() -> Iterator[Tile]:
-            nonlocal first
-            checked, first = first, None
-            return checked or TileStream(value, max_zoom=max_zoom)
 
-    if not zooms and not buffer:
-        size = len(value) if kind == "tiles" and isinstance(value, Collection) else None
-        return Selection(stream, blocks=False, repeatable=repeatable, size=size), False
-    return Selection(lambda: Expanded(stream(), zooms, buffer), blocks=True, repeatable=repeatable), True
+def _snapshot(tiles: Collection[Any], max_zoom: int, watch: Watch) -> TileSnapshot:
+    """Read and check a collection once. Its length must be right. Otherwise it is exhausted or still being built."""
+    expected = len(tiles)
+    stream: Iterator[Any] = TileStream(tiles, max_zoom=max_zoom, watch=watch)
+    if isinstance(tiles, Set):  # the same order on every machine
+        stream = iter(sorted(stream))
+    snapshot = TileSnapshot(stream)
+    if len(snapshot) != expected:
+        raise InvalidInputError(
+            f"tiles, of type {type(tiles).__name__}, has a length of {expected:,} but returned {len(snapshot):,} tiles. It can "
+            "be read only once, or was changed while it was read: pass a list."
+        )
+    return snapshot
 
 
 def _limited(selection: Selection, max_tiles: int, when_too_many: str) -> Selection | WholeUdf:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.wording import shortened
+from fused_cache_ops.wording import quoted
 
 _LISTS = ("tiles", "bounds", "shard")
+_BOOLEANS = {"true": True, "false": False}
 _NUMBERS = ("buffer", "max_tiles", "max_zoom", "verify_tiles")
 
 
@@ -30,6 +31,8 @@ def _read(name: str, value: Any) -> Any:
         return value
     if name in _LISTS:
         return _read_list(name, value)
+    if name == "whole_udf":
+        return _read_boolean(name, value)
     return _read_number(name, value) if name in _NUMBERS else value
 
 
@@ -45,13 +48,20 @@ def _read_list(name: str, text: str) -> list[Any]:
     if isinstance(found, (list, tuple)):
         return list(found)
     raise InvalidInputError(
-        f"{name} rendered to {shortened(text)!r}, which is not a list: write {{{{ … | tojson }}}} in the template, or pass the "
+        f"{name} rendered to {quoted(text)}, which is not a list: write {{{{ … | tojson }}}} in the template, or pass the "
         f"upstream task's output itself. To invalidate nothing, pass []. To invalidate the whole UDF, omit {name}."
     )
+
+
+def _read_boolean(name: str, text: str) -> bool:
+    try:
+        return _BOOLEANS[text.strip().lower()]
+    except KeyError:
+        raise InvalidInputError(f"{name} rendered to {quoted(text)}, which is neither true nor false.") from None
 
 
 def _read_number(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise InvalidInputError(f"{name} rendered to {text[:80]!r}, which is not a whole number.") from None
+        raise InvalidInputError(f"{name} rendered to {quoted(text)}, which is not a whole number.") from None

@@ -7,18 +7,83 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, Union
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.batches import Batch, BlockBatches, TileBatches, tiles_of
+from fused_cache_ops.selection.expansion import Expanded
 from fused_cache_ops.selection.remaining import RemainingTiles
+from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.spans import EVERYTHING, Span, Spans
+from fused_cache_ops.selection.tile_list import TileFile
 from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.tile import Tile
 
 _READ_AHEAD = 50_000
 _KEPT_BLOCKS = 200_000  # of a selection that has been counted, to avoid computing it again
+_LOOK_AFTER = 256  # items between calls of the watch
+
+Watch = Callable[[], None]
+"""Called periodically while a selection is read or counted. It raises when the result is no longer wanted."""
+
+
+def nobody_watches() -> None:
+    """The watch of a selection that is not part of a call."""
+
+
+class Maker(Protocol):
+    """Produces the tiles or blocks of a selection, from the start."""
+
+    def __call__(self) -> Iterator[Tile] | Iterator[Block]: ...
+
+    def copied(self) -> Maker:
+        """A maker that produces the same, even if the caller changes the original."""
+        ...
+
+
+@dataclass(frozen=True)
+class Covered:
+    """The blocks that cover bounds or a geometry."""
+
+    blocks: Callable[[], Iterator[Block]]
+
+    def __call__(self) -> Iterator[Block]:
+        return self.blocks()
+
+    def copied(self) -> Covered:
+        return self
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The tiles of a list, with their parents, children and neighbors if requested."""
+
+    source: Union[TileSnapshot, TileFile, Once, RemainingTiles]
+    zooms: tuple[int, ...] = ()
+    buffer: int = 0
+
+    def __call__(self) -> Iterator[Tile] | Iterator[Block]:
+        tiles = iter(self.source) if isinstance(self.source, RemainingTiles) else self.source.read()
+        return Expanded(tiles, self.zooms, self.buffer) if self.zooms or self.buffer else tiles
+
+    def copied(self) -> Listed:
+        return replace(self, source=self.source.copied()) if isinstance(self.source, TileFile) else self
+
+
+class Once:
+    """A stream that can be read only once. A second reader continues where the first one ended."""
+
+    def __init__(self, stream: Iterator[Tile]) -> None:
+        self._stream = stream
+
+    def read(self) -> Iterator[Tile]:
+        return self._stream
+
+
+def nothing() -> Iterator[Block]:
+    """The blocks of an empty selection."""
+    return iter(())
 
 
 @dataclass(frozen=True)
@@ -38,9 +103,9 @@ class WholeUdf:
         """The first shard is the whole UDF; the others are empty."""
         if shard[0] == 0:
             return WholeUdf(self.note, shard)
-        nothing = Selection(lambda: iter(()), note=f"{self.note}, by shard 0")
-        nothing.shard = shard
-        return nothing
+        rest = Selection(Covered(nothing), blocks=True, note=f"{self.note}, by shard 0")
+        rest.shard = shard
+        return rest
 
 
 class Selection:
@@ -51,11 +116,12 @@ class Selection:
         note: a sentence about what was done because there were too many tiles.
         shard: ``(i, n)`` if this is one part of a selection, None if it is all of it.
         repeatable: whether it can be read more than once.
+        watch: see `Watch`.
     """
 
     def __init__(
         self,
-        make: Callable[[], Iterator[Tile] | Iterator[Block]],
+        make: Maker,
         *,
         blocks: bool = False,
         repeatable: bool = True,
@@ -72,6 +138,16 @@ class Selection:
         self.repeatable = repeatable
         self._counts: dict[int, int] | None = None
         self._kept: list[Block] | None = None
+        self.watch: Watch = nobody_watches
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"watch": nobody_watches}
+
+    def unwatched(self) -> Selection:
+        """The same selection, for reading after the call has ended."""
+        copied = copy.copy(self)
+        copied.watch = nobody_watches
+        return copied
 
     def batches(self, size: int, done: Spans | None = None) -> Iterator[Batch]:
         """The tiles in batches of ``size``, without those at the positions in ``done``."""
@@ -83,24 +159,18 @@ class Selection:
         """The tiles, one by one."""
         return itertools.chain.from_iterable(self.batches(_READ_AHEAD))
 
-    def remaining(self, done: Spans, *, past_unreadable: bool) -> RemainingTiles:
-        """The tiles that are not done, read again from the source.
+    def remaining(self, done: Spans) -> RemainingTiles:
+        """The tiles that are not done. Later changes to the caller's list or file do not affect them.
 
-        Args:
-            done: the positions that are done.
-            past_unreadable: skip the first unreadable tile, which has already been reported.
+        Raises:
+            InvalidInputError: the file was changed.
         """
-
-        def read() -> Iterator[Tile]:
-            tiles = tiles_of(self.batches(_READ_AHEAD, done))
-            try:
-                yield from tiles
-            except InvalidInputError:
-                if not past_unreadable:
-                    raise
-            yield from tiles
-
-        return RemainingTiles([], make=read)
+        own = self.unwatched()
+        try:
+            own._make = self._make.copied()
+        except OSError:  # no room for a copy: keep using the opened file, and treat changes to it as errors
+            pass
+        return RemainingTiles(lambda: tiles_of(own.batches(_READ_AHEAD, done)))
 
     def blocks(self) -> Iterator[Block]:
         """The tiles as blocks."""
@@ -138,6 +208,7 @@ class Selection:
         fingerprint = hashlib.blake2b(repr(self._windows).encode(), digest_size=16)
         count = 0
         for batch in self.batches(_READ_AHEAD):
+            self.watch()
             fingerprint.update(batch.fingerprint())
             count += len(batch)
         return fingerprint.hexdigest(), count
@@ -158,7 +229,10 @@ class Selection:
                 )
             counts: Counter[int] = Counter()
             kept: list[Block] = []
-            for item in self._make():
+            made: Iterator[Any] = self._make()
+            for number, item in enumerate(made):
+                if number % _LOOK_AFTER == 0:
+                    self.watch()
                 counts[item.z] += item.tile_count if isinstance(item, Block) else 1
                 if isinstance(item, Block) and len(kept) <= _KEPT_BLOCKS:
                     kept.append(item)
@@ -172,10 +246,23 @@ class Selection:
 
     def _stream(self) -> Iterator[Tile] | Iterator[Block]:
         stream: Any = self._make() if self._kept is None else iter(self._kept)
+        if not self.repeatable:
+            stream = _Watched(stream, self)
         if self.zooms_left_stale:
             left_out = frozenset(self.zooms_left_stale)
             return filter(lambda item: item.z not in left_out, stream)  # unlike a generator, it continues after an error
         return stream  # type: ignore[no-any-return]
+
+
+class _Watched(Iterator[Any]):
+    """A stream that may be slow. The watch is called before each item, so that none is read in vain."""
+
+    def __init__(self, stream: Iterator[Any], selection: Selection) -> None:
+        self._stream, self._selection = stream, selection
+
+    def __next__(self) -> Any:
+        self._selection.watch()
+        return next(self._stream)
 
 
 def _count(blocks: Iterable[Block]) -> dict[int, int]:

@@ -7,47 +7,62 @@ import io
 import json
 import os
 import re
+import stat
 import sys
-from collections.abc import Iterable, Iterator
+import tempfile
+import threading
+import weakref
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.keywords import TilesFile
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, Tile, parse_tile
-from fused_cache_ops.wording import rendered_to_nothing, shortened
+from fused_cache_ops.wording import quoted, rendered_to_nothing
 
-_PATH = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})", re.ASCII)
-_QUADKEY = re.compile(r"[0-3]{1,30}", re.ASCII)
+LONGEST_LINE = 65_536
+"""Characters. A longer line is not a tile, and would have to be held in memory completely."""
+
+_CHUNK = 1 << 17
+_PATH = re.compile(r"(\d{1,19})/(\d{1,19})/(\d{1,19})", re.ASCII)
+_QUADKEY = re.compile(r"[0-3]{1,60}", re.ASCII)
+_GZIP = b"\x1f\x8b"
 
 
 class TileList(Iterator[Tile]):
     """The validated tiles of a list, line by line. Blank lines and lines that begin with ``#`` are skipped.
 
     A malformed line raises `InvalidInputError`, which names it. Iterating further continues after that line.
+
+    Args:
+        read: ``read(n)`` returns up to ``n`` more bytes or characters, and nothing at the end.
+        name: how messages name the list.
+        max_zoom: the highest zoom allowed.
     """
 
-    def __init__(self, source: TilesFile, *, max_zoom: int = HIGHEST_ZOOM) -> None:
-        self._name = check_source(source)
-        self._lines = _lines(source, self._name)
+    def __init__(self, read: Callable[[int], Any], name: str, *, max_zoom: int = HIGHEST_ZOOM) -> None:
+        self._name = name
+        self._lines = _Lines(read, name)
         self._max_zoom = max_zoom
         self._columns: dict[str, int] | None = None
 
     def __next__(self) -> Tile:
         for number, line in self._lines:
-            line = line.strip()
-            if not line or line.startswith("#"):
-                continue
             try:
-                tile = self._parse(line)
-            except (InvalidInputError, ValueError) as error:
-                reason = str(error)
+                text = (line if isinstance(line, str) else line.decode()).strip()
+                if not text or text.startswith("#"):
+                    continue
+                tile = self._parse(text)
+            except (InvalidInputError, ValueError, RecursionError) as error:
+                reason = str(error) or type(error).__name__
             else:
                 if tile is None:
                     continue
                 return tile
-            shown = ascii(shortened(line, 60))
-            raise InvalidInputError(f"{self._name}, line {number}: {shown} is not a valid tile: {reason}")
+            raise InvalidInputError(f"{self._name}, line {number}: {quoted(line, 60)} is not a valid tile: {reason}")
         raise StopIteration
 
     def _parse(self, line: str) -> Tile | None:
@@ -73,12 +88,243 @@ class TileList(Iterator[Tile]):
         return parse_tile(item, max_zoom=self._max_zoom)
 
 
+class TileFile:
+    """A list in a file that is opened once and can be read any number of times, each time from the start.
+
+    Replacing the file in the meantime has no effect. Changing it in place is an error, and so is any part that differs from
+    what was first read, so that exactly what was checked is sent.
+
+    Args:
+        file: open for reading and unbuffered. It is closed when this object is no longer referenced.
+        name: how messages name the file.
+        max_zoom: the highest zoom allowed.
+    """
+
+    def __init__(self, file: IO[bytes], name: str, max_zoom: int) -> None:
+        self.name = name
+        self._file = file
+        self._max_zoom = max_zoom
+        self._lock = threading.Lock()
+        self._state = _state(file)
+        self._digests: list[bytes] = []  # one for each chunk that has been read
+        weakref.finalize(self, file.close)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], max_zoom: int) -> TileFile:
+        """Open a list.
+
+        Raises:
+            InvalidInputError: the file cannot be opened.
+        """
+        name = os.fspath(path)
+        try:
+            return cls(Path(path).open("rb", buffering=0), name, max_zoom)
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"tiles_file = {quoted(name)} cannot be opened: {error}.") from None
+
+    def read(self) -> TileList:
+        """The file's tiles, from the start."""
+        return TileList(_decompressed(_Chunks(self).read), self.name, max_zoom=self._max_zoom)
+
+    def copied(self) -> TileFile:
+        """A private copy, which no one else can change.
+
+        Raises:
+            InvalidInputError: the file was changed.
+            OSError: there is no room for the copy.
+        """
+        copy = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed with the object
+        try:
+            chunks = _Chunks(self)
+            while piece := chunks.read(_CHUNK):
+                copy.write(piece)
+        except BaseException:
+            copy.close()
+            raise
+        return TileFile(copy, self.name, self._max_zoom)
+
+    def chunk(self, number: int) -> bytes:
+        """One of the chunks in which the file is read.
+
+        Raises:
+            InvalidInputError: the file was changed.
+        """
+        with self._lock:
+            self._file.seek(number * _CHUNK)
+            content = b""
+            while len(content) < _CHUNK and (more := self._file.read(_CHUNK - len(content))):
+                content += more
+            digest = blake2b(content, digest_size=16).digest()
+            if number < len(self._digests):
+                same = self._digests[number] == digest
+            else:
+                same = True
+                self._digests.append(digest)
+            if not same or _state(self._file) != self._state:
+                raise InvalidInputError(
+                    f"{self.name} was changed while it was in use: write a list to a new file, or move it into place once it "
+                    "is complete."
+                )
+        return content
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopened, (self.name, self._max_zoom, self._state, tuple(self._digests))
+
+
+def _reopened(name: str, max_zoom: int, state: tuple[int, int], digests: tuple[bytes, ...]) -> TileFile:
+    file = TileFile.open(name, max_zoom)
+    if file._state != state:
+        raise InvalidInputError(f"{name} was changed since it was planned: plan again.")
+    file._digests = list(digests)
+    return file
+
+
+class _Chunks:
+    """One pass over a file, from the start."""
+
+    def __init__(self, file: TileFile) -> None:
+        self._file = file
+        self._number = 0
+        self._rest = b""
+
+    def read(self, most: int) -> bytes:
+        if not self._rest:
+            self._rest = self._file.chunk(self._number)
+            self._number += 1
+        piece, self._rest = self._rest[:most], self._rest[most:]
+        return piece
+
+
+class _Lines(Iterator[tuple[int, Any]]):
+    """Numbered lines, read in pieces. Lines longer than `LONGEST_LINE` are not held in memory.
+
+    After an error, there are no more lines, because it is unknown where the next one begins.
+    """
+
+    def __init__(self, read: Callable[[int], Any], name: str) -> None:
+        self._read = read
+        self._name = name
+        self._number = 0
+        self._lines: Iterator[Any] = iter(())
+        self._rest: Any = None
+        self._over = False
+
+    def __next__(self) -> tuple[int, Any]:
+        while True:
+            for line in self._lines:
+                self._number += 1
+                return self._number, line
+            if self._over:
+                raise StopIteration
+            self._fill()
+
+    def _fill(self) -> None:
+        try:
+            piece = self._read(_CHUNK)
+        except InvalidInputError:
+            self._over = True
+            raise
+        except (ValueError, EOFError, OSError, zlib.error) as error:  # not UTF-8, not gzip, truncated, closed
+            self._over = True
+            raise InvalidInputError(
+                f"{self._name} cannot be read from line {self._number + 1} on, as text or gzip: {error}."
+            ) from None
+        if not isinstance(piece, (str, bytes)):
+            self._over = True
+            raise InvalidInputError(f"{self._name} returns {type(piece).__name__}: open it as text or as bytes.")
+        if self._rest is None:
+            self._rest = piece[:0]
+            mark = "\ufeff" if isinstance(piece, str) else b"\xef\xbb\xbf"
+            piece = piece.removeprefix(mark)  # type: ignore[arg-type]
+        lines = (self._rest + piece).split("\n" if isinstance(piece, str) else b"\n")
+        self._over = not piece
+        self._rest = piece[:0] if self._over else lines.pop()
+        self._lines = iter(lines)
+        if len(self._rest) > LONGEST_LINE:
+            # First the lines before it, then the error.
+            self._lines = _then_raise(
+                lines,
+                InvalidInputError(
+                    f"{self._name}, line {self._number + len(lines) + 1}: {quoted(self._rest[:60])} has more than "
+                    f"{LONGEST_LINE:,} characters: is it a list with one tile per line?"
+                ),
+            )
+            self._over = True
+
+
+def _then_raise(lines: list[Any], error: Exception) -> Iterator[Any]:
+    yield from lines
+    raise error
+
+
+class _Unread(io.RawIOBase):
+    """A stream that starts with what has already been read from it."""
+
+    def __init__(self, begun: bytes, read: Callable[[int], bytes]) -> None:
+        self._begun, self._read = begun, read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._begun[: len(buffer)] or self._read(len(buffer)) or b""
+        self._begun = self._begun[len(piece) :] if self._begun else b""
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def _decompressed(read: Callable[[int], Any]) -> Callable[[int], Any]:
+    """``read`` itself, or if it returns gzip, a function that returns the decompressed content."""
+    chosen: Callable[[int], Any] | None = None
+
+    def read_on(most: int) -> Any:
+        nonlocal chosen
+        if chosen is None:
+            first = read(most)
+            if isinstance(first, bytes) and 0 < len(first) < len(_GZIP):
+                first += read(most)
+            if isinstance(first, bytes) and first[:2] == _GZIP:
+                chosen = gzip.GzipFile(fileobj=io.BufferedReader(_Unread(first, read), _CHUNK)).read
+            else:
+                chosen = read
+                return first
+        return chosen(most)
+
+    return read_on
+
+
+def list_source(source: TilesFile, max_zoom: int) -> TileFile | TileList:
+    """A list from a file, which can be read any number of times, or from a stream, which can be read only once.
+
+    Raises:
+        InvalidInputError: ``source`` is neither a path nor an open file, or cannot be opened.
+    """
+    name = check_source(source)
+    if is_repeatable(source):
+        return TileFile.open(source, max_zoom)  # type: ignore[arg-type]
+    stream: Any = getattr(sys.stdin, "buffer", sys.stdin) if source == "-" else source
+    return TileList(_decompressed(stream.read), name, max_zoom=max_zoom)
+
+
 def write_tile_list(tiles: Iterable[Tile], path: str | os.PathLike[str]) -> int:
-    """Write tiles as a list, one ``z/x/y`` per line, gzipped if the name ends in ``.gz``. Returns the number of tiles."""
+    """Write tiles as a list, one ``z/x/y`` per line, gzipped if the name ends in ``.gz``. Returns the number of tiles.
+
+    The file appears once it is complete, and replaces an existing one.
+    """
+    target = Path(os.path.realpath(path))
+    special = target.exists() and not target.is_file()  # a terminal or a pipe, which cannot be replaced
+    draft = target if special else target.with_name(f".{target.name}.{os.getpid()}.draft")
     count = 0
-    with gzip.open(path, "wt") if os.fspath(path).endswith(".gz") else Path(path).open("w") as file:
-        for count, tile in enumerate(tiles, 1):  # noqa: B007
-            file.write("%d/%d/%d\n" % tile)
+    try:
+        with gzip.open(draft, "wt") if target.name.endswith(".gz") else draft.open("w", encoding="ascii") as file:
+            for count, tile in enumerate(tiles, 1):  # noqa: B007
+                file.write("%d/%d/%d\n" % tile)
+        if not special:
+            draft.replace(target)
+    except BaseException:
+        if not special:
+            draft.unlink(missing_ok=True)
+        raise
     return count
 
 
@@ -95,8 +341,8 @@ def check_source(source: TilesFile) -> str:
             raise InvalidInputError(f"tiles_file is {source!r}, which looks like a template that rendered to nothing.")
         if source == "-":
             return "standard input"
-        if not Path(source).is_file():
-            raise InvalidInputError(f"tiles_file = {source!r}: no such file.")
+        if "\0" in source or not Path(source).is_file():
+            raise InvalidInputError(f"tiles_file = {quoted(source, 300)}: no such file.")
         return source
     if not hasattr(source, "read"):
         raise InvalidInputError(f"tiles_file is of type {type(source).__name__}: pass a path, '-' or an open file.")
@@ -108,26 +354,10 @@ def is_repeatable(source: TilesFile) -> bool:
     return isinstance(source, (str, os.PathLike)) and source != "-"
 
 
-def _lines(source: TilesFile, name: str) -> Iterator[tuple[int, str]]:
-    if isinstance(source, (str, os.PathLike)) and source != "-":
-        with Path(source).open("rb") as file:
-            yield from _decoded(file, name)
-    else:
-        yield from _decoded(sys.stdin.buffer if source == "-" else source, name)
-
-
-def _decoded(file: Any, name: str) -> Iterator[tuple[int, str]]:
-    if isinstance(file, io.TextIOBase):
-        yield from enumerate(file, 1)
-        return
-    buffered = file if hasattr(file, "peek") else io.BufferedReader(file)
-    if buffered.peek(2)[:2] == b"\x1f\x8b":
-        buffered = gzip.GzipFile(fileobj=buffered)
-    try:
-        for number, line in enumerate(buffered, 1):
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise InvalidInputError(f"{name} is neither valid text nor complete gzip: {error}.") from None
+def _state(file: IO[bytes]) -> tuple[int, int]:
+    """What usually changes when a file's content changes."""
+    found = os.fstat(file.fileno())
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (0, 0)
 
 
 def _from_quadkey(quadkey: str) -> tuple[int, int, int]:

@@ -6,16 +6,18 @@ import logging
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError, Verification
+from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.batches import MAX_BATCH, Batch
 from fused_cache_ops.selection.remaining import RemainingTiles
-from fused_cache_ops.selection.selection import Selection, WholeUdf
+from fused_cache_ops.selection.selection import Selection, WholeUdf, nobody_watches
 from fused_cache_ops.sending.checkpoint import Checkpoint, CheckpointLocation
 from fused_cache_ops.sending.outbox import Outbox
 from fused_cache_ops.sending.progress import OnProgress, Progress
 from fused_cache_ops.sending.verification import Sample, check_verify_tiles, request_tiles
 from fused_cache_ops.sending.workers import Work, send_tiles
+from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
-from fused_cache_ops.udf_reference import parse_udf
+from fused_cache_ops.udf_reference import UdfReference
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +28,13 @@ class Call:
     def __init__(
         self,
         service: Service,
-        udf: str,
+        retrier: Retrier,
+        udf: UdfReference,
         selection: Selection | WholeUdf,
         checkpoint: CheckpointLocation | None,
         on_progress: OnProgress | None,
         verify_tiles: int,
-        shared_token: str | None,
+        shared_token: Secret | None,
     ) -> None:
         tiles = selection if isinstance(selection, Selection) else None
         if checkpoint is not None and tiles is not None and not tiles.repeatable:
@@ -48,7 +51,8 @@ class Call:
         self._checkpoint = checkpoint
         self._run_token = check_verify_tiles(verify_tiles, udf, shared_token, service)
         self._sample = Sample(verify_tiles) if verify_tiles else None
-        self._retrier = service.start()
+        self._retrier = retrier
+        self._step = "sending"
         self._progress = Progress(on_progress)
         self._record: Checkpoint | None = None
         self._already_done = 0
@@ -65,17 +69,23 @@ class Call:
         Raises:
             FusedCacheError: ``remaining`` holds the tiles not yet confirmed.
         """
-        udf_id = parse_udf(self._udf).udf_id
+        udf_id = self._udf.udf_id
         failure: Exception | None = None
         verification: Verification | None = None
         try:
+            self._retrier.check()
             if self._tiles is None or self._work.outbox.look_ahead():
                 udf_id = self._service.resolve_udf(self._udf, retrier=self._retrier)
                 self._send(udf_id)
             if self._sample and self._run_token:
-                verification = request_tiles(self._service, self._run_token, self._sample.tiles)
+                self._step = "verifying"
+                verification = request_tiles(self._service, self._retrier, self._run_token, self._sample.tiles)
         except Exception as error:
             failure = error
+        except KeyboardInterrupt as interrupt:
+            if self._tiles is not None:
+                interrupt.remaining = self._remaining(self._tiles)  # type: ignore[attr-defined]
+            raise
         finally:
             if self._record is not None and not self._is_complete():
                 self._record.save(at_once=True)
@@ -140,24 +150,34 @@ class Call:
             with self._work.lock:
                 self._record.save()
 
-    def _remaining(self, failure: Exception) -> RemainingTiles:
-        if self._tiles is not None and self._tiles.repeatable:
-            return self._tiles.remaining(self._work.done, past_unreadable=isinstance(failure, InvalidInputError))
-        return self._work.outbox.remaining()
+    def _remaining(self, tiles: Selection) -> RemainingTiles:
+        tiles.watch = nobody_watches
+        if not tiles.repeatable:
+            return self._work.outbox.remaining()
+        try:
+            return tiles.remaining(self._work.done)
+        except InvalidInputError as error:  # the list was changed, so only the tiles in hand are known
+            in_hand = self._work.outbox.in_hand()
+            return RemainingTiles(in_hand.__iter__, (error.message,))
 
     def _failed(self, failure: Exception, result: InvalidationResult) -> Exception:
-        if self._work.confirmed == 0:
-            if isinstance(failure, FusedCacheError) and self._tiles is not None:
-                failure.remaining = self._remaining(failure)
+        tiles, confirmed = self._tiles, self._work.confirmed
+        if tiles is None:
             return failure
-        kept = ""
-        if self._record is not None:
-            kept = " The checkpoint records what is done: run the same call again to send the rest."
+        if confirmed == 0 and isinstance(failure, FusedCacheError):
+            failure.remaining = self._remaining(tiles)
+            return failure
+        reason = str(failure) if isinstance(failure, FusedCacheError) else f"{type(failure).__name__}: {failure}."
+        done = f"{confirmed:,} tiles were invalidated" if confirmed else "No tile was invalidated"
+        remedy = ""
+        if self._step == "sending":
+            remedy = " The tiles not yet confirmed are in this error's .remaining: pass them as tiles= to the next call."
+        if self._record is not None and self._record.saved_count:
+            remedy += f" The checkpoint records {self._record.saved_count:,} tiles: run the same call again to send the rest."
         partial = PartialInvalidationError(
-            f"{self._work.confirmed:,} tiles were invalidated before sending failed: {failure} "
-            f"The tiles not yet confirmed are in this error's .remaining: pass them as tiles= to the next call.{kept}",
+            f"{done} before {self._step} failed: {reason}{remedy}",
             result=result,
-            remaining=self._remaining(failure),
+            remaining=self._remaining(tiles),
             cause=failure,
         )
         partial.__cause__ = failure

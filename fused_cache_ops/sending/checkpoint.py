@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import Any, Protocol, Union
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.selection.spans import Spans
-from fused_cache_ops.wording import rendered_to_nothing
+from fused_cache_ops.wording import quoted, rendered_to_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Checkpoint:
 
     Attributes:
         done: the positions that are done. The sender adds to them.
+        saved_count: how many of them the last successful write recorded.
 
     Raises:
         InvalidInputError: the location holds the record of another invalidation, or something that is not a checkpoint.
@@ -52,7 +54,7 @@ class Checkpoint:
         self._total = total
         self._started = _now()
         self._saved_at = 0.0
-        self._saved_count = -1
+        self.saved_count = 0
         self._warned = False
         self.done = Spans(self._read())
         try:
@@ -64,7 +66,7 @@ class Checkpoint:
 
     def save(self, *, at_once: bool = False) -> None:
         """Write the record, unless it has just been written. A failure to write is logged once."""
-        if self.done.count == self._saved_count or not (at_once or time.monotonic() - self._saved_at > self._store.interval):
+        if self.done.count == self.saved_count or not (at_once or time.monotonic() - self._saved_at > self._store.interval):
             return
         try:
             self._write()
@@ -84,19 +86,20 @@ class Checkpoint:
             ) from error
 
     def _write(self) -> None:
+        count = self.done.count
         record = {
             "format": FORMAT,
             "version": VERSION,
             **self._key,
             "tiles": self._total,
-            "tiles_done": self.done.count,
+            "tiles_done": count,
             "started": self._started,
             "updated": _now(),
             "done": [list(span) for span in self.done],
         }
-        self._saved_count = self.done.count
-        self._store.write(json.dumps(record, indent=1).encode())
         self._saved_at = time.monotonic()
+        self._store.write(json.dumps(record, indent=1).encode())
+        self.saved_count = count
 
     def _read(self) -> list[tuple[int, int]]:
         try:
@@ -107,7 +110,7 @@ class Checkpoint:
             return []
         try:
             record = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             if content.lstrip().startswith(b'{\n "format": "%s"' % FORMAT.encode()):
@@ -116,6 +119,11 @@ class Checkpoint:
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} is not a checkpoint and is left untouched. Use another location."
             )
+        if _age(record) > LIFETIME:  # whatever it belongs to
+            logger.warning(
+                "The checkpoint %s is from an earlier load (%s): everything is sent.", self._store.name, record["updated"]
+            )
+            return []
         if record.get("version") != VERSION:
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} has version {record.get('version')!r}, but this package reads version "
@@ -130,18 +138,13 @@ class Checkpoint:
                 "each load and shard, or a folder (a location that ends in /), or remove it to send everything."
             )
         try:
-            age = datetime.now(timezone.utc) - datetime.fromisoformat(record["updated"])
+            datetime.fromisoformat(record["updated"])
             spans = [(int(start), int(stop)) for start, stop in record["done"]]
             sane = all(0 <= start < stop <= self._total for start, stop in spans)
         except (KeyError, TypeError, ValueError):
             sane = False
         if not sane:
             logger.warning("The checkpoint %s is corrupt: everything is sent.", self._store.name)
-            return []
-        if age > LIFETIME:
-            logger.warning(
-                "The checkpoint %s is from an earlier load (%s): everything is sent.", self._store.name, record["updated"]
-            )
             return []
         self._started = str(record.get("started"))
         return spans
@@ -174,8 +177,13 @@ class _LocalFile:
     def write(self, content: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}.draft")
-        draft.write_bytes(content)
-        draft.replace(self._path)
+        try:
+            draft.write_bytes(content)
+            draft.replace(self._path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
 
     def delete(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -237,6 +245,13 @@ def check_location(location: Any) -> None:
         raise InvalidInputError(f"checkpoint is {location!r}, which looks like a template that rendered to nothing.")
 
 
+def _age(record: dict[str, Any]) -> timedelta:
+    try:
+        return datetime.now(timezone.utc) - datetime.fromisoformat(record["updated"])
+    except (KeyError, TypeError, ValueError):  # reported by the checks that follow
+        return timedelta(0)
+
+
 def _open_store(location: CheckpointLocation, name: str) -> _Store:
     check_location(location)
     place = os.fspath(location)
@@ -244,8 +259,11 @@ def _open_store(location: CheckpointLocation, name: str) -> _Store:
         place = place.removeprefix("file://")
     if "://" in place:
         return _Object(place + name if place.endswith("/") else place)
-    path = Path(place).expanduser()
-    return _LocalFile(path / name if place.endswith(("/", os.sep)) or path.is_dir() else path)
+    try:
+        path = Path(place).expanduser()
+        return _LocalFile(path / name if place.endswith(("/", os.sep)) or path.is_dir() else path)
+    except (RuntimeError, ValueError) as error:  # ~nobody, a NUL
+        raise InvalidInputError(f"checkpoint = {quoted(place)} is not a path: {error}.") from None
 
 
 def _now() -> str:

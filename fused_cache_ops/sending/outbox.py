@@ -38,9 +38,11 @@ class Outbox:
 
     def remaining(self) -> RemainingTiles:
         """Every tile that is in hand or still in the stream."""
-        return RemainingTiles(
-            list(itertools.chain.from_iterable(self._in_hand)), map(operator.itemgetter(1), NumberedTiles(self._stream))
-        )
+        return RemainingTiles.of_stream(self._in_hand, map(operator.itemgetter(1), NumberedTiles(self._stream)))
+
+    def in_hand(self) -> RemainingTiles:
+        """Every tile that is in hand, for when those still in the stream cannot be known."""
+        return RemainingTiles.of_stream(self._in_hand, iter(()))
 
 
 class _Singles(Iterator[Batch]):

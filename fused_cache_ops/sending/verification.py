@@ -10,19 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.outcome import Verification
+from fused_cache_ops.secret import Secret, is_shared_token
 from fused_cache_ops.selection.batches import MAX_BATCH, Batch
 from fused_cache_ops.selection.selection import Selection, WholeUdf
-from fused_cache_ops.service.service import Service
-from fused_cache_ops.settings import Secret
+from fused_cache_ops.service.retry import Retrier
+from fused_cache_ops.service.service import RUNS_AT_ONCE, Service
 from fused_cache_ops.tiles.tile import Tile, is_boolean
-from fused_cache_ops.udf_reference import parse_udf
+from fused_cache_ops.udf_reference import UdfReference, parse_udf
+from fused_cache_ops.wording import quoted
 
 logger = logging.getLogger(__name__)
 
 MOST_TILES = 1000
 """Each verified tile runs the UDF."""
-
-_AT_ONCE = 8
 
 
 class Sample:
@@ -54,7 +54,7 @@ class Sample:
         self._seen += len(batch)
 
 
-def check_verify_tiles(verify_tiles: int, udf: str, shared_token: str | None, service: Service) -> Secret | None:
+def check_verify_tiles(verify_tiles: int, udf: UdfReference, shared_token: Secret | None, service: Service) -> Secret | None:
     """The shared token to verify with, or None if nothing is to be verified.
 
     Raises:
@@ -62,26 +62,34 @@ def check_verify_tiles(verify_tiles: int, udf: str, shared_token: str | None, se
         ConfigurationError: there is no shared token, or the address where shared UDFs run is unknown.
     """
     if is_boolean(verify_tiles) or not isinstance(verify_tiles, int) or not 0 <= verify_tiles <= MOST_TILES:
-        raise InvalidInputError(f"verify_tiles = {verify_tiles!r} must be a whole number of tiles from 0 to {MOST_TILES:,}.")
+        raise InvalidInputError(
+            f"verify_tiles = {quoted(verify_tiles)} must be a whole number of tiles from 0 to {MOST_TILES:,}."
+        )
     if verify_tiles == 0:
         return None
-    token = shared_token if shared_token is not None else parse_udf(udf).secret
-    if not token:
+    token = shared_token if shared_token is not None else udf.secret
+    if token is None:
         raise ConfigurationError(
             "verify_tiles needs a shared token of the UDF (fsh_… or fc_…), because that is how its tiles are requested: pass "
             "it as udf or as shared_token=."
         )
-    if parse_udf(token).secret is None:
+    if not isinstance(token, Secret) or not is_shared_token(token.reveal()):
         raise ConfigurationError("shared_token is not a shared token: shared tokens begin with fsh_ or fc_.")
+    token = parse_udf(token).secret
     if service.run_base_url is None:
         raise ConfigurationError(
             "verify_tiles needs the address where this deployment runs shared UDFs: set run_base_url or FUSED_RUN_BASE_URL."
         )
-    return Secret(token)
+    return token
 
 
 def verify_selection(
-    service: Service, udf: str, selection: Selection | WholeUdf, verify_tiles: int, shared_token: str | None
+    service: Service,
+    retrier: Retrier,
+    udf: UdfReference,
+    selection: Selection | WholeUdf,
+    verify_tiles: int,
+    shared_token: Secret | None,
 ) -> Verification:
     """Draw tiles from a selection, and check whether they come from the cache.
 
@@ -97,15 +105,25 @@ def verify_selection(
     sample = Sample(verify_tiles)
     for batch in selection.batches(MAX_BATCH):
         sample.add(batch)
-    return request_tiles(service, token, sample.tiles)
+    return request_tiles(service, retrier, token, sample.tiles)
 
 
-def request_tiles(service: Service, token: Secret, tiles: list[Tile]) -> Verification:
-    """Request tiles through a shared token, and check whether they come from the cache."""
+def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list[Tile]) -> Verification:
+    """Request tiles through a shared token, and check whether they come from the cache.
+
+    A tile for which there is no response by the call's deadline is unknown.
+
+    Raises:
+        InvalidationCancelledError: the call was cancelled.
+    """
     tiles = sorted(set(tiles))
-    with service.open_run_connections(min(_AT_ONCE, max(1, len(tiles)))) as ask:
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fused-cache-ops-verify") as pool:
-            answers = list(pool.map(lambda tile: ask(token, tile), tiles))
+    with ThreadPoolExecutor(RUNS_AT_ONCE, thread_name_prefix="fused-cache-ops-verify") as pool:
+        try:
+            answers = list(pool.map(lambda tile: service.request_shared_tile(token, tile, retrier=retrier), tiles))
+        except BaseException:  # cancelled or interrupted: no response is awaited
+            retrier.stop()
+            service.abort_requests(retrier)
+            raise
     found: dict[str, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
     for tile, (headers, trouble) in zip(tiles, answers):
         kind = "unknown" if trouble else "from_cache" if came_from_cache(headers) else "fresh"

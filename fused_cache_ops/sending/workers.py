@@ -186,7 +186,7 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
         # The caller has been interrupted: no response is awaited.
         work.retrier.stop()
         failures.insert(0, leaving)
-        service.abort_requests()
+        service.abort_requests(work.retrier)
         for _ in workers:
             handed.put(None)
         wait(lambda: None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fused_cache_ops.errors import (
@@ -72,18 +72,15 @@ def json_from(status: int, content: bytes, *, what: str, host: str, clean: Calla
     """
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UnexpectedResponseError(
             f"Failed {what}: {host} answered {status} with invalid JSON ({clean(ascii(content[:80]))}): is base_url right?",
             status=status,
         ) from None
 
 
-def cleaned(text: str, secrets: Iterable[str | None]) -> str:
-    """A server's or a library's text, made fit for one log line: no line breaks, no secrets, not too long."""
-    for hidden in secrets:
-        if hidden:
-            text = text.replace(hidden, "********")
+def cleaned(text: str) -> str:
+    """A server's or a library's text, made fit for one log line: no line breaks, not too long."""
     text = "".join(character if character.isprintable() else " " for character in text)
     return shortened(" ".join(text.split()).rstrip("."), 300)
 
@@ -118,7 +115,7 @@ def server_text(content: bytes) -> str:
     text = content[:10_000].decode("utf-8", "replace")
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "" if text.lstrip().startswith("<") else text  # a proxy's HTML page is of no help
     if not isinstance(answer, dict):
         return text

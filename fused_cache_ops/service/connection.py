@@ -7,8 +7,10 @@ redirect.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
+import queue
 import re
 import socket
 import ssl
@@ -16,7 +18,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Protocol, Union
 from urllib.parse import urlsplit
 
 import urllib3
@@ -25,7 +27,8 @@ from requests.exceptions import RequestException
 from requests.utils import default_user_agent, get_environ_proxies, select_proxy
 
 from fused_cache_ops.errors import ConfigurationError
-from fused_cache_ops.settings import Secret, is_loopback
+from fused_cache_ops.secret import MASK, Secret
+from fused_cache_ops.settings import is_loopback
 
 Certificate = Union[str, tuple[str, str]]
 """A client certificate: the path of one PEM file, or the paths of the certificate and its key."""
@@ -63,11 +66,20 @@ class Answer:
     body: bytes
 
 
+class Call(Protocol):
+    """The call for which a request is sent."""
+
+    def is_over(self) -> bool:
+        """Whether the response is no longer wanted."""
+        ...
+
+
 @dataclass
 class _Exchange:
-    """A request in flight, and when it expires."""
+    """A request in flight, when it expires, and the call that it belongs to."""
 
     expires: float
+    owner: Call
     connection: Any = field(default=None, repr=False)
     cut_off: bool = False
 
@@ -109,9 +121,9 @@ class Connections:
         self._watching = False
         self._closed = threading.Event()
         parts = urlsplit(url)
-        self._headers = {"User-Agent": f"fused-cache-ops ({default_user_agent()})", "Accept": "*/*"}
-        self._secret = Secret(authorization.split()[-1]) if authorization else None
-        if authorization:
+        self._headers: dict[str, str | Secret] = {"User-Agent": f"fused-cache-ops ({default_user_agent()})", "Accept": "*/*"}
+        self._secret = authorization
+        if authorization is not None:
             self._headers["Authorization"] = authorization
         secure = parts.scheme == "https"
         self._adapter = _Adapter(tls_context(ca_bundle, client_certificate) if secure else None, pool_size)
@@ -120,38 +132,49 @@ class Connections:
         proxy = select_proxy(url, proxies)
         try:
             manager: Any = self._adapter.proxy_manager_for(proxy) if proxy else self._adapter.poolmanager
-        except (RequestException, ValueError, urllib3.exceptions.HTTPError) as error:
-            raise ConfigurationError(f"The proxy configured in the environment cannot be used: {error}") from None
+        except (RequestException, ValueError, urllib3.exceptions.HTTPError):
+            # The library's text contains the proxy's address, which may include its password or part of it.
+            raise ConfigurationError(
+                f"The proxy configured in the environment for {parts.scheme} cannot be used. Its address may contain a "
+                f"password and is not shown. Check {parts.scheme.upper()}_PROXY and ALL_PROXY: http://user:password@host:port, "
+                "with special characters in the password escaped."
+            ) from None
         self._pool = manager.connection_from_url(url)
         self._pool.ConnectionCls = self._watched(self._pool.ConnectionCls)
         # A proxy needs the full address, unless it only tunnels encrypted traffic.
         self._origin = f"{parts.scheme}://{parts.netloc}" if proxy and not secure else ""
 
-    def send(self, method: str, target: str, *, body: bytes | None = None, wait: float, seconds: float) -> Answer:
+    def send(
+        self, method: str, target: Secret, *, owner: Call, body: bytes | None = None, wait: float, seconds: float
+    ) -> Answer:
         """Send a request and read the response.
 
         Args:
             method: such as ``"DELETE"``.
             target: the path and query.
+            owner: the call that the request belongs to, for `abort`.
             body: the JSON body.
             wait: seconds that connecting may take.
             seconds: seconds after which the response must be complete.
 
         Raises:
-            AnswerTimedOut: the response was not complete in time.
+            AnswerTimedOut: the response was not complete in time, or the call is over.
             ConnectionDropped: the server had closed a kept-alive connection.
             urllib3.exceptions.HTTPError: the connection failed.
             OSError: the connection failed.
         """
         headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
-        exchange = _Exchange(time.monotonic() + seconds)
+        exchange = _Exchange(time.monotonic() + seconds, owner)
         self._exchanges[threading.get_ident()] = exchange
+        exchange.cut_off = owner.is_over()  # checked once `abort` would see the exchange
         if not self._watching:
             self._watch()
         try:
+            if exchange.cut_off:
+                raise AnswerTimedOut
             response = self._pool.urlopen(
                 method,
-                self._origin + target,
+                self._origin + target.reveal(),
                 body=body,
                 headers=headers,
                 timeout=urllib3.Timeout(connect=min(wait, seconds), read=seconds),
@@ -186,16 +209,22 @@ class Connections:
         return Answer(
             response.status,
             {name: self._scrubbed(value) for name in _HEADERS if (value := response.headers.get(name)) is not None},
-            content.replace(self._secret.encode(), b"********") if self._secret and content else content,
+            self._without_secret(content),
         )
 
     def _scrubbed(self, text: str) -> str:
-        return text.replace(self._secret, "********") if self._secret else text
+        return text if self._secret is None else self._secret.masked(text)
 
-    def abort(self) -> None:
-        """Abort every request that is in flight."""
+    def _without_secret(self, content: bytes) -> bytes:
+        if self._secret is None or not content:
+            return content
+        return content.replace(self._secret.reveal().rpartition(" ")[2].encode(), MASK.encode())
+
+    def abort(self, owner: Call) -> None:
+        """Abort the requests of a call that are in flight."""
         for exchange in list(self._exchanges.values()):
-            _cut_off(exchange)
+            if exchange.owner is owner:
+                _cut_off(exchange)
 
     def close(self) -> None:
         """Close the connections."""
@@ -210,6 +239,8 @@ class Connections:
             """A connection that records which exchange it is used for."""
 
             served = False
+            timeout: float
+            _dns_host: str
 
             def connect(self) -> None:
                 self.served = False
@@ -219,6 +250,28 @@ class Connections:
             def request(self, *arguments: Any, **keywords: Any) -> None:
                 exchanges[threading.get_ident()].connection = self
                 super().request(*arguments, **keywords)
+
+            def putheader(self, header: str, *values: Any) -> None:
+                super().putheader(header, *(value.reveal() if isinstance(value, Secret) else value for value in values))
+
+            def _new_conn(self) -> socket.socket:
+                name, exchange = self._dns_host, exchanges[threading.get_ident()]
+                try:
+                    addresses = _resolved(name, self.port, exchange)
+                except OSError as error:
+                    raise urllib3.exceptions.NewConnectionError(self, f"Failed to resolve {name!r}: {error}") from error
+                failure: Exception = urllib3.exceptions.NewConnectionError(self, f"{name!r} has no address")
+                for address in addresses:
+                    self._dns_host, self.timeout = address, max(0.001, min(self.timeout, exchange.expires - time.monotonic()))
+                    try:
+                        return super()._new_conn()  # type: ignore[no-any-return]
+                    except (urllib3.exceptions.HTTPError, OSError) as error:
+                        failure = error
+                    finally:
+                        self._dns_host = name  # the name that TLS verifies
+                    if exchange.cut_off:
+                        raise AnswerTimedOut
+                raise failure
 
         Watched.__name__ = kind.__name__  # which urllib3's messages show
         return Watched
@@ -247,7 +300,7 @@ class Connections:
                     self._watching = False
                     return
             for exchange in list(self._exchanges.values()):
-                if now > exchange.expires:
+                if exchange.cut_off or now > exchange.expires:  # it may not have had a socket before
                     _cut_off(exchange)
 
 
@@ -306,10 +359,51 @@ def _is_closed(error: Exception) -> bool:
     return isinstance(error, urllib3.exceptions.ProtocolError) and "Connection aborted" in str(error)
 
 
+def _resolved(name: str, port: int, exchange: _Exchange) -> list[str]:
+    """A host's addresses. The system call cannot be interrupted, so it runs in a thread while the watchdog can end the wait.
+
+    Raises:
+        AnswerTimedOut: the exchange is over.
+        OSError: the host has no addresses.
+    """
+    host = name.strip("[]")
+    try:
+        ipaddress.ip_address(host)
+        return [host]
+    except ValueError:
+        pass
+    found: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found.put([str(entry[4][0]) for entry in socket.getaddrinfo(host, port, _family(), socket.SOCK_STREAM)])
+        except (OSError, UnicodeError) as error:
+            found.put(error if isinstance(error, OSError) else OSError(f"{host!r}: {error}"))
+
+    try:
+        threading.Thread(target=look_up, name="fused-cache-ops-resolve", daemon=True).start()
+    except RuntimeError:  # no more threads
+        look_up()
+    while time.monotonic() < exchange.expires and not exchange.cut_off:
+        try:
+            answer = found.get(timeout=_LOOK)
+        except queue.Empty:
+            continue
+        if isinstance(answer, OSError):
+            raise answer
+        return list(dict.fromkeys(answer))
+    exchange.cut_off = True
+    raise AnswerTimedOut
+
+
+def _family() -> socket.AddressFamily:
+    return urllib3.util.connection.allowed_gai_family()
+
+
 def _cut_off(exchange: _Exchange) -> None:
+    exchange.cut_off = True
     sock = getattr(exchange.connection, "sock", None)
     if isinstance(sock, socket.socket):
-        exchange.cut_off = True
         try:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the method of a TLS socket, which other threads may be in
         except OSError:

@@ -59,6 +59,7 @@ class Limiter:
         self._draw = draw
         self._next_slot = -math.inf
         self._gate_opens = -math.inf
+        self._asked_until = -math.inf  # the end of a pause that the server requested, which no deadline shortens
         self._closed = False  # when closed, it stays closed until the probe has succeeded
         self._probe_is_out = False
         self.closings = 0
@@ -71,10 +72,16 @@ class Limiter:
         self._spell = _Tally()  # since the gate last opened
         self._plateau = 1.0
 
-    def ask(self, now: float) -> Turn | float:
-        """A turn, now or a little later, or the seconds after which to ask again (sooner if the gate opens)."""
-        if now < self._gate_opens:
-            return self._gate_opens - now
+    def ask(self, now: float, latest: float = math.inf) -> Turn | float:
+        """A turn, now or a little later, or the seconds after which to ask again (sooner if the gate opens).
+
+        Args:
+            now: the current time.
+            latest: the latest time at which the caller can go. A pause that the server did not request is cut short then.
+        """
+        opens = max(self._asked_until, min(self._gate_opens, latest))
+        if now < opens:
+            return opens - now
         if self._closed:
             if self._probe_is_out:
                 return math.inf
@@ -110,7 +117,8 @@ class Limiter:
         """The server said "too many requests"."""
         if self.is_void(turn):  # from the same burst as the one that closed the gate
             if retry_after is not None and self._closed:
-                self._gate_opens = max(self._gate_opens, now + retry_after)
+                self._asked_until = max(self._asked_until, now + retry_after)
+                self._gate_opens = max(self._gate_opens, self._asked_until)
             return
         if not turn.probe:
             self._cut(now)
@@ -140,6 +148,8 @@ class Limiter:
         bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._closings_in_a_row, 16))
         pause = self._draw(bound / 2, bound) if retry_after is None else retry_after
         self._gate_opens = max(self._gate_opens, now + pause)
+        if retry_after is not None:
+            self._asked_until = max(self._asked_until, now + retry_after)
         self._closed, self._probe_is_out = True, False
         self.closings += 1
         self._closings_in_a_row += 1

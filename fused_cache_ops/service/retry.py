@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_CANCELLED = "The invalidation was cancelled."
+_SHORTEST_TRY = 0.05  # seconds: with less time left, no attempt is made
 _AT_ONCE = 2  # immediate retries on another connection, after a kept-alive one turned out to be closed
 
 
@@ -34,8 +38,9 @@ class Stopped(Exception):
 class Retrier:
     """Sends the requests of one call, each until it succeeds, fails permanently, or the deadline is near.
 
-    Transient errors are retried after a pause drawn uniformly between 0 and a bound that doubles from 0.25 s up to
-    30 s (full jitter), and not before the limiter grants a turn. ``Retry-After`` is always honored.
+    Transient errors are retried after a pause drawn uniformly between 0 and a bound that doubles from 0.25 s up to 30 s (full
+    jitter), and not before the limiter grants a turn. ``Retry-After`` is always honored. Any other pause that would end
+    beyond the deadline is shortened, so that a last attempt is made just before it.
 
     Args:
         deadline: seconds that the whole call may take, counted from now.
@@ -55,10 +60,37 @@ class Retrier:
         self._started = time.monotonic()
         self._stop = threading.Event()
         self._trouble = ""
+        self._longest_try = _SHORTEST_TRY
 
     @property
     def elapsed(self) -> float:
+        """Seconds since the call began."""
         return time.monotonic() - self._started
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self._started + self.deadline - time.monotonic()
+
+    def is_over(self) -> bool:
+        """Whether the call is cancelled or stopped."""
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        """Check, during other work such as reading or counting tiles, whether its result is still wanted.
+
+        Raises:
+            InvalidationCancelledError: after `cancel`.
+            UnavailableError: the deadline has passed.
+        """
+        self.raise_if_cancelled()
+        if self.left <= 0:
+            raise UnavailableError(self._over(0.0, 0.0))
+
+    def raise_if_cancelled(self) -> None:
+        """Raise `InvalidationCancelledError` after `cancel`."""
+        if self.cancelled:
+            raise InvalidationCancelledError(_CANCELLED)
 
     def stop(self) -> None:
         """Make every worker give up before its next request. Workers that are waiting give up immediately."""
@@ -85,10 +117,12 @@ class Retrier:
             with self._limiter.changed:
                 self.requests_sent += 1
                 self.retries += attempt > 0
+            began = time.monotonic()
             try:
-                answer = send(self._left())
+                answer = send(self.left)
             except FusedCacheError as error:
                 failure = error
+                self._longest_try = max(self._longest_try, time.monotonic() - began)
             except BaseException:
                 self._note(turn, self._limiter.abandoned)
                 raise
@@ -110,11 +144,11 @@ class Retrier:
             else:
                 closed_for = self._note(turn, self._limiter.troubled)
             self._trouble = failure.message
-            pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 16)))
-            pause = max(pause, retry_after or 0.0)
             if self._stop.is_set():
                 raise self._stopped()
-            if pause >= self._left():
+            pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 16)))
+            pause = max(min(pause, self._longest_pause()), retry_after or 0.0)
+            if pause >= self.left or self.left < _SHORTEST_TRY:
                 failure.args = (f"{failure.message} {self._gave_up(attempt, retry_after)}",)
                 raise failure
             if closed_for:
@@ -124,8 +158,13 @@ class Retrier:
             if self._stop.wait(pause):
                 raise self._stopped()
 
-    def _left(self) -> float:
-        return self._started + self.deadline - time.monotonic()
+    def _last_try(self) -> float:
+        """The latest time to start an attempt, so that it ends by the deadline."""
+        return self._started + self.deadline - min(self._longest_try, self.deadline / 4)
+
+    def _longest_pause(self) -> float:
+        """The time left, minus one attempt, but at least half of the time left."""
+        return max(self._last_try() - time.monotonic(), self.left / 2)
 
     def _note(self, turn: Turn, verdict: Callable[..., None], *retry_after: float | None) -> float:
         """Tell the limiter how a request went, and wake those that wait for a probe. Returns for how long the gate closed."""
@@ -143,8 +182,8 @@ class Retrier:
             with limiter.changed:
                 if self._stop.is_set():
                     raise self._stopped()
-                now, left = time.monotonic(), self._left()
-                turn = limiter.ask(now)
+                now, left = time.monotonic(), self.left
+                turn = limiter.ask(now, self._last_try())
                 wait = turn.at - now if isinstance(turn, Turn) else turn
                 if left <= 0 or left <= wait < math.inf:
                     if isinstance(turn, Turn):
@@ -162,9 +201,7 @@ class Retrier:
                 return turn
 
     def _stopped(self) -> Exception:
-        if self.cancelled:
-            return InvalidationCancelledError("The invalidation was cancelled.")
-        return Stopped()
+        return InvalidationCancelledError(_CANCELLED) if self.cancelled else Stopped()
 
     def _over(self, left: float, wait: float) -> str:
         over = f"The deadline of {self.deadline:g} s has passed."
@@ -183,13 +220,22 @@ class Retrier:
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds from a ``Retry-After`` header, which holds seconds or an HTTP date. None if it is neither."""
+    """Seconds from a ``Retry-After`` header, which holds seconds or an HTTP date. None if it is neither.
+
+    A date without a time zone is taken as UTC, like all HTTP dates. Fractions of a second are not standard, but some servers
+    send them.
+    """
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit():
+    if _SECONDS.fullmatch(text):
         return float(text[:12])
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+        date = parsedate_to_datetime(text)
+        date = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+        return max(0.0, date.timestamp() - time.time())
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+_SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)

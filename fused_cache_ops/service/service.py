@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlsplit
 
@@ -17,15 +16,21 @@ from fused_cache_ops.errors import (
     UnavailableError,
     UnexpectedResponseError,
 )
+from fused_cache_ops.secret import Secret, masked
 from fused_cache_ops.service.answers import cleaned, error_from, is_permanent, json_from, reason_of
 from fused_cache_ops.service.limiter import Limiter
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.settings import Settings
 from fused_cache_ops.tiles.tile import Tile
-from fused_cache_ops.udf_reference import checked_identifier, parse_udf
+from fused_cache_ops.udf_reference import UdfReference, checked_identifier, parse_udf
+from fused_cache_ops.wording import quoted
 
 if TYPE_CHECKING:
     from fused_cache_ops.service.connection import Certificate, Connections
+
+
+RUNS_AT_ONCE = 8
+"""Connections to shared UDFs. Each request on one runs a UDF."""
 
 
 class Service:
@@ -64,7 +69,8 @@ class Service:
         self._client_id = settings.client_id
         self._lock = threading.RLock()
         self._connections: Connections | None = None
-        self._retriers: weakref.WeakSet[Retrier] = weakref.WeakSet()
+        self._run_connections: Connections | None = None  # to shared UDFs, without the token
+        self._calls: weakref.WeakSet[Retrier] = weakref.WeakSet()  # those that have begun, for `cancel`
         _SERVICES.add(self)
 
     @property
@@ -72,7 +78,7 @@ class Service:
         """The real-time instance, if it was configured or has been looked up."""
         return self._client_id
 
-    def resolve_udf(self, udf: str, *, retrier: Retrier | None = None) -> str:
+    def resolve_udf(self, udf: str | Secret | UdfReference, *, retrier: Retrier | None = None) -> str:
         """The id of a UDF given by id, name or shared token. An id needs no request. The UDF's code is never run.
 
         Raises:
@@ -131,27 +137,33 @@ class Service:
     def start(self) -> Retrier:
         """A retrier for one call, over this client's rate limiter. `cancel` ends it."""
         retrier = Retrier(self.deadline, self.limiter)
-        self._retriers.add(retrier)
+        with self._lock:
+            self._calls.add(retrier)
         return retrier
 
     def cancel(self) -> None:
-        """End the calls in progress immediately, from any thread. They raise `InvalidationCancelledError`, which holds the
-        tiles not yet confirmed as invalidated."""
-        for retrier in list(self._retriers):
+        """End the calls in progress immediately, from any thread. Calls that begin later are not affected. The ended calls
+        raise `InvalidationCancelledError`, which holds the tiles not yet confirmed as invalidated."""
+        with self._lock:
+            calls = list(self._calls)
+        for retrier in calls:
             retrier.cancel()
-        self.abort_requests()
+            self.abort_requests(retrier)
 
-    def abort_requests(self) -> None:
-        """Abort the requests that are in flight."""
-        if self._connections is not None:
-            self._connections.abort()
+    def abort_requests(self, retrier: Retrier) -> None:
+        """Abort the requests of one call that are in flight."""
+        for connections in (self._connections, self._run_connections):
+            if connections is not None:
+                connections.abort(retrier)
 
     def close(self) -> None:
         """Close the connections. If the client is used again, it opens new ones."""
         with self._lock:
-            connections, self._connections = self._connections, None
-        if connections is not None:
-            connections.close()
+            opened = (self._connections, self._run_connections)
+            self._connections = self._run_connections = None
+        for connections in opened:
+            if connections is not None:
+                connections.close()
 
     def __repr__(self) -> str:
         return f"Service(base_url={self.base_url!r})"
@@ -181,7 +193,7 @@ class Service:
         if deleted is not None and (isinstance(deleted, bool) or not isinstance(deleted, int) or deleted < 0):
             raise UnexpectedResponseError(
                 f"{self._host} answered the invalidation of tiles of UDF {udf_id} with "
-                f"objects_deleted={self._clean(ascii(deleted), None)}, which is not a valid count: is base_url right?"
+                f"objects_deleted={self._clean(quoted(deleted), None)}, which is not a valid count: is base_url right?"
             )
         return deleted
 
@@ -191,55 +203,62 @@ class Service:
 
     # -- shared UDFs ---------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def open_run_connections(self, pool_size: int) -> Iterator[Callable[[str, Tile], tuple[Mapping[str, str], str]]]:
-        """A function that requests a tile of a shared UDF. It returns the response's headers, and what went wrong or ``""``.
+    def request_shared_tile(self, token: Secret, tile: Tile, *, retrier: Retrier) -> tuple[Mapping[str, str], str]:
+        """Request a tile of a shared UDF, once. Returns the response's headers, and what went wrong or ``""``.
 
         The shared token in the address grants access. This client's own token is not sent.
+
+        Raises:
+            InvalidationCancelledError: `cancel` ended the call.
         """
         import urllib3
 
-        from fused_cache_ops.service.connection import AnswerTimedOut, ConnectionDropped, Connections
+        from fused_cache_ops.service.connection import AnswerTimedOut, ConnectionDropped
 
-        run_base_url = str(self.run_base_url)
-        connections = Connections(run_base_url, None, pool_size=pool_size, **self._certificates)
-
-        def ask(token: str, tile: Tile) -> tuple[Mapping[str, str], str]:
-            target = f"{urlsplit(run_base_url).path}/{quote(token)}/run/tiles/{tile}"
+        address = urlsplit(str(self.run_base_url))
+        seconds = max(0.0, min(self.timeout, retrier.left))
+        trouble = f"no response before the deadline of {retrier.deadline:g} s"
+        if seconds:
+            target = Secret(f"{address.path}/{quote(token.reveal())}/run/tiles/{tile}")
             try:
-                answer = connections.send("GET", target, wait=self.timeout, seconds=self.timeout)
-            except (urllib3.exceptions.HTTPError, OSError, AnswerTimedOut, ConnectionDropped) as error:
-                late = isinstance(error, AnswerTimedOut)
-                return {}, f"no response within {self.timeout:g} s" if late else self._clean(reason_of(error), token)
-            if not 200 <= answer.status < 300:
-                return {}, f"{urlsplit(run_base_url).netloc} answered {answer.status}"
-            return answer.headers, ""
-
-        try:
-            yield ask
-        finally:
-            connections.close()
+                answer = self._open_run_connections().send("GET", target, wait=seconds, seconds=seconds, owner=retrier)
+            except AnswerTimedOut:
+                trouble = trouble if seconds < self.timeout else f"no response within {self.timeout:g} s"
+            except (urllib3.exceptions.HTTPError, OSError, ConnectionDropped) as error:
+                trouble = self._clean(reason_of(error), token)
+            else:
+                trouble = "" if 200 <= answer.status < 300 else f"{address.netloc} answered {answer.status}"
+                return ({} if trouble else answer.headers), trouble
+        retrier.raise_if_cancelled()
+        return {}, trouble
 
     # -- one request ---------------------------------------------------------------------------------------------
 
     def _request(
         self,
         method: str,
-        path: Iterable[str],
+        path: Iterable[str | Secret],
         *,
         what: str,
         retrier: Retrier | None = None,
         query: str = "",
         body: bytes | None = None,
-        secret: str | None = None,
+        secret: Secret | None = None,
     ) -> Any:
         """Send a request until it succeeds or fails permanently. Returns the response's JSON, or None if it has none."""
-        target = f"{self._path}/{'/'.join([part if part.isalnum() else quote(part, safe='') for part in path])}{query}"
-        retrier = retrier or self.start()
-        return retrier.run(lambda seconds_left: self._send_once(method, target, body, what, secret, seconds_left))
+        target = Secret(f"{self._path}/{'/'.join(map(_escaped, path))}{query}")
+        call = retrier or self.start()
+        return call.run(lambda seconds_left: self._send_once(method, target, body, what, secret, seconds_left, call))
 
     def _send_once(
-        self, method: str, target: str, body: bytes | None, what: str, secret: str | None, seconds_left: float
+        self,
+        method: str,
+        target: Secret,
+        body: bytes | None,
+        what: str,
+        secret: Secret | None,
+        seconds_left: float,
+        retrier: Retrier,
     ) -> Any:
         import urllib3
 
@@ -250,7 +269,7 @@ class Service:
         kind: type[FusedCacheError] = UnavailableError
         seconds = max(0.001, min(self.timeout, seconds_left))
         try:
-            answer = connections.send(method, target, body=body, wait=self.timeout, seconds=seconds)
+            answer = connections.send(method, target, body=body, wait=self.timeout, seconds=seconds, owner=retrier)
         except ConnectionDropped:
             kind = StaleConnectionError
             trouble = "the server had closed a kept-alive connection"
@@ -281,23 +300,30 @@ class Service:
             return None
         return json_from(answer.status, content, **said)
 
-    def _clean(self, text: str, secret: str | None) -> str:
-        return cleaned(text, (self._authorization, self._authorization.split()[-1], secret))
+    def _clean(self, text: str, secret: Secret | None) -> str:
+        return cleaned(masked(text, (self._authorization, secret)))
 
     def _open_connections(self) -> Connections:
         with self._lock:
             if self._connections is None:
-                from fused_cache_ops.service.connection import Connections
-
-                self._connections = Connections(
-                    self.base_url, self._authorization, pool_size=self.max_concurrency, **self._certificates
-                )
+                self._connections = self._connect(self.base_url, self._authorization, self.max_concurrency)
             return self._connections
+
+    def _open_run_connections(self) -> Connections:
+        with self._lock:
+            if self._run_connections is None:
+                self._run_connections = self._connect(str(self.run_base_url), None, RUNS_AT_ONCE)
+            return self._run_connections
+
+    def _connect(self, url: str, authorization: Secret | None, pool_size: int) -> Connections:
+        from fused_cache_ops.service.connection import Connections
+
+        return Connections(url, authorization, pool_size=pool_size, **self._certificates)
 
     def _forget_connections(self) -> None:
         """Reset after a fork: in the child, the pool's sockets belong to the parent, and locks may be held by no thread."""
         self._lock = threading.RLock()
-        self._connections = None
+        self._connections = self._run_connections = None
         self.limiter = Limiter(self.limiter.ceiling)  # the parent's may be waiting for a probe that only the parent has sent
 
 
@@ -311,6 +337,12 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _escaped(part: str | Secret) -> str:
+    if isinstance(part, Secret):
+        return quote(part.reveal(), safe="")
+    return part if part.isalnum() else quote(part, safe="")
 
 
 def _is_records(answer: object) -> bool:

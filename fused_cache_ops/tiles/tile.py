@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Union
 
 from fused_cache_ops.errors import InvalidInputError
@@ -63,21 +63,23 @@ class TileStream(Iterator[Tile]):
     Args:
         tiles: the caller's iterable.
         max_zoom: the highest zoom allowed.
+        watch: called before each tile. It raises when the tiles are no longer wanted.
 
     Raises:
-        InvalidInputError: ``tiles`` is not an iterable of tiles. Every tile of a collection (a list, a set, an array)
-            is checked here, before anything is sent. Those of a generator are checked as they are read.
+        InvalidInputError: ``tiles`` is not an iterable of tiles.
     """
 
-    def __init__(self, tiles: Iterable[TileLike], *, max_zoom: int = HIGHEST_ZOOM) -> None:
+    def __init__(
+        self, tiles: Iterable[TileLike], *, max_zoom: int = HIGHEST_ZOOM, watch: Callable[[], None] | None = None
+    ) -> None:
         self._raw = _iterate(tiles)
         self._max_zoom = max_zoom
         self._position = -1
-        if isinstance(tiles, Collection):
-            for position, item in enumerate(tiles):
-                parse_tile(item, max_zoom=max_zoom, position=position)
+        self._watch = watch
 
     def __next__(self) -> Tile:
+        if self._watch is not None:
+            self._watch()
         item = next(self._raw)
         self._position += 1
         return parse_tile(item, max_zoom=self._max_zoom, position=self._position)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fused._compat import AirflowFailException
 from airflow_provider_fused.operators import SELECTION_FIELDS, FusedInvalidateCacheOperator
-from fused_cache_ops.integration import KINDS
+from fused_cache_ops import InvalidInputError
+from fused_cache_ops.integration import require_kind
 
 if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import DecoratedOperator, determine_kwargs, task_decorator_factory
@@ -62,13 +63,15 @@ def _selection(returned: Any) -> Mapping[str, Any]:
     """
     if not isinstance(returned, Mapping):
         return {"tiles": returned}
-    unknown = [name for name in returned if name not in SELECTION_FIELDS]
-    if unknown or not any(name in returned for name in KINDS):
-        problem = f"the unknown keys {unknown}" if unknown else f"none of {', '.join(KINDS)}"
+    if unknown := [name for name in returned if name not in SELECTION_FIELDS]:
         raise AirflowFailException(
-            f"The function returned a dict with {problem}: return a list of tiles, or a dict such as "
+            f"The function returned a dict with the unknown keys {unknown}: return a list of tiles, or a dict such as "
             "{'bounds': [west, south, east, north], 'zooms': '10-14'}."
         )
+    try:
+        require_kind(returned, "The function returned")
+    except InvalidInputError as error:
+        raise AirflowFailException(str(error)) from error
     return returned
 
 

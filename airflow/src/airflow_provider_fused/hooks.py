@@ -55,11 +55,12 @@ class FusedHook(BaseHook):
         :raises fused_cache_ops.ConfigurationError: a field is missing or invalid
         """
         from fused_cache_ops import ConfigurationError, FusedClient
+        from fused_cache_ops.integration import sealed
 
         connection = self.get_connection(self.fused_conn_id)
         try:
             return FusedClient(
-                token=connection.password or None,
+                token=sealed(connection.password or None),
                 client_id=connection.login or None,
                 base_url=_base_url(connection) or _configured("base_url"),
                 **_settings({name: _configured(name) for name in EXTRA_FIELDS} | _without_blanks(connection.extra_dejson)),

@@ -43,6 +43,8 @@ class FusedInvalidateCacheOperator(BaseOperator):
     :param bounds: instead of ``tiles``: ``[west, south, east, north]`` in degrees, or a list of these (templated)
     :param geometry: instead of ``tiles``: GeoJSON, WKT, or the path or URL of a vector file (templated)
     :param tiles_file: instead of ``tiles``: the path of a list of tiles, one per line (templated)
+    :param whole_udf: invalidate everything. Required with ``expand_kwargs``, where an item without a selection would otherwise
+        mean everything. Elsewhere, omitting every selection does the same (templated)
     :param zooms: ``"10-14"``, ``[10, 12]``, ``12``. Required with ``bounds`` and ``geometry``. With a list of tiles, adds
         their parents and children (templated)
     :param buffer: tiles to add on every side (templated)
@@ -82,6 +84,7 @@ class FusedInvalidateCacheOperator(BaseOperator):
         bounds: Bounds | str | XComArg | NotGiven = NOT_GIVEN,
         geometry: Any = NOT_GIVEN,
         tiles_file: str | XComArg | NotGiven = NOT_GIVEN,
+        whole_udf: bool | str | XComArg = False,
         zooms: Zooms | XComArg | None = None,
         buffer: int | str | XComArg = 0,
         max_tiles: int | str | XComArg = DEFAULT_MAX_TILES,
@@ -100,6 +103,7 @@ class FusedInvalidateCacheOperator(BaseOperator):
         self.bounds = bounds
         self.geometry = geometry
         self.tiles_file = tiles_file
+        self.whole_udf = whole_udf
         self.zooms = zooms
         self.buffer = buffer
         self.max_tiles = max_tiles
@@ -123,9 +127,12 @@ class FusedInvalidateCacheOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         from airflow_provider_fused.templating import read_fields
         from fused_cache_ops import FusedCacheError, InvalidationCancelledError
+        from fused_cache_ops.integration import require_kind
 
         try:
             keywords = read_fields({name: getattr(self, name) for name in CALL_FIELDS})
+            if _is_expanded_from_dicts(self):
+                require_kind(keywords, "An item of expand_kwargs names")
             keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
             with self.hook.get_conn() as client:
                 self._client, self.base_url = client, client.base_url
@@ -167,5 +174,19 @@ def own_checkpoint(checkpoint: Any, context: Any) -> Any:
     if instance is None:
         return checkpoint
     mapped = f".{instance.map_index}" if instance.map_index >= 0 else ""
-    parts = (instance.dag_id, instance.run_id, f"{instance.task_id}{mapped}.json")
-    return checkpoint + "/".join(part.replace("/", "_") for part in parts)
+    # A cleared task instance starts from scratch, and so does its record: clearing raises max_tries, a retry does not.
+    parts = (instance.dag_id, instance.run_id, f"{instance.task_id}{mapped}.{instance.max_tries}.json")
+    return checkpoint + "/".join(_folder_name(part) for part in parts)
+
+
+def _folder_name(part: str) -> str:
+    """A path segment that cannot lead to another folder."""
+    name = part.replace("/", "_").replace("\\", "_").replace("\0", "_")
+    return name.replace(".", "_") if not name.strip(".") else name
+
+
+def _is_expanded_from_dicts(operator: BaseOperator) -> bool:
+    """Whether a task is an item of ``expand_kwargs``, so its selection comes from data."""
+    dag = getattr(operator, "dag", None)
+    defined = dag.task_dict.get(operator.task_id) if dag is not None else None
+    return type(getattr(defined, "expand_input", None)).__name__ == "ListOfDictsExpandInput"

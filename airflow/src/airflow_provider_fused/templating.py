@@ -14,8 +14,9 @@ def read_fields(rendered: Mapping[str, Any]) -> CallKeywords:
 
     :raises InvalidInputError: a field rendered to nothing, cannot be read, or could not be read again by a retry
     """
-    from fused_cache_ops.integration import read_rendered, refuse_single_use
+    from fused_cache_ops.integration import read_rendered, refuse_single_use, sealed
 
-    keywords = cast("CallKeywords", read_rendered(rendered))
+    masked = {name: sealed(value) for name, value in rendered.items() if name == "shared_token"}
+    keywords = cast("CallKeywords", read_rendered({**rendered, **masked}))
     refuse_single_use(keywords)
     return keywords

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import dagster as dg
 
 from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, permanent_failures, select
-from fused_cache_ops.integration import CallKeywords, SelectionKeywords
+from fused_cache_ops.integration import CallKeywords, SelectionKeywords, sealed
 
 AFTER_EACH_LOAD: dg.AutomationCondition[Any] = (
     dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window()).with_label("after_each_load")
@@ -146,8 +146,9 @@ def build_fused_cache_check(
             keys = partition_keys(execution.instance, context.run, partitions_def)
             told: Mapping[str, Any] = select(selection_fn, known, ((context, key) for key in keys))
             keywords: Any = {name: value for name, value in told.items() if name not in ("checkpoint", "verify_tiles")}
+            keywords["shared_token"] = sealed(fused.shared_token or None)
             with fused.get_client() as client:
-                found = client.verify_cache(udf, verify_tiles=verify_tiles, shared_token=fused.shared_token or None, **keywords)
+                found = client.verify_cache(udf, verify_tiles=verify_tiles, **keywords)
         return dg.AssetCheckResult(
             passed=len(found.fresh) == found.sampled, severity=severity, description=str(found), metadata=found.to_dict()
         )

@@ -36,6 +36,7 @@ class SelectionFields(BaseModel):
     tiles_file: Any = _field("tiles_file")
     bounds: Any = _field("bounds")
     geometry: Any = _field("geometry")
+    whole_udf: Any = _field("whole_udf")
     zooms: Any = _field("zooms")
     buffer: Any = _field("buffer")
     max_tiles: Any = _field("max_tiles")

@@ -8,7 +8,17 @@ import dagster as dg
 
 from dagster_fused.resources import FusedResource
 from fused_cache_ops import ConfigurationError, FusedCacheError, InvalidInputError, merge_selections
-from fused_cache_ops.integration import KINDS, SELECTION_DEFAULTS, CallKeywords, parse_udf, refuse_single_use
+from fused_cache_ops.integration import (
+    CALL_DEFAULTS,
+    CALL_SHAPERS,
+    KINDS,
+    SELECTION_DEFAULTS,
+    CallKeywords,
+    parse_udf,
+    refuse_shapers,
+    refuse_single_use,
+    sealed,
+)
 
 if TYPE_CHECKING:
     from fused_cache_ops import InvalidationPlan, InvalidationResult
@@ -50,7 +60,7 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
     refuse_single_use(keywords)
     keywords = {**keywords, "on_plan": plans.append}
     if keywords.get("verify_tiles"):
-        keywords["shared_token"] = fused.shared_token or None
+        keywords["shared_token"] = sealed(fused.shared_token or None)
     with fused.get_client() as client:
         result = client.invalidate_cache(udf, **keywords)
     context.log.info(str(result))
@@ -91,13 +101,15 @@ def check_definition(
     """
     unknown = [key for key in known if key not in FIELDS]
     unknown += [key for key in given if key not in (*KINDS, "shard")]
-    kinds = [key for key in (*KINDS, "shard") for place in (known, given) if key in place]
+    kinds = [key for key in (*KINDS, "whole_udf", "shard") for place in (known, given) if key in place]
     tiles = [key for key in kinds if key != "shard"] + ["selection_fn"] * (selection_fn is not None)
     if unknown or len(tiles) > 1 or kinds.count("shard") > 1:
         problem = f"unknown keys {unknown}" if unknown else f"{' and '.join(tiles if len(tiles) > 1 else kinds)} given together"
         raise dg.DagsterInvalidDefinitionError(f"{what}: {problem}. Give one kind of tiles, and only once.")
     try:
         refuse_single_use(cast(CallKeywords, known))
+        if not tiles or "whole_udf" in tiles:
+            refuse_shapers(known, CALL_DEFAULTS, CALL_SHAPERS)
         return parse_udf(udf).shown
     except InvalidInputError as error:
         raise dg.DagsterInvalidDefinitionError(f"{what}: {error}") from error

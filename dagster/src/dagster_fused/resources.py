@@ -72,9 +72,10 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
             fused_cache_ops.ConfigurationError: a setting is missing or invalid.
         """
         from fused_cache_ops import FusedClient
+        from fused_cache_ops.integration import sealed
 
         return FusedClient(
-            token=self.token or None,
+            token=sealed(self.token or None),
             client_id=self.client_id or None,
             base_url=self.base_url or None,
             timeout=self.timeout,

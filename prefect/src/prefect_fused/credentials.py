@@ -94,7 +94,7 @@ class FusedCredentials(CredentialsBlock):
 
         settings = resolve_settings()
         return cls(
-            token=SecretStr(str(settings.authorization)),
+            token=SecretStr(settings.authorization.reveal()),
             client_id=settings.client_id,
             base_url=settings.base_url,
             run_base_url=os.environ.get("FUSED_RUN_BASE_URL") or None,
@@ -110,9 +110,10 @@ class FusedCredentials(CredentialsBlock):
             fused_cache_ops.ConfigurationError: A setting is missing or invalid.
         """
         from fused_cache_ops import FusedClient
+        from fused_cache_ops.integration import sealed
 
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        fields["token"] = self.token.get_secret_value() if self.token else None
+        fields["token"] = sealed(self.token.get_secret_value() or None) if self.token else None
         # The form in the UI saves an empty field as "".
         given = {name: value for name, value in (fields | settings).items() if value not in (None, "")}
         return FusedClient(**given)

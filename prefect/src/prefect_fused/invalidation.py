@@ -17,7 +17,7 @@ from prefect.events import emit_event
 from pydantic import SecretStr
 
 from fused_cache_ops import ConfigurationError, FusedCacheError
-from fused_cache_ops.integration import Secret, parse_udf, refuse_single_use
+from fused_cache_ops.integration import Secret, parse_udf, refuse_single_use, sealed_udf
 from prefect_fused.credentials import FusedCredentials
 from prefect_fused.logs import logs_of
 from prefect_fused.reports import Progress, report_result
@@ -52,7 +52,12 @@ class Invalidation:
     """
 
     def __init__(
-        self, udf: str, credentials: FusedCredentials | None, keywords: CallKeywords, limits: Limits, run: Run | None = None
+        self,
+        udf: str | Secret,
+        credentials: FusedCredentials | None,
+        keywords: CallKeywords,
+        limits: Limits,
+        run: Run | None = None,
     ) -> None:
         refuse_single_use(keywords)
         if not isinstance(credentials, (FusedCredentials, NoneType)):
@@ -63,6 +68,7 @@ class Invalidation:
         shared_token: Any = keywords.get("shared_token")
         if isinstance(shared_token, SecretStr):
             keywords["shared_token"] = Secret(shared_token.get_secret_value())
+        udf = sealed_udf(udf)
         given = {name: value for name, value in limits.items() if value is not None}
         self._shown = parse_udf(udf).shown.strip("'")
         self._udf = udf

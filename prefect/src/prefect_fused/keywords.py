@@ -15,7 +15,7 @@ from fused_cache_ops.integration import (
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from fused_cache_ops.integration import CheckpointLocation
+    from fused_cache_ops.integration import CheckpointLocation, Secret
 
 
 class Limits(TypedDict, total=False):
@@ -32,7 +32,7 @@ class TaskKeywords(SelectionKeywords, Limits, total=False):
 
     checkpoint: CheckpointLocation | None
     verify_tiles: int
-    shared_token: SecretStr | str | None
+    shared_token: SecretStr | Secret | str | None
 
 
 LIMITS: Limits = {

@@ -79,6 +79,7 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
         bounds: Instead of `tiles`: `(west, south, east, north)` in degrees, or several such boxes.
         geometry: Instead of `tiles`: GeoJSON, WKT, a shapely geometry, a GeoDataFrame, or a vector file's path or URL.
         tiles_file: Instead of `tiles`: the path of a list of tiles, one per line.
+        whole_udf: Invalidate everything. Pass it if the selection comes from data.
         zooms: `"10-14"`, `[10, 12]`, `12`. Required with `bounds` and `geometry`. With a list of tiles, adds their
             parents and children.
         buffer: Tiles to add on every side.

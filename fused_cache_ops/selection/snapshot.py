@@ -1,0 +1,42 @@
+"""A snapshot of a collection of tiles, so that exactly what was checked is sent and handed back."""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator
+
+from fused_cache_ops.tiles.tile import Tile
+
+_AT_ONCE = 10_000  # tiles
+
+
+class TileSnapshot:
+    """Tiles as plain numbers, 12 bytes each up to zoom 32. The caller's collection may change or be exhausted.
+
+    Args:
+        tiles: validated tiles, which are read to the end.
+    """
+
+    def __init__(self, tiles: Iterable[Tile]) -> None:
+        self._chunks: list[array[int]] = []
+        self._count = 0
+        stream = iter(tiles)
+        while numbers := list(itertools.chain.from_iterable(itertools.islice(stream, _AT_ONCE))):
+            self._chunks.append(_packed(numbers))
+            self._count += len(numbers) // 3
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self) -> Iterator[Tile]:
+        """The tiles, from the start."""
+        numbers = itertools.chain.from_iterable(self._chunks)
+        return map(tuple.__new__, itertools.repeat(Tile), zip(numbers, numbers, numbers))
+
+
+def _packed(numbers: list[int]) -> array[int]:
+    try:
+        return array("I", numbers)
+    except OverflowError:
+        return array("Q", numbers)
