@@ -1,4 +1,4 @@
-"""What importing our modules costs beyond the orchestrator: CPU time, as a median of processes that take turns.
+"""The cost of importing our modules in addition to the orchestrator: CPU time, as a median of alternating processes.
 
 python benchmarks/imports.py [--quick]
 """

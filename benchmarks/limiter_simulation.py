@@ -1,4 +1,4 @@
-"""The limiter against simulated servers: time beside the ideal, requests rejected, tiles lost. Nothing is sent, no time passes.
+"""The limiter against simulated servers: time relative to the ideal, requests rejected, tiles lost. Nothing is really sent.
 
 python benchmarks/limiter_simulation.py [--quick] [--write docs/limits.md]
 """
@@ -219,26 +219,27 @@ def page(seeds: int) -> str:
             ]
         )
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"""# Limits, and how they are kept
+    return f"""# Rate limits, and how they are kept
 
-`max_concurrency`, `max_requests_per_second` and `deadline` are settings of every call and client. What a server allows
-nobody documents, so it is found out: after "too many requests" (429, or 503 with `Retry-After`) no worker sends before
-the time that the server asked for is over, one request goes first, and from then on all keep to one rate, between what
-the server is known to sustain and what was too much for it. The rate grows with what is seen to be sustained, and after
-a while beyond. Other trouble (5xx, no connection) makes all pause, and leaves the rate alone. The deadline, in seconds,
-ends it, and hands back what is not done.
+`max_concurrency`, `max_requests_per_second` and `deadline` are settings of every call and client. Servers do not document
+what they allow, so the limit is determined at run time. After "too many requests" (429, or 503 with `Retry-After`), all
+workers wait out `Retry-After`. One request then goes first as a probe. From then on, all workers share one rate, between
+what the server is known to sustain and what was too much. The rate grows with what the server is seen to sustain, and
+after a while exceeds it. Other errors (5xx, no connection) make all workers pause, but do not change the rate. The
+deadline, in seconds, ends the call and hands back the tiles not yet confirmed.
 
-Simulated servers, each tile a request of 30 ms, `Retry-After: 1` unless it says otherwise; 4,000 tiles at 200/s, 5,000
-at 50/s. Each cell: the time beside the ideal one of that server, requests rejected, tiles lost; the worst of {seeds} runs.
-"Each worker alone" is what a pool of threads with `urllib3.Retry(5)` does.
+The table shows simulated servers. Each tile is one request of 30 ms, with `Retry-After: 1` unless stated otherwise. There
+are 4,000 tiles at 200/s, and 5,000 at 50/s. Each cell shows the time relative to the server's ideal, the share of
+rejected requests, and the number of lost tiles, for the worst of {seeds} runs. "Each worker alone" is what a thread pool with
+`urllib3.Retry(5)` does.
 
 {table}
 
-So the defaults are `max_concurrency=16`, no rate of its own, and `deadline=600`. More than 16 in flight helps where the
-server is far away and allows it; the first burst that is too much then costs more rejected requests. Whoever knows the
-limit sets `max_requests_per_second` a little below it, and is never rejected.
+Hence the defaults: `max_concurrency=16`, no fixed rate, and `deadline=600`. More than 16 requests in flight help if the
+server is far away and allows them, but the first excessive burst then costs more rejected requests. If you know the
+limit, set `max_requests_per_second` slightly below it, and no request is rejected.
 
-Again: `python benchmarks/limiter_simulation.py --write docs/limits.md`.
+To reproduce: `python benchmarks/limiter_simulation.py --write docs/limits.md`.
 """
 
 

@@ -21,7 +21,7 @@ plan = plan_invalidation("roads", tiles_file=sys.argv[1])
 print(f"  planned  {plan.tile_count:>11,} tiles in {time.monotonic() - started:6.1f} s, peak {peak():6.1f} MiB")
 started = time.monotonic()
 result = invalidate_cache("roads", tiles_file=sys.argv[1], client_id="fused-team", deadline=3600)
-requests = result.requests_sent - 1  # the look-up of the name
+requests = result.requests_sent - 1  # the lookup of the name
 print(f"  sent     {result.tiles_invalidated:>11,} tiles in {time.monotonic() - started:6.1f} s, peak {peak():6.1f} MiB, "
       f"{requests} requests, {result.objects_deleted:,} objects deleted")
 """

@@ -1,4 +1,4 @@
-"""A stand-in for Fused on loopback that is fast enough to measure clients by: nginx, or asyncio where nginx is missing.
+"""A stand-in for Fused on loopback that is fast enough to measure clients: nginx, or asyncio if nginx is missing.
 
 `sending.py` starts it. It listens on a port for each scheme and latency, and counts connections and requests.
 

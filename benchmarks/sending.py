@@ -1,9 +1,9 @@
-"""Invalidations on the wire, beside other clients: requests a second, CPU time and peak memory, as ratios.
+"""Invalidations on the wire compared with other clients: requests per second, CPU time and peak memory, as ratios.
 
 python benchmarks/sending.py [--quick] [--million] [--write docs/benchmarks.md]
 
-Every client runs in a process of its own and they take turns, so that noise hits all of them. `--quick` is a smoke test
-that needs Python only; `--million` sends a million tiles one by one to the end instead of stopping after a while.
+Every client runs in its own process, and they take turns, so that noise affects all of them. `--quick` is a smoke test that
+needs only Python. `--million` sends all of a million tiles one by one instead of stopping after a while.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from loopback import IN_BATCHES, TILE_BY_TILE, TOKEN, UDF, Server, find_nginx, r
 
 BEFORE = """
 import json, sys, time
-def start():  # after imports and look-ups, before connections and certificates
+def start():  # after imports and lookups, before connections and certificates
     global wall, cpu
     wall, cpu = time.perf_counter(), time.process_time()
 base_url, client_id, udf, token, arguments = sys.argv[1:]
@@ -104,11 +104,11 @@ request = function()
 end
 """
 DESCRIPTIONS = {
-    "SDK": "Fused's own package, `udf.invalidate_cache(z=…, x=…, y=…)` in a loop: a session and a connection for each call",
-    "requests.delete": "the documentation's way, `requests.delete(url, params=…, headers=…)` in a loop",
+    "SDK": "Fused's own package, `udf.invalidate_cache(z=…, x=…, y=…)` in a loop, with a new session and connection per call",
+    "requests.delete": "as in the documentation, `requests.delete(url, params=…, headers=…)` in a loop",
     "Session": "one `requests.Session`, `session.delete(…)` in a loop",
-    "curl": "`curl --parallel --parallel-max N`, every URL in one configuration file",
-    "wrk": "a load generator in C that does nothing with the answers and checks no certificate: the limit",
+    "curl": "`curl --parallel --parallel-max N`, with all URLs in one configuration file",
+    "wrk": "a load generator in C that ignores the responses and checks no certificates, as the upper limit",
     "ours": "`invalidate_cache(udf, tiles=…)`, with `max_concurrency=N`",
 }
 LATENCIES = (0, 30, 100)  # milliseconds
@@ -306,7 +306,7 @@ def matrix(settings: dict[tuple[str, int], Results], clients: list[Client]) -> s
 
 
 def headline(results: Results) -> str:
-    header = ["", "× the SDK", "of wrk", "requests/s", "CPU ms a request", "tiles", "connections"]
+    header = ["", "× the SDK", "of wrk", "requests/s", "CPU ms per request", "tiles", "connections"]
     rows = []
     for client, sent in results.items():
         limit = results.get(("wrk", client[1]))
@@ -370,11 +370,11 @@ def tile_by_tile(bench: Bench, clients: list[Client]) -> dict[tuple[str, int], R
 
 def speed_targets(results: Results) -> list[list[str]]:
     limit = f" (wrk: {figure(ratio(results['wrk', 32], results['SDK', 1]))} ×)" if ("wrk", 32) in results else ""
-    rows = [target(f"32 in flight, beside the SDK{limit}", ratio(results["ours", 32], results["SDK", 1]), "≥", 100, "×")]
+    rows = [target(f"32 in flight, relative to the SDK{limit}", ratio(results["ours", 32], results["SDK", 1]), "≥", 100, "×")]
     for in_flight, wanted in IN_FLIGHT.items():
         if ("wrk", in_flight) in results:
             found = ratio(results["ours", in_flight], results["wrk", in_flight])
-            rows.append(target(f"{in_flight} in flight, beside wrk", found, "≥", wanted, "×"))
+            rows.append(target(f"{in_flight} in flight, relative to wrk", found, "≥", wanted, "×"))
     return rows
 
 
@@ -385,9 +385,9 @@ def one_after_another(bench: Bench) -> tuple[str, list[list[str]]]:
             found.append(bench.measure(client, "http", 0, 100 if bench.quick else 2000))
     session, ours = (min(one.cpu_milliseconds for one in found) for found in clients.values())
     text = f"""\
-- **CPU a request**, one after another, http, 0 ms, best of {bench.rounds}: {ours / session:.2f} × that of one
+- **CPU per request**, sequential, http, 0 ms, best of {bench.rounds}: {ours / session:.2f} × that of one
   `requests.Session` ({ours:.2f} ms and {session:.2f} ms)."""
-    return text, [target("CPU a request, one after another, http, 0 ms", ours, "≤", 0.65, "ms")]
+    return text, [target("CPU per request, sequential, http, 0 ms", ours, "≤", 0.65, "ms")]
 
 
 def memory_one_by_one(bench: Bench, million: bool) -> tuple[str, list[list[str]]]:
@@ -395,9 +395,9 @@ def memory_one_by_one(bench: Bench, million: bool) -> tuple[str, list[list[str]]
     stop_after = None if million else 1 if bench.quick else 15
     first = bench.measure(("ours", 32), "https", 0, some)
     second = bench.measure(("ours", 32), "https", 0, many, stop_after=stop_after)
-    end = f"stopped after {stop_after} s, {second.tiles:,} tiles in; `--million` goes on" if stop_after else "all of them"
+    end = f"stopped after {stop_after} s, {second.tiles:,} tiles in; `--million` sends all" if stop_after else "all of them"
     text = f"""\
-- **Memory, one by one**, 32 in flight, https, 0 ms: {first.peak:.1f} MiB at the peak for {some:,} tiles
+- **Memory, one by one**, 32 in flight, https, 0 ms: {first.peak:.1f} MiB peak for {some:,} tiles
   ({first.rate:,.0f}/s over {first.connections} connections), {second.peak:.1f} MiB for {many:,} ({end})."""
     return text, [
         target(f"peak memory, {some:,} tiles one by one", first.peak, "≤", 40, "MiB"),
@@ -415,10 +415,10 @@ def batches(bench: Bench) -> tuple[str, list[list[str]]]:
     times = median(ours.cpu / theirs.cpu for ours, theirs in zip(*clients.values()))
     ours, theirs = ([1000 * median(one.cpu for one in found), median(one.wall for one in found)] for found in clients.values())
     text = f"""\
-- **Batches**, https, 30 ms: {count:,} tiles of bounds at zoom 15 are 20 requests. Finding, encoding and sending
-  them takes {times:.2f} × the CPU of `orjson.dumps` of ready lists with a bare session
+- **Batches**, https, 30 ms: {count:,} tiles of bounds at zoom 15 are 20 requests. Computing, encoding and sending
+  them takes {times:.2f} × the CPU of `orjson.dumps` on ready-made lists with a bare session
   ({ours[0]:.0f} ms and {theirs[0]:.0f} ms), in {ours[1]:.2f} s beside {theirs[1]:.2f} s."""
-    return text, [target(f"{count:,} tiles of bounds in batches, CPU beside orjson", times, "≤", 2.5, "×")]
+    return text, [target(f"{count:,} tiles of bounds in batches, CPU relative to orjson", times, "≤", 2.5, "×")]
 
 
 def memory_in_batches(bench: Bench) -> tuple[str, list[list[str]]]:
@@ -429,10 +429,10 @@ def memory_in_batches(bench: Bench) -> tuple[str, list[list[str]]]:
         for wide, high in areas
     )
     text = f"""\
-- **Memory in batches**: {few.peak:.1f} MiB at the peak for {few.tiles:,} tiles of bounds,
+- **Memory in batches**: {few.peak:.1f} MiB peak for {few.tiles:,} tiles of bounds,
   {many.peak:.1f} MiB for {many.tiles:,}."""
     return text, [
-        target(f"peak memory, {many.tiles:,} tiles in batches, above that of 50,000", many.peak - few.peak, "≤", 40, "MiB")
+        target(f"peak memory, {many.tiles:,} tiles in batches, in excess of 50,000", many.peak - few.peak, "≤", 40, "MiB")
     ]
 
 
@@ -450,47 +450,47 @@ def report(bench: Bench, million: bool) -> str:
 {warning}
 {versions(bench.server)}
 
-The ratios are what counts: the clients took turns on the same machine, each in a process of its own. Imports and
-the SDK's look-ups are not in the times; connections and certificates are, and the bundle of certificates has the size
-of a real one. The loops that send one request after another got fewer tiles. Every tile was counted by the server.
+The ratios are what matters: the clients took turns on the same machine, each in its own process. The times exclude
+imports and the SDK's lookups. They include connections and certificates, with a certificate bundle of realistic size.
+The sequential loops got fewer tiles. The server counted every tile.
 
-## One request a tile, https, 30 ms until the server answers
+## One request per tile, https, 30 ms until the server responds
 
 Medians; rounds: {bench.rounds}.
 
 {headline(best)}
 {described}
 
-Connections: the SDK's look-ups took three of its own, and wrk tries the address once more.
+Connections: the SDK's lookups used three of their own, and wrk makes an extra one to test the address.
 
 ## Targets
 
 {table(["", "measured", "target", "met"], targets)}
 ## Other latencies, and plain http
 
-How many times as fast as the SDK's loop, and requests a second. {"300" if bench.quick else "1,000"} tiles, the loops fewer;
-connecting counts, which tells where so little is sent. https at 30 ms is the table above.
+Speed relative to the SDK's loop, and requests per second, for {"300" if bench.quick else "1,000"} tiles (fewer for the loops).
+The times include connecting, which matters when so little is sent. https at 30 ms repeats the table above.
 
 {matrix(settings, clients)}
 ## Batches, memory, CPU
 
 {bullets}
 
-## Again
+## To reproduce
 
 ```sh
-python benchmarks/sending.py --write docs/benchmarks.md  # some minutes; --quick: some seconds
+python benchmarks/sending.py --write docs/benchmarks.md  # takes minutes; --quick takes seconds
 ```
 
-Clients that are not installed are left out. nginx needs its module `echo` (Debian: `libnginx-mod-http-echo`) to wait before it
-answers; without it a server on asyncio takes its place.
+Clients that are not installed are skipped. nginx needs its `echo` module (Debian: `libnginx-mod-http-echo`) to delay
+its responses. Without it, an asyncio server is used instead.
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smoke test of a few seconds")
-    parser.add_argument("--million", action="store_true", help="let the million tiles that go one by one go to the end")
+    parser.add_argument("--million", action="store_true", help="send all of the million tiles one by one")
     parser.add_argument("--write", type=Path, metavar="PATH", help="write the results as a page of Markdown")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers stop too

@@ -1,4 +1,4 @@
-"""From what changed to tiles, beside other libraries: ratios of CPU time, the best of several alternating runs.
+"""Computing tiles from an area, compared with other libraries: ratios of CPU time, the best of several alternating runs.
 
 python benchmarks/tiles.py [--quick]
 """

@@ -1,4 +1,4 @@
-"""A map's cache as an asset: when a district has been loaded, automation invalidates the tiles of that district."""
+"""A map's cache as an asset: when a district has been loaded, automation invalidates its tiles."""
 
 from typing import Any
 
@@ -40,11 +40,11 @@ defs = dg.Definitions(
             "automation", target="*", default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=5
         )
     ],
-    executor=dg.in_process_executor,  # a purge waits for a service: it needs no process of its own
+    executor=dg.in_process_executor,  # an invalidation mostly waits for the service, so it needs no separate process
     resources={
         "fused": FusedResource(
             token=dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN"),
-            shared_token=dg.EnvVar("PARCELS_SHARED_TOKEN"),  # to ask for tiles, for the check alone
+            shared_token=dg.EnvVar("PARCELS_SHARED_TOKEN"),  # only for the check, which requests tiles
         )
     },
 )

@@ -1,4 +1,4 @@
-"""Load new rows, then invalidate the map tiles that they fall in."""
+"""Load new rows, then invalidate the map tiles they fall in."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from fused_cache_ops.demo.stations import load_new_stations
 
 @dg.op
 def load() -> list[str]:
-    return load_new_stations()  # your load; it returns the tiles it changed: ["10/486/391", …]
+    return load_new_stations()  # your load, which returns the tiles it changed: ["10/486/391", …]
 
 
 invalidate = build_invalidate_cache_op("invalidate", udf="charging_stations", from_upstream="tiles")
@@ -24,7 +24,7 @@ defs = dg.Definitions(
     resources={
         "fused": FusedResource(
             token=dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN"),
-            base_url=dg.EnvVar("FUSED_BASE_URL"),  # leave this line out for fused.io itself
+            base_url=dg.EnvVar("FUSED_BASE_URL"),  # omit this line for fused.io itself
         )
     },
 )

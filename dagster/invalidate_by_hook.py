@@ -1,4 +1,4 @@
-"""An asset that exists already gets a hook: once it is loaded, the tiles that it names in its metadata are invalidated."""
+"""An existing asset gets a hook: once it is loaded, the tiles named in its metadata are invalidated."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def changed(context: dg.HookContext, partition_key: Any) -> Any:
 
 @dg.asset(hooks={fused_invalidate_cache_on_success("charging_stations", selection_fn=changed)})
 def stations(context: dg.AssetExecutionContext) -> None:
-    context.add_output_metadata({"tiles": load_new_stations()})  # your load; it names the tiles it changed: ["10/486/391", …]
+    context.add_output_metadata({"tiles": load_new_stations()})  # your load, which returns the tiles it changed
 
 
 defs = dg.Definitions(assets=[stations], resources={"fused": FusedResource(token=dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN"))})

@@ -1,4 +1,4 @@
-"""Two pipelines stay as they are: sensors invalidate after the runs of a job, and after each load of an asset."""
+"""Two pipelines stay unchanged: sensors invalidate after the runs of a job, and after each load of an asset."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from fused_cache_ops.demo.stations import load_new_stations
 
 @dg.asset
 def stations() -> dg.MaterializeResult[Any]:
-    return dg.MaterializeResult(metadata={"tiles": load_new_stations()})  # it names the tiles it changed: ["10/486/391", …]
+    return dg.MaterializeResult(metadata={"tiles": load_new_stations()})  # the tiles it changed: ["10/486/391", …]
 
 
 @dg.op
-def load() -> None: ...  # your load, of which nothing is known but that it has ended well
+def load() -> None: ...  # your load, of which nothing is known except that it succeeded
 
 
 @dg.job
@@ -40,7 +40,7 @@ defs = dg.Definitions(
         build_invalidate_on_run_success_sensor(
             "after_nightly",
             monitored_jobs=[nightly],
-            udf="parcels",  # all of it
+            udf="parcels",  # the whole UDF
             default_status=dg.DefaultSensorStatus.RUNNING,
         ),
     ],

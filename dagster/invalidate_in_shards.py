@@ -1,4 +1,4 @@
-"""Share one large purge among the processes of a run: a dynamic step for each shard, and one result of theirs."""
+"""Share one large invalidation among the processes of a run: one dynamic step per shard, and one merged result."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ SHARDS = 4
 
 @dg.op
 def load() -> list[float]:
-    return [-9.25, 38.68, -9.08, 38.80]  # your load; it returns the bounds of what it changed
+    return [-9.25, 38.68, -9.08, 38.80]  # your load, which returns the bounds of what it changed
 
 
 @dg.op(out=dg.DynamicOut(list))
@@ -44,7 +44,7 @@ defs = dg.Definitions(
     resources={
         "fused": FusedResource(
             token=dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN"),
-            base_url=dg.EnvVar("FUSED_BASE_URL"),  # leave this line out for fused.io itself
+            base_url=dg.EnvVar("FUSED_BASE_URL"),  # omit this line for fused.io itself
         )
     },
 )

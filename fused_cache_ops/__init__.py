@@ -1,6 +1,6 @@
-"""Invalidate the caches of Fused UDFs: all of one UDF, or just the map tiles that a load has changed.
+"""Invalidate the caches of Fused UDFs: a whole UDF, or only the map tiles that a load changed.
 
-Names load on first use, so that ``import fused_cache_ops`` costs next to nothing where files are parsed all day.
+Names are imported on first use, so ``import fused_cache_ops`` is cheap, even for schedulers that keep parsing files.
 """
 
 from __future__ import annotations

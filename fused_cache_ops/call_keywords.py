@@ -1,6 +1,6 @@
-"""The keywords of a call over a client: those that select tiles, and those of the sending.
+"""The keywords of a call on a client: those that select tiles, and those that control sending.
 
-``selection/keywords.py`` declares the former; this module adds the latter, with the same three: types, defaults, help.
+``selection/keywords.py`` declares the former. This module adds the latter, in the same way: types, defaults and help.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SendingKeywords(TypedDict, total=False):
-    """The keywords of the sending."""
+    """The keywords that control sending."""
 
     checkpoint: CheckpointLocation | None
     on_progress: OnProgress | None
@@ -41,7 +41,7 @@ SENDING_DEFAULTS: SendingKeywords = {
 }
 
 SENDING_SHAPERS = ("checkpoint", "verify_tiles")
-"""The keywords of the sending that need a selection, as `fused_cache_ops.selection.keywords.SHAPERS` do."""
+"""The keywords for sending that require a selection, like `fused_cache_ops.selection.keywords.SHAPERS`."""
 
 CALL_SHAPERS = (*SHAPERS, *SENDING_SHAPERS)
 
@@ -49,10 +49,10 @@ CALL_DEFAULTS: CallKeywords = {**SELECTION_DEFAULTS, **SENDING_DEFAULTS}
 
 CALL_HELP: dict[str, str] = {
     **SELECTION_HELP,
-    "checkpoint": "Where to keep a record of what is done, so that a retry sends only the rest: a path, or a URL that fsspec "
-    "knows. Use one place per load.",
-    "on_progress": "Called as on_progress(done, total, retries), a few times a second at most.",
+    "checkpoint": "Where to record what is done, so that a retry sends only the rest: a path, or a URL that fsspec "
+    "supports. Use one location per load.",
+    "on_progress": "Called as on_progress(done, total, retries), at most a few times per second.",
     "on_plan": "Called once with the plan, before anything is sent.",
     "verify_tiles": "Afterwards, request this many of the tiles through a shared token, and report which were computed anew.",
-    "shared_token": "The shared token to verify with. Not needed where the UDF is given by one.",
+    "shared_token": "The shared token to verify with. Not needed if the UDF is given by a shared token.",
 }

@@ -1,4 +1,4 @@
-"""The facade: a client of one Fused deployment, with the calls that people make."""
+"""The public client of one Fused deployment."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TeamEnvironment:
-    """The team environment that a token stands for."""
+    """The team environment that a token belongs to."""
 
     id: str | None
     name: str | None
 
 
 class FusedClient:
-    """A connection to one Fused deployment: one pool of kept-alive connections, one TLS context.
+    """A client of one Fused deployment, with one pool of kept-alive connections and one TLS context.
 
-    Use it as a context manager, from as many threads as you like. It cannot be pickled, since it holds a token: make
-    it where it is used.
+    Use it as a context manager, from any number of threads. It cannot be pickled, because it holds a token: create it where
+    it is used.
 
     Args:
-        token: a service-account token; else ``FUSED_SERVICE_ACCOUNT_TOKEN``; else the SDK's pair
-            ``FUSED_AUTH_TOKEN_TYPE`` and ``FUSED_AUTH_TOKEN``. ``"Bearer …"`` makes it a personal access token.
-        client_id: the real-time instance; else ``FUSED_CLIENT_ID``; else the service's preferred one, asked for once.
-        base_url: the deployment; else ``FUSED_BASE_URL``; else ``https://www.fused.io/server/v1``. Plain http only to
-            this machine.
-        timeout: seconds that one request may take, to the last byte of the answer.
+        token: a service-account token. Default: ``FUSED_SERVICE_ACCOUNT_TOKEN``, otherwise the SDK's pair
+            ``FUSED_AUTH_TOKEN_TYPE`` and ``FUSED_AUTH_TOKEN``. Pass ``"Bearer …"`` for a personal access token.
+        client_id: the real-time instance. Default: ``FUSED_CLIENT_ID``, otherwise the service's preferred one, looked up once.
+        base_url: the deployment. Default: ``FUSED_BASE_URL``, otherwise ``https://www.fused.io/server/v1``. Plain http is
+            accepted only for this machine.
+        timeout: seconds that one request may take, until the last byte of the response.
         deadline: seconds that one call may take, retries included.
-        max_concurrency: requests in flight at once where tiles go one by one; of batches at most four are.
-        max_requests_per_second: the most requests a second, of all this client's calls together; None: as many as the
-            service takes. After "too many requests" the rate is found out, and all workers keep to it.
-        ca_bundle: certificates to trust, a file or a folder; else those that ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``
-            or ``SSL_CERT_FILE`` name, or requests' own.
-        client_certificate: the path of a PEM file to show to the server, or those of a certificate and its key.
-        run_base_url: where shared UDFs run, for ``verify_tiles``; else ``FUSED_RUN_BASE_URL``; else ``https://udf.ai`` for
-            www.fused.io.
-        allow_http: permit plain http to other machines (the token then travels in clear).
+        max_concurrency: requests in flight at once when tiles are sent one by one. At most four batches are in flight.
+        max_requests_per_second: the most requests per second, for all calls of this client together. None: as many as the
+            service accepts. After "too many requests", a sustainable rate is determined, and all workers keep to it.
+        ca_bundle: certificates to trust, as a file or a folder. Default: what ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``
+            or ``SSL_CERT_FILE`` names, otherwise requests' own.
+        client_certificate: the path of a PEM file to present to the server, or the paths of a certificate and its key.
+        run_base_url: where shared UDFs run, for ``verify_tiles``. Default: ``FUSED_RUN_BASE_URL``, otherwise
+            ``https://udf.ai`` for www.fused.io.
+        allow_http: allow plain http to other machines, which sends the token unencrypted.
 
     Raises:
-        ConfigurationError: a setting is missing or unusable.
+        ConfigurationError: a setting is missing or invalid.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class FusedClient:
         run_base_url: str | None = None,
         allow_http: bool = False,
     ) -> None:
-        token = sealed(token)  # so that no traceback's locals show it
+        token = sealed(token)  # masked in the locals of a traceback
         settings = resolve_settings(
             token=token, client_id=client_id, base_url=base_url, run_base_url=run_base_url, allow_http=allow_http
         )
@@ -100,12 +100,12 @@ class FusedClient:
 
     @property
     def base_url(self) -> str:
-        """The deployment."""
+        """The deployment's address."""
         return self._service.base_url
 
     @property
     def run_base_url(self) -> str | None:
-        """Where it runs shared UDFs; None: not known."""
+        """Where the deployment runs shared UDFs, or None if unknown."""
         return self._service.run_base_url
 
     @property
@@ -120,20 +120,23 @@ class FusedClient:
 
     @property
     def max_concurrency(self) -> int:
-        """Requests in flight at once where tiles go one by one."""
+        """Requests in flight at once when tiles are sent one by one."""
         return self._service.max_concurrency
 
     @property
     def client_id(self) -> str | None:
-        """The real-time instance, where it was configured or has been looked up."""
+        """The real-time instance, if it was configured or has been looked up."""
         return self._service.client_id
 
     def invalidate_cache(self, udf: str | Secret, **keywords: Unpack[CallKeywords]) -> InvalidationResult:
-        """As `fused_cache_ops.invalidate_cache`, over this client's connections."""
+        """Invalidate the cached results of a UDF, over this client's connections.
+
+        Takes the keywords of `fused_cache_ops.invalidate_cache`, except for the client's own settings.
+        """
         udf = sealed_udf(udf)
         keywords["shared_token"] = shared_token = sealed(keywords.get("shared_token"))
         sending: CallKeywords = {**SENDING_DEFAULTS, **keywords}
-        retrier = self._service.start()  # from here on `cancel` ends this call
+        retrier = self._service.start()  # from here on, `cancel` ends this call
         reference = parse_udf(udf)
         selection = read_selection(retrier.check, **_selecting(keywords))
         if isinstance(selection, WholeUdf) and selection.note is None:
@@ -162,20 +165,20 @@ class FusedClient:
         shared_token: str | Secret | None = None,
         **selection: Unpack[SelectionKeywords],
     ) -> Verification:
-        """Ask for some tiles of a selection, and tell which of them the UDF computed anew.
+        """Request some tiles of a selection, and report which of them the UDF computed anew.
 
-        Right after an invalidation that covered the selection, and before anybody else asks, that is all of them. A second
-        call finds what the first one had computed.
+        Right after an invalidation that covered the selection, and before anyone else requests them, all tiles are fresh. A
+        second call finds in the cache what the first call computed.
 
         Args:
             udf: as for `fused_cache_ops.invalidate_cache`.
-            verify_tiles: how many tiles, drawn at random. Each one runs the UDF.
-            shared_token: of the UDF; not needed where ``udf`` is one.
+            verify_tiles: how many tiles to request, drawn at random. Each one runs the UDF.
+            shared_token: a shared token of the UDF. Not needed if ``udf`` is one.
             selection: the keywords of `fused_cache_ops.invalidate_cache` that select tiles.
 
         Raises:
             InvalidInputError: the selection cannot be read, or is the whole UDF.
-            ConfigurationError: there is no shared token, or no address to use it at.
+            ConfigurationError: there is no shared token, or the address where shared UDFs run is unknown.
         """
         udf, shared_token = sealed_udf(udf), sealed(shared_token)
         retrier = self._service.start()
@@ -184,44 +187,44 @@ class FusedClient:
         return verify_selection(self._service, retrier, reference, read, verify_tiles, shared_token)
 
     def resolve_udf(self, udf: str | Secret) -> str:
-        """The id of a UDF given by id, name or shared token. An id costs no request, and no UDF's code is ever run.
+        """The id of a UDF given by id, name or shared token. An id needs no request. The UDF's code is never run.
 
         Raises:
             InvalidInputError: the reference cannot be read.
-            NotFoundError: there is no such UDF for this token.
-            FusedCacheError: the look-up failed.
+            NotFoundError: the UDF does not exist, or this token may not see it.
+            FusedCacheError: the lookup failed.
         """
         udf = sealed_udf(udf)
         return self._service.resolve_udf(udf)
 
     def resolve_client_id(self) -> str:
-        """The real-time instance: the configured one, or else the one with the highest ``preference_rank``.
+        """The real-time instance: the configured one, otherwise the one with the highest ``preference_rank``.
 
         Raises:
             ConfigurationError: the token has no real-time instance.
-            FusedCacheError: the look-up failed.
+            FusedCacheError: the lookup failed.
         """
         return self._service.resolve_client_id()
 
     def check(self) -> TeamEnvironment:
-        """Ask whether the token is good, and for which environment. Changes nothing.
+        """Check that the token is valid, and return its environment. Changes nothing.
 
         Raises:
-            AuthenticationError: it is not.
-            FusedCacheError: the service could not say.
+            AuthenticationError: the token is not valid.
+            FusedCacheError: the check failed.
         """
         return TeamEnvironment(**self._service.read_environment())
 
     def cancel(self) -> None:
-        """End, at once and from whatever thread, the calls that have begun, and none that begins later.
+        """End the calls in progress immediately, from any thread. Calls that begin later are not affected.
 
-        They raise `InvalidationCancelledError`, or after a part was done `PartialInvalidationError`; both hand back the tiles
-        that are not known to be invalidated.
+        The ended calls raise `InvalidationCancelledError`, or `PartialInvalidationError` if some tiles were already done. Both
+        hold the tiles not yet confirmed as invalidated.
         """
         self._service.cancel()
 
     def close(self) -> None:
-        """Close the connections. The client can be used again; it then opens new ones."""
+        """Close the connections. If the client is used again, it opens new ones."""
         self._service.close()
 
     def __enter__(self) -> FusedClient:
@@ -231,19 +234,19 @@ class FusedClient:
         self.close()
 
     def __repr__(self) -> str:
-        # A traceback may show a client that failed in the middle of being made.
+        # A traceback may show a client whose constructor failed.
         service = getattr(self, "_service", None)
         fields = (f"{name}={getattr(service, name, None)!r}" for name in ("base_url", "client_id"))
         return f"FusedClient({', '.join(fields)})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a FusedClient is never pickled, since it holds a token: make it where it is used, "
+            "a FusedClient cannot be pickled, because it holds a token: create it where it is used, "
             "with FusedClient() and FUSED_SERVICE_ACCOUNT_TOKEN, or with your orchestrator's secret."
         )
 
 
 def _selecting(keywords: CallKeywords) -> SelectionKeywords:
-    """The keywords that select; an unknown one is among them, for `read_selection` to refuse."""
+    """The keywords that select tiles, and any unknown ones, which `read_selection` rejects."""
     selecting: SelectionKeywords = {name: value for name, value in keywords.items() if name not in SENDING_DEFAULTS}  # type: ignore[assignment]
     return selecting

@@ -1,22 +1,22 @@
-"""What can go wrong, and whether trying again may help.
+"""The errors, and whether a retry may help.
 
-Every error says so in ``retryable``: an orchestrator retries what is temporary, and stops at once for the rest. All are
+Every error has ``retryable``: orchestrators retry transient errors and stop at once for permanent ones. All errors are
 importable from ``fused_cache_ops``::
 
     FusedCacheError
-    ├── ConfigurationError            a setting is missing or unusable
+    ├── ConfigurationError            a setting is missing or invalid
     ├── InvalidInputError             a UDF or a selection cannot be read
     ├── AuthenticationError           401
     ├── PermissionDeniedError         403
     ├── NotFoundError                 404
     ├── InvalidRequestError           422
     ├── UnexpectedRedirectError       3xx
-    ├── UnexpectedResponseError       any other answer
+    ├── UnexpectedResponseError       any other response
     ├── RateLimitedError              429, retryable
-    ├── UnavailableError              no connection, time-out, 408, 5xx, retryable
+    ├── UnavailableError              no connection, timeout, 408, 5xx, retryable
     │   └── StaleConnectionError      a kept-alive connection that the server had closed
     ├── InvalidationCancelledError    ended by `FusedClient.cancel`
-    └── PartialInvalidationError      some tiles were invalidated first (in ``outcome.py``)
+    └── PartialInvalidationError      some tiles were invalidated before the failure (in ``outcome.py``)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Protocol, Union
 
 
 class Remaining(Protocol):
-    """The tiles that are not known to be invalidated, as `fused_cache_ops.selection.remaining.RemainingTiles` has them."""
+    """The tiles not yet confirmed as invalidated: the interface of `fused_cache_ops.selection.remaining.RemainingTiles`."""
 
     unreadable: tuple[str, ...]
 
@@ -36,12 +36,12 @@ class Remaining(Protocol):
 
 
 class FusedCacheError(Exception):
-    """Base of every error that this package raises on purpose.
+    """Base class of every error that this package raises deliberately.
 
     Attributes:
-        retryable: whether the same call may work later, with nothing changed.
-        status: the HTTP status that the server answered with, or None where there was no answer.
-        remaining: where sending tiles had begun, the tiles that are not known to be invalidated; else None.
+        retryable: whether the same call may succeed later without any change.
+        status: the HTTP status of the response, or None if there was no response.
+        remaining: the tiles not yet confirmed as invalidated, or None if no tiles were to be sent.
     """
 
     retryable: bool = False
@@ -57,11 +57,11 @@ class FusedCacheError(Exception):
 
 
 class ConfigurationError(FusedCacheError, ValueError):
-    """A setting is missing or unusable: token, client id, base URL, time-out. Raised before any request."""
+    """A setting is missing or invalid: token, client id, base URL, timeout. Raised before any request."""
 
 
 class InvalidInputError(FusedCacheError, ValueError):
-    """A UDF or a selection of tiles that cannot be read. Raised before the request that would have carried it."""
+    """A UDF or a selection of tiles cannot be read. Raised before the request that would have contained it."""
 
 
 class AuthenticationError(FusedCacheError):
@@ -69,23 +69,23 @@ class AuthenticationError(FusedCacheError):
 
 
 class PermissionDeniedError(FusedCacheError):
-    """403: the token is good, but not for this (invalidating needs write access to the UDF)."""
+    """403: the token is valid but lacks permission. Invalidating needs write access to the UDF."""
 
 
 class NotFoundError(FusedCacheError):
-    """404: there is no such thing, or the token may not see it."""
+    """404: the UDF or instance does not exist, or the token may not see it."""
 
 
 class InvalidRequestError(FusedCacheError):
-    """422: the server refused the request's values; its reasons are in the message."""
+    """422: the server rejected the request's values. The message contains its reasons."""
 
 
 class UnexpectedRedirectError(FusedCacheError):
-    """3xx: never followed, since a redirected DELETE arrives as a GET and invalidates nothing."""
+    """3xx: never followed, because a redirected DELETE arrives as a GET and invalidates nothing."""
 
 
 class UnexpectedResponseError(FusedCacheError):
-    """An answer outside the service's documented ones."""
+    """A response that the service does not document."""
 
 
 class RateLimitedError(FusedCacheError):
@@ -99,7 +99,7 @@ class RateLimitedError(FusedCacheError):
 
 
 class UnavailableError(FusedCacheError):
-    """No connection, a time-out, 408 or 5xx. ``retry_after`` as in `RateLimitedError`."""
+    """No connection, a timeout, 408 or 5xx. ``retry_after`` is as in `RateLimitedError`."""
 
     retryable = True
 
@@ -109,8 +109,8 @@ class UnavailableError(FusedCacheError):
 
 
 class StaleConnectionError(UnavailableError):
-    """A connection that was kept alive had been closed by the server: tried again at once, on another."""
+    """The server had closed a kept-alive connection. The request is retried at once on another connection."""
 
 
 class InvalidationCancelledError(FusedCacheError):
-    """The call was ended by `FusedClient.cancel`; ``remaining`` holds the tiles that are not known to be invalidated."""
+    """The call was ended by `FusedClient.cancel`. ``remaining`` holds the tiles not yet confirmed as invalidated."""

@@ -1,7 +1,7 @@
-"""What an integration for an orchestrator may use, beside the names at the top of ``fused_cache_ops``.
+"""What an orchestrator integration may use, in addition to the public names of ``fused_cache_ops``.
 
-The one declaration of the keywords, the reading of text that came through templates, and the refusals that every wrapper
-needs. Names load on first use, as at the top.
+It contains the declaration of the keywords, the reading of text rendered from templates, and the checks that every wrapper
+needs. Names are imported on first use, as in ``fused_cache_ops`` itself.
 """
 
 from __future__ import annotations

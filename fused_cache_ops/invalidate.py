@@ -1,4 +1,4 @@
-"""The public function: one call, over a client of its own."""
+"""The public function ``invalidate_cache``: one call, over its own client."""
 
 from __future__ import annotations
 
@@ -58,64 +58,66 @@ def invalidate_cache(
 ) -> InvalidationResult:
     """Invalidate the cached results of a UDF: all of them, or those of some tiles.
 
-    Without a selection the whole UDF is invalidated, as by the SDK's method of this name. A selection is one of ``tiles``,
-    ``tiles_file``, ``bounds`` and ``geometry``: one tile goes by a single request, more in batches of up to 50,000, or one
-    by one over kept-alive connections where the deployment takes no batches. An empty selection sends nothing. None is an
-    error: a load that forgot its ``return`` must not invalidate everything. Requests that fail in passing are repeated
-    until the deadline.
+    Without a selection, the whole UDF is invalidated, as with the SDK's method of this name. A selection is one of ``tiles``,
+    ``tiles_file``, ``bounds`` and ``geometry``. A single tile takes one request. More tiles are sent in batches of up to
+    50,000, or one by one over kept-alive connections if the deployment does not accept batches. An empty selection sends
+    nothing. None is an error, so that a load that forgot its ``return`` cannot invalidate everything. Transient errors are
+    retried until the deadline.
 
     Args:
         udf: an id (a UUID), ``name``, ``canvas/name``, ``team/name``, ``user@host/name``, ``@handle/name``, or a shared
-            token (``fsh_…``, ``fc_…``). Names are looked up over HTTP; the UDF's code is never run.
-        tiles: any iterable of `Tile`, ``(z, x, y)``, ``"z/x/y"`` or ``{"z": …, "x": …, "y": …}``, read once as it goes.
-        bounds: ``(west, south, east, north)`` in degrees, or several of these; west > east crosses the antimeridian. Edges
-            are exact to 1e-11 degrees, about a micrometer: the bounds of a tile are that tile, and not its neighbors.
+            token (``fsh_…``, ``fc_…``). Names are looked up over HTTP. The UDF's code is never run.
+        tiles: any iterable of `Tile`, ``(z, x, y)``, ``"z/x/y"`` or ``{"z": …, "x": …, "y": …}``. It is read once, as it is
+            sent.
+        bounds: ``(west, south, east, north)`` in degrees, or several such boxes. West > east crosses the antimeridian. Edges
+            are exact to 1e-11 degrees, about a micrometer: the bounds of a tile select that tile, but not its neighbors.
         geometry: GeoJSON (a dict or text), WKT, WKB, anything with ``__geo_interface__``, a GeoDataFrame (reprojected from
-            its CRS), the path or URL of a vector file, or a list of these, for the union. Needs the extra ``geo``.
-        tiles_file: a list of tiles, one a line: a path, ``"-"`` or an open file; ``z/x/y``, CSV, JSON lines or quadkeys,
-            gzip or not; read as it goes. A file is opened once; one that is changed in place meanwhile is an error.
-        whole_udf: invalidate everything. Without a selection that is what happens anyway. Say it where the selection comes
-            from data, so that data which went missing cannot mean everything.
-        zooms: ``12``, ``range(10, 15)``, ``"10-14"``, ``[10, 12]``. Needed with ``bounds`` and ``geometry``; with a list
-            of tiles it adds their parents and children at these zooms.
+            its CRS), the path or URL of a vector file, or a list of these for their union. Needs the extra ``geo``.
+        tiles_file: a list of tiles, one per line: a path, ``"-"`` or an open file. The format is ``z/x/y``, CSV, JSON lines
+            or quadkeys, gzipped or not. It is read as it is sent. A file is opened once, and changing it in place in the
+            meantime is an error.
+        whole_udf: invalidate everything. Without a selection, that happens anyway. Pass it if the selection comes from data,
+            so that missing data cannot invalidate everything.
+        zooms: ``12``, ``range(10, 15)``, ``"10-14"``, ``[10, 12]``. Required with ``bounds`` and ``geometry``. With a list
+            of tiles, adds their parents and children at these zooms.
         buffer: tiles to add on every side, for UDFs that read beyond their tile.
-        max_tiles: the most tiles that bounds, a geometry, or a list's ``zooms`` and ``buffer`` may come to. A plain
-            list is sent as it is given, and so is what can be read only once.
-        when_too_many: beyond ``max_tiles``: ``"fail"``; ``"whole-udf"`` invalidates everything; ``"coarser"`` leaves
-            the deepest zooms stale. The latter two warn, and the result says so.
-        shard: ``(i, n)``: of the selection only the ``i``-th of ``n`` equal parts, counted from 0, so that several machines
-            share one invalidation. `InvalidationResult.merge` makes one result of theirs.
-        checkpoint: where to keep a record of what is done: a path, or with the extra ``fsspec`` any URL that it knows; a
-            place that ends in ``/`` is a folder, with a file for each selection. A call that ends early, however it
-            ends, leaves it; the next call with the same keywords sends the rest; one that ends well removes it. Name one
-            place for each load: a record that has not been touched for 12 hours is taken for an earlier load's.
-        on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, a few times a second at most.
-        on_plan: called once with the `InvalidationPlan`, before anything is sent: the counts and the footprint, which cost
-            no second reading of bounds and geometries.
-        verify_tiles: afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them were
+        max_tiles: the most tiles that bounds, a geometry, or a list's ``zooms`` and ``buffer`` may produce. It does not apply
+            to a plain list, or to a selection that can be read only once.
+        when_too_many: what to do when there are more than ``max_tiles``: ``"fail"``; ``"whole-udf"``, which invalidates
+            everything; or ``"coarser"``, which leaves the deepest zooms stale. The latter two warn, and the result says so.
+        shard: ``(i, n)`` for only the ``i``-th of ``n`` equal parts of the selection, counted from 0, so that several machines
+            can share one invalidation. `InvalidationResult.merge` merges their results.
+        checkpoint: where to record what is done: a path, or with the extra ``fsspec`` any URL that it supports. A location
+            that ends in ``/`` is a folder, with one file per selection. If a call dies, however it dies, its record remains,
+            and the next call with the same keywords sends only the rest. A call that succeeds removes it. Use one location
+            per load: a record untouched for 12 hours is assumed to belong to an earlier load, and is ignored.
+        on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, at most a few times per second.
+        on_plan: called once with the `InvalidationPlan`, which has the counts and the footprint, before anything is sent.
+            This does not read bounds and geometries a second time.
+        verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them were
             computed anew. Each one runs the UDF.
-        shared_token: for ``verify_tiles``; not needed where ``udf`` is one.
+        shared_token: the shared token for ``verify_tiles``. Not needed if ``udf`` is one.
         client_id: as for `FusedClient`, like the next six.
         token: as for `FusedClient`.
         base_url: as for `FusedClient`.
         timeout: seconds that one request may take.
         deadline: seconds that the call may take, retries included.
-        max_concurrency: requests in flight at once where tiles go one by one.
-        max_requests_per_second: the most requests a second; None: as many as the service takes.
-        max_zoom: the highest zoom that the selection may hold.
+        max_concurrency: requests in flight at once when tiles are sent one by one.
+        max_requests_per_second: the most requests per second. None: as many as the service accepts.
+        max_zoom: the highest zoom that the selection may contain.
 
     Returns:
-        What was done, counted.
+        What was done, as an `InvalidationResult`.
 
     Raises:
         InvalidInputError: the UDF or the selection cannot be read. Every tile of a collection is checked before the
-            first request; those of a generator or a file are checked as they come.
-        ConfigurationError: a setting is missing or unusable; no request was sent.
-        InvalidationCancelledError: `FusedClient.cancel` ended it.
-        PartialInvalidationError: it failed after some tiles were invalidated; ``remaining`` holds the rest.
-        FusedCacheError: it failed before; the subclass says why, and ``retryable`` whether to try again.
+            first request. Those of a generator or a file are checked as they are read.
+        ConfigurationError: a setting is missing or invalid. No request was sent.
+        InvalidationCancelledError: `FusedClient.cancel` ended the call.
+        PartialInvalidationError: the call failed after some tiles were invalidated. ``remaining`` holds the rest.
+        FusedCacheError: the call failed before that. The subclass says why, and ``retryable`` whether a retry may help.
     """
-    udf, shared_token, token = sealed_udf(udf), sealed(shared_token), sealed(token)  # no traceback's locals show them
+    udf, shared_token, token = sealed_udf(udf), sealed(shared_token), sealed(token)  # masked in the locals of a traceback
     with FusedClient(
         token=token,
         client_id=client_id,

@@ -1,4 +1,4 @@
-"""What an invalidation did, as plain data; and what it did before it failed."""
+"""Results of an invalidation as plain data, and the error for one that failed after it had invalidated some tiles."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fused_cache_ops.wording import counted
 
 @dataclass(frozen=True)
 class Verification:
-    """What came back for the sampled tiles.
+    """The outcome of requesting the sampled tiles.
 
     Attributes:
-        fresh: tiles that the UDF has computed anew.
-        from_cache: tiles that came from the cache: it was not invalidated, or somebody asked for them in between.
-        unknown: tiles that brought no result, each with the reason.
+        fresh: tiles that the UDF computed anew.
+        from_cache: tiles that came from the cache. They were not invalidated, or someone requested them in between.
+        unknown: tiles that returned no result, each with the reason.
     """
 
     fresh: tuple[str, ...] = ()
@@ -42,19 +42,19 @@ class InvalidationResult:
     """What an invalidation did. The same data goes to XCom, a Prefect artifact, Dagster metadata and ``--json``.
 
     Attributes:
-        udf_id: the UDF's id; None where nothing was sent and so a name was not looked up.
-        client_id: the real-time instance; None where nothing was sent and it was not configured.
-        tiles_invalidated: how many tiles were sent and confirmed; None: the whole UDF.
-        objects_deleted: how many cached objects the server says it removed (one tile may hold several, or none);
-            None where it does not say: only the batch endpoint does.
-        requests_sent: HTTP requests, look-ups and retries included.
-        retries: how many of them repeated one that had failed.
-        elapsed_seconds: wall time.
-        tiles_already_done: how many were done by an earlier call, as its checkpoint tells.
-        verification: of ``verify_tiles``: which sampled tiles were fresh, came from the cache, or brought no result; None: not
-            asked for.
-        zooms_left_stale: zooms that were left out since there were too many tiles; empty in general.
-        note: what was done about too many tiles, in words; None in general.
+        udf_id: the UDF's id. None if nothing was sent, so that a name was not looked up.
+        client_id: the real-time instance. None if nothing was sent and it was not configured.
+        tiles_invalidated: the number of tiles sent and confirmed. None for the whole UDF.
+        objects_deleted: the number of cached objects that the server reports as removed (a tile may have several, or none).
+            None if it does not report it: only the batch endpoint does.
+        requests_sent: HTTP requests, including lookups and retries.
+        retries: how many of the requests were retries.
+        elapsed_seconds: wall-clock time.
+        tiles_already_done: tiles that an earlier call invalidated, according to its checkpoint.
+        verification: for ``verify_tiles``, which sampled tiles were fresh, came from the cache, or returned no result. None if
+            not requested.
+        zooms_left_stale: zooms that were dropped because there were too many tiles. Usually empty.
+        note: a sentence about what was done because there were too many tiles. Usually None.
     """
 
     udf_id: str | None
@@ -76,7 +76,7 @@ class InvalidationResult:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> InvalidationResult:
-        """A result from what `to_dict` made of it."""
+        """A result from the dict that `to_dict` returned."""
         found = fields.get("verification")
         verification = found and Verification(**{name: tuple(tiles) for name, tiles in found.items()})
         stale = tuple(fields.get("zooms_left_stale", ()))
@@ -84,13 +84,14 @@ class InvalidationResult:
 
     @classmethod
     def merge(cls, results: Iterable[InvalidationResult | Mapping[str, Any]]) -> InvalidationResult:
-        """One result of several, such as those of a purge's shards: counts are added up, the longest time is taken.
+        """Merge several results into one, such as those of an invalidation's shards. Counts are added, and the longest time
+        is taken.
 
         Args:
-            results: results, or their dicts, all of one UDF and instance.
+            results: results, or their dicts, all of the same UDF and instance.
 
         Raises:
-            InvalidInputError: there are none, or they are of several UDFs or instances.
+            InvalidInputError: there are no results, or they are of several UDFs or instances.
         """
         parts = [part if isinstance(part, InvalidationResult) else cls.from_dict(part) for part in results]
         if not parts:
@@ -124,7 +125,7 @@ class InvalidationResult:
         what = f"all of {target}" if tiles is None else f"{counted(tiles, 'tile')} of {target}"
         objects = "" if self.objects_deleted is None else f", {counted(self.objects_deleted, 'cached object')} deleted"
         requests = counted(self.requests_sent, "request")
-        retries = f", {counted(self.retries, 'repeat')} among them" if self.retries else ""
+        retries = f" including {counted(self.retries, 'retry')}" if self.retries else ""
         earlier = f", {self.tiles_already_done:,} more by an earlier call" if self.tiles_already_done else ""
         verified = f"; {self.verification}" if self.verification else ""
         note = f"; {self.note}" if self.note else ""
@@ -141,9 +142,9 @@ class PartialInvalidationError(FusedCacheError):
 
     Attributes:
         result: what was done, as an `InvalidationResult` of the confirmed tiles.
-        remaining: exactly the tiles that are not known to be invalidated. Pass it to the next call. It reads the rest
-            of the caller's own iterable as it goes and keeps what it has read, so it can be read more than once.
-        cause: the error that ended the sending; ``retryable`` is the cause's.
+        remaining: exactly the tiles not yet confirmed as invalidated. Pass it to the next call. If necessary, it reads the
+            rest of the caller's own iterable as it goes and keeps what it has read, so it can be read more than once.
+        cause: the error that ended the call. ``retryable`` is that of the cause.
     """
 
     result: InvalidationResult

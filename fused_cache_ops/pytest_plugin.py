@@ -1,4 +1,4 @@
-"""Fixtures for tests of your own pipelines. pytest finds them where this package is installed with ``emulator``."""
+"""Fixtures for testing your own pipelines. pytest finds them if this package is installed with the extra ``emulator``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fused_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A running `fused_cache_ops.emulator.Emulator`, new for each test, that the test's environment points to.
+    """A running `fused_cache_ops.emulator.Emulator`, new for each test. The test's environment points to it.
 
-    ``FUSED_BASE_URL`` and ``FUSED_SERVICE_ACCOUNT_TOKEN`` are set, every other ``FUSED_…`` setting of this package is
-    taken away, so that no test reaches the real service.
+    ``FUSED_BASE_URL`` and ``FUSED_SERVICE_ACCOUNT_TOKEN`` are set. Every other ``FUSED_…`` setting of this package is
+    removed, so that no test reaches the real service.
     """
     from fused_cache_ops.emulator import Emulator
 

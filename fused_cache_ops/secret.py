@@ -1,4 +1,4 @@
-"""Text that only HTTP gets to see."""
+"""Secrets: text that is only revealed to HTTP."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ MASK = "********"
 
 
 class Secret:
-    """A token, masked wherever it is shown, never pickled, and no text: a piece of a text is a plain text again.
+    """A token that is masked wherever it is shown and cannot be pickled. It is not a str, because a slice of one would be
+    plain text again.
 
     Args:
-        text: the token, or a header or address that holds it.
+        text: the token, or a header or address that contains it.
     """
 
     __slots__ = ("reveal",)
 
     def __init__(self, text: str) -> None:
         self.reveal: Callable[[], str] = lambda: text
-        """The text itself. Call it where it is written out, and keep what it returns in no variable."""
+        """The text itself. Call it only where the text is written out, and do not store the result in a variable."""
 
     def __repr__(self) -> str:
         return f"'{MASK}'"
@@ -31,17 +32,17 @@ class Secret:
         return MASK
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("A Fused token is never pickled: read it where it is used, from the environment or a secret.")
+        raise TypeError("A Fused token cannot be pickled: read it where it is used, from the environment or a secret.")
 
     def masked(self, text: str) -> str:
-        """A text without the secret, in whatever form it holds it."""
+        """The text with every form of the secret masked."""
         for form in _forms(self.reveal()):
             text = text.replace(form, MASK)
         return text
 
 
 def _forms(text: str) -> Iterator[str]:
-    """The whole, the last word of a header, the token before the name of a shared UDF, and each as an address has it."""
+    """The whole text, the last word of a header, the token before a shared UDF's name, and each of them URL-encoded."""
     forms = {text, text.rpartition(" ")[2]}
     if is_shared_token(text):
         forms.add(text.partition("/")[0])
@@ -51,7 +52,7 @@ def _forms(text: str) -> Iterator[str]:
 
 
 def is_shared_token(text: str) -> bool:
-    """Whether a UDF is given by a shared token, which is a permission."""
+    """Whether a UDF is given by a shared token, which grants access."""
     return text.lstrip().startswith(("fsh_", "fc_"))
 
 
@@ -60,17 +61,17 @@ def sealed(value: str) -> Secret: ...
 @overload
 def sealed(value: T) -> Union[T, Secret]: ...
 def sealed(value: object) -> object:
-    """A text as a secret; what is none, or nothing, as it is. For the first line of whatever takes a token."""
+    """Text as a secret, and any other value unchanged. Use it in the first line of every function that takes a token."""
     return Secret(value) if isinstance(value, str) else value
 
 
 def sealed_udf(udf: T) -> Union[T, Secret]:
-    """A UDF's shared token as a secret; another reference as it is."""
+    """A UDF's shared token as a secret, and any other reference unchanged."""
     return Secret(udf) if isinstance(udf, str) and is_shared_token(udf) else udf
 
 
 def masked(text: str, secrets: Iterable[Secret | None]) -> str:
-    """A text without any of some secrets."""
+    """The text with all of the given secrets masked."""
     for secret in secrets:
         text = text if secret is None else secret.masked(text)
     return text

@@ -1,8 +1,8 @@
-"""Where the service is and who is asking: arguments first, then the environment.
+"""The service's address and the caller's credentials: from arguments first, then from the environment.
 
 | setting | argument | environment |
 | --- | --- | --- |
-| token | ``token`` | ``FUSED_SERVICE_ACCOUNT_TOKEN``; then the SDK's ``FUSED_AUTH_TOKEN_TYPE`` + ``FUSED_AUTH_TOKEN`` |
+| token | ``token`` | ``FUSED_SERVICE_ACCOUNT_TOKEN``, then the SDK's ``FUSED_AUTH_TOKEN_TYPE`` + ``FUSED_AUTH_TOKEN`` |
 | client id | ``client_id`` | ``FUSED_CLIENT_ID`` |
 | base URL | ``base_url`` | ``FUSED_BASE_URL`` |
 | base URL of shared UDFs | ``run_base_url`` | ``FUSED_RUN_BASE_URL`` |
@@ -28,7 +28,7 @@ DEFAULT_DEADLINE = 600.0
 DEFAULT_CONCURRENCY = 16
 
 _SERVICE = "Fused-Service-Token"
-# HTTP's schemes are case-insensitive. The last two are what the SDK finds in the environment of a UDF that is running.
+# HTTP schemes are case-insensitive. The last two are what the SDK finds in the environment of a running UDF.
 _SCHEMES = {name.lower(): name for name in (_SERVICE, "Bearer", "Fused-Rtenv-Bearer", "Fused-Env-Bearer")}
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _SHARED_IN_PATH = re.compile(r"\b(?:fsh|fc)_[^\s?#]*")
@@ -36,7 +36,7 @@ _SHARED_IN_PATH = re.compile(r"\b(?:fsh|fc)_[^\s?#]*")
 
 @dataclass(frozen=True)
 class Settings:
-    """Checked settings. ``authorization`` is the whole header value; its ``repr`` is masked."""
+    """Validated settings. ``authorization`` is the complete header value. Its ``repr`` is masked."""
 
     authorization: Secret = field(repr=False)
     base_url: str
@@ -52,19 +52,19 @@ def resolve_settings(
     run_base_url: str | None = None,
     allow_http: bool = False,
 ) -> Settings:
-    """Settings from arguments, then the environment; the table above says which.
+    """Settings from arguments, then from the environment, as listed in the table above.
 
     Args:
-        token: a service-account token. ``"Bearer …"`` in front makes it a personal access token.
-        client_id: the real-time instance; None asks the service for the preferred one.
-        base_url: a deployment's address, ``/server/v1`` included or not.
-        run_base_url: where it runs shared UDFs; needed to verify, and known for www.fused.io and this machine.
-        allow_http: permit plain http to a host that is not this machine.
+        token: a service-account token. Pass ``"Bearer …"`` for a personal access token.
+        client_id: the real-time instance. None uses the service's preferred one.
+        base_url: the deployment's address, with or without ``/server/v1``.
+        run_base_url: where the deployment runs shared UDFs. Needed to verify; known for www.fused.io and this machine.
+        allow_http: allow plain http to a host that is not this machine.
 
     Raises:
-        ConfigurationError: a setting is missing or unusable. The message never shows a token.
+        ConfigurationError: a setting is missing or invalid. The message never shows a token.
     """
-    token = sealed(token)  # before anything here can fail
+    token = sealed(token)  # masked before anything here can fail
     client_id = client_id if client_id is not None else os.environ.get("FUSED_CLIENT_ID") or None
     base_url = base_url if base_url is not None else os.environ.get("FUSED_BASE_URL") or DEFAULT_BASE_URL
     if client_id is not None:
@@ -89,10 +89,10 @@ def resolve_settings(
 
 
 def check_limits(timeout: float, deadline: float, max_concurrency: int, max_requests_per_second: float | None) -> None:
-    """Refuse limits that are none.
+    """Reject invalid limits.
 
     Raises:
-        ConfigurationError: naming the limit.
+        ConfigurationError: a limit is invalid. The message names it.
     """
     for name, value in (("timeout", timeout), ("deadline", deadline)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
@@ -101,7 +101,7 @@ def check_limits(timeout: float, deadline: float, max_concurrency: int, max_requ
         raise ConfigurationError(f"max_concurrency = {quoted(max_concurrency)} must be a whole number from 1 to 256.")
     rate = max_requests_per_second
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.001 <= rate < 1e6):
-        raise ConfigurationError(f"max_requests_per_second = {quoted(rate)} must be a number from 0.001 on, or None.")
+        raise ConfigurationError(f"max_requests_per_second = {quoted(rate)} must be a number of at least 0.001, or None.")
 
 
 def _authorization(token: Secret | None) -> Secret:
@@ -115,7 +115,7 @@ def _authorization(token: Secret | None) -> Secret:
             scheme = _known_scheme(os.environ.get("FUSED_AUTH_TOKEN_TYPE", "Bearer"), "FUSED_AUTH_TOKEN_TYPE")
         if token is None:
             raise ConfigurationError(
-                "There is no Fused token: set FUSED_SERVICE_ACCOUNT_TOKEN to a service account's token, or pass token=."
+                "No Fused token found: set FUSED_SERVICE_ACCOUNT_TOKEN to a service account's token, or pass token=."
             )
     if not isinstance(token, Secret):
         raise ConfigurationError(f"{origin} is of type {type(token).__name__}, not a string.")
@@ -130,17 +130,17 @@ def _from_environment(name: str) -> Secret | None:
 
 
 def _header(token: Secret, scheme: str) -> tuple[Secret | None, str]:
-    """The header's value, or what is wrong with the token. It never raises, so that no traceback holds its words."""
+    """The header's value, or what is wrong with the token. It never raises, so that no traceback shows parts of the token."""
     words = token.reveal().split()
     if len(words) == 2:
-        if words[0].lower() not in _SCHEMES:  # perhaps half a secret, so it is not shown
+        if words[0].lower() not in _SCHEMES:  # it may be half of a secret, so it is not shown
             return None, (
-                "holds two words, and the first is no scheme that Fused knows: "
-                "give the token alone, or 'Fused-Service-Token …' or 'Bearer …'."
+                "contains two words, and the first is not a scheme that Fused knows: "
+                "pass the token alone, or 'Fused-Service-Token …' or 'Bearer …'."
             )
         scheme = _SCHEMES[words[0].lower()]
     if not words or len(words) > 2 or not _TOKEN.fullmatch(words[-1]):
-        state = "empty" if not words else "not a token: it holds spaces or characters that no HTTP header carries"
+        state = "empty" if not words else "not a token: it contains spaces or characters not allowed in an HTTP header"
         return None, f"is {state}. Copy the service account's token again, on one line."
     return Secret(f"{scheme} {words[-1]}"), ""
 
@@ -149,7 +149,7 @@ def _known_scheme(scheme: str, origin: str) -> str:
     try:
         return _SCHEMES[scheme.strip().lower()]
     except KeyError:
-        raise ConfigurationError(f"{origin} is an unknown scheme: it must be one of {', '.join(_SCHEMES.values())}.") from None
+        raise ConfigurationError(f"{origin} is not a known scheme: use one of {', '.join(_SCHEMES.values())}.") from None
 
 
 def _checked_url(name: str, url: str, allow_http: bool, example: str) -> str:
@@ -162,9 +162,9 @@ def _checked_url(name: str, url: str, allow_http: bool, example: str) -> str:
 
 
 def _read_url(url: str, allow_http: bool) -> tuple[str, str, str]:
-    """An address in its plain form, as much of it as may be shown, and what is wrong with it.
+    """A normalized address, the part of it that may be shown, and what is wrong with it.
 
-    User names, passwords, queries and fragments are where tokens get to by mistake. They are never shown.
+    User names, passwords, queries and fragments may contain a token by mistake, so they are never shown.
     """
     url = url.strip()
     shown = _SHARED_IN_PATH.sub(MASK, re.split(r"[?#]", url)[0]) if "@" not in url else ""
@@ -174,17 +174,17 @@ def _read_url(url: str, allow_http: bool) -> tuple[str, str, str]:
     except ValueError:
         return "", shown, "is not a URL"
     if "@" in url:
-        return "", "", "holds an @, as before a host after a user name or password: the token belongs in its own setting"
+        return "", "", "contains an @, as after a user name or password: the token belongs in its own setting"
     if parts.scheme not in ("http", "https") or not host:
         return "", shown, "must begin with https:// and name a host"
     if host.isascii() and not re.fullmatch(r"[a-z0-9._-]{1,253}|[0-9a-f:.]+(%.+)?", host):
-        return "", shown, "names a host that cannot be"
+        return "", shown, "does not name a valid host"
     if re.search(r"[?#\s\\%\x00-\x1f\x7f]", url):
-        return "", shown, "must be a plain address, without query, fragment, escapes or spaces"
+        return "", shown, "must be a plain address, without a query, fragment, escapes or spaces"
     if _SHARED_IN_PATH.search(parts.path):
-        return "", shown, "holds a shared token: give the address up to it, and the token as udf or shared_token"
+        return "", shown, "contains a shared token: use the address without it, and pass the token as udf or shared_token"
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
-        return "", shown, "would send the token in clear: use https, or FusedClient(allow_http=True) if that is meant"
+        return "", shown, "would send the token unencrypted: use https, or FusedClient(allow_http=True) if that is intended"
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", shown, ""
 
 

@@ -1,4 +1,4 @@
-"""Names that become parts of a URL's path: ids, slugs, handles, shared tokens."""
+"""UDF references and other names that become parts of a URL path: ids, slugs, handles, shared tokens."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class UdfReference:
     """A UDF as the caller named it.
 
     Attributes:
-        udf_id: the id, where that is what was given; then no look-up is needed.
-        lookup: else the path of the look-up, part by part, not yet escaped.
-        shown: how messages name the UDF; a shared token, which is a permission, is masked.
-        secret: that shared token, to be masked in the service's own words too.
+        udf_id: the id, if the UDF was given by its id. No lookup is needed then.
+        lookup: otherwise the path of the lookup, part by part, not yet escaped.
+        shown: how messages name the UDF. A shared token grants access, so it is masked.
+        secret: the shared token, if there is one, so that it can be masked in the service's own text too.
     """
 
     udf_id: str | None
@@ -35,13 +35,13 @@ class UdfReference:
 
 
 def parse_udf(udf: str | Secret | UdfReference) -> UdfReference:
-    """Read a UDF reference, without any request. One that has been read is returned as it is.
+    """Read a UDF reference without any request. One that has already been read is returned unchanged.
 
-    A name without a canvas, and ``team/name`` as the SDK writes it, are looked up in the canvas ``default`` of the
-    token's own environment; ``canvas/name`` in that canvas.
+    A name without a canvas is looked up in the canvas ``default`` of the token's own environment, and so is ``team/name``,
+    the SDK's notation. ``canvas/name`` is looked up in that canvas.
 
     Raises:
-        InvalidInputError: it is empty, rendered to nothing, or holds what no part of a URL's path may hold.
+        InvalidInputError: it is empty, rendered to nothing, or contains characters not allowed in a URL path segment.
     """
     if isinstance(udf, UdfReference):
         return udf
@@ -52,7 +52,7 @@ def parse_udf(udf: str | Secret | UdfReference) -> UdfReference:
         raise InvalidInputError(f"udf is of type {type(udf).__name__}, not a string: {_FORMS}.")
     udf = str(udf).strip()
     if udf and rendered_to_nothing(udf):
-        raise InvalidInputError(f"udf is {udf!r}: it looks like a template that rendered to nothing. {_FORMS}.")
+        raise InvalidInputError(f"udf is {udf!r}, which looks like a template that rendered to nothing: {_FORMS}.")
     if _is_uuid(udf):
         return UdfReference(udf_id=udf.lower(), lookup=(), shown=udf.lower())
     owner, slash, name = udf.rpartition("/")
@@ -71,7 +71,7 @@ def parse_udf(udf: str | Secret | UdfReference) -> UdfReference:
 def _shared(token: Secret) -> UdfReference:
     kind = "fsh_" if token.reveal().lstrip().startswith("fsh_") else "fc_"
     if problem := next(filter(None, map(_problem, _parts(token))), None):
-        raise InvalidInputError(f"udf {kind}{MASK}: a part of it {problem}. {_FORMS}.")
+        raise InvalidInputError(f"udf {kind}{MASK}: a part of it {problem} ({_FORMS}).")
     return UdfReference(
         udf_id=None,
         lookup=("udf", "shared", "by-token", *(Secret(part) for part in _parts(token))),
@@ -85,10 +85,10 @@ def _parts(token: Secret) -> list[str]:
 
 
 def checked_identifier(value: str, name: str, error: type[FusedCacheError] = InvalidInputError) -> str:
-    """An id that is safe as one part of a path, stripped.
+    """An id, stripped and checked to be safe as one segment of a path.
 
     Raises:
-        error: it is empty, rendered to nothing, ``.`` or ``..``, or holds a control character or one of ``/ ? # % \\``.
+        error: it is empty, rendered to nothing, ``.`` or ``..``, or contains a control character or one of ``/ ? # % \\``.
     """
     if not isinstance(value, str):
         raise error(f"{name} is of type {type(value).__name__}, not a string.")
@@ -96,13 +96,13 @@ def checked_identifier(value: str, name: str, error: type[FusedCacheError] = Inv
     if problem := _problem(value):
         raise error(f"{name} {value!r} {problem}.")
     if rendered_to_nothing(value):
-        raise error(f"{name} is {value!r}: it looks like a template that rendered to nothing.")
+        raise error(f"{name} is {value!r}, which looks like a template that rendered to nothing.")
     return value
 
 
 def _checked(part: str, shown: str) -> str:
     if problem := _problem(part):
-        raise InvalidInputError(f"udf {quoted(shown)}: a part of it {problem}. {_FORMS}.")
+        raise InvalidInputError(f"udf {quoted(shown)}: a part of it {problem} ({_FORMS}).")
     return part
 
 
@@ -112,7 +112,7 @@ def _problem(part: str) -> str | None:
     if part in (".", ".."):
         return f"is {part!r}, which would change the address"
     if found := _FORBIDDEN.search(part):
-        return f"holds {found.group()!a}, which would change the address"
+        return f"contains {found.group()!a}, which would change the address"
     return None
 
 

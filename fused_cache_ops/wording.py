@@ -1,4 +1,4 @@
-"""How numbers, long texts and values that are not there are put in words."""
+"""How numbers, long text and missing values are put into words."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def counted(number: int, noun: str) -> str:
 
 
 def rendered_to_nothing(text: str) -> bool:
-    """Whether a text is what a template makes of a value that is not there."""
+    """Whether a text is what a template renders for a missing value."""
     return text.strip().lower() in _NOTHING
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """A text of at most so many characters; three dots stand for what was left out."""
+    """The text, cut to at most ``most`` characters. Three dots mark the cut."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def quoted(value: object, most: int = 80) -> str:
-    """A value as it would be written in code, in ASCII, shortened."""
+    """A value as it would be written in code, in ASCII and shortened."""
     try:
         return shortened(ascii(value), most)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a nest of thousands of lists
+    except (ValueError, RecursionError):  # an integer with thousands of digits, or thousands of nested lists
         return f"a value of type {type(value).__name__} that is too large to show"
 
 
 def warn(text: str) -> None:
-    """Warn at the line that called this package, by whichever way it came (``skip_file_prefixes`` is Python 3.12's)."""
+    """Warn at the line that called this package, however the call got here (``skip_file_prefixes`` needs Python 3.12)."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
         frame, level = frame.f_back, level + 1

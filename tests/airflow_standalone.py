@@ -1,4 +1,4 @@
-"""Run `airflow standalone` against the emulator: load, asset event, purge. Run by scripts/airflow-standalone."""
+"""Run `airflow standalone` against the emulator: load, asset event, invalidation. Run by scripts/airflow-standalone."""
 
 import contextlib
 import json
@@ -82,7 +82,7 @@ def main() -> None:
 
             wait("The DAGs are known", known, 180)
             subprocess.run([*airflow, "dags", "trigger", "load_parcels"], env=environment, check=True, capture_output=True)
-            wait("The load's event has triggered the purge", lambda: emulator.cached_tiles(udf) == {(10, 0, 0)}, 400)
+            wait("The load's event has triggered the invalidation", lambda: emulator.cached_tiles(udf) == {(10, 0, 0)}, 400)
             time.sleep(10)  # for its log and its state
             runs = subprocess.run(
                 [*airflow, "dags", "list-runs", "invalidate_on_asset", "-o", "json"],

@@ -110,7 +110,7 @@ def test_a_mapped_selection_of_none_fails_alone(runs: Runs) -> None:
     assert runs.states["mapped_none"] == ["success", "failed"]
 
 
-def test_only_what_was_meant_purges_the_whole_udf(runs: Runs) -> None:
+def test_only_what_was_meant_invalidates_the_whole_udf(runs: Runs) -> None:
     whole = [request for request in runs.requests if request.method == "DELETE" and not request.query]
     assert len(whole) == len(["whole", "template_connection", "mapped 0", "mapped 1"])
 
@@ -148,7 +148,7 @@ def test_what_will_not_pass_fails_for_good(fused_emulator: Emulator, status: int
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 @pytest.mark.usefixtures("_connection")
-def test_what_may_pass_is_left_to_the_tasks_retries(fused_emulator: Emulator, status: int) -> None:
+def test_transient_errors_are_left_to_the_tasks_retries(fused_emulator: Emulator, status: int) -> None:
     from airflow_provider_fused._compat import AirflowException, AirflowFailException
     from airflow_provider_fused.exceptions import FusedUnavailableError
 
@@ -186,7 +186,7 @@ def test_a_retry_sends_only_what_the_checkpoint_leaves(
     monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 2)
     fields = {"udf": "roads", "tiles": ["1/0/0", "1/0/1", "1/1/0"], "checkpoint": str(tmp_path / "c.json")}
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=403, path="delete")
-    with pytest.raises(AirflowFailException, match="the same call again sends the rest"):
+    with pytest.raises(AirflowFailException, match="run the same call again to send the rest"):
         operator(**fields).execute({})
     fused_emulator.before_invalidation = None
     fused_emulator.behave()

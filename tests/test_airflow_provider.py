@@ -120,7 +120,7 @@ def test_a_missing_token_is_named_by_its_field(monkeypatch: pytest.MonkeyPatch) 
 
 def test_testing_a_connection_that_is_good(monkeypatch: pytest.MonkeyPatch, fused_emulator: Emulator) -> None:
     fields = {"conn_type": "fused", "host": fused_emulator.base_url, "password": fused_emulator.token}
-    assert connect(monkeypatch, fields).test_connection() == (True, "The token is good, for the environment team.")
+    assert connect(monkeypatch, fields).test_connection() == (True, "The token is valid for the environment team.")
 
 
 def test_testing_a_connection_that_is_bad(monkeypatch: pytest.MonkeyPatch, fused_emulator: Emulator) -> None:

@@ -64,7 +64,7 @@ def test_what_the_function_returns_is_invalidated(fused_emulator: Emulator, udf:
 
 
 @pytest.mark.parametrize("returned", [None, {}, {"zooms": "3"}, {"tile": []}, "roads", {"tiles": None}], ids=str)
-def test_a_function_that_returns_no_selection_purges_nothing(fused_emulator: Emulator, udf: Udf, returned: Any) -> None:
+def test_a_function_that_returns_no_selection_invalidates_nothing(fused_emulator: Emulator, udf: Udf, returned: Any) -> None:
     from airflow_provider_fused._compat import AirflowFailException
 
     with pytest.raises(AirflowFailException):
@@ -99,7 +99,7 @@ def test_without_a_selection_the_notifier_invalidates_the_whole_udf(fused_emulat
 
 
 @pytest.mark.parametrize("tiles", ["{{ none }}", "", None])
-def test_a_notifier_whose_template_rendered_to_nothing_purges_nothing(
+def test_a_notifier_whose_template_rendered_to_nothing_invalidates_nothing(
     fused_emulator: Emulator, udf: Udf, tiles: str | None
 ) -> None:
     with contextlib.suppress(InvalidInputError):  # Airflow 3 logs and raises it, Airflow 2 logs it
@@ -108,7 +108,7 @@ def test_a_notifier_whose_template_rendered_to_nothing_purges_nothing(
 
 
 def test_a_notifier_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(TypeError, match=r"knows no \['tile'\]"):
+    with pytest.raises(TypeError, match=r"does not accept \['tile'\]"):
         FusedInvalidateCacheNotifier(udf="roads", tile=["1/0/0"])
 
 

@@ -98,9 +98,9 @@ def test_no_bounds_at_all_select_nothing() -> None:
     ("bounds", "reason"),
     [
         (None, "bounds is None"),
-        ("", "give .west, south, east, north"),
-        ("-9,38,-8,39", "give .west, south, east, north"),
-        (5, "give .west, south, east, north"),
+        ("", "pass .west, south, east, north"),
+        ("-9,38,-8,39", "pass .west, south, east, north"),
+        (5, "pass .west, south, east, north"),
         ((1, 2, 3), "four finite numbers"),
         ((1, 2, 3, 4, 5), "four finite numbers"),
         ((0, 0, math.nan, 1), "four finite numbers"),
@@ -109,8 +109,8 @@ def test_no_bounds_at_all_select_nothing() -> None:
         ((0, 0, True, 1), "four finite numbers"),
         ([(0, 0, 1, 1), None], "four finite numbers"),
         ((0, 2, 1, 1), "south is above north"),
-        ((0, -91, 1, 1), "no degrees"),
-        ((-1_000_000, 4_500_000, -900_000, 4_600_000), "no degrees"),
+        ((0, -91, 1, 1), "not in degrees"),
+        ((-1_000_000, 4_500_000, -900_000, 4_600_000), "not in degrees"),
     ],
     ids=str,
 )

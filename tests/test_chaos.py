@@ -1,4 +1,4 @@
-"""Everything that can go wrong on the way, in one call, and no tile lost. With ``-s`` it tells how many faults there were."""
+"""Everything that can go wrong on the way, in one call, and no tile lost. With ``-s`` it prints how many faults there were."""
 
 import random
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ CHAOS: dict[str, list[dict[str, Any]]] = {
     "500, 502, 504, 408": [{"status": status, "times": 5} for status in (500, 502, 504, 408)],
     "resets": [{"drop": True, "times": 8}, {"drop": True} | FOR_A_WHILE],
     "resets after the work": [{"drop": True, "after_work": True} | FOR_A_WHILE] * 3,
-    "time-outs": [{"latency": 1.2, "times": 5}] * 2,
+    "timeouts": [{"latency": 1.2, "times": 5}] * 2,
     "everything": [
         {"status": 429, "retry_after": 1} | FOR_A_WHILE,
         {"drop": True, "times": 5},
@@ -76,7 +76,7 @@ def test_no_tile_is_lost(
     struck = sum((each.status >= 400 and each.status != 404) or each.status == 0 for each in purges)
     slow = sum(fault["times"] for fault in faults if "latency" in fault)
     lost = emulator.cached_tiles(filled) & set(TILES)
-    print(f"\n  {request.node.callspec.id}: {struck + slow} faults, {result.retries} repeats, {len(lost)} tiles lost", end="")
+    print(f"\n  {request.node.callspec.id}: {struck + slow} faults, {result.retries} retries, {len(lost)} tiles lost", end="")
     assert to_come == []
     assert struck + slow >= len(faults)
     assert lost == set()

@@ -1,4 +1,4 @@
-"""The record of what is done: a second call sends the rest, and a record that does not belong never purges wrongly."""
+"""The record of what is done: a second call sends the rest, and a record that does not belong never invalidates wrongly."""
 
 import io
 import json
@@ -60,7 +60,7 @@ def sent(emulator: Emulator) -> int:
 def test_a_second_call_sends_only_the_rest(client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path) -> None:
     first = fail_part_way(client, fused_emulator, udf, place)
     assert isinstance(first, PartialInvalidationError)
-    assert "the same call again sends the rest" in str(first)
+    assert "run the same call again to send the rest" in str(first)
     left = len(list(first.remaining))
     result = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
     assert (result.tiles_invalidated, result.tiles_already_done) == (left, 95 - left)
@@ -147,7 +147,7 @@ def test_a_record_of_another_udf_is_refused(client: FusedClient, fused_emulator:
 @pytest.mark.parametrize("content", [b"hello", b'{"a": 1}', b"[1, 2]", b"\xff\x00", b'{"format": "another"}'])
 def test_a_file_of_somebody_else_is_left_as_it_is(client: FusedClient, udf: Udf, place: Path, content: bytes) -> None:
     place.write_bytes(content)
-    with pytest.raises(InvalidInputError, match="holds something else"):
+    with pytest.raises(InvalidInputError, match="is not a checkpoint"):
         client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
     assert place.read_bytes() == content
 
@@ -186,7 +186,7 @@ def test_a_record_that_makes_no_sense_or_is_old_sends_everything(
 
 
 @pytest.mark.parametrize("kept", range(0, 400, 23))
-def test_a_torn_record_sends_everything_or_is_refused(
+def test_a_truncated_record_sends_everything_or_is_refused(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, kept: int
 ) -> None:
     fail_part_way(client, fused_emulator, udf, place)
@@ -253,7 +253,7 @@ def test_what_is_no_place_is_refused(client: FusedClient, udf: Udf, place: Any) 
 def test_what_can_be_read_only_once_has_no_checkpoint(
     client: FusedClient, udf: Udf, place: Path, selection: dict[str, Any]
 ) -> None:
-    with pytest.raises(InvalidInputError, match="read only once"):
+    with pytest.raises(InvalidInputError, match="read more than once"):
         client.invalidate_cache(udf.id, checkpoint=place, **selection)
 
 

@@ -1,4 +1,4 @@
-"""The client: look-ups, what it shows of itself, and how it treats connections."""
+"""The client: lookups, what it shows of itself, and how it treats connections."""
 
 import json
 import os
@@ -107,7 +107,7 @@ def test_repr_names_the_place_and_not_the_token(client: FusedClient, fused_emula
 
 
 def test_a_client_is_never_pickled(client: FusedClient) -> None:
-    with pytest.raises(TypeError, match="make it where it is used"):
+    with pytest.raises(TypeError, match="create it where it is used"):
         pickle.dumps(client)
 
 

@@ -44,7 +44,7 @@ def test_a_bad_tile_ends_with_1_and_says_why(fused_emulator: Emulator, udf: Udf)
     assert "outside 0 … 1" in done.stderr
 
 
-def test_what_may_pass_ends_with_75(fused_emulator: Emulator, udf: Udf) -> None:
+def test_transient_errors_end_with_75(fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(status=503, times=None)
     assert runner.invoke(program, ["invalidate", "roads", "--whole-udf", "--deadline", "0.3"]).exit_code == 75
 

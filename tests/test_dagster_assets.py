@@ -57,7 +57,7 @@ def sent(emulator: Emulator) -> list[Optional[int]]:
     return [request.tiles for request in emulator.requests if request.path.endswith("delete")]
 
 
-def test_a_partition_purges_what_it_changed(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
+def test_a_partition_invalidates_what_it_changed(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
     result = dg.materialize([roads, regions_cache()], partition_key="north", resources={"fused": fused})
     assert result.success
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 1)}
@@ -107,7 +107,7 @@ def test_selection_fn_may_tell_the_cores_keywords(fused: FusedResource, fused_em
     [(None, "tiles is None"), ({}, "none of"), ({"bound": []}, "bound"), ({"tiles": None}, "tiles is None"), ("1/0/0", "list")],
     ids=str,
 )
-def test_selection_fn_that_tells_nothing_purges_nothing_and_is_not_retried(
+def test_selection_fn_that_tells_nothing_invalidates_nothing_and_is_not_retried(
     fused: FusedResource, fused_emulator: Emulator, told: Any, reason: str, instance: dg.DagsterInstance
 ) -> None:
     calls = itertools.count()
@@ -135,7 +135,7 @@ def test_a_partition_that_changed_nothing_sends_nothing(fused: FusedResource, fu
     assert fused_emulator.requests == []
 
 
-def test_what_may_pass_is_left_to_the_retry_policy(
+def test_transient_errors_are_left_to_the_retry_policy(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
 ) -> None:
     fused_emulator.misbehave(status=503, retry_after=60, times=1)
@@ -210,7 +210,7 @@ def requested(
         yield set(evaluated.get_requested_partitions(cache.key))
 
 
-def test_automation_purges_after_each_load(instance: dg.DagsterInstance) -> None:
+def test_automation_invalidates_after_each_load(instance: dg.DagsterInstance) -> None:
     cache = build_fused_cache_asset("roads_cache", udf="roads", deps=[table])
     asked = requested(cache, table, instance)
     next(asked)
@@ -219,7 +219,7 @@ def test_automation_purges_after_each_load(instance: dg.DagsterInstance) -> None
     assert next(asked) == set()
 
 
-def test_automation_purges_the_partition_that_was_loaded_even_an_old_one(instance: dg.DagsterInstance) -> None:
+def test_automation_invalidates_the_partition_that_was_loaded_even_an_old_one(instance: dg.DagsterInstance) -> None:
     days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-02-01")
 
     @dg.asset(partitions_def=days)
@@ -239,7 +239,7 @@ def checked(fused: FusedResource, cache: dg.AssetsDefinition, check: dg.AssetChe
     return evaluation
 
 
-def test_the_check_passes_where_the_purge_covered_the_partition(fused: FusedResource, udf: Udf) -> None:
+def test_the_check_passes_where_the_invalidation_covered_the_partition(fused: FusedResource, udf: Udf) -> None:
     cache = regions_cache()
     check = build_fused_cache_check(cache, udf="roads", selection_fn=tiles_of_region)
     evaluation = checked(fused, cache, check, partition_key="south")
@@ -247,7 +247,7 @@ def test_the_check_passes_where_the_purge_covered_the_partition(fused: FusedReso
     assert evaluation.metadata["fresh"].value == TILES["south"]
 
 
-def test_the_check_fails_where_the_purge_left_out_a_tile(fused: FusedResource, udf: Udf) -> None:
+def test_the_check_fails_where_the_invalidation_left_out_a_tile(fused: FusedResource, udf: Udf) -> None:
     cache = build_fused_cache_asset(
         "c", udf="roads", deps=[roads], selection_fn=lambda context, key: TILES[key][:1], partitions_def=REGIONS
     )

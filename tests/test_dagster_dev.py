@@ -1,4 +1,4 @@
-"""A real ``dagster dev``, daemon included: automation purges after a load, and the token is nowhere to be found."""
+"""A real ``dagster dev``, daemon included: automation invalidates after a load, and the token appears nowhere."""
 
 import contextlib
 import os
@@ -117,7 +117,7 @@ def runs(url: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_automation_purges_after_a_load_and_shows_no_token(tmp_path: Path) -> None:
+def test_automation_invalidates_after_a_load_and_shows_no_token(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     with Emulator(token=TOKEN) as emulator:

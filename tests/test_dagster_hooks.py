@@ -50,7 +50,7 @@ def errors(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     return [entry.user_message for entry in entries if entry.level == 40 and "NOT invalidated" in entry.user_message]
 
 
-def test_a_jobs_hook_purges_once_after_the_op_it_names(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
+def test_a_jobs_hook_invalidates_once_after_the_op_it_names(fused: FusedResource, fused_emulator: Emulator, udf: Udf) -> None:
     hook = fused_invalidate_cache_on_success(
         "roads", after="load", selection_fn=lambda context, key: context.op_output_values["result"]
     )
@@ -89,7 +89,7 @@ def test_an_ops_hook_needs_no_name(fused: FusedResource, fused_emulator: Emulato
     assert purges(fused_emulator) == 1
 
 
-def test_an_op_that_failed_purges_nothing(fused: FusedResource, fused_emulator: Emulator) -> None:
+def test_an_op_that_failed_invalidates_nothing(fused: FusedResource, fused_emulator: Emulator) -> None:
     @dg.op
     def broken() -> None:
         raise ValueError("no rows")
@@ -102,7 +102,7 @@ def test_an_op_that_failed_purges_nothing(fused: FusedResource, fused_emulator: 
     assert fused_emulator.requests == []
 
 
-def test_an_op_that_is_retried_purges_once(
+def test_an_op_that_is_retried_invalidates_once(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
 ) -> None:
     tries = itertools.count()
@@ -138,7 +138,7 @@ def test_mapped_steps_are_refused(fused: FusedResource, fused_emulator: Emulator
     assert "is mapped" in errors(instance, result.run_id)[0]
 
 
-def test_an_assets_hook_purges_the_partition_once_though_it_has_a_check(
+def test_an_assets_hook_invalidates_the_partition_once_though_it_has_a_check(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf
 ) -> None:
     regions = dg.StaticPartitionsDefinition(["0", "1"])
@@ -171,7 +171,7 @@ def test_an_asset_jobs_hook_takes_the_assets_key(fused: FusedResource, fused_emu
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_run_of_several_partitions_is_purged_as_one(
+def test_a_run_of_several_partitions_is_invalidated_as_one(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance, known: bool
 ) -> None:
     regions = dg.StaticPartitionsDefinition(["0", "1"])
@@ -186,7 +186,7 @@ def test_a_run_of_several_partitions_is_purged_as_one(
     result = dg.materialize([roads], tags=tags, resources={"fused": fused}, instance=instance)
     assert purges(fused_emulator) == int(known)
     if not known:
-        assert "give partitions_def=" in errors(instance, result.run_id)[0]
+        assert "pass partitions_def=" in errors(instance, result.run_id)[0]
 
 
 def test_a_hook_that_fails_leaves_the_run_green_and_is_loud(

@@ -66,7 +66,9 @@ def test_a_launch_with_every_selection_of_the_core(
 
 
 @pytest.mark.parametrize("name", ["bounds", "geometry", "tiles_file"])
-def test_a_launch_with_a_selection_of_null_purges_nothing(fused: FusedResource, fused_emulator: Emulator, name: str) -> None:
+def test_a_launch_with_a_selection_of_null_invalidates_nothing(
+    fused: FusedResource, fused_emulator: Emulator, name: str
+) -> None:
     with pytest.raises(Exception, match=name):
         launch(fused, udf="roads", zooms=1, **{name: None})
     assert fused_emulator.requests == []
@@ -109,7 +111,7 @@ def test_a_launch_with_an_empty_list_sends_nothing(fused: FusedResource, fused_e
 
 
 @pytest.mark.parametrize("tiles", [None, "1/0/0", 5])
-def test_a_launch_with_tiles_that_are_none_purges_nothing(
+def test_a_launch_with_tiles_that_are_none_invalidates_nothing(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, tiles: Any
 ) -> None:
     with pytest.raises(Exception, match="tiles"):
@@ -161,7 +163,7 @@ def test_a_built_op_takes_tiles_from_upstream(fused: FusedResource, fused_emulat
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 0)}
 
 
-def test_upstream_tiles_that_are_none_purge_nothing(fused: FusedResource, fused_emulator: Emulator) -> None:
+def test_upstream_tiles_that_are_none_invalidate_nothing(fused: FusedResource, fused_emulator: Emulator) -> None:
     @dg.op
     def load() -> Any:
         return None
@@ -201,7 +203,7 @@ def test_a_built_op_with_fixed_tiles(fused: FusedResource, fused_emulator: Emula
 
 
 def test_fixed_and_upstream_tiles_together_are_refused() -> None:
-    with pytest.raises(dg.DagsterInvalidDefinitionError, match="not both"):
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="only once"):
         build_invalidate_cache_op("invalidate", udf="roads", selection={"tiles": ["1/0/0"]}, from_upstream="tiles")
 
 
@@ -226,7 +228,7 @@ def test_what_will_not_pass_is_not_retried(
     assert len(fused_emulator.requests) == requests
 
 
-def test_what_may_pass_is_left_to_the_retry_policy(
+def test_transient_errors_are_left_to_the_retry_policy(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
 ) -> None:
     invalidate = build_invalidate_cache_op("invalidate", udf="roads", retry_policy=dg.RetryPolicy(max_retries=2))

@@ -59,7 +59,7 @@ class Ticks:
         return job.execute_in_process(run_config=request.run_config, instance=self.instance, **arguments)
 
 
-def test_a_run_that_succeeded_is_purged_after(
+def test_a_run_that_succeeded_is_followed_by_an_invalidation(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
 ) -> None:
     seen: list[Any] = []
@@ -85,7 +85,7 @@ def test_a_sensor_that_would_watch_every_job_is_refused() -> None:
         build_invalidate_on_run_success_sensor("s", udf="roads", monitored_jobs=[])
 
 
-def test_every_materialisation_since_the_last_tick_is_purged_as_one(
+def test_every_materialization_since_the_last_tick_is_invalidated_as_one(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
 ) -> None:
     sensor = build_invalidate_on_asset_sensor(

@@ -18,7 +18,7 @@ def in_group(names: list[str]) -> list[object]:
 
 
 @pytest.mark.parametrize("name", in_group(list(PIPELINES)))
-def test_the_map_is_stale_then_purged_then_fresh(name: str) -> None:
+def test_the_map_is_stale_then_invalidated_then_fresh(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from fused_cache_ops.cli import main; main()", "demo", name],
         check=False,
@@ -49,12 +49,12 @@ INVALIDATE = "from fused_cache_ops import invalidate_cache as invalidate\n"
     ("script", "reason"),
     [
         (LOAD + "load()", "ended without invalidating"),
-        (LOAD + INVALIDATE + "load(); invalidate('charging_stations', tiles=['10/0/0'])", "NOT AS IT SHOULD BE"),
-        (LOAD + INVALIDATE + "load(); invalidate('charging_stations')", "NOT AS IT SHOULD BE"),
-        (LOAD + INVALIDATE + "invalidate('charging_stations', tiles=['10/486/392']); load()", "NOT AS IT SHOULD BE"),
+        (LOAD + INVALIDATE + "load(); invalidate('charging_stations', tiles=['10/0/0'])", "NOT AS EXPECTED"),
+        (LOAD + INVALIDATE + "load(); invalidate('charging_stations')", "NOT AS EXPECTED"),
+        (LOAD + INVALIDATE + "invalidate('charging_stations', tiles=['10/486/392']); load()", "NOT AS EXPECTED"),
         ("raise SystemExit('the load failed')", "the load failed"),
     ],
-    ids=["no purge", "other tile", "too much", "too early", "failed load"],
+    ids=["no invalidation", "other tile", "too much", "too early", "failed load"],
 )
 def test_a_pipeline_that_does_it_wrong_is_found_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, reason: str

@@ -1,4 +1,4 @@
-"""The emulator: every endpoint with its scopes and errors, UDFs that run and are cached, and misbehaviour on demand."""
+"""The emulator: every endpoint with its scopes and errors, UDFs that run and are cached, and misbehavior on demand."""
 
 import json
 import time

@@ -114,7 +114,7 @@ def test_polygons_are_covered_as_by_brute_force(polygon: Any) -> None:
         if inner.intersects(polygon):
             expected.add((6, x, y))
     found = tiles(polygon, 6)
-    # Between a micrometre (ours) and a tenth of a millimetre (the brute force) no lattice polygon has anything.
+    # Between a micrometer (ours) and a tenth of a millimeter (the brute force) no lattice polygon has anything.
     assert found == expected
 
 
@@ -268,11 +268,11 @@ def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
         (5, "is of type int"),
         ([POLYGON, None], "geometry is None"),
         (shapely.Point(500_000, 4_500_000), "Reproject it to EPSG:4326"),
-        (shapely.Point(38.7, -99.1), "longitudes go first"),
+        (shapely.Point(38.7, -99.1), "longitudes come first"),
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_is_no_geometry_is_refused(geometry: Any, reason: str) -> None:
+def test_what_is_not_a_geometry_is_refused(geometry: Any, reason: str) -> None:
     with pytest.raises(InvalidInputError, match=reason):
         tiles(geometry, 5)
 
@@ -286,7 +286,7 @@ def test_an_invalid_ring_is_repaired_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize("shape", [shapely.Polygon, shapely.LineString])
-def test_an_edge_round_the_globe_is_taken_at_its_word_with_a_warning(shape: Any) -> None:
+def test_an_edge_round_the_globe_is_taken_literally_with_a_warning(shape: Any) -> None:
     with pytest.warns(UserWarning, match="an edge of 358° of longitude"):
         found = tiles(shape([(179, 0), (-179, 0), (-179, 1), (179, 1)]), 8)
     assert {tile.x for tile in found} == set(range(256))

@@ -83,14 +83,14 @@ HOSTILE: dict[str, tuple[Behaviour, type[FusedCacheError], str]] = {
     "slow body": (drips(f"{OK}Content-Length: 1000000\r\n\r\n", b" "), UnavailableError, SLOW),
     "nothing at all": (lambda connection: time.sleep(3), UnavailableError, SLOW),
     "10 MB header": (pours(f"{OK}X-Long: ", MEGABYTE), FusedCacheError, "header line"),
-    "1,000 headers": (says(f"{OK}{'X: y' + chr(13) + chr(10)}" * 1000), FusedCacheError, "headers|no answer"),
-    "no HTTP": (says("SSH-2.0-OpenSSH_9.6\r\n"), UnavailableError, "BadStatusLine|no answer"),
+    "1,000 headers": (says(f"{OK}{'X: y' + chr(13) + chr(10)}" * 1000), FusedCacheError, "headers|no response"),
+    "no HTTP": (says("SSH-2.0-OpenSSH_9.6\r\n"), UnavailableError, "BadStatusLine|no response"),
     "body cut short": (says(f"{OK}Content-Length: 50\r\n\r\n{{}}"), UnavailableError, "IncompleteRead"),
-    "wrong JSON": (says(f"{OK}Content-Length: 8\r\n\r\n{{'id':1}}"), UnexpectedResponseError, "what is not JSON"),
+    "wrong JSON": (says(f"{OK}Content-Length: 8\r\n\r\n{{'id':1}}"), UnexpectedResponseError, "invalid JSON"),
     "a gzip bomb": (
         says(f"{OK}Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope"),
         UnavailableError,
-        "DecodeError|no answer",
+        "DecodeError|no response",
     ),
     "a number in words": (
         says(f'{OK}Content-Length: 24\r\n\r\n{{"objects_deleted": "x"}}'),

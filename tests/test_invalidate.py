@@ -387,7 +387,7 @@ def test_a_page_for_people_is_not_taken_for_success(udf: Udf, tiles: Any) -> Non
 
         threading.Thread(target=serve, daemon=True).start()
         base_url = f"http://127.0.0.1:{portal.getsockname()[1]}"
-        with pytest.raises(UnexpectedResponseError, match="a page for people"):
+        with pytest.raises(UnexpectedResponseError, match="an HTML page"):
             invalidate_cache(udf.id, tiles=tiles, base_url=base_url, client_id="team")
 
 

@@ -52,7 +52,7 @@ def test_the_function_is_the_declaration_and_the_clients_settings() -> None:
 
 
 def test_the_client_refuses_what_is_not_declared(client: FusedClient) -> None:
-    with pytest.raises(TypeError, match="no keyword bound: there are tiles, "):
+    with pytest.raises(TypeError, match="Unknown keyword bound: the keywords are tiles, "):
         client.invalidate_cache("roads", bound=(0, 0, 1, 1))  # type: ignore[call-arg]
 
 

@@ -49,7 +49,7 @@ def test_the_whole_udf_takes_in_everything_else() -> None:
         ([{"tiles": ["1/0/0"]}, {"tiles": None}], "tiles is None"),
         ([{"tiles": ["1/0/0"]}, {"tiles": iter(["1/0/0"])}], "read only once"),
         ([{"tiles": ["1/0/0"]}, {"bounds": [0, 0, 1, 1]}], "by bounds and by tiles"),
-        ([{"bounds": [0, 0, 1, 1], "zooms": 1}, {"bounds": [0, 0, 1, 1], "zooms": 2}], "make these alike"),
+        ([{"bounds": [0, 0, 1, 1], "zooms": 1}, {"bounds": [0, 0, 1, 1], "zooms": 2}], "make them equal"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

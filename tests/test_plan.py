@@ -84,17 +84,17 @@ def test_a_plan_is_json() -> None:
     ids=str,
 )
 def test_two_kinds_of_selection_are_refused(selection: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match="one kind of selection at a time"):
+    with pytest.raises(InvalidInputError, match="use one kind of selection at a time"):
         plan_invalidation("roads", **selection)
 
 
 @pytest.mark.parametrize(
     ("selection", "reason"),
     [
-        ({"zooms": 5}, "needs a selection, and there is none"),
-        ({"buffer": 1}, "needs a selection, and there is none"),
+        ({"zooms": 5}, "needs a selection, but there is none"),
+        ({"buffer": 1}, "needs a selection, but there is none"),
         ({"bounds": BOUNDS}, "bounds needs zooms"),
-        ({"bounds": BOUNDS, "zooms": "None"}, "give zoom levels"),
+        ({"bounds": BOUNDS, "zooms": "None"}, "expected zoom levels"),
         ({"bounds": BOUNDS, "zooms": 5, "buffer": -1}, "buffer"),
         ({"bounds": BOUNDS, "zooms": 5, "buffer": 1.5}, "buffer"),
         ({"bounds": BOUNDS, "zooms": 5, "max_tiles": 0}, "max_tiles"),

@@ -92,7 +92,7 @@ def test_the_tokens_of_fuseds_sdk_are_taken_too(fused_emulator: Emulator, monkey
 
 def test_an_environment_without_a_token_makes_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FUSED_SERVICE_ACCOUNT_TOKEN", raising=False)
-    with pytest.raises(ConfigurationError, match="There is no Fused token"):
+    with pytest.raises(ConfigurationError, match="No Fused token found"):
         FusedCredentials.from_env()
 
 

@@ -47,14 +47,14 @@ def test_every_selection_of_the_form_is_invalidated(
 @pytest.mark.parametrize(
     "parameters", [{}, {"tiles": None}, {"zooms": "1-2"}, {"whole_udf": True, "tiles": ["1/0/0"]}], ids=str
 )
-def test_an_empty_form_never_purges_everything(fused_emulator: Emulator, udf: Udf, parameters: dict[str, Any]) -> None:
+def test_an_empty_form_never_invalidates_everything(fused_emulator: Emulator, udf: Udf, parameters: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match="whole_udf"):
         invalidate_cache_flow("roads", **parameters)
     assert fused_emulator.requests == []
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"bounds": [1, 2, 3]}, {"when_too_many": "purge"}, {"buffer": -1}, {"tiles": "1/0/0"}], ids=str
+    "parameters", [{"bounds": [1, 2, 3]}, {"when_too_many": "all"}, {"buffer": -1}, {"tiles": "1/0/0"}], ids=str
 )
 def test_what_the_form_would_not_take_is_refused(fused_emulator: Emulator, udf: Udf, parameters: dict[str, Any]) -> None:
     with pytest.raises(ParameterTypeError):

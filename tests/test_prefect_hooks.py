@@ -98,7 +98,7 @@ def test_put_on_failure_by_mistake_it_invalidates_nothing(fused_emulator: Emulat
     assert fused_emulator.requests == []
 
 
-def test_a_load_that_returns_none_purges_nothing(fused_emulator: Emulator, udf: Udf) -> None:
+def test_a_load_that_returns_none_invalidates_nothing(fused_emulator: Emulator, udf: Udf) -> None:
     @flow(on_completion=[invalidate_on_completion("roads", from_result="tiles")])
     def load() -> None: ...
 
@@ -185,19 +185,19 @@ def test_a_rollback_invalidates_nothing(fused_emulator: Emulator, udf: Udf) -> N
     assert fused_emulator.requests == []
 
 
-def test_a_failing_purge_never_rolls_back_the_load(fused_emulator: Emulator, udf: Udf) -> None:
+def test_a_failing_invalidation_never_rolls_back_the_load(fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(status=401, times=None)
     assert in_a_transaction(invalidate_on_commit("roads", from_transaction="tiles")) == ["loaded"]
     assert [request.status for request in fused_emulator.requests] == [401]
 
 
-def test_what_may_pass_is_repeated_inside_the_commit(fused_emulator: Emulator, udf: Udf) -> None:
+def test_transient_errors_are_retried_inside_the_commit(fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(status=503, retry_after=0.1, times=3)
     assert in_a_transaction(invalidate_on_commit("roads", from_transaction="tiles")) == ["loaded"]
     assert fused_emulator.cached_tiles(udf) == LEFT
 
 
-def test_a_purge_task_inside_the_transaction_would_roll_the_load_back(fused_emulator: Emulator, udf: Udf) -> None:
+def test_an_invalidation_task_inside_the_transaction_would_roll_the_load_back(fused_emulator: Emulator, udf: Udf) -> None:
     """Why there is a hook: Prefect rolls back at the task's first failing attempt, and then the retry succeeds."""
     fused_emulator.misbehave(status=503, retry_after=60, times=1)
     purge = invalidate_cache.with_options(retry_delay_seconds=0)
@@ -216,7 +216,7 @@ def test_a_load_whose_record_is_there_already_invalidates_nothing(fused_emulator
     assert invalidations(fused_emulator) == 1
 
 
-def test_nothing_stored_purges_nothing(fused_emulator: Emulator, udf: Udf) -> None:
+def test_nothing_stored_invalidates_nothing(fused_emulator: Emulator, udf: Udf) -> None:
     assert in_a_transaction(invalidate_on_commit("roads", from_transaction="bounds", zooms="1-2")) == ["loaded"]
     assert fused_emulator.requests == []
 
@@ -228,7 +228,7 @@ def test_nothing_stored_purges_nothing(fused_emulator: Emulator, udf: Udf) -> No
     ("arguments", "reason"),
     [
         ({"udf": ""}, "empty"),
-        ({"udf": "roads", "from_result": "tile"}, "no kind of selection"),
+        ({"udf": "roads", "from_result": "tile"}, "not a kind of selection"),
         ({"udf": "roads", "from_result": "tiles", "tiles": ["1/0/0"]}, "more than one selection"),
         ({"udf": "roads", "tiles": [], "bounds": (0, 0, 1, 1)}, "more than one selection"),
     ],

@@ -106,7 +106,7 @@ def test_what_a_result_does_not_have_is_left_out() -> None:
     result = InvalidationResult("id", None, 2_000_000, None, 40, 3, 12.0, note="a|b")
     world = plan_invalidation("roads", bounds=(-180, -85, 180, 85), zooms=11, max_tiles=10**7)
     shown = describe("a`b", world, result)
-    assert "| Requests | 40, 3 of them repeats |" in shown
+    assert "| Requests | 40, 3 of them retries |" in shown
     assert "| Note | a\\|b |" in shown
     assert "tiles: not drawn" in shown
     assert f"| 11 | {world.tile_count:,} |" in shown
@@ -122,7 +122,7 @@ def test_a_geometry_is_read_once(fused_emulator: Emulator, udf: Udf, monkeypatch
     assert "| 2 | 1 |" in str(Artifact.get("fused-cache-roads").data)
 
 
-def test_an_artifact_that_cannot_be_written_fails_no_purge(
+def test_an_artifact_that_cannot_be_written_fails_no_invalidation(
     fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -130,13 +130,13 @@ def test_an_artifact_that_cannot_be_written_fails_no_purge(
 
     monkeypatch.setattr("prefect_fused.reports._create", fail)
     assert in_a_flow(tiles=["1/0/0"]).is_completed()
-    assert "The artifact with the result could not be written: disk full" in caplog.text
+    assert "The result artifact could not be written: disk full" in caplog.text
 
 
 # -- progress -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_long_purge_shows_its_progress(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_invalidation_shows_its_progress(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
     monkeypatch.setattr("prefect_fused.reports._PROGRESS_INTERVAL", 0.3)
     fused_emulator.misbehave(latency=0.3, times=None)
@@ -159,7 +159,7 @@ def test_a_long_purge_shows_its_progress(fused_emulator: Emulator, udf: Udf, mon
     assert shown == sorted(shown)
 
 
-def test_a_short_purge_shows_none(fused_emulator: Emulator) -> None:
+def test_a_short_invalidation_shows_none(fused_emulator: Emulator) -> None:
     fused_emulator.register(dict, name="short")
 
     @flow

@@ -143,7 +143,7 @@ def house(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield built
 
 
-def test_a_served_deployment_purges_and_shows_it(house: House) -> None:
+def test_a_served_deployment_invalidates_and_shows_it(house: House) -> None:
     parameters = {"bounds": [-9.25, 38.68, -9.08, 38.80], "zooms": "10-14", "credentials": "production"}
     run = house.start("Invalidate Fused cache/served", udf="charging_stations", **parameters)
     assert house.ends(run) == "Completed"
@@ -153,12 +153,12 @@ def test_a_served_deployment_purges_and_shows_it(house: House) -> None:
     eventually(lambda: any("invalidated 104 tiles" in line for line in house.logs(run)))
 
 
-def test_a_hook_of_a_served_flow_purges(house: House) -> None:
+def test_a_hook_of_a_served_flow_invalidates(house: House) -> None:
     assert house.ends(house.start("load/served")) == "Completed"
     eventually(lambda: house.invalidations(house.roads) == [2])  # hooks run after the state is set
 
 
-def test_the_event_of_an_asset_starts_the_deployment_that_purges(house: House) -> None:
+def test_the_event_of_an_asset_starts_the_deployment_that_invalidates(house: House) -> None:
     """With `prefect.yaml` as it is; the worker runs it."""
     before = len(house.invalidations(house.stations))
     subprocess.run([sys.executable, str(FLOWS / "load_asset.py")], env=house.environment, check=True, capture_output=True)

@@ -68,7 +68,9 @@ def test_every_selection_of_the_core_can_be_given(
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
 
 
-def test_a_load_that_returns_none_purges_nothing(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
+def test_a_load_that_returns_none_invalidates_nothing(
+    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf
+) -> None:
     @task
     def load() -> None:
         return None
@@ -81,7 +83,7 @@ def test_a_load_that_returns_none_purges_nothing(fused_emulator: Emulator, crede
     assert fused_emulator.requests == []
 
 
-def test_every_call_purges_again(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
+def test_every_call_invalidates_again(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     @flow(persist_result=True)
     def pipeline() -> None:
         for _ in range(3):
@@ -102,7 +104,7 @@ def test_what_will_not_pass_is_not_retried(fused_emulator: Emulator, credentials
     assert len(fused_emulator.requests) == 1
 
 
-def test_what_may_pass_is_retried_by_prefect(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
+def test_transient_errors_are_retried_by_prefect(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     fused_emulator.misbehave(status=503, retry_after=60, times=2)
     quick = invalidate_cache.with_options(retry_delay_seconds=0)
 
@@ -169,7 +171,7 @@ def test_what_a_retry_could_not_mend_is_refused_at_once(
     def run() -> None:
         invalidate_cache("roads", **({"credentials": credentials} | arguments))
 
-    with pytest.raises((InvalidInputError, ConfigurationError), match=r"read only once|give a FusedCredentials"):
+    with pytest.raises((InvalidInputError, ConfigurationError), match=r"read only once|pass a FusedCredentials"):
         invalidate(run).result()
     assert fused_emulator.requests == []
 

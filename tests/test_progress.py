@@ -51,7 +51,7 @@ def test_of_bounds_the_total_is_known_without_making_tiles(client: FusedClient, 
     assert totals == {1}
 
 
-def test_repeats_are_told(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
+def test_retries_are_reported(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(status=500, times=3)
     told: list[int] = []
     client.invalidate_cache(udf.id, tiles=TILES, on_progress=lambda done, total, retries: told.append(retries))

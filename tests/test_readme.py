@@ -7,8 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from fused_cache_ops import settings
+from fused_cache_ops import NotFoundError, PartialInvalidationError, settings
 from fused_cache_ops.emulator import Emulator
+from fused_cache_ops.selection.tile_list import TileList
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["airflow", "prefect", "dagster"]
@@ -38,7 +39,7 @@ def test_the_page_of_each_wrapper_shows_the_same_example(readme_example: ModuleT
 def test_the_example_of_the_core_runs(readme_example: ModuleType, fused_emulator: Emulator) -> None:
     udf = fused_emulator.register(dict, name="roads")
     fused_emulator.fill_cache(udf, [(15, 9647, 12320), (15, 9647, 12321)])
-    exec(readme_example.example(ROOT / "README.md", "Anywhere else"), {})
+    exec(readme_example.example(ROOT / "README.md", "Plain Python and the command line"), {})
     assert fused_emulator.cached_tiles(udf) == set()
 
 
@@ -49,17 +50,33 @@ def test_the_defaults_in_the_table_are_the_cores() -> None:
         assert f"{value:g}" in rows
 
 
+def test_the_example_of_errors_runs_and_catches(
+    readme_example: ModuleType, fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 1)
+    code = readme_example.example(ROOT / "README.md", "Errors")
+    with pytest.raises(NotFoundError):
+        exec(code, {})
+    fused_emulator.register(dict, name="roads")
+    exec(code, {})
+    fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=403)  # for the second request
+    with pytest.raises(PartialInvalidationError):
+        exec(code, {})
+    assert list(TileList("remaining.list.gz")) == [(15, 9647, 12321)]
+
+
 def test_the_example_of_a_plan_runs(readme_example: ModuleType, fused_emulator: Emulator) -> None:
     fused_emulator.register(dict, name="roads")
-    exec(readme_example.example(ROOT / "README.md", "From what changed to tiles"), {})
+    exec(readme_example.example(ROOT / "README.md", "Selecting what to invalidate"), {})
     assert [request.method for request in fused_emulator.requests if request.method == "POST"] == ["POST"]
 
 
-def test_the_example_of_thousands_of_tiles_runs(
+def test_the_example_of_large_invalidations_runs(
     readme_example: ModuleType, fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     fused_emulator.register(dict, name="roads")
-    exec(readme_example.example(ROOT / "README.md", "Thousands of tiles"), {})
+    exec(readme_example.example(ROOT / "README.md", "Large invalidations"), {})
     assert [request.method for request in fused_emulator.requests].count("POST") == 4
     assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -71,7 +71,7 @@ def test_after_a_stop_nothing_is_sent() -> None:
 def test_after_the_deadline_nothing_is_sent() -> None:
     retrier = Retrier(deadline=0.01)
     time.sleep(0.02)
-    with pytest.raises(UnavailableError, match=r"The deadline of 0\.01 s is over"):
+    with pytest.raises(UnavailableError, match=r"The deadline of 0\.01 s has passed"):
         retrier.run(lambda seconds_left: "sent")
 
 

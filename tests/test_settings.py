@@ -49,7 +49,7 @@ def test_the_sdks_token_without_a_type_is_a_bearer_token(monkeypatch: pytest.Mon
 def test_an_unknown_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSED_AUTH_TOKEN", "abc")
     monkeypatch.setenv("FUSED_AUTH_TOKEN_TYPE", "Basic")
-    with pytest.raises(ConfigurationError, match="FUSED_AUTH_TOKEN_TYPE is an unknown scheme"):
+    with pytest.raises(ConfigurationError, match="FUSED_AUTH_TOKEN_TYPE is not a known scheme"):
         resolve_settings()
 
 
@@ -130,5 +130,5 @@ def test_a_bad_limit_is_refused(setting: dict[str, Any]) -> None:
 def test_a_secret_is_masked_and_never_pickled() -> None:
     assert "s3cret" not in repr(Secret("s3cret"))
     assert "s3cret" not in repr(resolve_settings(token="s3cret"))
-    with pytest.raises(TypeError, match="never pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(Secret("s3cret"))

@@ -1,4 +1,4 @@
-"""The examples that share one purge among workers: mapped tasks, a real Dask cluster, dynamic steps."""
+"""The examples that share one invalidation among workers: mapped tasks, a real Dask cluster, dynamic steps."""
 
 from pathlib import Path
 

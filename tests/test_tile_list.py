@@ -76,16 +76,16 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["", "None", "null", "/nowhere.list", 5, None, b"x"])
-def test_what_is_no_file_is_refused_before_any_request(client: FusedClient, fused_emulator: Emulator, source: Any) -> None:
+def test_what_is_not_a_file_is_refused_before_any_request(client: FusedClient, fused_emulator: Emulator, source: Any) -> None:
     with pytest.raises(InvalidInputError, match="tiles_file"):
         client.invalidate_cache("roads", tiles_file=source)
     assert fused_emulator.requests == []
 
 
-def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tiles.list"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(InvalidInputError, match=r"line 1: b'.xff.xfe.x00.x01' is no tile: 'utf-8' codec"):
+    with pytest.raises(InvalidInputError, match=r"line 1: b'.xff.xfe.x00.x01' is not a valid tile: 'utf-8' codec"):
         list(read(path))
 
 
@@ -128,7 +128,7 @@ def test_a_long_list_is_read_in_flat_memory(tmp_path: Path) -> None:
     assert peak < 1_000_000
 
 
-# -- parents, children, neighbours ---------------------------------------------------------------------------------------
+# -- parents, children, neighbors ----------------------------------------------------------------------------------------
 
 
 def expanded(tiles: Any, **options: Any) -> list[Tile]:
@@ -143,7 +143,7 @@ def test_zooms_add_parents_and_children() -> None:
     assert len(found) == 1 + 1 + 4 + 16
 
 
-def test_what_neighbours_share_is_sent_once() -> None:
+def test_what_neighbors_share_is_sent_once() -> None:
     siblings = [(3, 4, 2), (3, 5, 2), (3, 4, 3), (3, 5, 3)]
     assert sorted(expanded(siblings, zooms=[1, 2, 3])) == [(1, 1, 0), (2, 2, 1), *sorted(siblings)]
 
@@ -152,7 +152,7 @@ def test_the_listed_tile_is_kept_whatever_the_zooms() -> None:
     assert set(expanded([(3, 5, 2)], zooms=1)) == {(3, 5, 2), (1, 1, 0)}
 
 
-def test_a_buffer_adds_neighbours_once_and_wraps() -> None:
+def test_a_buffer_adds_neighbors_once_and_wraps() -> None:
     assert sorted(expanded([(3, 0, 0), (3, 1, 0)], buffer=1)) == sorted((3, x, y) for x in (7, 0, 1, 2) for y in (0, 1))
 
 

@@ -1,4 +1,4 @@
-"""How a UDF may be named, and which look-up each form becomes."""
+"""How a UDF may be named, and which lookup each form becomes."""
 
 import uuid
 from typing import Any

@@ -1,4 +1,4 @@
-"""Verification: sampled tiles are asked for after the purge, and none may come from the cache."""
+"""Verification: sampled tiles are requested after the invalidation, and none may come from the cache."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ from fused_cache_ops.sending.verification import Sample, came_from_cache
 ALL = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
 
 
-def test_what_was_purged_comes_fresh(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
+def test_what_was_invalidated_comes_fresh(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     result = client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=3, shared_token=udf.shared_token)
     assert result.verification is not None
     assert (len(result.verification.fresh), result.verification.sampled) == (3, 3)

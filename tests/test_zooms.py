@@ -59,5 +59,5 @@ def test_every_form_is_read(zooms: Any, levels: tuple[int, ...]) -> None:
     ids=repr,
 )
 def test_what_is_none_is_refused(zooms: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"give zoom levels from 0 to 30"):
+    with pytest.raises(InvalidInputError, match=r"expected zoom levels from 0 to 30"):
         parse_zooms(zooms)

@@ -1,4 +1,4 @@
-"""Load a delivery of GeoParquet, then invalidate the tiles of every shape that changed, where it was and where it is."""
+"""Load a GeoParquet delivery, then invalidate the tiles of every changed shape, where it was and where it is now."""
 
 from airflow.sdk import dag, task  # Airflow 2: from airflow.decorators import dag, task
 
@@ -10,7 +10,7 @@ from fused_cache_ops.demo.parcels import load_delivery
 def invalidate_changed_footprint():
     @task
     def load() -> str:
-        return load_delivery()  # your load; it returns the path of the changed shapes, here a GeoParquet file
+        return load_delivery()  # your load, which returns the path of the changed shapes, here a GeoParquet file
 
     FusedInvalidateCacheOperator(task_id="invalidate", udf="parcels", geometry=load(), zooms="10-14", retries=2)
 

@@ -1,4 +1,4 @@
-"""Share one large purge among workers: a mapped task for each shard, and one result of theirs."""
+"""Share one large invalidation among workers: one mapped task per shard, and one merged result."""
 
 from airflow.sdk import dag, task  # Airflow 2: from airflow.decorators import dag, task
 
@@ -11,7 +11,7 @@ SHARDS = 4
 def invalidate_in_shards():
     @task
     def load() -> list[float]:
-        return [-9.25, 38.68, -9.08, 38.80]  # your load; it returns the bounds of what it changed
+        return [-9.25, 38.68, -9.08, 38.80]  # your load, which returns the bounds of what it changed
 
     @task
     def merge(results) -> dict:

@@ -1,4 +1,4 @@
-"""Invalidate the same tiles of many UDFs: a mapped task for each UDF, each with all the tiles."""
+"""Invalidate the same tiles of several UDFs: one mapped task per UDF, each with all the tiles."""
 
 from airflow.sdk import dag, task  # Airflow 2: from airflow.decorators import dag, task
 
@@ -9,7 +9,7 @@ from airflow_provider_fused.operators import FusedInvalidateCacheOperator
 def invalidate_many_udfs():
     @task
     def load() -> list[str]:
-        return ["10/486/391", "10/486/392"]  # your load; it returns the tiles it changed
+        return ["10/486/391", "10/486/392"]  # your load, which returns the tiles it changed
 
     @task
     def readers() -> list[str]:

@@ -1,4 +1,4 @@
-"""Whenever the table is updated, by whatever DAG, invalidate the tiles that its event names."""
+"""Whenever any DAG updates the table, invalidate the tiles named in its event."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ MAP = Asset("parcels_map")
 def load_parcels():
     @task(outlets=[TABLE])
     def load():
-        tiles = ["10/486/391", "10/486/392"]  # your load; it tells the event which tiles it changed
+        tiles = ["10/486/391", "10/486/392"]  # your load, which adds the tiles it changed to the event
         yield Metadata(TABLE, {"tiles": tiles})
 
     load()
@@ -20,7 +20,7 @@ def load_parcels():
 
 @dag(schedule=[TABLE], start_date=datetime(2026, 1, 1))
 def invalidate_on_asset():
-    # Several loads may have come together: the tiles of all their events. What was done goes to the event of the map.
+    # There may be events of several loads: take the tiles of all. The result is attached to the map's event.
     @task.fused_invalidate_cache(udf="parcels", outlets=[MAP], retries=2)
     def invalidate(triggering_asset_events=None) -> list[str]:
         events = [event for events in (triggering_asset_events or {}).values() for event in events]

@@ -1,4 +1,4 @@
-"""Load new rows, then invalidate all that a UDF has cached."""
+"""Load new rows, then invalidate everything that a UDF has cached."""
 
 from airflow.sdk import dag, task  # Airflow 2: from airflow.decorators import dag, task
 

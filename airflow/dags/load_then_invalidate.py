@@ -1,4 +1,4 @@
-"""Load new rows, then invalidate the map tiles that they fall in."""
+"""Load new rows, then invalidate the map tiles they fall in."""
 
 from airflow.sdk import dag, task  # Airflow 2: from airflow.decorators import dag, task
 
@@ -10,7 +10,7 @@ from fused_cache_ops.demo.stations import load_new_stations
 def load_then_invalidate():
     @task
     def load() -> list[str]:
-        return load_new_stations()  # your load; it returns the tiles it changed: ["10/486/391", …]
+        return load_new_stations()  # your load, which returns the tiles it changed: ["10/486/391", …]
 
     FusedInvalidateCacheOperator(task_id="invalidate", udf="charging_stations", tiles=load(), retries=2)
 

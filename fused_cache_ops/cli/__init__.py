@@ -1,4 +1,4 @@
-"""The command line. It needs the extra ``cli`` (and ``emulator`` for the emulator and the demonstration)."""
+"""The command line. Needs the extra ``cli``, and the extra ``emulator`` for the emulator and the demonstration."""
 
 from __future__ import annotations
 

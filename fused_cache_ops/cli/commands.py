@@ -31,8 +31,9 @@ from fused_cache_ops.plan.plan import plan_invalidation
 from fused_cache_ops.selection.keywords import SelectionKeywords
 from fused_cache_ops.sending.progress import OnProgress
 from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT
+from fused_cache_ops.wording import counted
 
-# Tracebacks with locals would show what the caller's variables hold.
+# Tracebacks with locals would show the values of the caller's variables.
 program = typer.Typer(help="Invalidate the caches of Fused UDFs.", no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 
@@ -41,12 +42,12 @@ program = typer.Typer(help="Invalidate the caches of Fused UDFs.", no_args_is_he
 def plan(
     udf: UdfName,
     selection: SelectionKeywords,
-    html: Annotated[Optional[Path], typer.Option(help="Write a page with the footprint on a map.")] = None,
+    html: Annotated[Optional[Path], typer.Option(help="Write an HTML page with the footprint on a map.")] = None,
     geojson: Annotated[Optional[Path], typer.Option(help="Write the footprint as GeoJSON.")] = None,
-    list_tiles: Annotated[bool, typer.Option("--list", help="Print the tiles as z/x/y, and nothing else.")] = False,
+    list_tiles: Annotated[bool, typer.Option("--list", help="Print only the tiles, as z/x/y.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Count and draw what an invalidation would send. Sends nothing, and needs no token."""
+    """Count and draw what an invalidation would send. Sends nothing and needs no token."""
     try:
         made = plan_invalidation(udf, **selection)
         if html:
@@ -78,30 +79,30 @@ def invalidate(
     selection: SelectionKeywords,
     checkpoint: Annotated[
         Optional[str],
-        typer.Option(help="Keep a record of what is done in this file or at this URL; the same command again sends the rest."),
+        typer.Option(help="Record what is done in this file or at this URL. Run the same command again to send the rest."),
     ] = None,
     remaining: Annotated[
-        Optional[Path], typer.Option(help="Where to write the tiles still to do if it fails, instead of printing them.")
+        Optional[Path], typer.Option(help="If it fails, write the tiles not yet confirmed here instead of printing them.")
     ] = None,
-    verify_tiles: Annotated[int, typer.Option(help="Afterwards, ask for so many tiles: none may come from the cache.")] = 0,
-    # From the environment alone: a command's options can be seen by everybody on the machine.
+    verify_tiles: Annotated[int, typer.Option(help="Afterwards, request this many tiles: none may come from the cache.")] = 0,
+    # Only from the environment: everyone on the machine can see a command's options.
     shared_token: Annotated[Optional[str], typer.Option(envvar="FUSED_SHARED_TOKEN", hidden=True)] = None,
     client_id: ClientId = None,
     base_url: BaseUrl = None,
     timeout: Annotated[float, typer.Option(help="Seconds that one request may take.")] = DEFAULT_TIMEOUT,
-    deadline: Annotated[float, typer.Option(help="Seconds for all, retries included.")] = DEFAULT_DEADLINE,
-    max_concurrency: Annotated[int, typer.Option(help="Requests at once, where tiles go one by one.")] = DEFAULT_CONCURRENCY,
+    deadline: Annotated[float, typer.Option(help="Seconds in total, retries included.")] = DEFAULT_DEADLINE,
+    max_concurrency: Annotated[int, typer.Option(help="Requests at once when tiles go one by one.")] = DEFAULT_CONCURRENCY,
     max_requests_per_second: Annotated[
-        Optional[float], typer.Option(help="The most requests a second. Default: as many as the service takes.")
+        Optional[float], typer.Option(help="The most requests per second. Default: as many as the service accepts.")
     ] = None,
-    ca_bundle: Annotated[Optional[str], typer.Option(help="Certificates to trust, a file or a folder.")] = None,
+    ca_bundle: Annotated[Optional[str], typer.Option(help="Certificates to trust: a file or a folder.")] = None,
     client_certificate: Annotated[Optional[str], typer.Option(help="PEM file with a client certificate and its key.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Invalidate some tiles of a UDF, or with --whole-udf all of it.
+    """Invalidate some tiles of a UDF, or all of it with --whole-udf.
 
-    The token is read from FUSED_SERVICE_ACCOUNT_TOKEN; to verify a UDF that is not given by one, its shared token from
-    FUSED_SHARED_TOKEN. Exit code: 0 done, 1 failed for good or not verified, 75 may pass: try again.
+    The token is read from FUSED_SERVICE_ACCOUNT_TOKEN. The shared token for --verify-tiles is read from FUSED_SHARED_TOKEN,
+    unless the UDF is given by it. Exit codes: 0 done; 1 permanent failure, or not verified; 75 temporary failure, retry.
     """
     settings: dict[str, Any] = {"client_id": client_id, "base_url": base_url, "timeout": timeout, "deadline": deadline}
     settings |= {"max_concurrency": max_concurrency, "max_requests_per_second": max_requests_per_second}
@@ -126,7 +127,7 @@ def invalidate(
     except KeyboardInterrupt as interrupt:
         if (left := getattr(interrupt, "remaining", None)) is not None:
             _hand_back(left, remaining, False)
-        resume = "" if checkpoint is None else " The same command again sends the rest."
+        resume = "" if checkpoint is None else " Run the same command again to send the rest."
         typer.secho(f"Interrupted.{resume}", fg="red", err=True)
         raise typer.Exit(128 + getattr(interrupt, "signal", signal.SIGINT)) from None
     result = done.to_dict()
@@ -139,7 +140,7 @@ def invalidate(
     for name, value in (result | {"verification": done.verification}).items():
         if name in optional and not value:
             continue
-        shown = "the whole UDF" if name == "tiles_invalidated" and value is None else "not known" if value is None else value
+        shown = "the whole UDF" if name == "tiles_invalidated" and value is None else "unknown" if value is None else value
         table.add_row(name.replace("_", " "), str(shown))
     Console().print(table)
     _end(done)
@@ -149,35 +150,35 @@ def invalidate(
 def check(
     client_id: ClientId = None,
     base_url: BaseUrl = None,
-    deadline: Annotated[float, typer.Option(help="Seconds for all, retries included.")] = 30.0,
+    deadline: Annotated[float, typer.Option(help="Seconds in total, retries included.")] = 30.0,
 ) -> None:
-    """Ask whether the token in FUSED_SERVICE_ACCOUNT_TOKEN is good. Changes nothing."""
+    """Check that the token in FUSED_SERVICE_ACCOUNT_TOKEN is valid. Changes nothing."""
     try:
         with FusedClient(client_id=client_id, base_url=base_url, deadline=deadline) as client:
             environment = client.check()
             instance = client.resolve_client_id()
     except FusedCacheError as error:
         _fail(error)
-    print(f"The token is good, for the environment {environment.name or environment.id}, real-time instance {instance}.")
+    print(f"The token is valid: environment {environment.name or environment.id}, real-time instance {instance}.")
 
 
 @program.command()
 def emulator(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
-    db: Annotated[Optional[Path], typer.Option(help="File that keeps everything from run to run.")] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1. 0 picks a free one.")] = 8765,
+    db: Annotated[Optional[Path], typer.Option(help="File that keeps all data between runs.")] = None,
     udf: Annotated[
         Optional[list[str]], typer.Option(help="A function to serve as a UDF, as FILE.py:FUNCTION. Repeat for more.")
     ] = None,
     # Not from FUSED_SERVICE_ACCOUNT_TOKEN: that may be the real one, and this command prints the emulator's.
-    token: Annotated[Optional[str], typer.Option(help="The service account's token; one is made up by default.")] = None,
-    batch: Annotated[bool, typer.Option(help="Whether the deployment takes batches.")] = True,
-    latency: Annotated[float, typer.Option(help="Seconds to wait before each answer.")] = 0.0,
+    token: Annotated[Optional[str], typer.Option(help="The service account's token. Default: a generated one.")] = None,
+    batch: Annotated[bool, typer.Option(help="Whether the deployment accepts batches.")] = True,
+    latency: Annotated[float, typer.Option(help="Seconds to wait before each response.")] = 0.0,
     fault: Annotated[
         Optional[list[str]],
         typer.Option(help='Misbehave, as JSON: {"status": 429, "retry_after": 2, "times": 3}. Repeat for more.'),
     ] = None,
 ) -> None:
-    """Run a stand-in for the Fused service on this machine, until Ctrl-C."""
+    """Run a local stand-in for the Fused service, until Ctrl-C."""
     _need_emulator()
     from fused_cache_ops.emulator import Emulator
 
@@ -189,7 +190,7 @@ def emulator(
         raise typer.Exit(1) from None
     with contextlib.closing(started) as running:
         stopped = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore SIGINT until they say otherwise
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore SIGINT by default
             signal.signal(number, lambda *_: stopped.set())
         if latency:
             running.misbehave(latency=latency, times=None)
@@ -217,7 +218,7 @@ class Orchestrator(str, Enum):
 
 @program.command()
 def demo(orchestrator: Annotated[Orchestrator, typer.Argument(help="Which one to run.")] = Orchestrator.all) -> None:
-    """Show the whole way in a real orchestrator: a load makes a map stale, the pipeline's next step makes it fresh."""
+    """Run end to end in a real orchestrator: a load makes a map stale, and the pipeline's next step makes it fresh."""
     _need_emulator()
     from fused_cache_ops.demo.pipelines import PIPELINES
     from fused_cache_ops.demo.run import run_demo
@@ -229,7 +230,7 @@ def demo(orchestrator: Annotated[Orchestrator, typer.Argument(help="Which one to
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as from a scheduler that wants the process to end: what is not done is handed back, as after Ctrl-C."""
+    """SIGTERM, as sent by a scheduler to end the process. Tiles not yet confirmed are handed back, as after Ctrl-C."""
 
     signal = signal.SIGTERM
 
@@ -247,7 +248,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _check_writable(path: Path | None) -> None:
-    """Refuse, before anything is sent, a place for the remaining tiles that cannot take them."""
+    """Reject, before anything is sent, a location for the remaining tiles that cannot be written."""
     if path is None:
         return
     try:
@@ -255,11 +256,11 @@ def _check_writable(path: Path | None) -> None:
     except ValueError:  # a NUL
         usable = False
     if not usable:
-        raise typer.BadParameter(f"--remaining {str(path)!r} cannot be written: name a file in a folder that exists.")
+        raise typer.BadParameter(f"--remaining {str(path)!r} cannot be written: use a file in an existing, writable folder.")
 
 
 def _hand_back(left: Remaining, path: Path | None, is_partial: bool) -> None:
-    """Write the tiles still to do where they were asked for; else, and where that fails, print them."""
+    """Write the tiles not yet confirmed to the requested file. Without one, or if that fails, print them."""
     written = False
     if path is not None:
         try:
@@ -271,7 +272,7 @@ def _hand_back(left: Remaining, path: Path | None, is_partial: bool) -> None:
         for tile in left:
             print("%d/%d/%d" % tile)
     for reason in left.unreadable:
-        typer.secho(f"Not among the remaining tiles: {reason}", fg="red", err=True)
+        typer.secho(f"Missing from the remaining tiles: {reason}", fg="red", err=True)
 
 
 def _fail(error: FusedCacheError) -> NoReturn:
@@ -287,7 +288,7 @@ def _end(result: InvalidationResult) -> None:
 
 
 def _log_to(terminal: Console) -> None:
-    """Warnings; and where no progress bar can be seen, a line every few seconds."""
+    """Log warnings, and a progress line every few seconds if no progress bar can be shown."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=terminal, show_path=False)])
     if not terminal.is_terminal:
         logging.getLogger("fused_cache_ops.sending.progress").setLevel(logging.INFO)
@@ -295,13 +296,13 @@ def _log_to(terminal: Console) -> None:
 
 @contextlib.contextmanager
 def _progress_bar(terminal: Console) -> Iterator[OnProgress]:
-    repeats = TextColumn("{task.fields[repeats]}")
-    columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), repeats)
+    retried = TextColumn("{task.fields[retried]}")
+    columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), retried)
     with RichProgress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
-        bar = bars.add_task("", total=None, repeats="")
+        bar = bars.add_task("", total=None, retried="")
 
         def show(done: int, total: int | None, retries: int) -> None:
-            bars.update(bar, completed=done, total=total, repeats=f"{retries:,} repeats" if retries else "")
+            bars.update(bar, completed=done, total=total, retried=counted(retries, "retry") if retries else "")
 
         yield show
 
@@ -316,7 +317,7 @@ def _need_emulator() -> None:
 def _load_function(reference: str):  # type: ignore[no-untyped-def]
     path, _, name = reference.rpartition(":")
     if not path or not Path(path).exists():
-        raise typer.BadParameter(f"--udf {reference}: write FILE.py:FUNCTION, with a file that exists.")
+        raise typer.BadParameter(f"--udf {reference}: write FILE.py:FUNCTION with an existing file.")
     function = runpy.run_path(path).get(name)
     if not callable(function):
         raise typer.BadParameter(f"--udf {reference}: the file has no function {name!r}.")

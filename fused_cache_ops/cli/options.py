@@ -17,7 +17,7 @@ UdfName = Annotated[str, typer.Argument(help="Id, name, canvas/name, team/name, 
 
 _TYPES: dict[str, Any] = {
     "tiles": Annotated[Optional[list[str]], typer.Argument(help="Tiles as z/x/y.", metavar="[Z/X/Y]...")],
-    "tiles_file": Annotated[Optional[str], typer.Option(help=f"{SELECTION_HELP['tiles_file']} - reads standard input.")],
+    "tiles_file": Annotated[Optional[str], typer.Option(help=f"{SELECTION_HELP['tiles_file']} Use - for standard input.")],
     "bounds": Annotated[Optional[list[str]], typer.Option(help="West,south,east,north in degrees. Repeat for more boxes.")],
     "geometry": Annotated[Optional[list[str]], typer.Option(help=f"{SELECTION_HELP['geometry']} Repeat for the union.")],
     "zooms": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["zooms"])],
@@ -25,13 +25,13 @@ _TYPES: dict[str, Any] = {
     "max_tiles": Annotated[int, typer.Option(help=SELECTION_HELP["max_tiles"])],
     "when_too_many": Annotated[str, typer.Option(help=SELECTION_HELP["when_too_many"])],
     "max_zoom": Annotated[int, typer.Option(help=SELECTION_HELP["max_zoom"])],
-    "shard": Annotated[Optional[str], typer.Option(help="0/4: the first of four equal parts, to share the work.")],
+    "shard": Annotated[Optional[str], typer.Option(help="Only one of several equal parts: 0/4 is the first of four.")],
     "whole_udf": Annotated[bool, typer.Option("--whole-udf", help="Everything that the UDF has cached.")],
 }
 
 
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that select tiles. It gets what they say as ``selection``, the core's keywords."""
+    """Add the options that select tiles to a command. It receives their values as ``selection``, the core's keywords."""
     own = inspect.signature(command).parameters
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(name), annotation=annotation)
@@ -57,14 +57,14 @@ def _default(name: str) -> Any:
 
 
 def _read(given: dict[str, Any]) -> SelectionKeywords:
-    """The core's keywords: exactly one kind of selection, and the whole UDF only where it is named."""
-    # An option that was given and is empty is one that went wrong, for the core to refuse.
+    """The core's keywords: exactly one kind of selection, and the whole UDF only if it is asked for explicitly."""
+    # An option that was given but is empty is a mistake, which the core rejects.
     kinds = {name: given[name] for name in KINDS if given[name] is not None and given[name] != []}
     if "bounds" in kinds:
         kinds["bounds"] = [[_number(text) for text in box.split(",")] for box in given["bounds"]]
     if given["whole_udf"] == bool(kinds):
         raise typer.BadParameter(
-            "name the tiles as z/x/y or by --tiles-file, --bounds or --geometry, or give --whole-udf: one of these."
+            "give exactly one of these: tiles as z/x/y, --tiles-file, --bounds, --geometry or --whole-udf."
         )
     shapes = {name: given[name] for name in SHAPERS if name != "shard"}
     if given["whole_udf"]:
@@ -81,4 +81,4 @@ def _number(text: str) -> Any:
     try:
         return float(text)
     except ValueError:
-        return text  # for the core to refuse, with the whole box in its message
+        return text  # the core rejects it, with the whole box in its message

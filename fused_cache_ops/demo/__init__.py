@@ -1,1 +1,1 @@
-"""A demonstration of the whole way: a load makes a map stale, the pipeline's next step makes it fresh."""
+"""An end-to-end demonstration: a load makes a map stale, and the pipeline's next step makes it fresh."""

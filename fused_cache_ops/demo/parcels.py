@@ -1,7 +1,6 @@
-"""A load of the examples: a delivery of land parcels as GeoParquet replaces the table, and the changed footprint is kept.
+"""A load for the examples: a GeoParquet delivery of land parcels replaces the table, and the changed footprint is saved.
 
-What has changed on the map is where a parcel *was* as much as where it *is*: the footprint is the union of both. Needs
-geopandas.
+The map changes where a parcel *was* as well as where it *is*, so the footprint is the union of both. Needs geopandas.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from pathlib import Path
 
 
 def load_delivery() -> str:
-    """Replace the table ``PARCELS_TABLE`` by ``PARCELS_DELIVERY``, two GeoParquet files with a column ``id``.
+    """Replace the table ``PARCELS_TABLE`` with ``PARCELS_DELIVERY``. Both are GeoParquet files with a column ``id``.
 
     Returns:
-        The path of a third, beside the table: the parcels that were added, removed or redrawn, as they were and as they are.
+        The path of a third file, next to the table: the parcels that were added, removed or redrawn, before and after.
     """
     import geopandas
     import pandas

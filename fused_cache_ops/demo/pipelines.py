@@ -1,4 +1,4 @@
-"""How the example pipeline of each orchestrator is run: for real, in a process and a home of its own."""
+"""How the example pipeline of each orchestrator is run: for real, in a separate process with its own home folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Pipeline:
     """An example pipeline.
 
     Attributes:
-        title: the orchestrator.
-        package: our wrapper for it.
-        example: the file, relative to the member's folder.
-        commands: what to run with the file's path, one after the other.
-        environment: what those need, given a folder of their own and the emulator's variables.
-        database: the file in that folder that holds the orchestrator's own state, where it can be made beforehand.
-        migrate: the command that makes it.
-        migrates_itself: whether the orchestrator makes it where there is none.
+        title: the orchestrator's name.
+        package: the wrapper for it.
+        example: the example file, relative to the wrapper's folder.
+        commands: the commands to run one after the other, given the file's path.
+        environment: the environment variables they need, given a home folder, the example and the emulator's variables.
+        database: the file in that folder that holds the orchestrator's state, if it can be created beforehand.
+        migrate: the command that creates the database.
+        migrates_itself: whether the orchestrator creates a missing database itself.
     """
 
     title: str
@@ -39,7 +39,7 @@ class Pipeline:
     migrates_itself: bool = False
 
     def path(self) -> Path:
-        """The example: beside the wrapper in its wheel, or in the member's folder of a checkout.
+        """The example's path: next to the wrapper in its wheel, or in the wrapper's folder of a checkout.
 
         Raises:
             ModuleNotFoundError: the wrapper is not installed.
@@ -48,14 +48,14 @@ class Pipeline:
         if spec is None or spec.origin is None:
             distribution = "airflow-provider-fused" if self.title == "Airflow" else self.package.replace("_", "-")
             raise ModuleNotFoundError(
-                f"{self.title} is not set up here: install it with  pip install {distribution}", name=self.package
+                f"{self.title} is not set up here: install it with pip install {distribution}", name=self.package
             )
         package = Path(spec.origin).parent
         installed = package / "examples" / Path(self.example).name
         return installed if installed.exists() else package.parents[1] / self.example
 
     def another(self, name: str) -> Pipeline:
-        """The example ``name.py`` that lies beside this one, whose DAG, flow or job has the same name."""
+        """The example ``name.py`` in the same folder, whose DAG, flow or job has the same name."""
 
         def commands(example: Path) -> list[list[str]]:
             return [
@@ -127,7 +127,7 @@ PIPELINES = {
 
 
 class PipelineFailed(Exception):
-    """An orchestrator's command ended badly; the message ends with its last output."""
+    """An orchestrator's command failed. The message ends with the command's last output."""
 
 
 def run_pipeline(
@@ -142,15 +142,15 @@ def run_pipeline(
     """Run a pipeline's commands.
 
     Args:
-        pipeline: which.
-        home: an empty folder for the orchestrator's own state.
-        emulator: the emulator's environment variables; Airflow gets them as a connection.
+        pipeline: the pipeline to run.
+        home: an empty folder for the orchestrator's state.
+        emulator: the emulator's environment variables. Airflow gets them as a connection.
         variables: further environment variables.
-        templates: a folder that keeps the orchestrator's fresh database from run to run; None: it is made anew.
-        on_wait: called some times a second with the newest line of output.
+        templates: a folder that keeps the orchestrator's fresh database between runs. None: it is created each time.
+        on_wait: called a few times per second with the latest line of output.
 
     Raises:
-        PipelineFailed: a command ended with an error.
+        PipelineFailed: a command failed.
     """
     example = pipeline.path()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUSED_")}
@@ -178,7 +178,7 @@ def run_pipeline(
 
 
 def _migrations(pipeline: Pipeline, home: Path, templates: Path | None) -> list[list[str]]:
-    """What is to be run before the pipeline, so that its orchestrator has a database."""
+    """The commands to run before the pipeline, so that its orchestrator has a database."""
     if pipeline.database is None or (home / pipeline.database).exists():
         return []
     if templates is not None and (templates / pipeline.database).exists():

@@ -1,4 +1,4 @@
-"""Run the demonstration: watch one map tile that a load changes, and one that it does not, through a real pipeline."""
+"""The demonstration: watch one map tile that a load changes, and one that it does not, through a real pipeline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fused_cache_ops.tiles.tile import Tile
 
 @dataclass(frozen=True)
 class View:
-    """One look at one tile: what the table holds there, what the map shows, and whether a cache answered."""
+    """One look at one tile: what the table contains there, what the map shows, and whether it came from the cache."""
 
     moment: str
     tile: Tile
@@ -36,7 +36,7 @@ class View:
 
 @dataclass(frozen=True)
 class Expectation:
-    """A look as it has to turn out."""
+    """A look, and how it should turn out."""
 
     view: View
     right: bool
@@ -49,7 +49,7 @@ class Expectation:
 
 
 def run_demo(names: list[str], console: Console) -> bool:
-    """Run the pipelines one after the other; whether all went as they should."""
+    """Run the pipelines one after the other. Returns whether all went as expected."""
     outcomes = [_run_one(PIPELINES[name], console) for name in names]
     return all(outcomes)
 
@@ -67,7 +67,7 @@ def _run_one(pipeline: Pipeline, console: Console) -> bool:
             look("before", changed), look("before", unchanged)  # fill the cache, as people looking at the map do
             expectations = [Expectation(look("before the load", changed), True, True, "right, from the cache")]
 
-            # One more look as the invalidation arrives: after the load, before the purge.
+            # One more look as the invalidation arrives: after the load, but before the invalidation takes effect.
             between: list[View] = []
             emulator.before_invalidation = lambda: between.append(look("loaded, not yet invalidated", changed))
             started = time.monotonic()
@@ -95,7 +95,7 @@ def _run_one(pipeline: Pipeline, console: Console) -> bool:
             if not between:
                 console.print("[red]The pipeline ended without invalidating anything.")
                 return False
-            purged = changed not in emulator.cached_tiles(udf)
+            invalidated = changed not in emulator.cached_tiles(udf)
             expectations += [
                 Expectation(between[0], False, True, "STALE: the cache shows the old rows"),
                 Expectation(look("after the pipeline", changed), True, False, "FRESH: computed anew"),
@@ -106,11 +106,11 @@ def _run_one(pipeline: Pipeline, console: Console) -> bool:
             console.print(
                 Text(
                     f"{pipeline.path().name} ran in {pipeline.title} in {seconds:.1f} s; the tile was "
-                    f"{'purged' if purged else 'NOT purged'} by "
+                    f"{'invalidated' if invalidated else 'NOT invalidated'} by "
                     + ", ".join(f"{call.method} …/{call.path.rsplit('/', 1)[-1]} ({call.status})" for call in calls)
                 )
             )
-            good = purged and all(expectation.met for expectation in expectations)
+            good = invalidated and all(expectation.met for expectation in expectations)
             console.print(f"[bold green]✓ {pipeline.title}" if good else f"[bold red]✗ {pipeline.title}")
             return good
 
@@ -128,7 +128,7 @@ def _looker(emulator: Emulator, udf: Udf, database: Path) -> Callable[[str, Tile
 
 
 def _plain_progress(console: Console, pipeline: Pipeline, started: float) -> Callable[[], None]:
-    """Where no terminal can show a spinner: a line every ten seconds."""
+    """A line every ten seconds, for when there is no terminal to show a spinner."""
     said = 0
 
     def say() -> None:
@@ -147,7 +147,7 @@ def _table(expectations: list[Expectation]) -> Table:
         table.add_column(title, overflow="fold", no_wrap=title in ("tile", "from cache"))
     for expectation in expectations:
         view = expectation.view
-        meaning = expectation.meaning if expectation.met else "NOT AS IT SHOULD BE"
+        meaning = expectation.meaning if expectation.met else "NOT AS EXPECTED"
         style = "bold red" if not expectation.met else "yellow" if not view.right else "green"
         table.add_row(
             view.moment,

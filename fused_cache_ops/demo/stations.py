@@ -1,6 +1,6 @@
 """The demonstration's data: a table of charging stations, a UDF that maps it, and a load that adds rows.
 
-The load stands where yours would: it writes to a table, and it knows where on the map the new rows lie.
+The load stands in for yours: it writes to a table, and it knows where on the map the new rows are.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _NEW_ROWS = [("Belém", -9.206, 38.697), ("Oriente", -9.099, 38.768), ("Alvalade
 
 
 def create_table(database: Path) -> None:
-    """Make the table, with the rows of the first load."""
+    """Create the table with the rows of the first load."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE stations (name TEXT, longitude REAL, latitude REAL)")
         connection.executemany("INSERT INTO stations VALUES (?, ?, ?)", _FIRST_ROWS)
 
 
 def load_new_stations() -> list[str]:
-    """The load: add rows to the table named by ``STATIONS_DATABASE``; return the tiles they fall in, as ``z/x/y``."""
+    """The load: add rows to the database ``STATIONS_DATABASE``, and return the tiles they fall in, as ``z/x/y``."""
     with closing(sqlite3.connect(os.environ["STATIONS_DATABASE"])) as connection, connection:
         connection.executemany("INSERT INTO stations VALUES (?, ?, ?)", _NEW_ROWS)
     return sorted({str(Tile.containing(longitude, latitude, ZOOM)) for _, longitude, latitude in _NEW_ROWS})
@@ -45,7 +45,7 @@ def stations_in_tile(database: Path, tile: Tile) -> list[str]:
 
 
 def build_udf(database: Path) -> Any:
-    """The tile UDF: what a map shows of the table in one tile."""
+    """The tile UDF: what the map shows of the table in one tile."""
 
     def charging_stations(z: int, x: int, y: int) -> list[str]:
         return stations_in_tile(database, Tile(z, x, y))

@@ -1,6 +1,6 @@
-"""A stand-in for the Fused service on this machine: for tests, for demonstrations, and for trying things out.
+"""A local stand-in for the Fused service: for tests, for demonstrations, and for trying things out.
 
-It runs registered Python functions as UDFs, caches their results in SQLite, and answers the endpoints that this
+It runs registered Python functions as UDFs, caches their results in SQLite, and serves the endpoints that this
 package and Fused's own SDK use. It can be told to misbehave. Needs the extra ``emulator``.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 try:
     from fused_cache_ops.emulator.server import Emulator
 except ImportError as error:  # pragma: no cover - depends on what is installed
-    raise ImportError(f"The emulator needs {error.name}: install it with  pip install 'fused-cache-ops[emulator]'") from error
+    raise ImportError(f"The emulator needs {error.name}: install it with pip install 'fused-cache-ops[emulator]'") from error
 from fused_cache_ops.emulator.faults import Fault
 from fused_cache_ops.emulator.store import ReceivedRequest, Udf
 

@@ -1,4 +1,4 @@
-"""The endpoints, as Fused's REST reference and its SDK have them. Where neither says, an answer is marked so."""
+"""The endpoints, as Fused's REST reference and SDK define them. Where neither does, a comment says so."""
 
 import json
 import re
@@ -32,12 +32,12 @@ class TileBody(BaseModel):
 
 
 class BatchBody(BaseModel):
-    # 0 or more than 50,000 tiles: nobody has measured it; 422 is the likely answer.
+    # The response to 0 or more than 50,000 tiles is undocumented. 422 is the most likely.
     tiles: Annotated[list[TileBody], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 class Functions:
-    """The Python functions behind the UDFs, by UDF id (one kept from an earlier run may have none), and a hook."""
+    """The Python functions behind the UDFs, by UDF id, and a hook. A UDF kept from an earlier run may have no function."""
 
     def __init__(self) -> None:
         self.by_udf: dict[str, Callable[..., Any]] = {}
@@ -48,9 +48,9 @@ def build_application(store: Store, functions: Functions, *, batch_endpoint: boo
     """The service as an ASGI application.
 
     Args:
-        store: its data.
-        functions: what the UDFs run.
-        batch_endpoint: False: a deployment that has no ``batch-delete``.
+        store: the data.
+        functions: the functions that the UDFs run.
+        batch_endpoint: False for a deployment without ``batch-delete``.
     """
     application = FastAPI(title="Fused emulator", docs_url=None, redoc_url=None, openapi_url=None)
     application.include_router(_api(store, functions, batch_endpoint=batch_endpoint), prefix=PREFIX)
@@ -85,7 +85,7 @@ def _api(store: Store, functions: Functions, *, batch_endpoint: bool) -> APIRout
         if client_id not in {instance["client_id"] for instance in store.instances(who.environment_id)}:
             raise HTTPException(404, "Realtime instance not found")
         if not who.may_write:
-            raise HTTPException(403, "Write access to the UDF is needed")
+            raise HTTPException(403, "Write access to the UDF is required")
         if functions.before_invalidation is not None:
             await run_in_threadpool(functions.before_invalidation)
         return udf
@@ -180,7 +180,7 @@ def _runs(store: Store, functions: Functions) -> APIRouter:
         return await run(token.removesuffix(".json"), None, request.query_params)
 
     async def run(token: str, tile: tuple[int, int, int] | None, query: Mapping[str, str]) -> Response:
-        """Run a shared UDF, or answer from its cache. The token in the address is the permission."""
+        """Run a shared UDF, or respond from its cache. The token in the address grants access."""
         udf = store.find_udf(shared_token=token)
         if udf is None:
             raise HTTPException(404, "Shared token not found")

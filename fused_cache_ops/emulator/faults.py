@@ -1,4 +1,4 @@
-"""How the emulator misbehaves when told to, and the record of every request: the outermost layer of the application."""
+"""The emulator's misbehavior on demand, and its record of every request: the outermost layer of the application."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Fault:
     """One way to misbehave.
 
     Attributes:
-        status: answer with this instead of doing the work; 3xx go with ``location``.
-        retry_after: the answer's ``Retry-After``: seconds, or an HTTP date.
-        location: the answer's ``Location``.
-        body: the answer's JSON; by default ``{"detail": "…"}``.
-        drop: close the connection without an answer.
+        status: respond with this status instead of doing the work. Use 3xx with ``location``.
+        retry_after: the response's ``Retry-After``: seconds or an HTTP date.
+        location: the response's ``Location``.
+        body: the response's JSON. Default: ``{"detail": "…"}``.
+        drop: close the connection without a response.
         latency: seconds to wait first.
-        after_work: do the work, and only then drop the connection or answer with ``status``.
-        times: how many requests it strikes; None: all.
-        seconds: for how long it strikes, from now on; None: for ever.
-        method: only requests of this method.
-        path: only requests whose path holds this.
+        after_work: do the work, and only then drop the connection or respond with ``status``.
+        times: how many requests it affects. None: all.
+        seconds: how long it lasts, from now on. None: forever.
+        method: affect only requests with this method.
+        path: affect only requests whose path contains this.
     """
 
     status: int | None = None
@@ -58,11 +58,11 @@ class Fault:
         )
 
 
-class Misbehaviour:
+class Misbehavior:
     """The list of faults, and the layer that applies them.
 
     Attributes:
-        under_way: how many requests have arrived and are not answered yet.
+        under_way: the number of requests that have arrived and have no response yet.
     """
 
     def __init__(self, store: Store) -> None:
@@ -80,7 +80,7 @@ class Misbehaviour:
             self._faults.clear()
 
     def _next(self, scope: Scope) -> list[Fault]:
-        """The faults that strike this request: every delay, and the first that answers in the work's place."""
+        """The faults that affect this request: every delay, and the first that responds instead of the application."""
         with self._lock:
             struck: list[Fault] = []
             for fault in self._faults:
@@ -111,7 +111,7 @@ class Misbehaviour:
 
             async def recording_send(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    record(message["status"])  # before the answer, so that whoever has it finds the record
+                    record(message["status"])  # before the response, so that whoever receives it finds the record
                 await send(message)
 
             async def silent_send(message: Message) -> None:
@@ -164,7 +164,7 @@ async def _answer(fault: Fault, send: Callable[[Message], Any]) -> None:
 
 
 def _drop_connection(send: Send) -> None:
-    # ASGI has no word for this. uvicorn's `send` is a method of the object that owns the connection.
+    # ASGI has no message for this. uvicorn's `send` is a method of the object that owns the connection.
     send.__self__.transport.abort()  # type: ignore[attr-defined]
 
 

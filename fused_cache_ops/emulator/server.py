@@ -1,4 +1,4 @@
-"""The emulator as a running server, in a thread of this process."""
+"""The emulator as a server, in a thread of this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 
 from fused_cache_ops.emulator.application import PREFIX, Functions, build_application
-from fused_cache_ops.emulator.faults import Fault, Misbehaviour
+from fused_cache_ops.emulator.faults import Fault, Misbehavior
 from fused_cache_ops.emulator.store import ReceivedRequest, Store, Udf
 
 
@@ -33,13 +33,13 @@ class Emulator:
             invalidate_cache("roads", tiles=["15/9647/12320"], token=emulator.token, base_url=emulator.base_url)
 
     Args:
-        port: the port on 127.0.0.1; 0 takes a free one.
-        database: a file that keeps everything from run to run; None keeps it in memory.
-        token: the service account's token; None makes one.
-        batch_endpoint: False: a deployment without ``batch-delete``.
+        port: the port on 127.0.0.1. 0 picks a free one.
+        database: a file that keeps all data between runs. None keeps it in memory.
+        token: the service account's token. None generates one.
+        batch_endpoint: False for a deployment without ``batch-delete``.
 
     Attributes:
-        token: a service token with write access.
+        token: a service-account token with write access.
         bearer_token: a personal access token of the user ``me@example.com`` (handle ``me``).
         client_id: the preferred real-time instance.
     """
@@ -62,11 +62,11 @@ class Emulator:
         self.token = self.store.add_token(self.environment_id, token=token)
         self.bearer_token = self.store.add_token(self.environment_id, email=self.email)
         self._functions = Functions()
-        self._misbehaviour = Misbehaviour(self.store)
+        self._misbehavior = Misbehavior(self.store)
         application = build_application(self.store, self._functions, batch_endpoint=batch_endpoint)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._misbehaviour.wrap(application),
+                self._misbehavior.wrap(application),
                 log_config=None,
                 log_level="critical",
                 access_log=False,
@@ -81,7 +81,7 @@ class Emulator:
     # -- running -------------------------------------------------------------------------------------------------
 
     def start(self) -> Emulator:
-        """Listen, and return once requests are answered."""
+        """Start listening, and return once the server responds."""
         self._socket = socket.create_server(("127.0.0.1", self._wanted_port))
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="fused-emulator", daemon=True
@@ -140,12 +140,12 @@ class Emulator:
         """Serve a Python function as a UDF.
 
         Args:
-            function: called with the tile's ``z``, ``x``, ``y`` and the query's parameters (as strings) by keyword;
-                its result must be JSON.
-            name: the UDF's name; by default the function's.
+            function: called with the tile's ``z``, ``x``, ``y`` and the query parameters (as strings), by keyword.
+                Its result must be JSON-serializable.
+            name: the UDF's name. Default: the function's name.
             canvas: the canvas it belongs to.
-            email: the user who owns it; None: the team.
-            code: what a look-up shows as its code; by default the function's source.
+            email: the user who owns it. None: the team.
+            code: what a lookup shows as its code. Default: the function's source.
         """
         name = name or function.__name__
         udf = self.store.add_udf(
@@ -164,11 +164,11 @@ class Emulator:
         return udf
 
     def tile_url(self, udf: Udf, z: int, x: int, y: int) -> str:
-        """The address of one tile of a shared UDF. It holds the shared token: treat it as a secret."""
+        """The address of one tile of a shared UDF. It contains the shared token, so treat it as a secret."""
         return f"{self.root_url}/{udf.shared_token}/run/tiles/{z}/{x}/{y}"
 
     def fill_cache(self, udf: Udf, tiles: Iterable[tuple[int, int, int]]) -> None:
-        """Cache a result under each tile, as if it had been requested."""
+        """Cache a result for each tile, as if it had been requested."""
         self.store.cache_many(udf.id, tiles)
 
     def cached_tiles(self, udf: Udf) -> set[tuple[int, int, int]]:
@@ -177,22 +177,22 @@ class Emulator:
 
     @property
     def before_invalidation(self) -> Callable[[], None] | None:
-        """Called when an invalidation has arrived, before it takes effect: to look at what is still stale."""
+        """A hook that is called when an invalidation has arrived, before it takes effect, to see what is still stale."""
         return self._functions.before_invalidation
 
     @before_invalidation.setter
     def before_invalidation(self, hook: Callable[[], None] | None) -> None:
         self._functions.before_invalidation = hook
 
-    # -- misbehaviour and what was asked -----------------------------------------------------------------------------
+    # -- misbehavior and received requests ---------------------------------------------------------------------------
 
     def misbehave(self, **fault: Any) -> None:
         """Add a `Fault`, for example ``misbehave(status=429, retry_after=2, times=3)``."""
-        self._misbehaviour.add(Fault(**fault))
+        self._misbehavior.add(Fault(**fault))
 
     def behave(self) -> None:
-        """Forget every fault."""
-        self._misbehaviour.clear()
+        """Remove every fault."""
+        self._misbehavior.clear()
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -201,8 +201,8 @@ class Emulator:
 
     @property
     def requests_under_way(self) -> int:
-        """How many requests have arrived and are not answered yet."""
-        return self._misbehaviour.under_way
+        """The number of requests that have arrived and have no response yet."""
+        return self._misbehavior.under_way
 
     def forget_requests(self) -> None:
         self.store.forget_requests()

@@ -1,4 +1,4 @@
-"""What the emulator knows, in SQLite: environments, users, tokens, UDFs, shared tokens, cached results, requests."""
+"""The emulator's data, in SQLite: environments, users, tokens, UDFs, shared tokens, cached results, requests."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class Udf:
     shared_token: str
 
     def record(self) -> dict[str, Any]:
-        """As the service's look-ups answer, with what Fused's SDK needs to load it."""
+        """The UDF as the service's lookups return it, with what Fused's SDK needs to load it."""
         body = {"type": "geopandas_v2", "entrypoint": self.entrypoint, "code": self.code}
         return {"id": self.id, "slug": self.slug, "collection_name": self.canvas, "udf_body": json.dumps(body)}
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a token stands for: always an environment, and a user where it is a personal access token."""
+    """Whom a token belongs to: always an environment, and also a user if it is a personal access token."""
 
     environment_id: str
     environment_name: str
@@ -76,7 +76,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """One request as it arrived; ``tiles`` counts those of a batch."""
+    """One request as it arrived. ``tiles`` is the number of tiles in a batch."""
 
     method: str
     path: str
@@ -105,7 +105,7 @@ class Store:
     # -- who may do what ----------------------------------------------------------------------------------------
 
     def add_environment(self, name: str) -> str:
-        """The id of the environment of this name, made if there is none."""
+        """The id of the environment with this name, which is created if it does not exist."""
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO environments VALUES (?, ?)", (str(uuid.uuid4()), name))
             return str(db.execute("SELECT id FROM environments WHERE name = ?", (name,)).fetchone()[0])
@@ -117,7 +117,7 @@ class Store:
     def add_token(
         self, environment_id: str, *, token: str | None = None, email: str | None = None, may_write: bool = True
     ) -> str:
-        """A token: of a service account, or of a user where ``email`` is given."""
+        """Add a token of a service account, or of a user if ``email`` is given."""
         token = token or secrets.token_urlsafe(32)
         scheme = "bearer" if email else "fused-service-token"
         with self._transaction() as db:
@@ -154,7 +154,7 @@ class Store:
     # -- UDFs ---------------------------------------------------------------------------------------------------
 
     def add_udf(self, udf: Udf) -> Udf:
-        """Keep a UDF; one of the same place and name keeps its id and its shared token."""
+        """Store a UDF. If one with the same owner, canvas and name exists, it keeps its id and shared token."""
         known = self.find_udf(environment_id=udf.environment_id, email=udf.email, canvas=udf.canvas, slug=udf.slug)
         if known is not None:
             udf = Udf(**(udf.__dict__ | {"id": known.id, "shared_token": known.shared_token}))
@@ -167,7 +167,7 @@ class Store:
         return udf
 
     def find_udf(self, **conditions: str | None) -> Udf | None:
-        """The UDF for which every column has the given value (None: is NULL)."""
+        """The UDF for which every column has the given value (None for NULL)."""
         where = " AND ".join(f"{column} IS ?" for column in conditions)
         return next(iter(self._udfs(where, *conditions.values())), None)
 
@@ -206,7 +206,7 @@ class Store:
         parameters: str = "{}",
         body: bytes = b"null",
     ) -> None:
-        """Put one body into the cache under many tiles, as if each had been requested (None: no tile)."""
+        """Cache one body for many tiles, as if each had been requested. None stands for a request without a tile."""
         now = time.time()
         rows = ((udf_id, *(tile or _WHOLE_MAP), parameters, body, now) for tile in tiles)
         with self._transaction() as db:
@@ -228,7 +228,7 @@ class Store:
                 ((udf_id, *tile) for tile in tiles),
             ).rowcount
 
-    # -- what has been asked --------------------------------------------------------------------------------------
+    # -- received requests ----------------------------------------------------------------------------------------
 
     def record_request(self, request: ReceivedRequest) -> None:
         with self._transaction() as db:
@@ -238,7 +238,7 @@ class Store:
             )
 
     def requests(self) -> list[ReceivedRequest]:
-        """Every request so far, in the order of its answer."""
+        """Every request so far, in the order of the responses."""
         with self._lock:
             rows = self._connection.execute(
                 "SELECT method, path, query, scheme, tiles, status FROM requests ORDER BY number"

@@ -1,1 +1,1 @@
-"""What an invalidation would send: counted, listed and drawn."""
+"""The plan of an invalidation: what it would send, counted, listed and drawn."""

@@ -1,4 +1,4 @@
-"""The area that a plan covers: merged, or drawn at a coarser zoom where it is too fine."""
+"""The area that a plan covers: merged, or drawn at a coarser zoom if it is too detailed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.projection import latitude_of_row
 
 LARGEST_FOOTPRINT = 20_000
-"""Blocks that are merged or drawn at each zoom. A finer footprint is drawn at a coarser zoom."""
+"""The most blocks merged or drawn at each zoom. A more detailed footprint is drawn at a coarser zoom."""
 
 Footprint = dict[int, tuple[int, list[Block]]]
-"""For each zoom: the zoom that it is drawn at, and the blocks there."""
+"""For each zoom: the zoom that it is drawn at, and the blocks at that zoom."""
 
 
 def drawn_footprint(stream: Iterable[Block], most_blocks: int) -> Footprint:
@@ -31,7 +31,7 @@ def drawn_footprint(stream: Iterable[Block], most_blocks: int) -> Footprint:
 
 
 def as_geojson(footprint: Footprint, tiles_per_zoom: dict[int, int]) -> dict[str, Any]:
-    """A FeatureCollection with one merged MultiPolygon a zoom. Needs the extra ``geo``."""
+    """A FeatureCollection with one merged MultiPolygon per zoom. Needs the extra ``geo``."""
     shapely = import_geo("shapely")
     features = []
     for zoom, (drawn, blocks) in footprint.items():

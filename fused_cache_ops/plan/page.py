@@ -1,4 +1,4 @@
-"""The page that shows a plan: the footprint on a map of the Earth's square, with a graticule, and the counts."""
+"""The page that shows a plan: the footprint on a Web Mercator map with a graticule, and the counts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.projection import latitude_of_row, row_fraction
 
 _UNIT = 1_000_000.0  # the map's side in the drawing's units
-_WIDTH = 900  # pixels of the map where it is a picture of its own
-_COLOURS = ("#2563eb", "#c2410c", "#0f766e", "#9333ea", "#b45309", "#be123c", "#4d7c0f", "#0369a1")
+_WIDTH = 900  # pixels, when the map is a standalone picture
+_COLORS = ("#2563eb", "#c2410c", "#0f766e", "#9333ea", "#b45309", "#be123c", "#4d7c0f", "#0369a1")
 _MAP_STYLE = """svg { background: #eef2f4; font-family: system-ui, sans-serif; }
 .grid { stroke: #dedad2; fill: none; vector-effect: non-scaling-stroke; stroke-width: 1px; }
 .label { fill: #6b675f; font-size: calc(var(--label) * 1px); }
@@ -52,7 +52,7 @@ aside { display: grid; gap: 1.25rem; align-content: start; }
 
 
 class Drawable(Protocol):
-    """What is drawn: `fused_cache_ops.InvalidationPlan`."""
+    """What can be drawn: the interface of `fused_cache_ops.InvalidationPlan`."""
 
     @property
     def udf(self) -> str: ...
@@ -74,21 +74,21 @@ def render(plan: Drawable) -> str:
     footprint = plan.footprint()
     rows, rules, layers = [], [], []
     for number, (zoom, (drawn, blocks)) in enumerate(footprint.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
+        color = _COLORS[number % len(_COLORS)]
         coarse = f" <small>(drawn at {drawn})</small>" if drawn != zoom else ""
         rows.append(
-            f'<tr><td><label><input type="checkbox" id="z{zoom}" checked><i style="background:{colour}"></i>'
+            f'<tr><td><label><input type="checkbox" id="z{zoom}" checked><i style="background:{color}"></i>'
             f"zoom {zoom}{coarse}</label></td><td>{(plan.tiles_per_zoom or {})[zoom]:,}</td></tr>"
         )
         rules.append(f":root:has(#z{zoom}:not(:checked)) .z{zoom} {{ display: none }}")
         path = "".join(_path(block) for block in blocks)
-        layers.append(f'<path class="z{zoom}" d="{path}" fill="{colour}" stroke="{colour}"/>')
+        layers.append(f'<path class="z{zoom}" d="{path}" fill="{color}" stroke="{color}"/>')
     title = html.escape(f"Invalidation plan: {plan.udf.strip(chr(39))}")
     total = "everything" if plan.tile_count is None else f"{plan.tile_count:,}"
     size = _bytes(plan.estimated_bytes)
     note = f'<p class="warn">{html.escape(plan.note)}.</p>' if plan.note else ""
     if plan.tile_count is None:
-        picture = '<p style="padding:1.5rem">The whole UDF: every tile, and every other result, at every zoom.</p>'
+        picture = '<p style="padding:1.5rem">The whole UDF: every tile at every zoom, and every other result.</p>'
     elif not footprint:
         picture = '<p style="padding:1.5rem">Nothing is selected: nothing would be sent.</p>'
     else:
@@ -100,9 +100,9 @@ def render(plan: Drawable) -> str:
 <header><h1>{title}</h1><p>{html.escape(str(plan)[0].upper() + str(plan)[1:])}.</p>{note}</header>
 <section class="card map">{picture}</section>
 <aside><div class="card"><table><thead><tr><th>zoom</th><th>tiles</th></tr></thead><tbody>{"".join(rows)}</tbody>
-<tfoot><tr><td>in all</td><td>{total}</td></tr></tfoot></table></div>
+<tfoot><tr><td>total</td><td>{total}</td></tr></tfoot></table></div>
 <div class="card"><table><tbody><tr><td>requests</td><td>{plan.request_count:,}</td></tr>
-<tr><td>bodies, about</td><td>{size}</td></tr></tbody></table></div></aside>
+<tr><td>approximate size</td><td>{size}</td></tr></tbody></table></div></aside>
 </main></body></html>
 """
 
@@ -114,14 +114,14 @@ def render_map(plan: Drawable, most_blocks: int) -> str:
         return ""
     layers = []
     for number, (_, blocks) in enumerate(footprint.values()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        layers.append(f'<path d="{"".join(map(_path, blocks))}" fill="{colour}" stroke="{colour}"/>')
+        color = _COLORS[number % len(_COLORS)]
+        layers.append(f'<path d="{"".join(map(_path, blocks))}" fill="{color}" stroke="{color}"/>')
     everything = [block for _, blocks in footprint.values() for block in blocks]
     return _map(everything, layers, f'xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}"', f"<style>{_MAP_STYLE}</style>")
 
 
 def _map(blocks: list[Block], layers: list[str], attributes: str = "", style: str = "") -> str:
-    """The footprint, with some room around it, at least a thousandth of the map wide."""
+    """The footprint with some margin around it."""
     left = min(block.x / 2**block.z for block in blocks)
     right = max((block.x + block.width) / 2**block.z for block in blocks)
     top = min(block.y / 2**block.z for block in blocks)
@@ -138,7 +138,7 @@ def _map(blocks: list[Block], layers: list[str], attributes: str = "", style: st
 
 
 def _graticule(x: float, y: float, width: float, height: float) -> str:
-    """Meridians and parallels with their degrees, four or more across the map."""
+    """Labeled meridians and parallels, at least four across the map."""
     step = next((step for step in reversed(_STEPS) if width * 360 / step >= 4), _STEPS[0])
     size = width * _UNIT / 62
     parts = []

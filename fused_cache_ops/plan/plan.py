@@ -1,4 +1,4 @@
-"""What an invalidation would do, before it is sent: counted, listed, and drawn."""
+"""The plan of an invalidation: what it would do, before anything is sent."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InvalidationPlan:
-    """What an invalidation would do. Nothing has been sent, and no name looked up.
+    """What an invalidation would do. Nothing has been sent, and no name has been looked up.
 
     Attributes:
-        udf: the UDF, as it was given; a shared token is masked.
-        tile_count: the tiles that would be sent; None: the whole UDF.
-        tiles_per_zoom: how many at each zoom; None: the whole UDF.
-        request_count: invalidating requests, where the deployment takes batches; look-ups come on top.
-        estimated_bytes: of the requests' bodies.
-        zooms_left_stale: zooms that were left out since there were too many tiles.
-        note: what was done about too many tiles, in words.
-        shard: the part of the selection that this is, ``(i, n)``; None: all of it.
+        udf: the UDF as it was given. A shared token is masked.
+        tile_count: the number of tiles that would be sent. None for the whole UDF.
+        tiles_per_zoom: the number of tiles at each zoom. None for the whole UDF.
+        request_count: the invalidating requests, if the deployment accepts batches. Lookups are not included.
+        estimated_bytes: the approximate total size of the request bodies.
+        zooms_left_stale: zooms that were dropped because there were too many tiles.
+        note: a sentence about what was done because there were too many tiles.
+        shard: ``(i, n)`` if this is one part of a selection, None if it is all of it.
     """
 
     udf: str
@@ -48,11 +48,11 @@ class InvalidationPlan:
     _selection: Selection | WholeUdf = field(repr=False, compare=False)
 
     def tiles(self) -> Iterator[Tile]:
-        """The tiles, made as they are read; a new iterator each time. None for the whole UDF."""
+        """The tiles, generated as they are read, as a new iterator each time. Empty for the whole UDF."""
         return self._selection.tiles() if isinstance(self._selection, Selection) else iter(())
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as a dict of JSON types; zooms, being keys, become text in JSON."""
+        """The fields as a dict of JSON types. JSON turns the zooms into text, because they are keys."""
         return {
             "udf": self.udf,
             "tile_count": self.tile_count,
@@ -65,41 +65,41 @@ class InvalidationPlan:
         }
 
     def shards(self, n: int) -> list[InvalidationPlan]:
-        """The plan in ``n`` parts of equal size, for as many machines: each one's ``shard`` is for `invalidate_cache`.
+        """Split the plan into ``n`` parts of equal size, one per machine. Pass each part's ``shard`` to `invalidate_cache`.
 
-        They have no tile in common and together all of them, whoever reads the same selection wherever.
+        The parts are disjoint and together contain every tile. They are the same on every machine that reads the selection.
 
         Raises:
-            InvalidInputError: ``n`` is no whole number above 0, this is a shard already, or the plan is of the whole UDF.
+            InvalidInputError: ``n`` is not a whole number above 0, this is already a shard, or the plan is of the whole UDF.
         """
         if self.shard is not None or self.tile_count is None:
             what = "of the whole UDF, which one request invalidates" if self.shard is None else f"shard {self.shard} of another"
-            raise InvalidInputError(f"This plan is {what}: there is nothing to share.")
+            raise InvalidInputError(f"This plan is {what}: it cannot be split.")
         check_shard((0, n))
         return [_plan(self.udf, self._selection.shard_of((number, n))) for number in range(n)]
 
     def to_geojson(self, most_blocks: int = LARGEST_FOOTPRINT) -> dict[str, Any]:
-        """The footprint: a FeatureCollection with one merged MultiPolygon a zoom, which needs the extra ``geo``.
+        """The footprint as a FeatureCollection with one merged MultiPolygon per zoom. Needs the extra ``geo``.
 
-        A footprint of more than ``most_blocks`` blocks at a zoom is merged at a coarser one, which the feature's
-        ``drawn_at_zoom`` names.
+        A footprint with more than ``most_blocks`` blocks at a zoom is merged at a coarser zoom, which the feature's
+        ``drawn_at_zoom`` gives.
         """
         return as_geojson(self.footprint(most_blocks), self.tiles_per_zoom or {})
 
     def to_html(self) -> str:
-        """A page of its own: the footprint on a map, and the counts. It loads nothing from anywhere."""
+        """A self-contained HTML page with the footprint on a map and the counts. It loads no external resources."""
         return render(self)
 
     def to_svg(self, most_blocks: int = 2000) -> str:
-        """A picture of the footprint on a map, for where a page is too much; empty where there is nothing to draw.
+        """The footprint on a map as an SVG picture. Empty if there is nothing to draw.
 
         Args:
-            most_blocks: rectangles a zoom; a finer footprint is drawn at a coarser zoom.
+            most_blocks: the most rectangles per zoom. A more detailed footprint is drawn at a coarser zoom.
         """
         return render_map(self, most_blocks)
 
     def footprint(self, most_blocks: int = LARGEST_FOOTPRINT) -> Footprint:
-        """For each zoom, the zoom it is drawn at and the blocks there: its own, unless there are too many to draw."""
+        """For each zoom, the zoom at which it is drawn and the blocks there. They differ if there are too many to draw."""
         return drawn_footprint(self._selection.blocks() if isinstance(self._selection, Selection) else (), most_blocks)
 
     def __str__(self) -> str:
@@ -110,27 +110,27 @@ class InvalidationPlan:
 
 
 def plan_invalidation(udf: str | Secret, **selection: Unpack[SelectionKeywords]) -> InvalidationPlan:
-    """What `invalidate_cache` with the same keywords would do. Sends nothing.
+    """What `invalidate_cache` would do with the same keywords. Sends nothing, and needs no token.
 
-    Bounds and geometries are counted before, and without, making their tiles.
+    Bounds and geometries are counted without generating their tiles.
 
     Raises:
-        InvalidInputError: the UDF or the selection cannot be read, comes to more than ``max_tiles``, or can be read only
-            once (a generator, standard input): counting would use it up.
+        InvalidInputError: the UDF or the selection cannot be read, has more than ``max_tiles``, or can be read only once
+            (a generator, standard input), so that counting would exhaust it.
     """
     udf = sealed_udf(udf)
     return plan_selection(parse_udf(udf), read_selection(**selection))
 
 
 def plan_selection(udf: UdfReference, selection: Selection | WholeUdf) -> InvalidationPlan:
-    """The plan of a selection that has been read."""
+    """The plan of a validated selection."""
     return _plan(udf.shown, selection)
 
 
 def _plan(shown: str, selection: Selection | WholeUdf) -> InvalidationPlan:
     counts = selection.tiles_per_zoom() if isinstance(selection, Selection) else None
     total = None if counts is None else sum(counts.values())
-    # {"z":15,"x":9647,"y":12320}, and its comma: the numbers' digits vary with the zoom.
+    # {"z":15,"x":9647,"y":12320} and its comma: the number of digits varies with the zoom.
     widths = {zoom: 17 + len(str(zoom)) + 2 * len(str(2**zoom)) for zoom in counts or ()}
     return InvalidationPlan(
         udf=shown,

@@ -1,1 +1,1 @@
-"""What a caller selected: read, checked, counted and cut into batches."""
+"""The caller's selection: read, validated, counted and split into batches."""

@@ -1,4 +1,4 @@
-"""Tiles on their way out: in batches of a request's size, encoded fast, and given back unharmed where a request fails."""
+"""Batches: tiles grouped by request, encoded fast, and recoverable if the request fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.tile import Tile
 
 MAX_BATCH = 50_000
-"""Tiles that one ``batch-delete`` takes, by Fused's REST reference."""
+"""The most tiles that one ``batch-delete`` accepts, according to Fused's REST reference."""
 
 
 _ONE_TILE = '{"z":%d,"x":%d,"y":%d}'
@@ -22,18 +22,18 @@ _WRITTEN_AT_ONCE = 3 * 1000
 
 
 class Batch(Protocol):
-    """Tiles that go out together: a run of the selection, whose first tile is at position ``start``."""
+    """Tiles sent together: a contiguous run of the selection whose first tile is at position ``start``."""
 
     start: int
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Tile]: ...
     def body(self) -> bytes:
-        """The JSON that ``batch-delete`` takes."""
+        """The JSON body for ``batch-delete``."""
         ...
 
     def at(self, offset: int) -> Tile:
-        """The tile at an offset from the first."""
+        """The tile at an offset from the first tile."""
         ...
 
     def blocks(self) -> Iterator[Block]:
@@ -41,12 +41,12 @@ class Batch(Protocol):
         ...
 
     def fingerprint(self) -> bytes:
-        """The same for the same tiles in the same order, and for others another."""
+        """Equal for the same tiles in the same order, different for any others."""
         ...
 
 
 class TileBatch:
-    """Tiles that were given one by one, kept as plain numbers: 24 bytes a tile instead of over a hundred."""
+    """Tiles that were given one by one. They are stored as plain numbers: 24 bytes a tile instead of over a hundred."""
 
     def __init__(self, numbers: array[int], start: int) -> None:
         self.start = start
@@ -80,7 +80,7 @@ class TileBatch:
 
 
 class BlockBatch:
-    """Tiles of blocks, which are never made one by one unless somebody asks for them."""
+    """Tiles given as blocks. Individual tiles are created only on request."""
 
     def __init__(self, blocks: list[Block], start: int) -> None:
         self.start = start
@@ -117,16 +117,16 @@ class BlockBatch:
 
 
 class _Batches(Iterator[Batch]):
-    """Batches of the tiles in some spans of a stream. Where the stream raises, what it had given is in the next batch.
+    """Batches of the tiles in some spans of a stream. If the stream raises, the tiles read before are in the next batch.
 
-    Classes and no generators, since a generator that has raised is over.
+    These are classes, not generators, because a generator ends once it has raised.
     """
 
     def __init__(self, size: int, spans: Iterable[Span]) -> None:
         self._size = size
         self._spans = iter(spans)
-        self._position = 0  # in the stream, of the next tile to take
-        self._stop: int | float = 0  # where the span in hand ends
+        self._position = 0  # of the next tile to take from the stream
+        self._stop: int | float = 0  # where the current span ends
         self._skip_to = 0
 
     def __next__(self) -> Batch:
@@ -141,7 +141,7 @@ class _Batches(Iterator[Batch]):
             self._position += len(batch)
             if batch:
                 return batch
-            self._stop = self._position  # the stream is over
+            self._stop = self._position  # the stream is exhausted
 
     def _pass_over(self, position: int) -> None:
         raise NotImplementedError
@@ -163,14 +163,14 @@ class TileBatches(_Batches):
             self._position += 1
 
     def _fill(self, count: int) -> Batch:
-        # extend keeps what it has got where the stream raises.
+        # extend keeps what it has read if the stream raises.
         self._held.extend(itertools.chain.from_iterable(itertools.islice(self._stream, count - len(self._held) // 3)))
         numbers, self._held = self._held, array("Q")
         return TileBatch(numbers, self._position)
 
 
 class BlockBatches(_Batches):
-    """Batches from a stream of blocks, which are cut where a batch is full."""
+    """Batches from a stream of blocks, which are split where a batch is full."""
 
     def __init__(self, stream: Iterator[Block], size: int, spans: Iterable[Span] = EVERYTHING) -> None:
         super().__init__(size, spans)
@@ -191,7 +191,7 @@ class BlockBatches(_Batches):
         return BlockBatch(blocks, self._position)
 
     def _take(self, most: int) -> Block | None:
-        """The next block, or as much of it as comes to ``most`` tiles or fewer."""
+        """The next block, or a part of it with at most ``most`` tiles."""
         block = self._next.popleft() if self._next else next(self._stream, None)
         if block is None or block.tile_count <= most:
             return block
@@ -201,7 +201,7 @@ class BlockBatches(_Batches):
 
 
 def tiles_of(batches: Iterator[Batch]) -> Iterator[Tile]:
-    """The tiles of batches; reading can go on where one could not be read."""
+    """The tiles of batches. Iterating can continue after a tile that could not be read."""
     return map(operator.itemgetter(1), NumberedTiles(batches))
 
 

@@ -1,4 +1,4 @@
-"""Boxes in degrees, checked."""
+"""Reading and validation of bounding boxes in degrees."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fused_cache_ops.wording import quoted
 
 
 def read_bounds(bounds: Any) -> list[tuple[float, float, float, float]]:
-    """Boxes ``(west, south, east, north)``, checked; ``east`` is beyond 180 where a box crosses the antimeridian.
+    """Validated boxes ``(west, south, east, north)``. ``east`` exceeds 180 where a box crosses the antimeridian.
 
     Raises:
-        InvalidInputError: it is not four degrees, or a list of such.
+        InvalidInputError: ``bounds`` is neither four numbers in degrees nor a list of such boxes.
     """
     if bounds is None:
-        raise InvalidInputError("bounds is None: did a load step return nothing? Give [] to invalidate nothing.")
+        raise InvalidInputError("bounds is None: did a load step return nothing? Pass [] to invalidate nothing.")
     try:
         given = list(bounds) if not isinstance(bounds, (str, bytes)) else None
     except TypeError:
         given = None
     if given is None:
         raise InvalidInputError(
-            f"bounds = {quoted(bounds)}: give (west, south, east, north) in degrees, or a list of these."
+            f"bounds = {quoted(bounds)}: pass (west, south, east, north) in degrees, or a list of such boxes."
         )
     if len(given) == 4 and all(_is_number(value) for value in given):
         given = [given]
@@ -40,8 +40,8 @@ def _checked_box(box: Any) -> tuple[float, float, float, float]:
     west, south, east, north = values
     if max(abs(west), abs(east)) > 540 or max(abs(south), abs(north)) > 90:
         raise InvalidInputError(
-            f"bounds {tuple(values)} are no degrees: the order is (west, south, east, north), longitudes end at ±180 (±540 "
-            "across the antimeridian), latitudes at ±90."
+            f"bounds {tuple(values)} are not in degrees: the order is (west, south, east, north), longitudes are within ±180 "
+            "(±540 across the antimeridian) and latitudes within ±90."
         )
     if south > north:
         raise InvalidInputError(f"bounds {tuple(values)}: south is above north. The order is (west, south, east, north).")

@@ -1,9 +1,9 @@
-"""Which tiles a geometry touches: its edges are followed through the columns, and what they enclose is filled.
+"""The tiles that a geometry touches: its edges are followed column by column, and the tiles they enclose are filled in.
 
-Needs the extra ``geo``. Edges are straight in longitude and latitude, as RFC 7946 has it, and so are the edges of tiles:
-every answer is exact, but for `TOLERANCE`, a micrometre. A tile is in where its interior meets an area; where it meets a line
-or a point, with its west and north edges and without the others, so that a point on a corner belongs to one tile. The
-outermost rows reach to the poles. The work and the memory grow with the length of the edges, not with the tiles inside.
+Needs the extra ``geo``. Edges are straight in longitude and latitude, as RFC 7946 defines them, and so are the edges of
+tiles. The result is therefore exact to within `TOLERANCE`, about a micrometer. A tile is selected if its interior intersects
+an area. For lines and points, a tile owns its west and north edges but not the other two, so a point on a corner belongs to
+one tile. The outermost rows extend to the poles. Time and memory grow with the length of the edges, not with the area.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Runs(NamedTuple):
-    """Runs of tiles: in ``column``, the rows from ``start`` up to and without ``stop``. They may overlap."""
+    """Runs of tiles: in ``column``, the rows from ``start`` up to but not including ``stop``. Runs may overlap."""
 
     column: Integers
     start: Integers
@@ -32,7 +32,7 @@ class _Runs(NamedTuple):
 
 
 class _Segments(NamedTuple):
-    """Straight pieces, from west to east: longitudes and latitudes of both ends."""
+    """Straight segments from west to east: longitudes and latitudes of both ends."""
 
     west: Floats
     west_latitude: Floats
@@ -41,11 +41,11 @@ class _Segments(NamedTuple):
 
 
 def cover(geometry: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
-    """The tiles at each of ``zooms`` that a shapely geometry touches, as blocks that do not overlap.
+    """The tiles at each of ``zooms`` that a shapely geometry touches, as non-overlapping blocks.
 
     Args:
-        geometry: in degrees, valid, within longitudes ±180 (`fused_cache_ops.geometry.read_geometry` makes it so).
-        zooms: ascending.
+        geometry: valid, in degrees, within longitudes ±180, as `fused_cache_ops.selection.geometry.read_geometry` returns it.
+        zooms: in ascending order.
         buffer: tiles to add on every side.
     """
     import shapely
@@ -66,7 +66,7 @@ def cover(geometry: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]
 
 
 def _united(polygons: Any) -> Any:
-    """One valid geometry of polygons; uniting them is spared where they do not overlap."""
+    """One valid geometry from polygons. They are only dissolved if they overlap."""
     import shapely
 
     if not len(polygons):
@@ -95,7 +95,7 @@ def _points(points: Any) -> _Segments:
 
 
 def _moved(segments: _Segments) -> _Segments:
-    """Moved by the tolerance into the tiles that own a west or north edge; the map's last edges stay on the map."""
+    """Segments shifted by the tolerance into the tiles that own a west or north edge. The map's last edges stay on the map."""
     import numpy as np
 
     west, west_latitude, east, east_latitude = segments
@@ -108,20 +108,20 @@ def _moved(segments: _Segments) -> _Segments:
 
 
 def _area(areas: Any, edges: _Segments, zoom: int) -> list[_Runs]:
-    """The tiles of an area: those its edges pass through, those they may graze, and those enclosed."""
+    """The tiles of an area: those that its edges pass through, those that they may graze, and those enclosed."""
     import numpy as np
     import shapely
 
     size = 2**zoom
     through = _hits(edges, zoom, -TOLERANCE)
     near = _union(_hits(edges, zoom, TOLERANCE), size)
-    # Grazed tiles are few, unless the area is aligned with tiles: each is asked about.
+    # Grazed tiles are few unless the area is aligned with tiles, so each is tested individually.
     column, row = _singles(_without(near, through, size))
     west, east = _longitudes(column, size), _longitudes(column + 1, size)
     north, south = _latitudes(row, size), _latitudes(row + 1, size)
     squares = shapely.box(west + TOLERANCE, south + TOLERANCE, east - TOLERANCE, north - TOLERANCE)
     grazed = shapely.intersects(areas, squares)
-    # Between two runs near the edges, one below the other, a column is wholly inside or wholly outside.
+    # Between two runs near the edges, one below the other, a column is entirely inside or entirely outside.
     gap = np.flatnonzero(near.column[1:] == near.column[:-1])
     column_of_gap, start, stop = near.column[gap], near.stop[gap], near.start[gap + 1]
     longitude = (_longitudes(column_of_gap, size) + _longitudes(column_of_gap + 1, size)) / 2
@@ -135,7 +135,7 @@ def _area(areas: Any, edges: _Segments, zoom: int) -> list[_Runs]:
 
 
 def _hits(segments: _Segments, zoom: int, margin: float) -> _Runs:
-    """The tiles that segments touch, each tile grown by ``margin`` degrees on every side (or shrunk, if negative)."""
+    """The tiles that segments touch, with each tile grown by ``margin`` degrees on every side (shrunk if negative)."""
     import numpy as np
 
     size = 2**zoom
@@ -146,7 +146,7 @@ def _hits(segments: _Segments, zoom: int, margin: float) -> _Runs:
     count = np.maximum(last - first + 1, 0)
     piece = np.repeat(np.arange(len(count)), count)
     column = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count) + first[piece]
-    # The latitudes at which a piece enters and leaves its column, or ends in it.
+    # The latitudes at which a segment enters and leaves its column, or ends in it.
     west, east = west[piece], east[piece]
     enter, leave = np.clip(column - grow, west, east), np.clip(column + 1 + grow, west, east)
     width = np.where(east > west, east - west, 1.0)
@@ -158,13 +158,13 @@ def _hits(segments: _Segments, zoom: int, margin: float) -> _Runs:
     bottom = _row(np.minimum(at_enter, at_leave), size) + grow
     start = np.clip(np.floor(top), 0, size - 1).astype(np.int64)
     stop = np.clip(np.floor(bottom), -1, size - 1).astype(np.int64) + 1
-    # Shrunk tiles leave seams, where a piece may lie and touch none.
+    # Shrunk tiles leave seams: a segment in a seam touches no tile.
     real = (start < stop) & (enter <= leave) & (column - grow <= east) & (column + 1 + grow >= west)
     return _Runs(column[real], start[real], stop[real])
 
 
 def _without(runs: _Runs, others: _Runs, size: int) -> _Runs:
-    """The tiles of runs that are in none of the others."""
+    """The tiles of ``runs`` that are not in ``others``."""
     import numpy as np
 
     inner = _union(others, size)
@@ -180,7 +180,7 @@ def _without(runs: _Runs, others: _Runs, size: int) -> _Runs:
 
 
 def _holds(starts: Integers, stops: Integers, keys: Integers) -> Any:
-    """Which keys lie in one of some ascending intervals that do not overlap."""
+    """Which keys lie in one of several ascending, non-overlapping intervals."""
     import numpy as np
 
     if not len(starts):
@@ -190,12 +190,12 @@ def _holds(starts: Integers, stops: Integers, keys: Integers) -> Any:
 
 
 def _union(runs: _Runs, size: int) -> _Runs:
-    """The same tiles in ascending runs that neither overlap nor touch."""
+    """The same tiles as ascending runs that neither overlap nor touch."""
     import numpy as np
 
     if not len(runs.column):
         return runs
-    stride = size + 1  # one more than there are rows, so that no run continues in the next column
+    stride = size + 1  # one more than the number of rows, so that no run continues into the next column
     starts, stops = runs.column * stride + runs.start, runs.column * stride + runs.stop
     order = np.argsort(starts, kind="stable")
     starts, stops = starts[order], np.maximum.accumulate(stops[order])
@@ -205,7 +205,7 @@ def _union(runs: _Runs, size: int) -> _Runs:
 
 
 def _singles(runs: _Runs) -> tuple[Integers, Integers]:
-    """Every tile of runs: columns and rows."""
+    """The column and row of every tile in ``runs``."""
     import numpy as np
 
     height = runs.stop - runs.start
@@ -220,7 +220,7 @@ def _joined(runs: list[_Runs]) -> _Runs:
 
 
 def _buffered(runs: _Runs, zoom: int, buffer: int) -> _Runs:
-    """Grown by ``buffer`` tiles on every side; columns wrap."""
+    """Runs grown by ``buffer`` tiles on every side. Columns wrap."""
     size = 2**zoom
     if not buffer:
         return _union(runs, size)
@@ -240,7 +240,7 @@ def _longitudes(columns: Integers, size: int) -> Floats:
 
 
 def _latitudes(rows: Integers, size: int) -> Floats:
-    """The latitudes of rows' north edges; the edges of the map itself are the poles."""
+    """The latitudes of the rows' north edges. The map's own edges are the poles."""
     import numpy as np
 
     latitudes = np.degrees(np.arctan(np.sinh(math.pi * (1 - 2 * rows / size))))

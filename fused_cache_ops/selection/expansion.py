@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from fused_cache_ops.tiles.blocks import Block, wrapped
 from fused_cache_ops.tiles.tile import Tile
 
-_RECENT = 200_000  # tiles that an expanded list remembers, to avoid sending them twice
+_RECENT = 200_000  # blocks that an expanded list remembers, to avoid sending them twice
 
 
 class Expanded(Iterator[Block]):
-    """Listed tiles with their neighbours, parents and children. A tile may come twice where two of the list share it and lie
-    far apart; it is never left out."""
+    """Listed tiles with their neighbors, parents and children. A tile shared by two entries that are far apart in the list
+    may be produced twice. None is left out."""
 
     def __init__(self, tiles: Iterator[Tile], zooms: tuple[int, ...], buffer: int) -> None:
         self._tiles, self._zooms, self._buffer = tiles, zooms, buffer
@@ -29,17 +29,17 @@ class Expanded(Iterator[Block]):
                 up = max(0, z - zoom)
                 side = 2**deeper
                 block = Block(zoom, x * side >> up, y * side >> up, side, side)
-                for part in self._neighbourhood(block) if self._buffer else (block,):
+                for part in self._neighborhood(block) if self._buffer else (block,):
                     if part not in self._recent:
                         self._recent.add(part)
                         self._waiting.append(part)
         return self._waiting.pop()
 
-    def _neighbourhood(self, block: Block) -> Iterator[Block]:
+    def _neighborhood(self, block: Block) -> Iterator[Block]:
         z, x, y, width, height = block
         top, bottom = max(0, y - self._buffer), min(2**z, y + height + self._buffer)
         around = wrapped(z, x - self._buffer, top, width + 2 * self._buffer, bottom - top)
         if width > 1:
             return iter(around)  # the children of a tile can be millions
-        # Tile by tile, so that neighbours' neighbourhoods, which overlap, are recognised.
+        # Tile by tile, so that overlapping neighborhoods of adjacent tiles are recognized.
         return (Block(*tile, 1, 1) for part in around for tile in part.tiles())

@@ -1,4 +1,4 @@
-"""A geometry, in whatever form people have one: as one valid shapely geometry in degrees. Needs the extra ``geo``."""
+"""Reading of geometries in any common form, as one valid shapely geometry in degrees. Needs the extra ``geo``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WKT = re.compile(
     re.IGNORECASE,
 )
 _FORMS = (
-    "give GeoJSON (a dict or its text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, the path or URL of a "
+    "pass GeoJSON (a dict or text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, the path or URL of a "
     "vector file, or a list of these"
 )
 _PARQUET = (".parquet", ".geoparquet", ".pq")
@@ -28,17 +28,17 @@ def read_geometry(geometry: Any) -> Any:
     """One valid shapely geometry that covers everything given, in degrees (WGS 84), within longitudes ±180.
 
     Args:
-        geometry: GeoJSON (a dict or its text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
-            or GeoDataFrame, the path or URL of a vector file, or a list of these for their union. What carries
-            a coordinate reference system (a GeoDataFrame, a file) is reprojected; everything else is in degrees,
+        geometry: GeoJSON (a dict or text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
+            or GeoDataFrame, the path or URL of a vector file, or a list of these for their union. Anything with
+            a coordinate reference system (a GeoDataFrame, a file) is reprojected. Everything else must be in degrees,
             longitude first.
 
     Raises:
-        InvalidInputError: it cannot be read, or its coordinates are no degrees.
+        InvalidInputError: the geometry cannot be read, or its coordinates are not in degrees.
         ConfigurationError: the extra ``geo`` is not installed.
 
     Warns:
-        UserWarning: a ring was not valid and has been repaired, or an edge spans more than half the globe.
+        UserWarning: an invalid ring was repaired, or an edge spans more than half the globe.
     """
     shapely = import_geo("shapely")
     parts = [part for part in _parts(geometry, shapely) if part is not None and not part.is_empty]
@@ -51,7 +51,7 @@ def read_geometry(geometry: Any) -> Any:
 
 def _parts(geometry: Any, shapely: Any) -> Iterable[Any]:
     if geometry is None:
-        raise InvalidInputError(f"geometry is None: did a load step return nothing? To cover something {_FORMS}.")
+        raise InvalidInputError(f"geometry is None: did a load step return nothing? To select an area, {_FORMS}.")
     if isinstance(geometry, os.PathLike):
         geometry = os.fspath(geometry)
     if isinstance(geometry, (bytes, bytearray, memoryview)):
@@ -77,7 +77,7 @@ def _parts(geometry: Any, shapely: Any) -> Iterable[Any]:
 
 def _from_text(text: str, shapely: Any) -> Iterable[Any]:
     if rendered_to_nothing(text):
-        raise InvalidInputError(f"geometry is {text!r}: it looks like a template that rendered to nothing. {_FORMS}.")
+        raise InvalidInputError(f"geometry is {text!r}, which looks like a template that rendered to nothing: {_FORMS}.")
     if text[0] in "{[":
         try:
             content = json.loads(text)
@@ -102,7 +102,7 @@ def _from_geojson(content: Mapping[str, Any], shapely: Any) -> Iterable[Any]:
         for member in content.get("geometries") or ():
             yield from _from_geojson(member, shapely)
     elif kind is None:
-        raise InvalidInputError(f"geometry has no 'type', so it is not GeoJSON: {_FORMS}.")
+        raise InvalidInputError(f"geometry is not GeoJSON, because it has no 'type': {_FORMS}.")
     else:
         yield _parsed(shapely.from_geojson, json.dumps(content), "GeoJSON")
 
@@ -141,7 +141,7 @@ def _read_vector_file(path: str) -> tuple[Any, Any]:
 
 
 def _read_parquet(path: str) -> tuple[Any, Any]:
-    """GeoParquet: WKB in its primary column, its reference system in the metadata (none there means degrees)."""
+    """Read GeoParquet: WKB from its primary column, and the CRS from the metadata (degrees by default)."""
     parquet = import_geo("pyarrow.parquet", "pyarrow")
     if "://" in path:
         with import_geo("fsspec").open(path, "rb") as file:
@@ -155,30 +155,30 @@ def _parquet_column(file: Any) -> tuple[Any, Any]:
     name = metadata["primary_column"]
     column = metadata["columns"][name]
     if column.get("encoding", "WKB") != "WKB":
-        raise ValueError(f"its column {name!r} is encoded as {column['encoding']}: only WKB is read")
+        raise ValueError(f"its column {name!r} is encoded as {column['encoding']}, but only WKB is supported")
     return file.read(columns=[name])[name].to_numpy(), column.get("crs", _DEGREES)
 
 
 def _checked(part: Any, shapely: Any) -> Any:
-    """A valid part whose coordinates are degrees."""
+    """A valid part with its coordinates in degrees."""
     coordinates = shapely.get_coordinates(part)
     x, y = abs(coordinates[:, 0]).max(initial=0), abs(coordinates[:, 1]).max(initial=0)
     if not (math.isfinite(x) and math.isfinite(y)):
-        raise InvalidInputError("geometry holds NaN or an infinite coordinate: give finite degrees.")
+        raise InvalidInputError("geometry contains NaN or an infinite coordinate: pass finite degrees.")
     if x > 540 or y > 90:
         raise InvalidInputError(
-            f"geometry reaches to ({x:g}, {y:g}), which are no degrees: longitudes go first and end at ±180 (±540 where it "
-            "crosses the antimeridian), latitudes end at ±90. Reproject it to EPSG:4326, or give a GeoDataFrame with a crs."
+            f"geometry extends to ({x:g}, {y:g}), which is not in degrees: longitudes come first and are within ±180 (±540 "
+            "across the antimeridian), latitudes within ±90. Reproject it to EPSG:4326, or pass a GeoDataFrame with a crs."
         )
     points, path = shapely.get_coordinates(_paths(part, shapely), return_index=True)
     steps = abs(points[1:, 0] - points[:-1, 0])[path[1:] == path[:-1]]
     if 180 < steps.max(initial=0) < 360:
         warn(
-            f"geometry has an edge of {steps.max():g}° of longitude, and is taken at its word. If it is to cross the "
-            "antimeridian, give longitudes beyond 180, or cut it there"
+            f"geometry has an edge of {steps.max():g}° of longitude, which is taken literally. If it should cross the "
+            "antimeridian, use longitudes beyond 180, or split it there"
         )
     if not shapely.is_valid(part):
-        warn(f"geometry was not valid and has been repaired: {shapely.is_valid_reason(part)}")
+        warn(f"geometry was invalid and has been repaired: {shapely.is_valid_reason(part)}")
         part = shapely.make_valid(part)
     return part
 
@@ -191,7 +191,7 @@ def _paths(part: Any, shapely: Any) -> Any:
 
 
 def flat(whole: Any, shapely: Any) -> Any:
-    """One collection of single points, lines and polygons."""
+    """A flat collection of single points, lines and polygons."""
     parts = [whole]
     while any(part.geom_type.startswith(("Multi", "GeometryCollection")) for part in parts):
         parts = list(shapely.get_parts(parts))
@@ -199,7 +199,7 @@ def flat(whole: Any, shapely: Any) -> Any:
 
 
 def _within_the_map(whole: Any, shapely: Any) -> Any:
-    """What lies beyond ±180°, brought back to the other side."""
+    """Wrap whatever lies beyond ±180° to the other side."""
     west, _, east, _ = whole.bounds if not whole.is_empty else (0, 0, 0, 0)
     if west >= -180 and east < 180:
         return whole
@@ -214,7 +214,7 @@ def _within_the_map(whole: Any, shapely: Any) -> Any:
 
 
 def shift(geometry: Any, degrees: float) -> Any:
-    """A shapely geometry, moved eastward."""
+    """A shapely geometry shifted eastward."""
 
     def move(points: Any) -> Any:
         points[:, 0] += degrees
@@ -224,10 +224,10 @@ def shift(geometry: Any, degrees: float) -> Any:
 
 
 def import_geo(name: str, distribution: str | None = None) -> Any:
-    """A module of the extra ``geo``.
+    """Import a module of the extra ``geo``.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: the module is not installed.
     """
     import importlib
 

@@ -1,7 +1,7 @@
-"""The one declaration of the keywords that select tiles: their types, their defaults, and a line of help for each.
+"""The single declaration of the keywords that select tiles: types, defaults, and a line of help for each.
 
-The core reads it, and so does every wrapper: signatures, configurations, template fields and command-line options are
-made from it, or are compared with it by ``tests/test_keywords.py``.
+The core and all wrappers read it. Signatures, configurations, template fields and command-line options are either derived
+from it or compared with it by ``tests/test_keywords.py``.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class NotGiven(enum.Enum):
 
 
 WHOLE_UDF = _WholeUdf.WHOLE_UDF
-"""What ``tiles`` is when it is left out. None is an error, so that a load step which forgot its ``return`` cannot
+"""The value of ``tiles`` when it is omitted. None is an error, so that a load step that forgot its ``return`` cannot
 invalidate everything."""
 
 NOT_GIVEN = NotGiven.NOT_GIVEN
-"""What the other kinds of selection are when they are left out. None is an error here too."""
+"""The value of the other kinds of selection when they are omitted. None is an error here too."""
 
 DEFAULT_MAX_TILES = 1_000_000
-"""The default of ``max_tiles``: twenty requests. It guards what is computed; a list is sent as it is given."""
+"""The default of ``max_tiles``: twenty requests. It limits computed selections. A plain list is sent as it is."""
 
 Bounds = Union[tuple[float, float, float, float], "list[float]", Iterable[Iterable[float]]]
-"""``(west, south, east, north)`` in degrees, or several of these."""
+"""``(west, south, east, north)`` in degrees, or several such boxes."""
 
 TilesFile = Union[str, "os.PathLike[str]", IO[bytes], IO[str]]
 """A path, ``-`` for standard input, or an open file."""
@@ -54,11 +54,11 @@ TileSelection = Union[Iterable[TileLike], Literal[_WholeUdf.WHOLE_UDF]]
 WhenTooMany = Literal["fail", "whole-udf", "coarser"]
 
 KINDS = ("tiles", "tiles_file", "bounds", "geometry")
-"""The keywords that each select tiles by themselves. A call has one of them, or none for the whole UDF."""
+"""The keywords that select tiles on their own. A call has exactly one of them, or none for the whole UDF."""
 
 
 SHAPERS = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom", "shard")
-"""The keywords that shape a selection, and so need one: by themselves they must not invalidate everything."""
+"""The keywords that shape a selection, and so require one. On their own, they must not invalidate everything."""
 
 
 class SelectionKeywords(TypedDict, total=False):
@@ -96,12 +96,12 @@ SELECTION_HELP: dict[str, str] = {
     "tiles_file": "Path of a list of tiles, one per line: z/x/y, CSV, JSON lines or quadkeys, gzipped or not.",
     "bounds": "West, south, east, north in degrees, or a list of such boxes.",
     "geometry": "GeoJSON, WKT, or the path or URL of a vector file.",
-    "whole_udf": "Everything that the UDF has cached. It has to be said where the selection comes from data.",
+    "whole_udf": "Invalidate everything that the UDF has cached. Required if the selection comes from data.",
     "zooms": "Zoom levels: 12, 10-14 or 10,12-14. Required with bounds and geometry. With a list of tiles, adds their "
     "parents and children.",
     "buffer": "Tiles to add on every side.",
-    "max_tiles": "The most tiles that bounds, a geometry, zooms or a buffer may come to.",
-    "when_too_many": "What to do beyond max_tiles: fail, whole-udf or coarser.",
+    "max_tiles": "The most tiles that bounds, a geometry, zooms or a buffer may produce.",
+    "when_too_many": "What to do when there are more than max_tiles: fail, whole-udf or coarser.",
     "max_zoom": "The highest zoom that the selection may contain.",
     "shard": "Only the i-th of n equal parts of the selection, counted from 0.",
 }

@@ -1,4 +1,4 @@
-"""One selection of several, such as those of a backfill's partitions."""
+"""Merging of several selections into one, such as those of a backfill's partitions."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywords:
-    """The union of several selections: one invalidation does for all, and a tile that several hold is sent once.
+    """The union of several selections, so that one invalidation covers all and a tile in several of them is sent once.
 
-    Lists of tiles are held in memory. The whole UDF takes in everything else.
+    Lists of tiles are held in memory. The whole UDF includes everything else.
 
     Args:
-        selections: keywords of `invalidate_cache`, each naming what it selects by one of ``tiles``, ``tiles_file``,
-            ``bounds``, ``geometry`` and ``whole_udf``; all by the same one, and alike in ``zooms`` and the other keywords.
+        selections: keywords of `invalidate_cache`. Each selects by one of ``tiles``, ``tiles_file``, ``bounds``, ``geometry``
+            and ``whole_udf``. All must select by the same one, and have the same ``zooms`` and other keywords.
 
     Raises:
-        InvalidInputError: there are none; one names nothing, more than one kind, or what can be read only once; or they are
-            not alike.
+        InvalidInputError: there are no selections, they differ in kind or in other keywords, or one of them selects nothing,
+            by more than one kind, or by something that can be read only once.
     """
     given: list[dict[str, Any]] = [dict(selection) for selection in selections]
     if not given:
@@ -42,7 +42,7 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
         refuse_single_use(selection)  # type: ignore[arg-type]
         others.append({name: value for name, value in selection.items() if name not in (*KINDS, "whole_udf")})
     if different := [other for other in others if other != others[0]]:
-        raise InvalidInputError(f"Selections with {others[0]} and with {different[0]} cannot be merged: make these alike.")
+        raise InvalidInputError(f"Selections with {others[0]} and with {different[0]} cannot be merged: make them equal.")
     values = [selection[kind] for selection, kind in zip(given, kinds)]
     if set(kinds) <= {"tiles", "tiles_file"}:
         max_zoom = others[0].get("max_zoom", HIGHEST_ZOOM)
@@ -52,7 +52,7 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
             tiles.update(listed)
         return {"tiles": sorted(tiles), **others[0]}  # type: ignore[typeddict-item]
     if len(set(kinds)) > 1:
-        raise InvalidInputError(f"Selections by {' and by '.join(sorted(set(kinds)))} cannot be merged: give one kind.")
+        raise InvalidInputError(f"Selections by {' and by '.join(sorted(set(kinds)))} cannot be merged: use one kind.")
     if kinds[0] == "bounds":
         return {"bounds": [box for value in values for box in read_bounds(value)], **others[0]}  # type: ignore[typeddict-item]
     shapes = [shape for value in values for shape in (value if isinstance(value, (list, tuple)) else [value])]
@@ -63,5 +63,5 @@ def _kind(selection: dict[str, Any]) -> str:
     kinds = kinds_in(selection) or ["whole_udf"] * (selection.get("tiles") is WHOLE_UDF)
     if len(kinds) != 1:
         said = f"names {' and '.join(kinds)}" if kinds else f"names none of {', '.join(KINDS)}"
-        raise InvalidInputError(f"A selection {said}: give one of these, or whole_udf=True for the whole UDF.")
+        raise InvalidInputError(f"A selection {said}: give exactly one of these, or whole_udf=True for the whole UDF.")
     return kinds[0]

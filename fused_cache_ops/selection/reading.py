@@ -1,4 +1,4 @@
-"""From keywords to a selection: what cannot be read, or contradicts itself, is refused before anything is sent."""
+"""From keywords to a selection. Unreadable or contradictory keywords are rejected before anything is sent."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 
 def read_selection(watch: Watch = nobody_watches, /, **given: Unpack[SelectionKeywords]) -> Selection | WholeUdf:
-    """The selection that the keywords describe. They are `fused_cache_ops.invalidate_cache`'s.
+    """The selection that the keywords describe. They are those of `fused_cache_ops.invalidate_cache`.
 
     Args:
-        watch: looked at now and then while tiles are read or counted.
+        watch: called periodically while tiles are read or counted.
         given: the keywords.
 
     Raises:
-        InvalidInputError: they cannot be read, contradict one another, or select more than ``max_tiles``.
-        TypeError: there is no such keyword.
+        InvalidInputError: the keywords cannot be read, contradict each other, or select more than ``max_tiles``.
+        TypeError: a keyword is unknown.
     """
     if unknown := given.keys() - SELECTION_DEFAULTS.keys():
-        raise TypeError(f"There is no keyword {', '.join(sorted(unknown))}: there are {', '.join(SELECTION_DEFAULTS)}.")
+        raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(SELECTION_DEFAULTS)}.")
     read: dict[str, Any] = {**SELECTION_DEFAULTS, **given}
     kinds = kinds_in(read)
     if len(kinds) > 1:
-        raise InvalidInputError(f"{' and '.join(kinds)} are given together: give one kind of selection at a time.")
+        raise InvalidInputError(f"{' and '.join(kinds)} are both given: use one kind of selection at a time.")
     zooms, buffer, max_zoom, shard = (read[name] for name in ("zooms", "buffer", "max_zoom", "shard"))
     _check_limits(buffer, read["max_tiles"], read["when_too_many"], max_zoom)
     check_shard(shard)
@@ -56,7 +56,7 @@ def read_selection(watch: Watch = nobody_watches, /, **given: Unpack[SelectionKe
     levels = None if zooms is None else parse_zooms(zooms, max_zoom=max_zoom)
     if kind in ("bounds", "geometry"):
         if levels is None:
-            raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': a UDF is cached at each by itself.")
+            raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': each zoom is cached separately.")
         selection, computed = _covered(kind, value, levels, buffer), True
     else:
         selection, computed = _listed(kind, value, levels or (), buffer, max_zoom, watch), bool(levels or buffer)
@@ -68,7 +68,7 @@ def read_selection(watch: Watch = nobody_watches, /, **given: Unpack[SelectionKe
 
 
 def kinds_in(keywords: Mapping[str, Any]) -> list[str]:
-    """The kinds of selection that are given, ``whole_udf`` among them.
+    """The kinds of selection that are given, including ``whole_udf``.
 
     Raises:
         InvalidInputError: ``whole_udf`` is neither true nor false.
@@ -82,14 +82,14 @@ def kinds_in(keywords: Mapping[str, Any]) -> list[str]:
 
 
 def require_kind(keywords: Mapping[str, Any], source: str) -> None:
-    """Refuse keywords from data that select nothing: there the whole UDF has to be said.
+    """Reject keywords from data that select nothing. There, the whole UDF must be requested explicitly.
 
     Args:
-        keywords: those that the data gave.
+        keywords: the keywords from the data.
         source: where they come from, for the message: ``"The function returned"``.
 
     Raises:
-        InvalidInputError: they name no kind of selection.
+        InvalidInputError: the keywords select nothing.
     """
     if not kinds_in(keywords) and keywords.get("tiles") is not WHOLE_UDF:
         raise InvalidInputError(
@@ -99,7 +99,7 @@ def require_kind(keywords: Mapping[str, Any], source: str) -> None:
 
 
 def refuse_shapers(given: Mapping[str, Any], defaults: Mapping[str, Any], shapers: Sequence[str]) -> None:
-    """Refuse keywords that shape a selection, where there is none to shape.
+    """Reject keywords that shape a selection if there is no selection.
 
     Raises:
         InvalidInputError: one of them differs from its default.
@@ -108,8 +108,8 @@ def refuse_shapers(given: Mapping[str, Any], defaults: Mapping[str, Any], shaper
     if present:
         shown = ", ".join(f"{name} = {quoted(given[name], 40)}" for name in present)
         raise InvalidInputError(
-            f"{shown} {'need' if len(present) > 1 else 'needs'} a selection, and there is none: give one of "
-            f"{', '.join(KINDS)}. To invalidate the whole UDF, leave {' and '.join(present)} out."
+            f"{shown} {'need' if len(present) > 1 else 'needs'} a selection, but there is none: give one of "
+            f"{', '.join(KINDS)}. To invalidate the whole UDF, omit {' and '.join(present)}."
         )
 
 
@@ -118,24 +118,24 @@ def _differs(value: Any, default: Any) -> bool:
 
 
 def refuse_single_use(selection: SelectionKeywords) -> None:
-    """Refuse what can be read only once, on behalf of callers that may be run again.
+    """Reject selections that can be read only once, for callers that may be run again.
 
-    An orchestrator's retry would find a generator used up, take that for "nothing selected", and succeed.
+    An orchestrator's retry would find a generator exhausted, take that for "nothing selected", and succeed.
 
     Raises:
-        InvalidInputError: a selection is a generator or another iterator, holds one, or is no path.
+        InvalidInputError: a selection is or contains a generator or another iterator, or is not a path.
     """
     for kind in ("tiles", "bounds", "geometry"):
         value: Any = selection.get(kind)
         if _is_single_use(value) or (kind == "tiles" and _may_be_single_use(value)):
             raise InvalidInputError(
-                f"{kind} is of type {type(value).__name__}, which can be read only once: a retry would find it empty. Give a "
+                f"{kind} is of type {type(value).__name__}, which can be read only once: a retry would find it empty. Pass a "
                 "list."
             )
     tiles_file = selection.get("tiles_file", "")
     if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file):
         check_source(tiles_file)
-        raise InvalidInputError("tiles_file can be read only once: a retry would find it empty. Give the path of a file.")
+        raise InvalidInputError("tiles_file can be read only once: a retry would find it empty. Pass the path of a file.")
 
 
 def _is_single_use(value: Any) -> bool:
@@ -144,12 +144,12 @@ def _is_single_use(value: Any) -> bool:
 
 
 def _may_be_single_use(tiles: Any) -> bool:
-    """Whether tiles are in neither a collection nor an error: nobody knows what a second reading gives."""
+    """Whether tiles are in something other than a collection, so that a second reading may give something else."""
     return hasattr(tiles, "__iter__") and not isinstance(tiles, (str, RemainingTiles)) and not _is_collection(tiles)
 
 
 def _is_collection(value: Any) -> bool:
-    """Whether a value knows how many members it has. A progress bar around a generator is of such a type, and may not."""
+    """Whether a value knows its number of members. A progress bar around a generator has such a type, but may not know it."""
     try:
         return isinstance(value, Collection) and len(value) >= 0
     except TypeError:
@@ -168,10 +168,10 @@ def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int
 
 
 def check_shard(shard: Any) -> None:
-    """Refuse what is no shard.
+    """Reject an invalid shard.
 
     Raises:
-        InvalidInputError: it is not ``(i, n)`` with 0 ≤ i < n.
+        InvalidInputError: ``shard`` is not ``(i, n)`` with 0 ≤ i < n.
     """
     if shard is None:
         return
@@ -222,16 +222,16 @@ def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom
 
 
 def _snapshot(tiles: Collection[Any], max_zoom: int, watch: Watch) -> TileSnapshot:
-    """A collection, checked and read once. It has to hold what it says, else it is used up or still being made."""
+    """Read and check a collection once. Its length must be right. Otherwise it is exhausted or still being built."""
     expected = len(tiles)
     stream: Iterator[Any] = TileStream(tiles, max_zoom=max_zoom, watch=watch)
-    if isinstance(tiles, Set):  # in the same order on every machine
+    if isinstance(tiles, Set):  # the same order on every machine
         stream = iter(sorted(stream))
     snapshot = TileSnapshot(stream)
     if len(snapshot) != expected:
         raise InvalidInputError(
-            f"tiles, of type {type(tiles).__name__}, says that it holds {expected:,} tiles, and gave {len(snapshot):,}. It can "
-            "be read only once, or was changed while it was read: give a list."
+            f"tiles, of type {type(tiles).__name__}, has a length of {expected:,} but returned {len(snapshot):,} tiles. It can "
+            "be read only once, or was changed while it was read: pass a list."
         )
     return snapshot
 
@@ -242,12 +242,12 @@ def _limited(selection: Selection, max_tiles: int, when_too_many: str) -> Select
     if total <= max_tiles:
         return selection
     over = f"{total:,} tiles are selected, over max_tiles={max_tiles:,}"
-    # Where not even the coarsest zoom is small enough, "coarser" would leave everything stale.
+    # If not even the coarsest zoom is small enough, "coarser" would leave everything stale.
     if when_too_many == "fail" or (when_too_many == "coarser" and counts[min(counts)] > max_tiles):
         per_zoom = ", ".join(f"zoom {zoom}: {count:,}" for zoom, count in counts.items())
         raise InvalidInputError(
-            f"{over} ({per_zoom}). Raise max_tiles, leave out deep zooms, narrow the selection, or set "
-            "when_too_many='whole-udf' to invalidate everything instead or 'coarser' to leave the deepest zooms stale."
+            f"{over} ({per_zoom}). Raise max_tiles, omit deep zooms, narrow the selection, or set when_too_many: "
+            "'whole-udf' invalidates everything instead, 'coarser' leaves the deepest zooms stale."
         )
     if when_too_many == "whole-udf":
         note = f"{over}: the whole UDF is invalidated instead"

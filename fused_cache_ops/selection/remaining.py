@@ -1,4 +1,4 @@
-"""What is left to do when a call fails."""
+"""The tiles that are left when a call fails."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ _KEPT_AT_ONCE = 1000  # tiles, as plain numbers
 
 
 class RemainingTiles(Iterable[Tile]):
-    """Tiles still to do, the error's own from the moment of failure: whatever becomes of the caller's list or file.
+    """The tiles not yet confirmed as invalidated, fixed at the moment of failure. Later changes to the caller's list or file
+    do not affect them.
 
-    Where the selection is a collection, a file, bounds or a geometry, they are made from it as it was, anew each time they are
-    read. Where it can be read only once, they are those in hand and then what its stream still holds, kept once read.
+    If the selection is a collection, a file, bounds or a geometry, they are produced anew from its original state each time
+    they are read. If it can be read only once, they are the tiles in hand, followed by the rest of its stream, which is kept
+    once read.
 
-    What cannot be read is passed over, and told in ``unreadable``.
+    Tiles that cannot be read are skipped and reported in ``unreadable``.
 
     Args:
-        make: makes the tiles anew.
-        unreadable: what is known already not to be among them.
+        make: produces the tiles, each time from the start.
+        unreadable: what is already known to be missing.
     """
 
     def __init__(self, make: Callable[[], Iterator[Tile]], unreadable: tuple[str, ...] = ()) -> None:
         self._make = make
         self._known = self.unreadable = unreadable
-        """What could not be read when the tiles were last read, such as bad lines, in words."""
+        """Descriptions of what could not be read when the tiles were last read, such as malformed lines."""
 
     @classmethod
     def of_stream(cls, in_hand: Iterable[Batch], stream: Iterator[Tile]) -> RemainingTiles:
-        """Tiles in hand, and those to come from a stream that can be read once."""
+        """The tiles in hand, and those still to come from a stream that can be read only once."""
         return cls(_Kept(in_hand, stream).read)
 
     def __iter__(self) -> Iterator[Tile]:
@@ -45,23 +47,23 @@ class RemainingTiles(Iterable[Tile]):
             try:
                 yield from tiles
                 break
-            except InvalidInputError as error:  # a bad line or tile: those after it can be read
+            except InvalidInputError as error:  # a malformed line or tile: those after it can still be read
                 found.append(error.message)
-            except Exception as error:  # of the caller's own stream, which is over
-                found.append(f"the rest of it, since reading it failed: {type(error).__name__}: {error}")
+            except Exception as error:  # from the caller's own stream, which has ended
+                found.append(f"the rest of the tiles, because reading them failed: {type(error).__name__}: {error}")
                 break
         self.unreadable = (*self._known, *found[:_MOST_REASONS])
 
     def save(self, path: str | os.PathLike[str]) -> int:
-        """Write them as a list that ``tiles_file`` takes, one ``z/x/y`` a line, gzipped if the name ends in ``.gz``.
+        """Write the tiles as a list for ``tiles_file``: one ``z/x/y`` per line, gzipped if the name ends in ``.gz``.
 
-        The file appears once it is complete. It may be the one that the tiles were read from.
+        The file appears once it is complete. It may replace the file that the tiles are read from.
 
         Returns:
-            How many they are.
+            The number of tiles.
 
         Raises:
-            OSError: it cannot be written; the tiles are still here.
+            OSError: the file cannot be written. The tiles are still available.
         """
         return write_tile_list(self, path)
 
@@ -78,7 +80,7 @@ def _of_numbers(numbers: array[int], unreadable: tuple[str, ...]) -> RemainingTi
 
 
 class _Kept:
-    """A stream that can be read once, kept as plain numbers once read, so that it can be read again."""
+    """A stream that can be read only once. What has been read is kept as plain numbers, so that it can be read again."""
 
     def __init__(self, in_hand: Iterable[Batch], stream: Iterator[Tile]) -> None:
         self._read = list(in_hand)
@@ -89,7 +91,7 @@ class _Kept:
 
 
 class _KeptTiles(Iterator[Tile]):
-    """No generator, which would be over once the stream has raised."""
+    """Not a generator, because that would end once the stream has raised."""
 
     def __init__(self, read: list[Batch], stream: Iterator[Batch]) -> None:
         self._read, self._stream = read, stream

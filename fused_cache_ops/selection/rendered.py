@@ -1,4 +1,5 @@
-"""Keywords that came through a template, a form or an environment variable: text is read, and nothing is refused."""
+"""Keywords that arrive as text from a template, a form or an environment variable. Text that rendered to nothing is an
+error."""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ _NUMBERS = ("buffer", "max_tiles", "max_zoom", "verify_tiles")
 
 
 def read_rendered(rendered: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of a call from what templates rendered. Zooms and geometries the core reads from text itself.
+    """The keywords of a call from rendered templates. Zooms and geometries stay text, because the core reads them itself.
 
     Raises:
-        InvalidInputError: a text is not what its keyword takes. An empty one and ``None`` are among these: a template that
-            rendered to nothing must not pass for "nothing selected, so everything".
+        InvalidInputError: a text is not valid for its keyword. This includes empty text and ``None``: a template that
+            rendered to nothing must not be taken for "no selection", which means everything.
     """
     return {name: _read(name, value) for name, value in rendered.items()}
 
@@ -36,7 +37,7 @@ def _read(name: str, value: Any) -> Any:
 
 
 def _read_list(name: str, text: str) -> list[Any]:
-    """A list from JSON, or from the text of a Python list, as Jinja writes one."""
+    """A list from JSON, or from the text of a Python list as Jinja renders it."""
     found: Any = None
     for read in (json.loads, ast.literal_eval):
         try:
@@ -47,8 +48,8 @@ def _read_list(name: str, text: str) -> list[Any]:
     if isinstance(found, (list, tuple)):
         return list(found)
     raise InvalidInputError(
-        f"{name} rendered to {quoted(text)}, which is not a list: write {{{{ … | tojson }}}} in the template, or give the "
-        f"upstream task's output itself. To invalidate nothing give [], to invalidate the whole UDF leave {name} out."
+        f"{name} rendered to {quoted(text)}, which is not a list: write {{{{ … | tojson }}}} in the template, or pass the "
+        f"upstream task's output itself. To invalidate nothing, pass []. To invalidate the whole UDF, omit {name}."
     )
 
 

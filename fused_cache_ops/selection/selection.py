@@ -1,4 +1,4 @@
-"""What a caller selected, checked: the whole UDF, or tiles from a list, bounds or a geometry."""
+"""The caller's selection after validation: the whole UDF, or tiles from a list, bounds or a geometry."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.tile import Tile
 
 _READ_AHEAD = 50_000
-_KEPT_BLOCKS = 200_000  # of a cover that has been counted, to avoid computing it once more
-_LOOK_AFTER = 256  # items, between two looks at the watch
+_KEPT_BLOCKS = 200_000  # of a selection that has been counted, to avoid computing it again
+_LOOK_AFTER = 256  # items between calls of the watch
 
 Watch = Callable[[], None]
-"""Called now and then while a selection is read or counted. It raises where nobody waits for that any more."""
+"""Called periodically while a selection is read or counted. It raises when the result is no longer wanted."""
 
 
 def nobody_watches() -> None:
-    """The watch of a selection that is nobody's call."""
+    """The watch of a selection that is not part of a call."""
 
 
 class Maker(Protocol):
-    """Makes the tiles or the blocks of a selection, from the first one."""
+    """Produces the tiles or blocks of a selection, from the start."""
 
     def __call__(self) -> Iterator[Tile] | Iterator[Block]: ...
 
     def copied(self) -> Maker:
-        """One that makes the same, whatever the caller does with what was given."""
+        """A maker that produces the same, even if the caller changes the original."""
         ...
 
 
@@ -57,7 +57,7 @@ class Covered:
 
 @dataclass(frozen=True)
 class Listed:
-    """The tiles of a list, with their parents, children and neighbors where these are wanted."""
+    """The tiles of a list, with their parents, children and neighbors if requested."""
 
     source: Union[TileSnapshot, TileFile, Once, RemainingTiles]
     zooms: tuple[int, ...] = ()
@@ -72,7 +72,7 @@ class Listed:
 
 
 class Once:
-    """A stream that can be read only once: whoever reads it again goes on where the last one ended."""
+    """A stream that can be read only once. A second reader continues where the first one ended."""
 
     def __init__(self, stream: Iterator[Tile]) -> None:
         self._stream = stream
@@ -88,11 +88,11 @@ def nothing() -> Iterator[Block]:
 
 @dataclass(frozen=True)
 class WholeUdf:
-    """Everything that a UDF has cached: one request, and no tiles to count, list or draw.
+    """Everything that a UDF has cached: one request, with no tiles to count, list or draw.
 
     Attributes:
-        note: why it is the whole UDF, where that was not asked for: there were too many tiles.
-        shard: the first of the shards of too many tiles, which invalidates everything in the place of all; else None.
+        note: why everything is invalidated, if it is because there were too many tiles.
+        shard: the shard that invalidates everything on behalf of all shards, if there were too many tiles. Otherwise None.
     """
 
     note: str | None = None
@@ -109,12 +109,12 @@ class WholeUdf:
 
 
 class Selection:
-    """Tiles, countable and in batches.
+    """Tiles that can be counted and read in batches.
 
     Attributes:
-        zooms_left_stale: the zooms that were left out since there were too many tiles.
-        note: what was done about too many tiles, in words.
-        shard: the part of it that this is, ``(i, n)``; None: it is whole.
+        zooms_left_stale: the zooms that were dropped because there were too many tiles.
+        note: a sentence about what was done because there were too many tiles.
+        shard: ``(i, n)`` if this is one part of a selection, None if it is all of it.
         repeatable: whether it can be read more than once.
         watch: see `Watch`.
     """
@@ -144,13 +144,13 @@ class Selection:
         return vars(self) | {"watch": nobody_watches}
 
     def unwatched(self) -> Selection:
-        """The same selection, to be read after the call too."""
+        """The same selection, for reading after the call has ended."""
         copied = copy.copy(self)
         copied.watch = nobody_watches
         return copied
 
     def batches(self, size: int, done: Spans | None = None) -> Iterator[Batch]:
-        """The tiles, in batches of ``size``, without those at the positions that are done."""
+        """The tiles in batches of ``size``, without those at the positions in ``done``."""
         windows = self._windows if done is None else tuple(done.missing(self._windows))
         stream: Any = self._stream()
         return BlockBatches(stream, size, windows) if self._blocks else TileBatches(stream, size, windows)
@@ -160,15 +160,15 @@ class Selection:
         return itertools.chain.from_iterable(self.batches(_READ_AHEAD))
 
     def remaining(self, done: Spans) -> RemainingTiles:
-        """The tiles that are not done, to be read anew whatever becomes of the caller's list or file.
+        """The tiles that are not done. Later changes to the caller's list or file do not affect them.
 
         Raises:
-            InvalidInputError: the file has been changed.
+            InvalidInputError: the file was changed.
         """
         own = self.unwatched()
         try:
             own._make = self._make.copied()
-        except OSError:  # no room for a copy: the file that was opened, whose changes are errors
+        except OSError:  # no room for a copy: keep using the opened file, and treat changes to it as errors
             pass
         return RemainingTiles(lambda: tiles_of(own.batches(_READ_AHEAD, done)))
 
@@ -179,21 +179,21 @@ class Selection:
         return itertools.chain.from_iterable(batch.blocks() for batch in self.batches(_READ_AHEAD))
 
     def known_count(self) -> int | None:
-        """How many tiles there are, where that can be told without reading them."""
+        """How many tiles there are, or None if that is unknown without reading them."""
         if self._windows != EVERYTHING:
             return sum(int(stop) - start for start, stop in self._windows)
         return self._size if self._counts is None else sum(self.tiles_per_zoom().values())
 
     def end(self, count: int) -> int:
-        """The position after the last tile, of ``count`` ones."""
+        """The position after the last of ``count`` tiles."""
         start, _ = self._windows[0]
         return start + count
 
     def shard_of(self, shard: tuple[int, int]) -> Selection:
-        """One of ``n`` equal runs of the tiles, the ``i``-th from 0.
+        """The ``i``-th of ``n`` equal runs of the tiles, counted from 0.
 
         Raises:
-            InvalidInputError: it can be read only once, so that no two readers would see the same runs.
+            InvalidInputError: the selection can be read only once, so two readers would not see the same runs.
         """
         number, count = shard
         part = copy.copy(self)
@@ -204,7 +204,7 @@ class Selection:
         return part
 
     def digest(self) -> tuple[str, int]:
-        """A fingerprint of the tiles, their order and the shard; and how many they are."""
+        """A fingerprint of the tiles, their order and the shard, and the number of tiles."""
         fingerprint = hashlib.blake2b(repr(self._windows).encode(), digest_size=16)
         count = 0
         for batch in self.batches(_READ_AHEAD):
@@ -214,18 +214,18 @@ class Selection:
         return fingerprint.hexdigest(), count
 
     def tiles_per_zoom(self) -> dict[int, int]:
-        """How many tiles at each zoom, counted without making them where they come from bounds or a geometry.
+        """The number of tiles at each zoom. Tiles from bounds or a geometry are counted without being generated.
 
         Raises:
-            InvalidInputError: the selection can be read only once, so counting would use it up.
+            InvalidInputError: the selection can be read only once, so counting would exhaust it.
         """
         if self._windows != EVERYTHING:
             return _count(self.blocks())
         if self._counts is None:
             if not self.repeatable:
                 raise InvalidInputError(
-                    "This selection can be read only once, so it cannot be counted before it is sent: give a list or a "
-                    "file instead of a generator, standard input or an open file."
+                    "This selection can be read only once, so it cannot be counted before it is sent: pass a list or the path "
+                    "of a file instead of a generator, standard input or an open file."
                 )
             counts: Counter[int] = Counter()
             kept: list[Block] = []
@@ -241,7 +241,7 @@ class Selection:
         return {zoom: count for zoom, count in self._counts.items() if zoom not in self.zooms_left_stale}
 
     def leave_out(self, zooms: Iterable[int]) -> None:
-        """Leave zooms stale, and remember which."""
+        """Leave some zooms stale, and record which."""
         self.zooms_left_stale = tuple(sorted(zooms))
 
     def _stream(self) -> Iterator[Tile] | Iterator[Block]:
@@ -250,12 +250,12 @@ class Selection:
             stream = _Watched(stream, self)
         if self.zooms_left_stale:
             left_out = frozenset(self.zooms_left_stale)
-            return filter(lambda item: item.z not in left_out, stream)  # no generator: it goes on after an error
+            return filter(lambda item: item.z not in left_out, stream)  # unlike a generator, it continues after an error
         return stream  # type: ignore[no-any-return]
 
 
 class _Watched(Iterator[Any]):
-    """A stream that may be slow. The watch is looked at before each item, so that none is taken in vain."""
+    """A stream that may be slow. The watch is called before each item, so that none is read in vain."""
 
     def __init__(self, stream: Iterator[Any], selection: Selection) -> None:
         self._stream, self._selection = stream, selection

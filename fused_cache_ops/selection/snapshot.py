@@ -1,4 +1,4 @@
-"""A collection of tiles, read once: what was checked is what is sent, and what is handed back."""
+"""A snapshot of a collection of tiles, so that exactly what was checked is sent and handed back."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _AT_ONCE = 10_000  # tiles
 
 
 class TileSnapshot:
-    """Tiles as plain numbers, 12 bytes each up to zoom 32: the caller's collection may change or be used up.
+    """Tiles as plain numbers, 12 bytes each up to zoom 32. The caller's collection may change or be exhausted.
 
     Args:
-        tiles: checked tiles, read to the end.
+        tiles: validated tiles, which are read to the end.
     """
 
     def __init__(self, tiles: Iterable[Tile]) -> None:
@@ -30,7 +30,7 @@ class TileSnapshot:
         return self._count
 
     def read(self) -> Iterator[Tile]:
-        """The tiles, from the first one."""
+        """The tiles, from the start."""
         numbers = itertools.chain.from_iterable(self._chunks)
         return map(tuple.__new__, itertools.repeat(Tile), zip(numbers, numbers, numbers))
 

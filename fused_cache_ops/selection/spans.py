@@ -1,4 +1,4 @@
-"""Spans of positions in a selection: which of its tiles are a shard's, and which are done."""
+"""Spans of positions in a selection: which tiles belong to a shard, and which are done."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from typing import Union
 
 Span = tuple[int, Union[int, float]]
-"""From a position up to, and without, another; ``math.inf`` where the end is not known."""
+"""From one position up to, but not including, another. The end is ``math.inf`` if it is unknown."""
 
 EVERYTHING: tuple[Span, ...] = ((0, math.inf),)
 
 
 class Spans:
-    """A set of positions, kept as spans that neither overlap nor touch."""
+    """A set of positions, stored as spans that neither overlap nor touch."""
 
     def __init__(self, spans: Iterable[tuple[int, int]] = ()) -> None:
         self._spans: list[tuple[int, int]] = []
@@ -23,7 +23,7 @@ class Spans:
             self.add(start, stop)
 
     def add(self, start: int, stop: int) -> None:
-        """Add the positions from ``start`` up to, and without, ``stop``."""
+        """Add the positions from ``start`` up to, but not including, ``stop``."""
         if start >= stop:
             return
         first = bisect.bisect_left(self._spans, start, key=lambda span: span[1])
@@ -35,7 +35,7 @@ class Spans:
         self._spans[first:last] = [(start, stop)]
 
     def missing(self, windows: Iterable[Span]) -> Iterator[Span]:
-        """The parts of ``windows``, which are in order, that are not in the set."""
+        """The parts of ``windows`` that are not in the set. ``windows`` must be in order."""
         for start, stop in windows:
             for begin, end in self._spans:
                 if end <= start:

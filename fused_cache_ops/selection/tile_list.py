@@ -1,4 +1,4 @@
-"""Lists of tiles in files, as tile tools write them: ``z/x/y``, CSV, JSON lines or quadkeys, one tile a line, gzip or not."""
+"""Tile lists in files, as tile tools write them: ``z/x/y``, CSV, JSON lines or quadkeys, one tile per line, gzipped or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, Tile, parse_tile
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
 LONGEST_LINE = 65_536
-"""Characters. A longer line is no tile, and would have to be held in memory to its end."""
+"""Characters. A longer line is not a tile, and would have to be held in memory completely."""
 
 _CHUNK = 1 << 17
 _PATH = re.compile(r"(\d{1,19})/(\d{1,19})/(\d{1,19})", re.ASCII)
@@ -33,13 +33,13 @@ _GZIP = b"\x1f\x8b"
 
 
 class TileList(Iterator[Tile]):
-    """The checked tiles of a list, line by line. Blank lines and lines that begin with ``#`` are passed over.
+    """The validated tiles of a list, line by line. Blank lines and lines that begin with ``#`` are skipped.
 
-    A line that cannot be read raises `InvalidInputError`, which names it. Reading on then goes past it.
+    A malformed line raises `InvalidInputError`, which names it. Iterating further continues after that line.
 
     Args:
-        read: ``read(n)`` gives at most so many bytes or characters more, and nothing at the end.
-        name: what messages call the list.
+        read: ``read(n)`` returns up to ``n`` more bytes or characters, and nothing at the end.
+        name: how messages name the list.
         max_zoom: the highest zoom allowed.
     """
 
@@ -62,7 +62,7 @@ class TileList(Iterator[Tile]):
                 if tile is None:
                     continue
                 return tile
-            raise InvalidInputError(f"{self._name}, line {number}: {quoted(line, 60)} is no tile: {reason}")
+            raise InvalidInputError(f"{self._name}, line {number}: {quoted(line, 60)} is not a valid tile: {reason}")
         raise StopIteration
 
     def _parse(self, line: str) -> Tile | None:
@@ -84,19 +84,19 @@ class TileList(Iterator[Tile]):
                 raise ValueError(f"it has {len(cells)} columns.")
             item = tuple(int(cells[self._columns[name]]) for name in "zxy")
         else:
-            raise ValueError("write z/x/y, z,x,y, JSON ({'z': …, 'x': …, 'y': …}) or a quadkey, one a line.")
+            raise ValueError("write z/x/y, z,x,y, JSON ({'z': …, 'x': …, 'y': …}) or a quadkey, one per line.")
         return parse_tile(item, max_zoom=self._max_zoom)
 
 
 class TileFile:
-    """A list in a file that is opened once, and read as often as needed, each time from the start.
+    """A list in a file that is opened once and can be read any number of times, each time from the start.
 
-    Whoever replaces the file meanwhile changes nothing. What was checked is what is sent: a file that is changed in place is an
-    error, and so is any piece of it that is not what it was when it was first read.
+    Replacing the file in the meantime has no effect. Changing it in place is an error, and so is any part that differs from
+    what was first read, so that exactly what was checked is sent.
 
     Args:
-        file: open for reading, unbuffered; closed when nobody refers to this object any more.
-        name: what messages call it.
+        file: open for reading and unbuffered. It is closed when this object is no longer referenced.
+        name: how messages name the file.
         max_zoom: the highest zoom allowed.
     """
 
@@ -106,7 +106,7 @@ class TileFile:
         self._max_zoom = max_zoom
         self._lock = threading.Lock()
         self._state = _state(file)
-        self._digests: list[bytes] = []  # of each chunk that has been read
+        self._digests: list[bytes] = []  # one for each chunk that has been read
         weakref.finalize(self, file.close)
 
     @classmethod
@@ -114,7 +114,7 @@ class TileFile:
         """Open a list.
 
         Raises:
-            InvalidInputError: it cannot be opened.
+            InvalidInputError: the file cannot be opened.
         """
         name = os.fspath(path)
         try:
@@ -123,15 +123,15 @@ class TileFile:
             raise InvalidInputError(f"tiles_file = {quoted(name)} cannot be opened: {error}.") from None
 
     def read(self) -> TileList:
-        """Its tiles, from the start."""
+        """The file's tiles, from the start."""
         return TileList(_decompressed(_Chunks(self).read), self.name, max_zoom=self._max_zoom)
 
     def copied(self) -> TileFile:
-        """A private copy, which nobody else can change.
+        """A private copy, which no one else can change.
 
         Raises:
-            InvalidInputError: the file has been changed.
-            OSError: there is no room for it.
+            InvalidInputError: the file was changed.
+            OSError: there is no room for the copy.
         """
         copy = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed with the object
         try:
@@ -144,10 +144,10 @@ class TileFile:
         return TileFile(copy, self.name, self._max_zoom)
 
     def chunk(self, number: int) -> bytes:
-        """One of the pieces that it is read in.
+        """One of the chunks in which the file is read.
 
         Raises:
-            InvalidInputError: the file has been changed.
+            InvalidInputError: the file was changed.
         """
         with self._lock:
             self._file.seek(number * _CHUNK)
@@ -174,13 +174,13 @@ class TileFile:
 def _reopened(name: str, max_zoom: int, state: tuple[int, int], digests: tuple[bytes, ...]) -> TileFile:
     file = TileFile.open(name, max_zoom)
     if file._state != state:
-        raise InvalidInputError(f"{name} was changed since the plan of it was made.")
+        raise InvalidInputError(f"{name} was changed since it was planned: plan again.")
     file._digests = list(digests)
     return file
 
 
 class _Chunks:
-    """One reading of a file, from its start."""
+    """One pass over a file, from the start."""
 
     def __init__(self, file: TileFile) -> None:
         self._file = file
@@ -196,9 +196,9 @@ class _Chunks:
 
 
 class _Lines(Iterator[tuple[int, Any]]):
-    """Numbered lines, read in pieces; none is held that is longer than `LONGEST_LINE`.
+    """Numbered lines, read in pieces. Lines longer than `LONGEST_LINE` are not held in memory.
 
-    After an error there are no more of them: where the next one begins cannot be known.
+    After an error, there are no more lines, because it is unknown where the next one begins.
     """
 
     def __init__(self, read: Callable[[int], Any], name: str) -> None:
@@ -224,14 +224,14 @@ class _Lines(Iterator[tuple[int, Any]]):
         except InvalidInputError:
             self._over = True
             raise
-        except (ValueError, EOFError, OSError, zlib.error) as error:  # not UTF-8, not gzip, torn, closed
+        except (ValueError, EOFError, OSError, zlib.error) as error:  # not UTF-8, not gzip, truncated, closed
             self._over = True
             raise InvalidInputError(
                 f"{self._name} cannot be read from line {self._number + 1} on, as text or gzip: {error}."
             ) from None
         if not isinstance(piece, (str, bytes)):
             self._over = True
-            raise InvalidInputError(f"{self._name} is read as {type(piece).__name__}: open it as text or as bytes.")
+            raise InvalidInputError(f"{self._name} returns {type(piece).__name__}: open it as text or as bytes.")
         if self._rest is None:
             self._rest = piece[:0]
             mark = "\ufeff" if isinstance(piece, str) else b"\xef\xbb\xbf"
@@ -241,12 +241,12 @@ class _Lines(Iterator[tuple[int, Any]]):
         self._rest = piece[:0] if self._over else lines.pop()
         self._lines = iter(lines)
         if len(self._rest) > LONGEST_LINE:
-            # The lines before it come first, and then the error.
+            # First the lines before it, then the error.
             self._lines = _then_raise(
                 lines,
                 InvalidInputError(
-                    f"{self._name}, line {self._number + len(lines) + 1}: {quoted(self._rest[:60])} goes on for more than "
-                    f"{LONGEST_LINE:,} characters: is it a list of tiles, one a line?"
+                    f"{self._name}, line {self._number + len(lines) + 1}: {quoted(self._rest[:60])} has more than "
+                    f"{LONGEST_LINE:,} characters: is it a list with one tile per line?"
                 ),
             )
             self._over = True
@@ -258,7 +258,7 @@ def _then_raise(lines: list[Any], error: Exception) -> Iterator[Any]:
 
 
 class _Unread(io.RawIOBase):
-    """A stream that begins with what has been read of it already."""
+    """A stream that starts with what has already been read from it."""
 
     def __init__(self, begun: bytes, read: Callable[[int], bytes]) -> None:
         self._begun, self._read = begun, read
@@ -274,7 +274,7 @@ class _Unread(io.RawIOBase):
 
 
 def _decompressed(read: Callable[[int], Any]) -> Callable[[int], Any]:
-    """``read`` itself, or where it gives gzip, one that gives what is in it."""
+    """``read`` itself, or if it returns gzip, a function that returns the decompressed content."""
     chosen: Callable[[int], Any] | None = None
 
     def read_on(most: int) -> Any:
@@ -294,10 +294,10 @@ def _decompressed(read: Callable[[int], Any]) -> Callable[[int], Any]:
 
 
 def list_source(source: TilesFile, max_zoom: int) -> TileFile | TileList:
-    """A list: in a file, to be read as often as needed, or from a stream, which can be read once.
+    """A list from a file, which can be read any number of times, or from a stream, which can be read only once.
 
     Raises:
-        InvalidInputError: it is no path and no open file, or cannot be opened.
+        InvalidInputError: ``source`` is neither a path nor an open file, or cannot be opened.
     """
     name = check_source(source)
     if is_repeatable(source):
@@ -307,12 +307,12 @@ def list_source(source: TilesFile, max_zoom: int) -> TileFile | TileList:
 
 
 def write_tile_list(tiles: Iterable[Tile], path: str | os.PathLike[str]) -> int:
-    """Write tiles as a list, one ``z/x/y`` a line, gzipped if the name ends in ``.gz``; how many they were.
+    """Write tiles as a list, one ``z/x/y`` per line, gzipped if the name ends in ``.gz``. Returns the number of tiles.
 
-    The file appears once it is complete, and replaces one that is there.
+    The file appears once it is complete, and replaces an existing one.
     """
     target = Path(os.path.realpath(path))
-    special = target.exists() and not target.is_file()  # a terminal or a pipe, which nothing can replace
+    special = target.exists() and not target.is_file()  # a terminal or a pipe, which cannot be replaced
     draft = target if special else target.with_name(f".{target.name}.{os.getpid()}.draft")
     count = 0
     try:
@@ -329,33 +329,33 @@ def write_tile_list(tiles: Iterable[Tile], path: str | os.PathLike[str]) -> int:
 
 
 def check_source(source: TilesFile) -> str:
-    """A list's name, for messages.
+    """Check the source of a list, and return its name for messages.
 
     Raises:
-        InvalidInputError: it is no path and no open file, or there is no such file.
+        InvalidInputError: ``source`` is neither a path nor an open file, or the file does not exist.
     """
     if isinstance(source, os.PathLike):
         source = os.fspath(source)
     if isinstance(source, str):
         if rendered_to_nothing(source):
-            raise InvalidInputError(f"tiles_file is {source!r}: it looks like a template that rendered to nothing.")
+            raise InvalidInputError(f"tiles_file is {source!r}, which looks like a template that rendered to nothing.")
         if source == "-":
             return "standard input"
         if "\0" in source or not Path(source).is_file():
-            raise InvalidInputError(f"tiles_file = {quoted(source, 300)}: there is no such file.")
+            raise InvalidInputError(f"tiles_file = {quoted(source, 300)}: no such file.")
         return source
     if not hasattr(source, "read"):
-        raise InvalidInputError(f"tiles_file is of type {type(source).__name__}: give a path, '-' or an open file.")
+        raise InvalidInputError(f"tiles_file is of type {type(source).__name__}: pass a path, '-' or an open file.")
     return str(getattr(source, "name", "tiles_file"))
 
 
 def is_repeatable(source: TilesFile) -> bool:
-    """Whether a list can be read a second time: a file can, standard input and an open file cannot."""
+    """Whether a list can be read more than once. A path can; standard input and an open file cannot."""
     return isinstance(source, (str, os.PathLike)) and source != "-"
 
 
 def _state(file: IO[bytes]) -> tuple[int, int]:
-    """What changes with a file's content, more or less."""
+    """What usually changes when a file's content changes."""
     found = os.fstat(file.fileno())
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (0, 0)
 

@@ -1,1 +1,1 @@
-"""One call on its way: batches, workers, progress, checkpoint, verification."""
+"""Sending one call: batches, workers, progress, checkpoint, verification."""

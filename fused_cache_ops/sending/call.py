@@ -1,4 +1,4 @@
-"""One call, from a selection that has been read to its result."""
+"""One call, from a validated selection to its result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Call:
-    """One call, from a selection that has been read to its result."""
+    """One call, from a validated selection to its result."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class Call:
         tiles = selection if isinstance(selection, Selection) else None
         if checkpoint is not None and tiles is not None and not tiles.repeatable:
             raise InvalidInputError(
-                "A selection that can be read only once has no checkpoint, since a second call could not tell what is done: "
-                "give a list or a file instead of a generator, standard input or an open file."
+                "A checkpoint needs a selection that can be read more than once, so that a second call can tell what is done: "
+                "pass a list or the path of a file instead of a generator, standard input or an open file."
             )
         if verify_tiles and tiles is None:
-            raise InvalidInputError("verify_tiles needs a selection of tiles to sample: the whole UDF has none.")
+            raise InvalidInputError("verify_tiles needs a selection of tiles to sample from: the whole UDF has none.")
         self._service = service
         self._udf = udf
         self._selection = selection
@@ -67,7 +67,7 @@ class Call:
         """Send everything.
 
         Raises:
-            FusedCacheError: with what is not known to be done as ``remaining``.
+            FusedCacheError: ``remaining`` holds the tiles not yet confirmed.
         """
         udf_id = self._udf.udf_id
         failure: Exception | None = None
@@ -144,7 +144,7 @@ class Call:
             self._sample.add(batch)
 
     def _tick(self) -> None:
-        """In the caller's thread, between two looks at the workers."""
+        """Runs in the caller's thread, periodically, while workers send."""
         self._progress.tell(self._already_done + self._work.confirmed, self._retrier.retries)
         if self._record is not None:
             with self._work.lock:
@@ -156,7 +156,7 @@ class Call:
             return self._work.outbox.remaining()
         try:
             return tiles.remaining(self._work.done)
-        except InvalidInputError as error:  # the list was changed: only what is in hand is known
+        except InvalidInputError as error:  # the list was changed, so only the tiles in hand are known
             in_hand = self._work.outbox.in_hand()
             return RemainingTiles(in_hand.__iter__, (error.message,))
 
@@ -171,11 +171,11 @@ class Call:
         done = f"{confirmed:,} tiles were invalidated" if confirmed else "No tile was invalidated"
         remedy = ""
         if self._step == "sending":
-            remedy = " The tiles still to do are in this error's .remaining: give them as tiles= to the next call."
+            remedy = " The tiles not yet confirmed are in this error's .remaining: pass them as tiles= to the next call."
         if self._record is not None and self._record.saved_count:
-            remedy += f" The checkpoint has a record of {self._record.saved_count:,} tiles: the same call again sends the rest."
+            remedy += f" The checkpoint records {self._record.saved_count:,} tiles: run the same call again to send the rest."
         partial = PartialInvalidationError(
-            f"{done}, then {self._step} ended: {reason}{remedy}",
+            f"{done} before {self._step} failed: {reason}{remedy}",
             result=result,
             remaining=self._remaining(tiles),
             cause=failure,

@@ -1,4 +1,4 @@
-"""The record of what a call has done, so that another one, after whatever end, sends only the rest."""
+"""The record of what a call has done. If the call dies, however it dies, the next one sends only the rest."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from fused_cache_ops.wording import quoted, rendered_to_nothing
 logger = logging.getLogger(__name__)
 
 CheckpointLocation = Union[str, "os.PathLike[str]"]
-"""A path, or with the extra ``fsspec`` any URL that fsspec knows; one that ends in ``/`` is a folder."""
+"""A path, or with the extra ``fsspec`` any URL that fsspec supports. A location that ends in ``/`` is a folder."""
 
 FORMAT = "fused-cache-ops checkpoint"
 VERSION = 1
 LIFETIME = timedelta(hours=12)
-"""A record that nobody has touched for so long is of an earlier load, whose tiles may have changed again since: it is
-set aside, and everything is sent."""
+"""A record untouched for this long belongs to an earlier load, whose tiles may have changed again since. It is ignored, and
+everything is sent."""
 
-_INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds between two writes
+_INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds between writes
 
 
 class Checkpoint:
-    """The positions of a selection that are done, kept in a file or an object.
+    """The positions of a selection that are done, stored in a file or an object.
 
     Args:
-        location: where.
-        key: what the record is of: UDF, instance, deployment and the selection's fingerprint, all of them text.
-        total: how many tiles the selection has.
+        location: where to store the record.
+        key: what identifies the invalidation, all as text: UDF, instance, deployment and the selection's fingerprint.
+        total: the number of tiles in the selection.
 
     Attributes:
-        done: the positions that are done; for the sender to add to.
-        saved_count: how many of them the last write that went well has put down.
+        done: the positions that are done. The sender adds to them.
+        saved_count: how many of them the last successful write recorded.
 
     Raises:
-        InvalidInputError: the location holds the record of another selection, or something else altogether.
-        ConfigurationError: it cannot be read or written.
+        InvalidInputError: the location holds the record of another invalidation, or something that is not a checkpoint.
+        ConfigurationError: the location cannot be read or written.
     """
 
     def __init__(self, location: CheckpointLocation, key: dict[str, str], total: int) -> None:
@@ -62,10 +62,10 @@ class Checkpoint:
         except OSError as error:
             raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}.") from error
         if self.done.count:
-            logger.info("Fused cache: %s tells that %s of %s tiles are done.", self._store.name, self.done.count, total)
+            logger.info("Fused cache: resuming from %s, %s of %s tiles are done.", self._store.name, self.done.count, total)
 
     def save(self, *, at_once: bool = False) -> None:
-        """Write down what is done, unless that has just been written. A failure to write is warned of, once."""
+        """Write the record, unless it has just been written. A failure to write is logged once."""
         if self.done.count == self.saved_count or not (at_once or time.monotonic() - self._saved_at > self._store.interval):
             return
         try:
@@ -76,13 +76,13 @@ class Checkpoint:
                 logger.warning("The checkpoint %s cannot be written: %s.", self._store.name, _reason(error))
 
     def remove(self) -> None:
-        """All is done: there is nothing to go on with, and the next load starts anew."""
+        """Remove the record once everything is done, so that the next load starts from scratch."""
         try:
             self._store.delete()
         except OSError as error:
             raise ConfigurationError(
                 f"All tiles are invalidated, but the checkpoint {self._store.name!r} cannot be removed "
-                f"({_reason(error)}): remove it, or the next call that names it sends nothing."
+                f"({_reason(error)}). Remove it by hand: otherwise the next call that uses it sends nothing."
             ) from error
 
     def _write(self) -> None:
@@ -114,28 +114,28 @@ class Checkpoint:
             record = None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             if content.lstrip().startswith(b'{\n "format": "%s"' % FORMAT.encode()):
-                logger.warning("The checkpoint %s is torn: everything is sent.", self._store.name)
+                logger.warning("The checkpoint %s is truncated: everything is sent.", self._store.name)
                 return []
             raise InvalidInputError(
-                f"checkpoint = {self._store.name!r} holds something else: it is left as it is. Name another place."
+                f"checkpoint = {self._store.name!r} is not a checkpoint and is left untouched. Use another location."
             )
-        if _age(record) > LIFETIME:  # whatever it is of
+        if _age(record) > LIFETIME:  # whatever it belongs to
             logger.warning(
-                "The checkpoint %s is of %s, an earlier load: everything is sent.", self._store.name, record["updated"]
+                "The checkpoint %s is from an earlier load (%s): everything is sent.", self._store.name, record["updated"]
             )
             return []
         if record.get("version") != VERSION:
             raise InvalidInputError(
-                f"checkpoint = {self._store.name!r} is of version {record.get('version')!r}, and this package reads version "
-                f"{VERSION}: remove it to send everything, or name another place."
+                f"checkpoint = {self._store.name!r} has version {record.get('version')!r}, but this package reads version "
+                f"{VERSION}: remove it to send everything, or use another location."
             )
         other = [
             f"{name} {record.get(name)!r}, not {value!r}" for name, value in self._key.items() if record.get(name) != value
         ]
         if other:
             raise InvalidInputError(
-                f"checkpoint = {self._store.name!r} belongs to another invalidation ({'; '.join(other)}). Name one place for "
-                "each load and shard, or a folder (a place that ends in /), or remove it to send everything."
+                f"checkpoint = {self._store.name!r} belongs to another invalidation ({'; '.join(other)}). Use one location for "
+                "each load and shard, or a folder (a location that ends in /), or remove it to send everything."
             )
         try:
             datetime.fromisoformat(record["updated"])
@@ -144,14 +144,14 @@ class Checkpoint:
         except (KeyError, TypeError, ValueError):
             sane = False
         if not sane:
-            logger.warning("The checkpoint %s makes no sense: everything is sent.", self._store.name)
+            logger.warning("The checkpoint %s is corrupt: everything is sent.", self._store.name)
             return []
         self._started = str(record.get("started"))
         return spans
 
 
 class _Store(Protocol):
-    """One small file, replaced as a whole."""
+    """One small file, which is always replaced atomically."""
 
     name: str
     interval: float
@@ -190,7 +190,7 @@ class _LocalFile:
 
 
 class _Object:
-    """An object of a store that fsspec knows: those replace an object as a whole, or not at all."""
+    """An object in a store that fsspec supports. Such stores replace an object atomically."""
 
     interval = _INTERVAL_REMOTE
 
@@ -199,7 +199,7 @@ class _Object:
             import fsspec
         except ImportError:
             raise ConfigurationError(
-                "A checkpoint at a URL needs fsspec: pip install 'fused-cache-ops[fsspec]', and the store's own package."
+                "A checkpoint at a URL needs fsspec and the store's own package: pip install 'fused-cache-ops[fsspec]'"
             ) from None
         self.name = re.sub(r"//[^/@]*@", "//********@", url)
         try:
@@ -229,28 +229,28 @@ class _Object:
             return None
         except OSError:
             raise
-        except Exception as error:  # each store has errors of its own
+        except Exception as error:  # each store has its own errors
             raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def check_location(location: Any) -> None:
-    """Refuse what is no place for a checkpoint.
+    """Reject an invalid checkpoint location.
 
     Raises:
-        InvalidInputError: it is no path, or looks like a template that rendered to nothing.
+        InvalidInputError: it is not a path or URL, or looks like a template that rendered to nothing.
     """
     if not isinstance(location, (str, os.PathLike)):
-        raise InvalidInputError(f"checkpoint is of type {type(location).__name__}: give a path or a URL.")
+        raise InvalidInputError(f"checkpoint is of type {type(location).__name__}: pass a path or a URL.")
     if "\0" in os.fspath(location):
         raise InvalidInputError(f"checkpoint = {quoted(location)} is not a path: it holds a NUL character.")
     if rendered_to_nothing(os.fspath(location)):
-        raise InvalidInputError(f"checkpoint is {location!r}: it looks like a template that rendered to nothing.")
+        raise InvalidInputError(f"checkpoint is {location!r}, which looks like a template that rendered to nothing.")
 
 
 def _age(record: dict[str, Any]) -> timedelta:
     try:
         return datetime.now(timezone.utc) - datetime.fromisoformat(record["updated"])
-    except (KeyError, TypeError, ValueError):  # which the next looks at it tell
+    except (KeyError, TypeError, ValueError):  # reported by the checks that follow
         return timedelta(0)
 
 

@@ -1,4 +1,4 @@
-"""How far a call has come: told to a callback, and to the log every few seconds."""
+"""Progress of a call: reported to a callback, and logged every few seconds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fused_cache_ops.wording import counted
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, Union[int, None], int], object]
-"""``on_progress(done, total, retries)``: tiles that are invalidated, those of earlier runs included; all of them, or None
-where that is not known; requests repeated so far."""
+"""``on_progress(done, total, retries)``: tiles invalidated so far, including earlier runs; tiles in total, or None if that is
+unknown; retries so far."""
 
 CALLBACK_INTERVAL = 0.2
 LOG_INTERVAL = 5.0
 
 
 class Progress:
-    """Tells how far a call has come, always in the thread that called.
+    """Reports the progress of a call, always in the caller's thread.
 
     Args:
-        callback: what to tell; None: nobody.
+        callback: the callback, or None.
     """
 
     def __init__(self, callback: OnProgress | None) -> None:
@@ -32,7 +32,7 @@ class Progress:
         self.total: int | None = None
 
     def tell(self, done: int, retries: int, *, at_once: bool = False) -> None:
-        """Tell, unless that was done a moment ago."""
+        """Report, unless that was done a moment ago."""
         now = time.monotonic()
         if self._callback is not None and (at_once or now - self._told >= CALLBACK_INTERVAL):
             self._told = now
@@ -40,5 +40,5 @@ class Progress:
         if now - self._logged >= LOG_INTERVAL:
             self._logged = now
             of = f" of {self.total:,} ({done / self.total:.0%})" if self.total else ""
-            repeats = f", {counted(retries, 'repeat')}" if retries else ""
-            logger.info("Fused cache: %s%s tiles invalidated in %.0f s%s.", f"{done:,}", of, now - self._started, repeats)
+            retried = f", {counted(retries, 'retry')}" if retries else ""
+            logger.info("Fused cache: %s%s tiles invalidated in %.0f s%s.", f"{done:,}", of, now - self._started, retried)

@@ -1,4 +1,4 @@
-"""Proof of an invalidation: some of its tiles are asked for, and none of the answers may come from the cache."""
+"""Verification of an invalidation: some of its tiles are requested, and no response may come from the cache."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from fused_cache_ops.wording import quoted
 logger = logging.getLogger(__name__)
 
 MOST_TILES = 1000
-"""Each one runs the UDF."""
+"""Each verified tile runs the UDF."""
 
 
 class Sample:
-    """Tiles drawn evenly from a stream of batches, of which all but the drawn ones are passed over (algorithm L).
+    """Tiles drawn uniformly from a stream of batches. Tiles that are not drawn are skipped over (algorithm L).
 
     Args:
-        size: how many to draw.
+        size: how many tiles to draw.
     """
 
     def __init__(self, size: int) -> None:
@@ -55,11 +55,11 @@ class Sample:
 
 
 def check_verify_tiles(verify_tiles: int, udf: UdfReference, shared_token: Secret | None, service: Service) -> Secret | None:
-    """The shared token to verify with; None: nothing is to be verified.
+    """The shared token to verify with, or None if nothing is to be verified.
 
     Raises:
-        InvalidInputError: ``verify_tiles`` is no number of tiles.
-        ConfigurationError: there is no shared token, or no address to use it at.
+        InvalidInputError: ``verify_tiles`` is not a valid number of tiles.
+        ConfigurationError: there is no shared token, or the address where shared UDFs run is unknown.
     """
     if is_boolean(verify_tiles) or not isinstance(verify_tiles, int) or not 0 <= verify_tiles <= MOST_TILES:
         raise InvalidInputError(
@@ -70,15 +70,15 @@ def check_verify_tiles(verify_tiles: int, udf: UdfReference, shared_token: Secre
     token = shared_token if shared_token is not None else udf.secret
     if token is None:
         raise ConfigurationError(
-            "verify_tiles needs a shared token of the UDF (fsh_… or fc_…), since that is how its tiles are asked for: give it "
-            "as udf, or as shared_token=."
+            "verify_tiles needs a shared token of the UDF (fsh_… or fc_…), because that is how its tiles are requested: pass "
+            "it as udf or as shared_token=."
         )
     if not isinstance(token, Secret) or not is_shared_token(token.reveal()):
-        raise ConfigurationError("shared_token is not a shared token: those begin with fsh_ or fc_.")
+        raise ConfigurationError("shared_token is not a shared token: shared tokens begin with fsh_ or fc_.")
     token = parse_udf(token).secret
     if service.run_base_url is None:
         raise ConfigurationError(
-            "verify_tiles needs to know where this deployment runs shared UDFs: set run_base_url, or FUSED_RUN_BASE_URL."
+            "verify_tiles needs the address where this deployment runs shared UDFs: set run_base_url or FUSED_RUN_BASE_URL."
         )
     return token
 
@@ -91,17 +91,17 @@ def verify_selection(
     verify_tiles: int,
     shared_token: Secret | None,
 ) -> Verification:
-    """Draw tiles from a selection, and see whether they come from the cache.
+    """Draw tiles from a selection, and check whether they come from the cache.
 
     Raises:
-        InvalidInputError: it is the whole UDF, or ``verify_tiles`` is no number of tiles.
-        ConfigurationError: there is no shared token, or no address to use it at.
+        InvalidInputError: the selection is the whole UDF, or ``verify_tiles`` is not a valid number of tiles.
+        ConfigurationError: there is no shared token, or the address where shared UDFs run is unknown.
     """
     if isinstance(selection, WholeUdf):
-        raise InvalidInputError("verify_tiles needs a selection of tiles to sample: the whole UDF has none.")
+        raise InvalidInputError("verify_tiles needs a selection of tiles to sample from: the whole UDF has none.")
     token = check_verify_tiles(verify_tiles, udf, shared_token, service)
     if token is None:
-        raise InvalidInputError("verify_tiles = 0: nothing would be verified. Give a number of tiles.")
+        raise InvalidInputError("verify_tiles = 0 would verify nothing: pass a number of tiles above 0.")
     sample = Sample(verify_tiles)
     for batch in selection.batches(MAX_BATCH):
         sample.add(batch)
@@ -109,9 +109,9 @@ def verify_selection(
 
 
 def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list[Tile]) -> Verification:
-    """Ask for tiles through a shared token, and see whether they come from the cache.
+    """Request tiles through a shared token, and check whether they come from the cache.
 
-    A tile that has not answered by the call's deadline is unknown.
+    A tile for which there is no response by the call's deadline is unknown.
 
     Raises:
         InvalidationCancelledError: the call was cancelled.
@@ -120,7 +120,7 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
     with ThreadPoolExecutor(RUNS_AT_ONCE, thread_name_prefix="fused-cache-ops-verify") as pool:
         try:
             answers = list(pool.map(lambda tile: service.request_shared_tile(token, tile, retrier=retrier), tiles))
-        except BaseException:  # cancelled, or the caller has left: no answer is waited for
+        except BaseException:  # cancelled or interrupted: no response is awaited
             retrier.stop()
             service.abort_requests(retrier)
             raise
@@ -136,5 +136,5 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
 
 
 def came_from_cache(headers: Mapping[str, str]) -> bool:
-    """Whether an answer did, by the headers that Fused's own SDK has been seen to read."""
+    """Whether a response came from the cache, according to the headers that Fused's own SDK reads."""
     return "hit" in headers.get("x-cache", "").lower() or headers.get("x-fused-cached", "").lower() in ("true", "1")

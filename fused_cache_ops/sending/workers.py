@@ -1,4 +1,4 @@
-"""Tiles on their way: a bounded window of requests under way, over a stream that is read no further than it is sent."""
+"""Workers: a bounded number of requests in flight, over a stream that is read only as fast as it is sent."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ logger = logging.getLogger(__name__)
 
 BATCHES_IN_FLIGHT = 4
 
-_TICK = 0.1  # seconds between the caller's looks at progress while workers send
+_TICK = 0.1  # seconds between the caller's progress updates while workers send
 
 _Send = Callable[[Batch], Union[int, None]]
 
 
 class Work:
-    """The tiles of one call: what is confirmed, and the outbox of the rest.
+    """The tiles of one call: those that are confirmed, and the outbox with the rest.
 
     Args:
-        outbox: what is to be sent.
-        retrier: patience and pace.
-        note: called with each batch that has been confirmed, by one worker at a time.
-        tick: called now and then by the caller's thread, while workers send.
+        outbox: the batches to send.
+        retrier: retries and rate limiting.
+        note: called with each confirmed batch, by one worker at a time.
+        tick: called periodically by the caller's thread while workers send.
 
     Attributes:
-        done: the positions that are confirmed, those of earlier calls included.
-        confirmed: how many tiles this call has sent and seen confirmed.
-        objects_deleted: how many cached objects the server says it removed; None: it does not say.
+        done: the positions that are confirmed, including those of earlier calls.
+        confirmed: the number of tiles that this call sent and that were confirmed.
+        objects_deleted: the number of cached objects that the server reports as removed, or None if it does not report it.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Work:
             self.do(batch, send, final=final)
 
     def do(self, batch: Batch, send: _Send, *, final: bool = True) -> None:
-        """Send a batch and count it; where that fails it is back in hand and, if ``final``, all sending stops."""
+        """Send a batch and count it. If that fails, the batch is put back and, if ``final``, all sending stops."""
         try:
             deleted = send(batch)
         except BaseException:
             if final:
-                self.retrier.stop()  # before the tiles are in reach again
+                self.retrier.stop()  # before the tiles can be taken again
             self.outbox.put_back(batch)
             raise
         with self.lock:
@@ -82,13 +82,13 @@ class Work:
 
 
 def send_tiles(service: Service, udf_id: str, work: Work) -> None:
-    """Send all that is in the outbox: in batches, or tile by tile where the deployment takes none.
+    """Send everything in the outbox: in batches, or tile by tile if the deployment does not accept batches.
 
     Raises:
-        FusedCacheError: the first failure; what is not confirmed is in the outbox.
+        FusedCacheError: the first failure. Tiles not yet confirmed are in the outbox.
     """
 
-    largest = MAX_BATCH  # until a proxy on the way says that it is too much
+    largest = MAX_BATCH  # until a proxy in between rejects it as too large
 
     def send_batch(batch: Batch) -> int | None:
         nonlocal largest
@@ -101,21 +101,21 @@ def send_tiles(service: Service, udf_id: str, work: Work) -> None:
             if error.status != 413 or len(batch) < 2:
                 raise
             largest = min(largest, (len(batch) + 1) // 2)
-            logger.info("A batch of %s tiles is too large for a proxy on the way: halved.", f"{len(batch):,}")
+            logger.info("A batch of %s tiles is too large for a proxy in between: halving it.", f"{len(batch):,}")
             return send_batch(batch)
 
     def send_tile(batch: Batch) -> None:
         service.invalidate_tile(udf_id, batch.at(0), retrier=work.retrier)
 
-    # The first request goes alone: it tells whether this deployment takes batches at all.
+    # The first request goes alone: it shows whether this deployment accepts batches at all.
     if work.outbox.look_ahead() > 1:
         try:
             work.do_next(send_batch, final=False)
         except FusedCacheError as error:
-            # 404 may mean "no such endpoint" or "no such UDF". A single tile's request settles it, just below.
+            # 404 may mean "no such endpoint" or "no such UDF". The single-tile request below settles it.
             if error.status not in (404, 405):
                 raise
-            logger.info("No batches here (%s): trying tile by tile.", error.status)
+            logger.info("This deployment does not accept batches (%s): sending tile by tile.", error.status)
         else:
             return _send_all(service, work, send_batch, min(BATCHES_IN_FLIGHT, service.max_concurrency), ahead=0)
     work.outbox.one_by_one()
@@ -124,9 +124,9 @@ def send_tiles(service: Service, udf_id: str, work: Work) -> None:
 
 
 def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, ahead: int) -> None:
-    """Send what is left, at most ``most_workers`` requests at once; raise the first failure.
+    """Send what is left, with at most ``most_workers`` requests at once. Raise the first failure.
 
-    The tiles are read in the caller's thread (a database cursor may insist on it), and no more than ``ahead`` of them
+    The tiles are read in the caller's thread, because a database cursor may require it. At most ``ahead`` of them are read
     before a worker is free to send them.
     """
     handed: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
@@ -161,7 +161,7 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
                 )
                 try:
                     worker.start()
-                except RuntimeError:  # no more threads: those that there are will do
+                except RuntimeError:  # no more threads: the existing ones suffice
                     if not workers:
                         raise
                 else:
@@ -176,14 +176,14 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
     try:
         try:
             hand_out()
-        except Exception as error:  # of reading the tiles, or of whoever is told of progress
+        except Exception as error:  # from reading the tiles, or from the progress callback
             work.retrier.stop()
             failures.insert(0, error)
         for _ in workers:
             handed.put(None)
         wait(work.tick)
     except BaseException as leaving:
-        # The caller has left: no answer is waited for.
+        # The caller has been interrupted: no response is awaited.
         work.retrier.stop()
         failures.insert(0, leaving)
         service.abort_requests(work.retrier)
@@ -198,7 +198,7 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
 
 
 def _take_back(handed: queue.SimpleQueue[Batch | None], work: Work) -> None:
-    """What no worker has taken."""
+    """Put back the batches that no worker has taken."""
     while not handed.empty():
         batch = handed.get()
         if batch is not None:

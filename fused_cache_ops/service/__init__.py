@@ -1,1 +1,1 @@
-"""The Fused service over HTTP: requests, answers, connections, retries and the rate they keep to."""
+"""The Fused service over HTTP: requests, responses, connections, retries and rate limiting."""

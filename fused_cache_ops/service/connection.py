@@ -1,8 +1,8 @@
-"""A pool of kept-alive connections to one host: the certificate bundle read once, no answer awaited beyond its time.
+"""A pool of kept-alive connections to one host. The certificate bundle is read once, and every response has a time limit.
 
-`requests` knows the proxies, the certificate bundle and the TLS; its pools are used directly, which costs less than half
-the CPU time of its ``Session`` and passes by everything that could replace the Authorization header (``.netrc``) or
-follow a redirect.
+`requests` handles the proxies, the certificate bundle and TLS. Its pools are used directly, which takes less than half the
+CPU time of its ``Session`` and avoids everything that could replace the Authorization header (``.netrc``) or follow a
+redirect.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from fused_cache_ops.secret import MASK, Secret
 from fused_cache_ops.settings import is_loopback
 
 Certificate = Union[str, tuple[str, str]]
-"""A client certificate: the path of one PEM file, or of the certificate and of its key."""
+"""A client certificate: the path of one PEM file, or the paths of the certificate and its key."""
 
-LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record holds its code; nothing else comes near
+LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record includes its code; nothing else comes close
 _HEADERS = ("retry-after", "location", "x-cache", "x-fused-cached")
 _CHUNK = 64 * 1024
-_LOOK = 0.1  # seconds between the watch's looks
-_IDLE = 5.0  # seconds after which it goes home
+_LOOK = 0.1  # seconds between checks by the watchdog thread
+_IDLE = 5.0  # idle seconds after which it ends
 
 
 def _mask_shared_tokens(record: logging.LogRecord) -> bool:
-    """urllib3 logs every address at DEBUG, and a shared token in one is a permission."""
+    """urllib3 logs every address at DEBUG level, and a shared token in an address grants access."""
     if isinstance(record.args, tuple):
         record.args = tuple(_SHARED.sub(r"\1********", each) if isinstance(each, str) else each for each in record.args)
     return True
@@ -53,12 +53,12 @@ logging.getLogger("urllib3.connectionpool").addFilter(_mask_shared_tokens)
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer, without the token, should the server echo it: errors carry what the locals of their frames hold.
+    """A server's response. The token is masked if the server echoes it, because tracebacks can show the locals of frames.
 
     Attributes:
         status: the HTTP status.
-        headers: the few that matter here, by their names in lower case.
-        body: all of it, or more than `LARGEST_BODY` bytes.
+        headers: the few headers that matter here, keyed by lowercase name.
+        body: the whole body, or more than `LARGEST_BODY` bytes of it.
     """
 
     status: int
@@ -67,16 +67,16 @@ class Answer:
 
 
 class Call(Protocol):
-    """Whom a request is sent for."""
+    """The call for which a request is sent."""
 
     def is_over(self) -> bool:
-        """Whether nobody waits for the answer any more."""
+        """Whether the response is no longer wanted."""
         ...
 
 
 @dataclass
 class _Exchange:
-    """A request that is under way, until when, and for which call."""
+    """A request in flight, when it expires, and the call that it belongs to."""
 
     expires: float
     owner: Call
@@ -85,26 +85,26 @@ class _Exchange:
 
 
 class AnswerTimedOut(Exception):
-    """The answer was not complete in time."""
+    """The response was not complete in time."""
 
 
 class ConnectionDropped(Exception):
-    """A connection that had served before turned out to be closed: nothing is known to be wrong."""
+    """A connection that had been used before turned out to be closed. This says nothing about the server's health."""
 
 
 class Connections:
     """Connections to the host of a URL, for any number of threads.
 
     Args:
-        url: where to; only its scheme, host and port matter.
-        authorization: the header's value, if one is to be sent.
-        pool_size: the most connections at once; further threads wait for one.
-        ca_bundle: certificates to trust, a file or a folder, instead of those that ``REQUESTS_CA_BUNDLE``,
-            ``CURL_CA_BUNDLE`` or ``SSL_CERT_FILE`` name, or else requests' own.
-        client_certificate: to show to the server.
+        url: the destination. Only its scheme, host and port matter.
+        authorization: the value of the Authorization header, if it should be sent.
+        pool_size: the most connections at once. Further threads wait for a free one.
+        ca_bundle: certificates to trust, as a file or a folder. By default those that ``REQUESTS_CA_BUNDLE``,
+            ``CURL_CA_BUNDLE`` or ``SSL_CERT_FILE`` name, otherwise requests' own.
+        client_certificate: the certificate to present to the server.
 
     Raises:
-        ConfigurationError: certificates cannot be read.
+        ConfigurationError: a certificate cannot be read.
     """
 
     def __init__(
@@ -127,46 +127,46 @@ class Connections:
             self._headers["Authorization"] = authorization
         secure = parts.scheme == "https"
         self._adapter = _Adapter(tls_context(ca_bundle, client_certificate) if secure else None, pool_size)
-        # This machine is never reached by way of another.
+        # This machine is never reached through a proxy.
         proxies = {} if is_loopback(parts.hostname or "") else get_environ_proxies(url)
         proxy = select_proxy(url, proxies)
         try:
             manager: Any = self._adapter.proxy_manager_for(proxy) if proxy else self._adapter.poolmanager
         except (RequestException, ValueError, urllib3.exceptions.HTTPError):
-            # The library's words hold the proxy's address, and so its password or a piece of it.
+            # The library's text contains the proxy's address, which may include its password or part of it.
             raise ConfigurationError(
-                f"The proxy that the environment names for {parts.scheme} cannot be used (its address, which may hold a "
-                f"password, is not shown). Check {parts.scheme.upper()}_PROXY and ALL_PROXY: http://user:password@host:port, "
-                "with special characters of the password escaped."
+                f"The proxy configured in the environment for {parts.scheme} cannot be used. Its address may contain a "
+                f"password and is not shown. Check {parts.scheme.upper()}_PROXY and ALL_PROXY: http://user:password@host:port, "
+                "with special characters in the password escaped."
             ) from None
         self._pool = manager.connection_from_url(url)
         self._pool.ConnectionCls = self._watched(self._pool.ConnectionCls)
-        # A proxy wants the whole address, unless it only passes on what is encrypted.
+        # A proxy needs the full address, unless it only tunnels encrypted traffic.
         self._origin = f"{parts.scheme}://{parts.netloc}" if proxy and not secure else ""
 
     def send(
         self, method: str, target: Secret, *, owner: Call, body: bytes | None = None, wait: float, seconds: float
     ) -> Answer:
-        """Send a request and read the answer.
+        """Send a request and read the response.
 
         Args:
             method: such as ``"DELETE"``.
             target: the path and query.
-            owner: the call that it is part of; see `abort`.
-            body: JSON.
-            wait: seconds to connect.
-            seconds: after which the answer must be complete.
+            owner: the call that the request belongs to, for `abort`.
+            body: the JSON body.
+            wait: seconds that connecting may take.
+            seconds: seconds after which the response must be complete.
 
         Raises:
-            AnswerTimedOut: it was not, or the call is over.
-            ConnectionDropped: the server had closed a connection that it had kept alive.
+            AnswerTimedOut: the response was not complete in time, or the call is over.
+            ConnectionDropped: the server had closed a kept-alive connection.
             urllib3.exceptions.HTTPError: the connection failed.
-            OSError: so it did.
+            OSError: the connection failed.
         """
         headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
         exchange = _Exchange(time.monotonic() + seconds, owner)
         self._exchanges[threading.get_ident()] = exchange
-        exchange.cut_off = owner.is_over()  # looked at once `abort` would see the exchange
+        exchange.cut_off = owner.is_over()  # checked once `abort` would see the exchange
         if not self._watching:
             self._watch()
         try:
@@ -221,7 +221,7 @@ class Connections:
         return content.replace(self._secret.reveal().rpartition(" ")[2].encode(), MASK.encode())
 
     def abort(self, owner: Call) -> None:
-        """Cut off the requests of a call that are under way."""
+        """Abort the requests of a call that are in flight."""
         for exchange in list(self._exchanges.values()):
             if exchange.owner is owner:
                 _cut_off(exchange)
@@ -236,7 +236,7 @@ class Connections:
         exchanges = self._exchanges
 
         class Watched(kind):  # type: ignore[misc]
-            """A connection that tells which exchange it is used for."""
+            """A connection that records which exchange it is used for."""
 
             served = False
             timeout: float
@@ -268,7 +268,7 @@ class Connections:
                     except (urllib3.exceptions.HTTPError, OSError) as error:
                         failure = error
                     finally:
-                        self._dns_host = name  # which TLS verifies
+                        self._dns_host = name  # the name that TLS verifies
                     if exchange.cut_off:
                         raise AnswerTimedOut
                 raise failure
@@ -277,7 +277,7 @@ class Connections:
         return Watched
 
     def _watch(self) -> None:
-        """Have a thread cut off what is overdue: a time-out of the socket starts anew with every byte that drips in."""
+        """Start a thread that aborts overdue requests: a socket timeout restarts with every byte that arrives."""
         with self._lock:
             if self._watching:
                 return
@@ -285,7 +285,7 @@ class Connections:
             try:
                 threading.Thread(target=self._look, name="fused-cache-ops-watch", daemon=True).start()
                 self._watching = True
-            except RuntimeError:  # no more threads: the socket's own time-outs will do
+            except RuntimeError:  # no more threads: the socket's own timeouts must suffice
                 pass
 
     def _look(self) -> None:
@@ -300,7 +300,7 @@ class Connections:
                     self._watching = False
                     return
             for exchange in list(self._exchanges.values()):
-                if exchange.cut_off or now > exchange.expires:  # perhaps before it had a socket
+                if exchange.cut_off or now > exchange.expires:  # it may not have had a socket before
                     _cut_off(exchange)
 
 
@@ -322,10 +322,10 @@ class _Adapter(HTTPAdapter):
 
 
 def tls_context(ca_bundle: str | None = None, client_certificate: Certificate | None = None) -> ssl.SSLContext:
-    """A context that verifies servers: certificates, host names, nothing left out.
+    """A TLS context that fully verifies servers: certificates and host names.
 
     Raises:
-        ConfigurationError: certificates cannot be read.
+        ConfigurationError: a certificate cannot be read.
     """
     names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
     source = "ca_bundle" if ca_bundle else next((name for name in names if os.environ.get(name)), None)
@@ -343,28 +343,28 @@ def tls_context(ca_bundle: str | None = None, client_certificate: Certificate | 
     if client_certificate is not None:
         certificate, key = (client_certificate, None) if isinstance(client_certificate, str) else client_certificate
         try:
-            # Without a password: OpenSSL would ask for one in the terminal, in the middle of a pipeline.
+            # An empty password: otherwise OpenSSL would prompt for one in the terminal, in the middle of a pipeline.
             context.load_cert_chain(certificate, key, password="")
         except (OSError, TypeError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ConfigurationError(
-                f"client_certificate = {client_certificate!r} cannot be read: {reason}. Give the path of a PEM file, or of "
-                "the certificate and of its key, without a password."
+                f"client_certificate = {client_certificate!r} cannot be read: {reason}. Pass the path of a PEM file, or the "
+                "paths of the certificate and its key, without a password."
             ) from None
     return context
 
 
 def _is_closed(error: Exception) -> bool:
-    """Whether a connection ended before a single byte of the answer: on a reused one, a server that keeps none for long."""
+    """Whether a connection ended before the first byte of the response. On a reused one, the server had closed it."""
     return isinstance(error, urllib3.exceptions.ProtocolError) and "Connection aborted" in str(error)
 
 
 def _resolved(name: str, port: int, exchange: _Exchange) -> list[str]:
-    """A host's addresses. The system's call cannot be interrupted, so it is waited for in reach of the watch.
+    """A host's addresses. The system call cannot be interrupted, so it runs in a thread while the watchdog can end the wait.
 
     Raises:
         AnswerTimedOut: the exchange is over.
-        OSError: there are none.
+        OSError: the host has no addresses.
     """
     host = name.strip("[]")
     try:

@@ -1,6 +1,6 @@
-"""One pace for all the workers of a client: a gate that trouble closes for everybody, and the rate that a server bears.
+"""Rate limiting for all workers of a client: a gate that errors close for everyone, and a rate that the server sustains.
 
-The decisions alone, without clock, threads or sleep: `Retrier` brings those, and the tests a simulated server.
+Only the decisions, without a clock, threads or sleep. `Retrier` provides those, and the tests provide a simulated server.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 
 PLATEAU = 15.0
-"""How many times the pause that the last "too many" cost, the rate stays below the one that was too much before it is
-raised beyond: the dearer a pause, the longer until the next is risked."""
+"""How long the rate stays below the one that was too high, as a multiple of the pause that the last "too many" cost. The
+longer a pause was, the longer until the next one is risked."""
 
 _MARGIN = 0.97
 
 
 @dataclass
 class Turn:
-    """Leave to send one request, at a time; void once the gate has closed in between."""
+    """Permission to send one request at a given time. It is void if the gate has closed in between."""
 
     at: float
     closings: int
@@ -31,25 +31,25 @@ class Turn:
 
 
 class Limiter:
-    """When the next request may go, for every worker that shares it.
+    """Decides when the next request may be sent, for all workers that share it.
 
-    - "Too many requests" (429, or 503 with ``Retry-After``) closes the gate for the time asked, or else for a jittered
-      backoff, and sets the rate, once for all the requests that were under way together: between what the server is
-      known to sustain and what was too much. It then grows with what is seen to be sustained, stays below what was too
-      much for a while, and goes beyond along a cubic.
-    - Other passing trouble (5xx, no connection) closes the gate for a jittered backoff once two requests in a row, of
-      whichever workers, have met it, and leaves the rate alone.
-    - When the pause is over one request goes first, to try. The gate opens when it succeeds.
+    - "Too many requests" (429, or 503 with ``Retry-After``) closes the gate for the requested time, or for a jittered
+      backoff if none was requested. It also sets the rate, once for all requests that were in flight together, between
+      what the server is known to sustain and what was too much. The rate then grows with what the server is seen to
+      sustain. It stays below what was too much for a while, then exceeds it along a cubic curve.
+    - Other transient errors (5xx, no connection) close the gate for a jittered backoff once two requests in a row, from
+      any workers, have failed. They do not change the rate.
+    - When the pause is over, one request goes first as a probe. The gate opens when it succeeds.
 
     Args:
-        ceiling: the most requests a second; None: as many as the workers manage.
-        draw: ``draw(low, high)``, a random number between.
+        ceiling: the most requests per second. None: as many as the workers manage.
+        draw: ``draw(low, high)``, a random number between the two.
 
     Attributes:
-        rate: requests a second now; None: unlimited.
+        rate: the current requests per second. None: unlimited.
         ceiling: as given.
         closings: how often the gate has closed.
-        changed: the lock to hold while calling it, and the signal that the gate may have opened.
+        changed: the lock to hold while calling methods, and the signal that the gate may have opened.
     """
 
     def __init__(self, ceiling: float | None = None, *, draw: Callable[[float, float], float] = random.uniform) -> None:
@@ -59,25 +59,25 @@ class Limiter:
         self._draw = draw
         self._next_slot = -math.inf
         self._gate_opens = -math.inf
-        self._asked_until = -math.inf  # a pause that the server asked for, which no deadline shortens
-        self._closed = False  # until the request that goes first has succeeded
+        self._asked_until = -math.inf  # the end of a pause that the server requested, which no deadline shortens
+        self._closed = False  # when closed, it stays closed until the probe has succeeded
         self._probe_is_out = False
         self.closings = 0
         self._closings_in_a_row = 0
         self._failures_in_a_row = 0
         self._too_much: float | None = None
         self._sustained = 0.0
-        self._burst = 0  # what the server took at once before it first said "too many"
-        self._cycle = _Tally()  # since it last said so
+        self._burst = 0  # what the server accepted at once before its first "too many"
+        self._cycle = _Tally()  # since its last "too many"
         self._spell = _Tally()  # since the gate last opened
         self._plateau = 1.0
 
     def ask(self, now: float, latest: float = math.inf) -> Turn | float:
-        """A turn, now or a little later; or the seconds after which to ask again (sooner if the gate opens).
+        """A turn, now or a little later, or the seconds after which to ask again (sooner if the gate opens).
 
         Args:
-            now: the time.
-            latest: when the caller has to go at the latest. A pause that nobody asked for is shortened to that.
+            now: the current time.
+            latest: the latest time at which the caller can go. A pause that the server did not request is cut short then.
         """
         opens = max(self._asked_until, min(self._gate_opens, latest))
         if now < opens:
@@ -96,15 +96,15 @@ class Limiter:
         return Turn(slot, self.closings)
 
     def closed_for(self, now: float) -> float:
-        """How many seconds the gate stays closed, at least."""
+        """The number of seconds that the gate stays closed, at least."""
         return max(0.0, self._gate_opens - now)
 
     def is_void(self, turn: Turn) -> bool:
-        """Whether the gate has closed since the turn was given: ask anew."""
+        """Whether the gate has closed since the turn was granted, so that a new one is needed."""
         return turn.closings != self.closings
 
     def succeeded(self, turn: Turn, now: float) -> None:
-        """The server answered as one in working order does, be it a refusal for good."""
+        """The server responded normally, even if with a permanent error."""
         self._failures_in_a_row = 0
         self._cycle.taken += 1
         self._spell.taken += 1
@@ -115,7 +115,7 @@ class Limiter:
 
     def throttled(self, turn: Turn, now: float, retry_after: float | None) -> None:
         """The server said "too many requests"."""
-        if self.is_void(turn):  # of the same burst as one that has closed the gate
+        if self.is_void(turn):  # from the same burst as the one that closed the gate
             if retry_after is not None and self._closed:
                 self._asked_until = max(self._asked_until, now + retry_after)
                 self._gate_opens = max(self._gate_opens, self._asked_until)
@@ -126,13 +126,13 @@ class Limiter:
         self._plateau = max(1.0, PLATEAU * (self._gate_opens - now))
 
     def troubled(self, turn: Turn, now: float) -> None:
-        """The server, or the way to it, failed."""
+        """The server or the connection failed."""
         self._failures_in_a_row += 1
         if not self.is_void(turn) and (turn.probe or self._failures_in_a_row >= 2):
             self._close(now, None)
 
     def abandoned(self, turn: Turn, now: float) -> None:
-        """The turn came to nothing: the request was not sent, or there is no telling how it went."""
+        """The turn was not used: the request was not sent, or its outcome is unknown."""
         if turn.probe and not self.is_void(turn):
             self._probe_is_out = False
 
@@ -157,14 +157,14 @@ class Limiter:
     def _cut(self, now: float) -> None:
         first = self._too_much is None
         self._too_much = self.rate or self._spell.given / self._spell.elapsed(now)
-        # From one "too many" to the next, pauses included, it took no more than its limit allows.
+        # From one "too many" to the next, pauses included, the server accepted no more than its limit allows.
         self._sustained = self._too_much / 8 if first else min(self._too_much, self._cycle.taken / self._cycle.elapsed(now))
         self._cycle = _Tally(now)
         self._set_rate(self._too_much)
 
     def _grow(self, too_much: float, now: float) -> None:
         since = self._spell.elapsed(now)
-        if since > 0.5:  # a shorter time tells the server's allowance for bursts, not its limit
+        if since > 0.5:  # a shorter time shows the server's burst allowance, not its limit
             self._sustained = max(self._sustained, (self._spell.taken - self._burst) / since)
         self._set_rate(too_much * (1 + max(0.0, since / self._plateau - 1) ** 3))
 
@@ -175,7 +175,7 @@ class Limiter:
 
 
 class _Tally:
-    """Requests since a time, which is that of the first one if it is not given."""
+    """Requests since a given time, by default that of the first request."""
 
     def __init__(self, began: float | None = None) -> None:
         self.given = 0

@@ -1,4 +1,4 @@
-"""Patience: try again what may pass, until a deadline, at the pace that all workers share."""
+"""Retries: transient errors are retried until a deadline, at a rate that all workers share."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _CANCELLED = "The invalidation was cancelled."
-_SHORTEST_TRY = 0.05  # seconds: with less than that left no try is made
-_AT_ONCE = 2  # tries on another connection, where a kept-alive one had been closed
+_SHORTEST_TRY = 0.05  # seconds: with less time left, no attempt is made
+_AT_ONCE = 2  # immediate retries on another connection, after a kept-alive one turned out to be closed
 
 
 class Stopped(Exception):
-    """Another worker has failed, or the caller has left: this request is not to be sent."""
+    """Another worker has failed, or the caller was interrupted: this request must not be sent."""
 
 
 class Retrier:
-    """Sends the requests of one call, each until it succeeds, fails for good, or the deadline is near.
+    """Sends the requests of one call, each until it succeeds, fails permanently, or the deadline is near.
 
-    Temporary failures are retried after a pause drawn evenly from 0 to a bound that doubles from 0.25 s up to 30 s (full
-    jitter), and not before the limiter gives a turn. A ``Retry-After`` is never undercut. Any other pause is shortened where
-    it would end beyond the deadline, so that the last try is made just before it.
+    Transient errors are retried after a pause drawn uniformly between 0 and a bound that doubles from 0.25 s up to 30 s (full
+    jitter), and not before the limiter grants a turn. ``Retry-After`` is always honored. Any other pause that would end
+    beyond the deadline is shortened, so that a last attempt is made just before it.
 
     Args:
         deadline: seconds that the whole call may take, counted from now.
-        limiter: the pace, shared with other calls; None: one of its own.
+        limiter: the rate limiter shared with other calls, or None for a separate one.
 
     Attributes:
-        requests_sent: requests so far, of every worker.
-        retries: how many of them repeated one that had failed.
+        requests_sent: requests so far, by all workers.
+        retries: how many of these were retries.
     """
 
     def __init__(self, deadline: float, limiter: Limiter | None = None) -> None:
@@ -77,11 +77,11 @@ class Retrier:
         return self._stop.is_set()
 
     def check(self) -> None:
-        """Look up from other work, such as reading or counting tiles: is there still somebody who waits for it?
+        """Check, during other work such as reading or counting tiles, whether its result is still wanted.
 
         Raises:
             InvalidationCancelledError: after `cancel`.
-            UnavailableError: the deadline is over.
+            UnavailableError: the deadline has passed.
         """
         self.raise_if_cancelled()
         if self.left <= 0:
@@ -93,13 +93,13 @@ class Retrier:
             raise InvalidationCancelledError(_CANCELLED)
 
     def stop(self) -> None:
-        """Make every worker give up before its next request, those that are waiting at once."""
+        """Make every worker give up before its next request. Workers that are waiting give up immediately."""
         self._stop.set()
         with self._limiter.changed:
             self._limiter.changed.notify_all()
 
     def cancel(self) -> None:
-        """Stop, because somebody outside wants it."""
+        """Stop at the caller's request."""
         self.cancelled = True
         self.stop()
 
@@ -107,7 +107,7 @@ class Retrier:
         """Call ``send(seconds left)`` until it returns.
 
         Raises:
-            FusedCacheError: what ``send`` raised, if it is permanent or the deadline leaves no time to try again.
+            FusedCacheError: what ``send`` raised, if it is permanent or the deadline leaves no time for a retry.
             InvalidationCancelledError: after `cancel`.
             Stopped: after `stop`.
         """
@@ -136,7 +136,7 @@ class Retrier:
                 self._note(turn, self._limiter.abandoned)
                 continue
             if not failure.retryable:
-                # An answer, be it a refusal, opens the gate; no answer at all says nothing.
+                # Any response, even an error, opens the gate. No response at all says nothing.
                 self._note(turn, self._limiter.abandoned if failure.status is None else self._limiter.succeeded)
                 raise failure
             if isinstance(failure, RateLimitedError) or retry_after is not None:
@@ -154,20 +154,20 @@ class Retrier:
             if closed_for:
                 logger.warning("%s All requests pause for %.1f s.", failure.message, closed_for)
             else:
-                logger.info("%s Trying again in %.1f s.", failure.message, pause)
+                logger.info("%s Retrying in %.1f s.", failure.message, pause)
             if self._stop.wait(pause):
                 raise self._stopped()
 
     def _last_try(self) -> float:
-        """When to make a try at the latest: it must be over by the deadline."""
+        """The latest time to start an attempt, so that it ends by the deadline."""
         return self._started + self.deadline - min(self._longest_try, self.deadline / 4)
 
     def _longest_pause(self) -> float:
-        """What is left, less one try; where that is little, half of what is left."""
+        """The time left, minus one attempt, but at least half of the time left."""
         return max(self._last_try() - time.monotonic(), self.left / 2)
 
     def _note(self, turn: Turn, verdict: Callable[..., None], *retry_after: float | None) -> float:
-        """Tell the limiter how a request went, and whoever waits for a probe; for how long that has closed the gate."""
+        """Tell the limiter how a request went, and wake those that wait for a probe. Returns for how long the gate closed."""
         limiter = self._limiter
         with limiter.changed:
             closings, now = limiter.closings, time.monotonic()
@@ -204,15 +204,15 @@ class Retrier:
         return InvalidationCancelledError(_CANCELLED) if self.cancelled else Stopped()
 
     def _over(self, left: float, wait: float) -> str:
-        over = f"The deadline of {self.deadline:g} s is over."
+        over = f"The deadline of {self.deadline:g} s has passed."
         if left > 0:
             over = f"The deadline of {self.deadline:g} s leaves no time for the pause of {wait:.1f} s that all requests take."
-        before = f" The last trouble was: {self._trouble}" if self._trouble else ""
-        return f"{over}{before} Raise deadline=, or send fewer tiles a call."
+        before = f" The last error was: {self._trouble}" if self._trouble else ""
+        return f"{over}{before} Raise deadline=, or send fewer tiles per call."
 
     def _gave_up(self, attempts: int, retry_after: float | None) -> str:
         asked = "" if retry_after is None else f" and the server asks for a pause of {retry_after:g} s"
-        tries = "try" if attempts == 1 else "tries"
+        tries = "attempt" if attempts == 1 else "attempts"
         return (
             f"Gave up after {attempts} {tries} in {self.elapsed:.1f} s: the deadline is {self.deadline:g} s{asked}. "
             "Raise deadline= to wait longer."
@@ -220,10 +220,10 @@ class Retrier:
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds from a ``Retry-After`` header, which holds seconds or an HTTP date; None where it is neither.
+    """Seconds from a ``Retry-After`` header, which holds seconds or an HTTP date. None if it is neither.
 
-    A date without a zone is taken for UTC, as HTTP's dates are. Fractions of a second are no standard, but some servers send
-    them.
+    A date without a time zone is taken as UTC, like all HTTP dates. Fractions of a second are not standard, but some servers
+    send them.
     """
     if value is None:
         return None

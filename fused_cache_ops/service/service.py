@@ -1,4 +1,4 @@
-"""The one place that speaks HTTP to Fused: address, header, time-outs, typed errors."""
+"""The only place that talks HTTP to Fused: addresses, headers, timeouts, typed errors."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 
 RUNS_AT_ONCE = 8
-"""Connections to shared UDFs: each request on one is a run of a UDF."""
+"""Connections to shared UDFs. Each request on one runs a UDF."""
 
 
 class Service:
-    """One Fused deployment and who is asking: one pool of kept-alive connections, one pace for all its requests.
+    """One Fused deployment and the caller's credentials, with one connection pool and one rate limiter for all requests.
 
     Args:
-        settings: checked; where the service is, and the token.
-        timeout: seconds that one request may take, to the last byte of the answer.
+        settings: validated settings, including the address and the token.
+        timeout: seconds that one request may take, until the last byte of the response.
         deadline: seconds that one call may take, retries included.
-        max_concurrency: requests in flight at once where tiles go one by one.
-        max_requests_per_second: of all calls together; None: as many as the service takes.
+        max_concurrency: requests in flight at once when tiles are sent one by one.
+        max_requests_per_second: the limit for all calls together. None: as many as the service accepts.
         ca_bundle: certificates to trust.
-        client_certificate: one to show to the server.
+        client_certificate: the certificate to present to the server.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class Service:
 
     @property
     def client_id(self) -> str | None:
-        """The real-time instance, where it was configured or has been looked up."""
+        """The real-time instance, if it was configured or has been looked up."""
         return self._client_id
 
     def resolve_udf(self, udf: str | Secret | UdfReference, *, retrier: Retrier | None = None) -> str:
-        """The id of a UDF given by id, name or shared token. An id costs no request, and no UDF's code is ever run.
+        """The id of a UDF given by id, name or shared token. An id needs no request. The UDF's code is never run.
 
         Raises:
             InvalidInputError: the reference cannot be read.
-            NotFoundError: there is no such UDF for this token.
-            FusedCacheError: the look-up failed.
+            NotFoundError: the UDF does not exist, or this token may not see it.
+            FusedCacheError: the lookup failed.
         """
         reference = parse_udf(udf)
         if reference.udf_id is not None:
@@ -94,17 +94,17 @@ class Service:
         )
         udf_id = record.get("id") if isinstance(record, dict) else None
         if not isinstance(udf_id, str):
-            raise UnexpectedResponseError(f"The record of UDF {reference.shown} has no id: cannot go on.")
-        return checked_identifier(udf_id, "the UDF's id in the service's answer", UnexpectedResponseError)
+            raise UnexpectedResponseError(f"The service returned no id for UDF {reference.shown}: is base_url right?")
+        return checked_identifier(udf_id, "the UDF's id in the service's response", UnexpectedResponseError)
 
     def resolve_client_id(self, *, retrier: Retrier | None = None) -> str:
-        """The real-time instance: the configured one, or else the one with the highest ``preference_rank``.
+        """The real-time instance: the configured one, otherwise the one with the highest ``preference_rank``.
 
-        The first of equals is taken, and a missing rank counts as 0, as in Fused's SDK.
+        As in Fused's SDK, the first of equals is taken, and a missing rank counts as 0.
 
         Raises:
             ConfigurationError: the token has no real-time instance.
-            FusedCacheError: the look-up failed.
+            FusedCacheError: the lookup failed.
         """
         with self._lock:
             if self._client_id is None:
@@ -113,37 +113,37 @@ class Service:
                 )
                 instances = [entry for entry in answer if "client_id" in entry] if _is_records(answer) else None
                 if instances is None:
-                    raise UnexpectedResponseError("The list of real-time instances is not one: set client_id instead.")
+                    raise UnexpectedResponseError("The service's list of real-time instances is malformed: set client_id.")
                 if not instances:
-                    raise ConfigurationError("This token has no real-time instance: pass client_id=, or set FUSED_CLIENT_ID.")
+                    raise ConfigurationError("This token has no real-time instance: pass client_id= or set FUSED_CLIENT_ID.")
                 preferred = max(instances, key=lambda entry: entry.get("preference_rank") or 0)
                 self._client_id = checked_identifier(
-                    preferred["client_id"], "client_id in the service's answer", UnexpectedResponseError
+                    preferred["client_id"], "client_id in the service's response", UnexpectedResponseError
                 )
             return self._client_id
 
     def read_environment(self) -> dict[str, str | None]:
-        """The ``id`` and ``name`` of the environment that the token stands for.
+        """The ``id`` and ``name`` of the environment that the token belongs to.
 
         Raises:
-            AuthenticationError: the token is not good.
-            FusedCacheError: the service could not say.
+            AuthenticationError: the token is not valid.
+            FusedCacheError: the check failed.
         """
         answer = self._request("GET", ("execution-env", "self"), what="checking the token")
         if not isinstance(answer, dict):
-            raise UnexpectedResponseError("The service's answer about the token's environment cannot be read.")
+            raise UnexpectedResponseError("The service's answer about the token's environment is malformed: is base_url right?")
         return {key: str(answer[key]) if key in answer else None for key in ("id", "name")}
 
     def start(self) -> Retrier:
-        """The patience for one call, over this client's pace. `cancel` ends it."""
+        """A retrier for one call, over this client's rate limiter. `cancel` ends it."""
         retrier = Retrier(self.deadline, self.limiter)
         with self._lock:
             self._calls.add(retrier)
         return retrier
 
     def cancel(self) -> None:
-        """End, at once and from whatever thread, the calls that have begun, and none that begins later: they raise
-        `InvalidationCancelledError`, which hands back the tiles that are not known to be invalidated."""
+        """End the calls in progress immediately, from any thread. Calls that begin later are not affected. The ended calls
+        raise `InvalidationCancelledError`, which holds the tiles not yet confirmed as invalidated."""
         with self._lock:
             calls = list(self._calls)
         for retrier in calls:
@@ -151,13 +151,13 @@ class Service:
             self.abort_requests(retrier)
 
     def abort_requests(self, retrier: Retrier) -> None:
-        """Cut off the requests of one call that are under way."""
+        """Abort the requests of one call that are in flight."""
         for connections in (self._connections, self._run_connections):
             if connections is not None:
                 connections.abort(retrier)
 
     def close(self) -> None:
-        """Close the connections. The client can be used again; it then opens new ones."""
+        """Close the connections. If the client is used again, it opens new ones."""
         with self._lock:
             opened = (self._connections, self._run_connections)
             self._connections = self._run_connections = None
@@ -169,7 +169,7 @@ class Service:
         return f"Service(base_url={self.base_url!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Service is never pickled, since it holds a token.")
+        raise TypeError("a Service cannot be pickled, because it holds a token.")
 
     # -- the three requests that invalidate ----------------------------------------------------------------------
 
@@ -182,9 +182,9 @@ class Service:
         self._invalidate("DELETE", "delete", udf_id, retrier, query="?z=%d&x=%d&y=%d" % tile)
 
     def invalidate_batch(self, udf_id: str, body: bytes, *, retrier: Retrier) -> int | None:
-        """Send one request that invalidates 1 to 50,000 tiles; the number of objects deleted, where the server says.
+        """Send one request that invalidates 1 to 50,000 tiles. Returns the number of objects deleted, if the server reports it.
 
-        A deployment without the endpoint answers 404 or 405.
+        A deployment without the endpoint responds with 404 or 405.
         """
         answer = self._invalidate("POST", "batch-delete", udf_id, retrier, body=body)
         if answer is None:
@@ -193,7 +193,7 @@ class Service:
         if deleted is not None and (isinstance(deleted, bool) or not isinstance(deleted, int) or deleted < 0):
             raise UnexpectedResponseError(
                 f"{self._host} answered the invalidation of tiles of UDF {udf_id} with "
-                f"objects_deleted={self._clean(quoted(deleted), None)}, which is no number: is base_url right?"
+                f"objects_deleted={self._clean(quoted(deleted), None)}, which is not a valid count: is base_url right?"
             )
         return deleted
 
@@ -204,9 +204,9 @@ class Service:
     # -- shared UDFs ---------------------------------------------------------------------------------------------
 
     def request_shared_tile(self, token: Secret, tile: Tile, *, retrier: Retrier) -> tuple[Mapping[str, str], str]:
-        """Ask a shared UDF for a tile, once: the answer's headers, and what went wrong or ``""``.
+        """Request a tile of a shared UDF, once. Returns the response's headers, and what went wrong or ``""``.
 
-        The shared token in the address is the permission. This client's own token does not go along.
+        The shared token in the address grants access. This client's own token is not sent.
 
         Raises:
             InvalidationCancelledError: `cancel` ended the call.
@@ -217,13 +217,13 @@ class Service:
 
         address = urlsplit(str(self.run_base_url))
         seconds = max(0.0, min(self.timeout, retrier.left))
-        trouble = f"no answer before the deadline of {retrier.deadline:g} s"
+        trouble = f"no response before the deadline of {retrier.deadline:g} s"
         if seconds:
             target = Secret(f"{address.path}/{quote(token.reveal())}/run/tiles/{tile}")
             try:
                 answer = self._open_run_connections().send("GET", target, wait=seconds, seconds=seconds, owner=retrier)
             except AnswerTimedOut:
-                trouble = trouble if seconds < self.timeout else f"no answer within {self.timeout:g} s"
+                trouble = trouble if seconds < self.timeout else f"no response within {self.timeout:g} s"
             except (urllib3.exceptions.HTTPError, OSError, ConnectionDropped) as error:
                 trouble = self._clean(reason_of(error), token)
             else:
@@ -245,7 +245,7 @@ class Service:
         body: bytes | None = None,
         secret: Secret | None = None,
     ) -> Any:
-        """Send until it succeeds or fails for good; the answer's JSON, or None where it has none."""
+        """Send a request until it succeeds or fails permanently. Returns the response's JSON, or None if it has none."""
         target = Secret(f"{self._path}/{'/'.join(map(_escaped, path))}{query}")
         call = retrier or self.start()
         return call.run(lambda seconds_left: self._send_once(method, target, body, what, secret, seconds_left, call))
@@ -272,31 +272,31 @@ class Service:
             answer = connections.send(method, target, body=body, wait=self.timeout, seconds=seconds, owner=retrier)
         except ConnectionDropped:
             kind = StaleConnectionError
-            trouble = "the server had closed a connection that was kept alive"
+            trouble = "the server had closed a kept-alive connection"
         except AnswerTimedOut:
-            trouble = f"the answer was not complete within {seconds:.3g} s"
+            trouble = f"the response was not complete within {seconds:.3g} s"
         except (urllib3.exceptions.HTTPError, OSError) as error:
             trouble = reason_of(error)
             kind = ConfigurationError if is_permanent(error) else UnavailableError
-        # Raised out here, where no exception of urllib3 hangs on: the frames of each of those hold the header.
+        # Raised here, outside the except blocks, so that no urllib3 exception is chained: their frames hold the header.
         if answer is None:
-            message = f"Failed {what}: no answer from {self._host}: {self._clean(trouble, secret)}."
+            message = f"Failed {what}: no response from {self._host}: {self._clean(trouble, secret)}."
             if kind is ConfigurationError:
-                message += " Check base_url, and ca_bundle or REQUESTS_CA_BUNDLE where certificates are your own."
+                message += " Check base_url, and ca_bundle or REQUESTS_CA_BUNDLE if you use your own certificates."
             raise kind(message)
         content = answer.body
         if len(content) > LARGEST_BODY:
-            raise UnexpectedResponseError(f"Failed {what}: the answer is larger than {LARGEST_BODY:,} bytes.")
+            raise UnexpectedResponseError(f"Failed {what}: the response is larger than {LARGEST_BODY:,} bytes.")
         said: Any = {"what": what, "host": self._host, "clean": lambda text: self._clean(text, secret)}
         if not 200 <= answer.status < 300:
             raise error_from(answer.status, answer.headers, content, **said)
         if content.lstrip()[:1] == b"<":
             raise UnexpectedResponseError(
-                f"Failed {what}: {self._host} answered {answer.status} with a page for people, so this is not "
-                "the service: is base_url right, and does no proxy or login stand in between?",
+                f"Failed {what}: {self._host} answered {answer.status} with an HTML page, so this is not the Fused "
+                "service: check base_url, and whether a proxy or login page is in between.",
                 status=answer.status,
             )
-        if method == "DELETE" or not content:  # of a DELETE the status alone tells
+        if method == "DELETE" or not content:  # for a DELETE, only the status counts
             return None
         return json_from(answer.status, content, **said)
 
@@ -321,10 +321,10 @@ class Service:
         return Connections(url, authorization, pool_size=pool_size, **self._certificates)
 
     def _forget_connections(self) -> None:
-        """In the child of a fork, where the pool's sockets are the parent's, and locks may be held by no thread."""
+        """Reset after a fork: in the child, the pool's sockets belong to the parent, and locks may be held by no thread."""
         self._lock = threading.RLock()
         self._connections = self._run_connections = None
-        self.limiter = Limiter(self.limiter.ceiling)  # the parent's may wait for a probe, which only the parent has sent
+        self.limiter = Limiter(self.limiter.ceiling)  # the parent's may be waiting for a probe that only the parent has sent
 
 
 _SERVICES: weakref.WeakSet[Service] = weakref.WeakSet()

@@ -1,1 +1,1 @@
-"""Tiles of the map: one, rectangles of them, and the zooms they lie at."""
+"""Map tiles: single tiles, rectangles of tiles, and zoom levels."""

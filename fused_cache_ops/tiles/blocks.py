@@ -1,4 +1,4 @@
-"""Blocks: rectangles of tiles at one zoom. A cover of the map is a stream of blocks that do not overlap."""
+"""Blocks: rectangles of tiles at one zoom. A selection computed from an area is a stream of non-overlapping blocks."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Block(NamedTuple):
     def tiles(self) -> Iterator[Tile]:
         """Its tiles, column by column."""
         columns, rows = range(self.x, self.x + self.width), range(self.y, self.y + self.height)
-        # All in C: neither Tile's own constructor nor a line of Python runs for a tile.
+        # All in C: no Python code runs per tile, not even Tile's own constructor.
         return map(tuple.__new__, itertools.repeat(Tile), itertools.product((self.z,), columns, rows))
 
     def split(self, count: int) -> tuple[list[Block], list[Block]]:
-        """The first ``count`` tiles, in the order of `tiles`, and the rest; each as up to two blocks."""
+        """Split into the first ``count`` tiles, in the order of `tiles`, and the rest. Each part is at most two blocks."""
         z, x, y, width, height = self
         columns, rows = divmod(count, height)
         head = [Block(z, x, y, columns, height), Block(z, x + columns, y, 1, rows)]
@@ -42,11 +42,11 @@ class Block(NamedTuple):
 
 
 def blocks_in_bounds(west: float, south: float, east: float, north: float, zoom: int, buffer: int) -> list[Block]:
-    """The tiles whose interior meets a rectangle in degrees; one that has no width or height belongs to one column or
-    row. ``east`` may be beyond 180 (it wraps); ``buffer`` adds that many tiles on every side.
+    """The tiles whose interior intersects a rectangle in degrees. A rectangle without width or height falls in one column
+    or row. ``east`` may exceed 180, in which case it wraps. ``buffer`` adds that many tiles on every side.
 
-    Edges are exact to `TOLERANCE`: a rectangle that reaches less than that into a tile leaves the tile out, since the edge of a
-    tile, computed elsewhere, may be off by as much.
+    Edges are exact to within `TOLERANCE`: a rectangle that reaches less than that into a tile does not select it, because a
+    tile edge computed elsewhere may be off by as much.
     """
     size = 2**zoom
     tolerance = TOLERANCE / 360 * size
@@ -59,7 +59,7 @@ def blocks_in_bounds(west: float, south: float, east: float, north: float, zoom:
 
 
 def wrapped(zoom: int, x: int, y: int, width: int, height: int) -> list[Block]:
-    """A block that may reach beyond the antimeridian, as one block or two that do not."""
+    """Split a block that may cross the antimeridian into one or two blocks that do not."""
     size = 2**zoom
     if width >= size:
         return [Block(zoom, 0, y, size, height)]
@@ -71,7 +71,7 @@ def wrapped(zoom: int, x: int, y: int, width: int, height: int) -> list[Block]:
 
 
 def disjoint(blocks: Iterable[Block]) -> list[Block]:
-    """The union of blocks of one zoom, as blocks that do not overlap: slabs of columns, in each the merged rows."""
+    """The union of blocks at one zoom, as non-overlapping blocks: vertical slabs, with the rows merged within each slab."""
     blocks = list(blocks)
     if len(blocks) < 2:
         return blocks

@@ -1,4 +1,4 @@
-"""Tiles: XYZ web-mercator ``z/x/y``, checked one by one as they stream past."""
+"""Tiles in the XYZ (Web Mercator) scheme, ``z/x/y``, validated one by one as they are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fused_cache_ops.tiles.projection import TOLERANCE, row_fraction
 from fused_cache_ops.wording import quoted
 
 HIGHEST_ZOOM = 30
-"""The default of ``max_zoom``. Fused documents no range of zooms; beyond 30 no web map goes."""
+"""The default of ``max_zoom``. Fused documents no zoom range, and no web map goes beyond 30."""
 
 _PATH = re.compile(r"\s*(\d{1,10})/(\d{1,10})/(\d{1,10})\s*", re.ASCII)
 _ALLOWED = "allowed: Tile, (z, x, y), 'z/x/y' or {'z': …, 'x': …, 'y': …}"
@@ -28,17 +28,17 @@ class Tile(NamedTuple):
 
     @classmethod
     def containing(cls, longitude: float, latitude: float, zoom: int) -> Tile:
-        """The tile that a point lies in, in degrees (WGS 84).
+        """The tile that contains a point, given in degrees (WGS 84).
 
-        A tile owns its west and north edges. Longitudes wrap, latitudes beyond web mercator's ±85.0511° go to the
+        A tile owns its west and north edges. Longitudes wrap. Latitudes beyond Web Mercator's ±85.0511° fall in the
         outermost row.
 
         Raises:
-            InvalidInputError: a coordinate that is not finite, a latitude beyond ±90°, or a zoom out of range.
+            InvalidInputError: a coordinate is not finite, the latitude is beyond ±90°, or the zoom is out of range.
         """
         if not (math.isfinite(longitude) and math.isfinite(latitude) and abs(latitude) <= 90):
             raise InvalidInputError(
-                f"({longitude}, {latitude}) is not a point: give finite degrees, longitude first, latitude -90 to 90."
+                f"({longitude}, {latitude}) is not a point: pass finite degrees, longitude first, latitude from -90 to 90."
             )
         _check_zoom(zoom, HIGHEST_ZOOM, f"zoom {quoted(zoom)}")
         size = 2**zoom
@@ -52,18 +52,18 @@ class Tile(NamedTuple):
 
 
 TileLike = Union[Tile, tuple[int, int, int], list[int], str, Mapping[str, int]]
-"""What may stand for a tile. Objects with attributes ``z``, ``x`` and ``y`` (mercantile's tiles) are read by name."""
+"""What is accepted as a tile. Objects with the attributes ``z``, ``x`` and ``y`` (such as mercantile's) are read by name."""
 
 
 class TileStream(Iterator[Tile]):
-    """Checked tiles from any iterable of `TileLike`, one at a time, nothing collected.
+    """Validated tiles from any iterable of `TileLike`, read one at a time and never collected.
 
-    A tile that is out of range or unreadable raises `InvalidInputError`; reading on then goes past it.
+    A tile that is out of range or malformed raises `InvalidInputError`. Iterating further continues after it.
 
     Args:
-        tiles: what the caller gave.
+        tiles: the caller's iterable.
         max_zoom: the highest zoom allowed.
-        watch: called before each tile; it raises where nobody waits for it any more.
+        watch: called before each tile. It raises when the tiles are no longer wanted.
 
     Raises:
         InvalidInputError: ``tiles`` is not an iterable of tiles.
@@ -86,17 +86,17 @@ class TileStream(Iterator[Tile]):
 
 
 def parse_tile(item: TileLike, *, max_zoom: int = HIGHEST_ZOOM, position: int | None = None) -> Tile:
-    """One checked tile.
+    """Read and validate one tile.
 
     Args:
         item: a `Tile`, ``(z, x, y)``, ``"z/x/y"``, a mapping, or an object with attributes ``z``, ``x``, ``y``.
         max_zoom: the highest zoom allowed.
-        position: where it stood in the selection, for the message.
+        position: its position in the selection, for the error message.
 
     Raises:
-        InvalidInputError: naming the value, the reason and what is allowed.
+        InvalidInputError: the tile is malformed or out of range.
     """
-    # The common case first: this runs once for each of millions of tiles.
+    # The common case comes first: this runs once for each of millions of tiles.
     if type(item) is Tile or (type(item) is tuple and len(item) == 3):
         z, x, y = item
         if type(z) is int and type(x) is int and type(y) is int and 0 <= z <= max_zoom:
@@ -116,18 +116,18 @@ def parse_tile(item: TileLike, *, max_zoom: int = HIGHEST_ZOOM, position: int | 
 def _iterate(tiles: Iterable[TileLike]) -> Iterator[TileLike]:
     if tiles is None:
         raise InvalidInputError(
-            "tiles is None: did a load step return nothing? Leave tiles out to invalidate the whole UDF, "
-            "or give [] to invalidate nothing."
+            "tiles is None: did a load step return nothing? Omit tiles to invalidate the whole UDF, "
+            "or pass [] to invalidate nothing."
         )
     if isinstance(tiles, (str, bytes, bytearray, Mapping)) or _has_attributes(tiles):
         raise InvalidInputError(
-            f"tiles = {quoted(tiles)} is not a collection of tiles: put a single tile in a list, pass a table as .itertuples()."
+            f"tiles = {quoted(tiles)} is not a collection of tiles: put a single tile in a list; pass a table as .itertuples()."
         )
     try:
         return iter(tiles)
     except TypeError:
         pass
-    raise InvalidInputError(f"tiles = {quoted(tiles)} is not a collection of tiles: give an iterable; {_ALLOWED}.")
+    raise InvalidInputError(f"tiles = {quoted(tiles)} is not a collection of tiles: pass an iterable; {_ALLOWED}.")
 
 
 def _has_attributes(item: object) -> bool:
@@ -135,7 +135,7 @@ def _has_attributes(item: object) -> bool:
 
 
 def _coordinates(item: Any, shown: str) -> tuple[Any, Any, Any]:
-    if not _has_attributes(item) and hasattr(item, "tolist"):  # a row of a numpy array, by names where it has them
+    if not _has_attributes(item) and hasattr(item, "tolist"):  # a row of a numpy array, read by name if it is structured
         names = getattr(getattr(item, "dtype", None), "names", None)
         item = dict(zip(names, item.tolist())) if names else item.tolist()
     if isinstance(item, str):
@@ -145,14 +145,14 @@ def _coordinates(item: Any, shown: str) -> tuple[Any, Any, Any]:
     elif isinstance(item, Mapping):
         if set(item) == {"z", "x", "y"}:
             return item["z"], item["x"], item["y"]
-        raise InvalidInputError(f"{shown} must have exactly the keys z, x and y: the service takes all three or none.")
+        raise InvalidInputError(f"{shown} must have exactly the keys z, x and y: the service accepts all three or none.")
     elif _has_attributes(item):  # before tuples: mercantile's tile is the tuple (x, y, z)
         return item.z, item.x, item.y
     elif isinstance(item, (tuple, list)):
         if len(item) == 3:
             return item[0], item[1], item[2]
-        raise InvalidInputError(f"{shown} has {len(item)} parts, a tile has three: (z, x, y).")
-    hint = " For a single tile write tiles=[(z, x, y)]." if isinstance(item, (int, float)) else ""
+        raise InvalidInputError(f"{shown} has {len(item)} parts; a tile has three: (z, x, y).")
+    hint = " For a single tile, write tiles=[(z, x, y)]." if isinstance(item, (int, float)) else ""
     raise InvalidInputError(f"{shown} is not a tile; {_ALLOWED}.{hint}")
 
 
@@ -168,7 +168,7 @@ def _whole_number(value: Any, name: str, shown: str) -> int:
 
 
 def is_boolean(value: object) -> bool:
-    """Whether a value is Python's or numpy's boolean, which would pass for the numbers 0 and 1."""
+    """Whether a value is a Python or numpy boolean, which would otherwise be taken for 0 or 1."""
     return type(value).__name__ in ("bool", "bool_")
 
 

@@ -1,4 +1,4 @@
-"""Zoom levels, however they are written."""
+"""Zoom levels, in every notation that is accepted."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PART = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?", re.ASCII)
 
 
 def parse_zooms(zooms: Zooms, *, max_zoom: int = HIGHEST_ZOOM) -> tuple[int, ...]:
-    """The zoom levels, ascending, each once.
+    """The zoom levels in ascending order, without duplicates.
 
     Raises:
-        InvalidInputError: it cannot be read, is empty, or names a zoom outside 0 … ``max_zoom``.
+        InvalidInputError: the value is malformed, empty, or names a zoom outside 0 … ``max_zoom``.
     """
     shown = f"zooms = {quoted(zooms)}"
     problem = InvalidInputError(
-        f"{shown}: give zoom levels from 0 to {max_zoom}, as 12, range(10, 15), [10, 12], '10-14' or '10,12-14'."
+        f"{shown}: expected zoom levels from 0 to {max_zoom}, such as 12, range(10, 15), [10, 12], '10-14' or '10,12-14'."
     )
     if isinstance(zooms, str):
         levels: set[int] = set()

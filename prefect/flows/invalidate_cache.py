@@ -1,4 +1,4 @@
-"""The flow that invalidates and nothing else: for `prefect.yaml`, or to serve from here."""
+"""The flow that only invalidates: for `prefect.yaml`, or to serve from here."""
 
 from prefect_fused import invalidate_cache_flow
 

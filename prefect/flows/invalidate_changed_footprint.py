@@ -1,4 +1,4 @@
-"""Load a delivery of GeoParquet, then invalidate the tiles of every shape that changed, where it was and where it is."""
+"""Load a GeoParquet delivery, then invalidate the tiles of every changed shape, where it was and where it is now."""
 
 from prefect import flow, task
 
@@ -8,7 +8,7 @@ from prefect_fused import FusedCredentials, invalidate_cache
 
 @task
 def load() -> str:
-    return load_delivery()  # your load; it returns the path of the changed shapes, here a GeoParquet file
+    return load_delivery()  # your load, which returns the path of the changed shapes, here a GeoParquet file
 
 
 @flow

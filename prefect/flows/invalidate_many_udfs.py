@@ -1,4 +1,4 @@
-"""Load new rows, then invalidate the tiles that they fall in, in each UDF that draws them."""
+"""Load new rows, then invalidate the tiles they fall in, for each UDF that draws them."""
 
 from prefect import flow, task, unmapped
 
@@ -8,12 +8,12 @@ from prefect_fused import FusedCredentials, invalidate_cache
 
 @task
 def load() -> list[str]:
-    return load_new_stations()  # your load; it returns the tiles it changed
+    return load_new_stations()  # your load, which returns the tiles it changed
 
 
 @flow
 def invalidate_many_udfs() -> list[dict]:
-    # Prefect takes blocks and lists for things to map over: what is the same for all is wrapped in unmapped.
+    # Prefect maps over blocks and lists too, so wrap what is the same for all in unmapped.
     return invalidate_cache.map(
         ["charging_stations", "charging_density"], credentials=unmapped(FusedCredentials()), tiles=unmapped(load())
     ).result()

@@ -1,4 +1,4 @@
-"""Load in a transaction, and invalidate when it commits: a load that is rolled back leaves the caches as they are."""
+"""Load in a transaction, and invalidate when it commits. A load that is rolled back leaves the caches unchanged."""
 
 import os
 import sqlite3
@@ -15,7 +15,7 @@ def load() -> None:
     get_transaction().set("tiles", load_new_stations())  # your load, and the tiles it changed
 
 
-# A hook, and no task inside the transaction: the first failing attempt of a task rolls the load back, though its retry works.
+# A hook, not a task inside the transaction: a task's first failed attempt rolls the load back, even if its retry succeeds.
 load.on_commit(invalidate_on_commit("charging_stations", FusedCredentials(), from_transaction="tiles"))
 
 

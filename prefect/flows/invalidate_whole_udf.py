@@ -1,4 +1,4 @@
-"""Load new rows, then invalidate everything that the UDF has cached: for a load that changes values all over the map."""
+"""Load new rows, then invalidate everything that the UDF has cached, for loads that change values all over the map."""
 
 from prefect import flow, task
 

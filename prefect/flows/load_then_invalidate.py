@@ -1,4 +1,4 @@
-"""Load new rows, then invalidate the map tiles that they fall in."""
+"""Load new rows, then invalidate the map tiles they fall in."""
 
 from prefect import flow, task
 
@@ -8,7 +8,7 @@ from prefect_fused import FusedCredentials, invalidate_cache
 
 @task
 def load() -> list[str]:
-    return load_new_stations()  # your load; it returns the tiles it changed: ["10/486/391", …]
+    return load_new_stations()  # your load, which returns the tiles it changed: ["10/486/391", …]
 
 
 @flow

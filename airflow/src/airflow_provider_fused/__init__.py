@@ -1,4 +1,4 @@
-"""Apache Airflow provider: invalidate Fused UDF caches right after a load.
+"""Apache Airflow provider for Fused: invalidate UDF caches right after a load.
 
-Airflow reads this package while it is still starting, so nothing is imported here.
+Airflow imports this package while it is still starting, so nothing is imported here.
 """

@@ -1,4 +1,4 @@
-"""One import for each name that Airflow 2.11 and Airflow 3 keep in different places."""
+"""A single place to import names that Airflow 2.11 and Airflow 3 keep in different modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``@task.fused_invalidate_cache``: a function that returns what the load has changed."""
+"""``@task.fused_invalidate_cache``: a function that returns what the load changed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ else:
 class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateCacheOperator):
     """Invalidates what the function returns: a list of tiles, or a dict of the operator's selection arguments.
 
-    :param python_callable: the function
-    :param op_args: its positional arguments (templated)
-    :param op_kwargs: its keyword arguments (templated)
+    :param python_callable: the decorated function
+    :param op_args: the function's positional arguments (templated)
+    :param op_kwargs: the function's keyword arguments (templated)
     """
 
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *FusedInvalidateCacheOperator.template_fields)
@@ -57,15 +57,15 @@ class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateC
 
 
 def _selection(returned: Any) -> Mapping[str, Any]:
-    """The selection arguments that a function has returned.
+    """The selection arguments that a function returned.
 
-    :raises AirflowFailException: they name no kind of tiles: a function that forgot its ``return`` purges nothing
+    :raises AirflowFailException: they select nothing, so a function that forgot its ``return`` invalidates nothing
     """
     if not isinstance(returned, Mapping):
         return {"tiles": returned}
     if unknown := [name for name in returned if name not in SELECTION_FIELDS]:
         raise AirflowFailException(
-            f"The function returned a dict with the unknown {unknown}: return a list of tiles, or a dict such as "
+            f"The function returned a dict with the unknown keys {unknown}: return a list of tiles, or a dict such as "
             "{'bounds': [west, south, east, north], 'zooms': '10-14'}."
         )
     try:
@@ -76,14 +76,14 @@ def _selection(returned: Any) -> Mapping[str, Any]:
 
 
 def fused_invalidate_cache_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
-    """What Airflow calls for ``@task.fused_invalidate_cache``.
+    """The decorator behind ``@task.fused_invalidate_cache``.
 
     :param python_callable: the function to decorate
-    :param kwargs: arguments of `FusedInvalidateCacheOperator`: ``udf`` and whatever the function does not return
+    :param kwargs: arguments of `FusedInvalidateCacheOperator`: ``udf``, and any that the function does not return
     """
     return task_decorator_factory(
         python_callable=python_callable,
-        multiple_outputs=False,  # a function's "-> dict" is its selection, and not what the task returns
+        multiple_outputs=False,  # a function's "-> dict" is its selection, not what the task returns
         decorated_operator_class=_FusedInvalidateCacheDecoratedOperator,
         **kwargs,
     )

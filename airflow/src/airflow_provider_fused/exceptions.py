@@ -1,4 +1,4 @@
-"""Failures in Airflow's terms."""
+"""Airflow exceptions of this provider."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from airflow_provider_fused._compat import AirflowException
 
 
 class FusedUnavailableError(AirflowException):
-    """Fused could not be reached, was busy or failed in passing: the task's ``retries`` apply.
+    """Fused could not be reached, was busy, or failed temporarily. The task's ``retries`` apply.
 
-    What will not pass (a bad token, an unknown UDF, an unreadable selection) is an ``AirflowFailException`` instead,
-    which ends the task at its first try.
+    Permanent errors (an invalid token, an unknown UDF, an unreadable selection) raise ``AirflowFailException`` instead, which
+    fails the task without retries.
     """

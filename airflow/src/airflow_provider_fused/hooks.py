@@ -1,4 +1,4 @@
-"""An Airflow connection of type ``fused``, as a client."""
+"""The hook: a client from an Airflow connection of type ``fused``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 class FusedHook(BaseHook):
     """Opens a `fused_cache_ops.FusedClient` from an Airflow connection.
 
-    The connection's fields: host is the base URL (``https://www.fused.io/server/v1`` if empty), login the client id
-    (the service's preferred instance if empty), password the service-account token; the extra holds ``timeout``,
-    ``deadline``, ``max_concurrency``, ``max_requests_per_second``, numbers or their text, and ``ca_bundle``,
-    ``client_certificate`` and ``run_base_url``. An empty field is taken from the section ``[fused]`` of Airflow's
-    configuration (``AIRFLOW__FUSED__DEADLINE`` and so on), or else from the core's environment variables
-    (``FUSED_SERVICE_ACCOUNT_TOKEN`` and so on) where they are set.
+    The connection's host is the base URL (default: ``https://www.fused.io/server/v1``), its login the client id (default: the
+    service's preferred instance) and its password the service-account token. The extra takes ``timeout``, ``deadline``,
+    ``max_concurrency`` and ``max_requests_per_second``, as numbers or text, and ``ca_bundle``, ``client_certificate`` and
+    ``run_base_url``. For an empty field, the section ``[fused]`` of Airflow's configuration applies
+    (``AIRFLOW__FUSED__DEADLINE`` and so on), then the core's environment variables (``FUSED_SERVICE_ACCOUNT_TOKEN`` and
+    so on).
 
     :param fused_conn_id: the connection's id
     """
@@ -35,12 +35,12 @@ class FusedHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """The connection form before Airflow 3.2; since then it is declared in ``get_provider_info``."""
+        """The connection form before Airflow 3.2. Since 3.2 it is declared in ``get_provider_info``."""
         return {key.replace("-", "_"): value for key, value in FIELD_BEHAVIOUR.items()}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The form's fields for the extra, before Airflow 3.2."""
+        """The form fields for the extra, before Airflow 3.2."""
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
         from wtforms import StringField
 
@@ -50,9 +50,9 @@ class FusedHook(BaseHook):
         }
 
     def get_conn(self) -> FusedClient:
-        """A new client; close it, or use it in a ``with`` statement.
+        """A new client. Close it, or use it in a ``with`` statement.
 
-        :raises fused_cache_ops.ConfigurationError: a field is missing or unusable
+        :raises fused_cache_ops.ConfigurationError: a field is missing or invalid
         """
         from fused_cache_ops import ConfigurationError, FusedClient
         from fused_cache_ops.integration import sealed
@@ -67,12 +67,12 @@ class FusedHook(BaseHook):
             )
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"Connection {self.fused_conn_id!r}: {error} In the connection's form: 'Service account token' "
-                "(password), 'Base URL' (host), 'Client id' (login)."
+                f"Connection {self.fused_conn_id!r}: {error} The connection's fields are 'Service account token' "
+                "(password), 'Base URL' (host) and 'Client id' (login)."
             ) from None
 
     def test_connection(self) -> tuple[bool, str]:
-        """Whether the connection's token is good, and for which environment. Changes nothing."""
+        """Check that the connection's token is valid, and report its environment. Changes nothing."""
         from fused_cache_ops import FusedCacheError
 
         try:
@@ -80,7 +80,7 @@ class FusedHook(BaseHook):
                 environment = client.check()
         except FusedCacheError as error:
             return False, str(error)
-        return True, f"The token is good, for the environment {environment.name or environment.id}."
+        return True, f"The token is valid for the environment {environment.name or environment.id}."
 
 
 def _base_url(connection: Any) -> str | None:
@@ -92,13 +92,13 @@ def _base_url(connection: Any) -> str | None:
         scheme, _, rest = host.partition("://")
         address, slash, path = rest.partition("/")
         return f"{scheme}://{address}{port}{slash}{path}"
-    # A connection in the form of a URI has the host alone: fused://client-id:token@www.fused.io
+    # A connection given as a URI contains only the host: fused://client-id:token@www.fused.io
     scheme = connection.schema if connection.schema in ("http", "https") else "https"
     return f"{scheme}://{host}{port}"
 
 
 def _configured(name: str) -> str | None:
-    """A default for all connections, from the section ``[fused]`` of Airflow's configuration."""
+    """A default for every connection, from the section ``[fused]`` of Airflow's configuration."""
     from airflow.configuration import conf
 
     return conf.get("fused", name, fallback=None) or None
@@ -109,7 +109,7 @@ def _without_blanks(extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(extra: dict[str, Any]) -> dict[str, Any]:
-    """The settings in the extra; those that went through a URI or a form are text."""
+    """The settings in the extra. Those from a URI or a form are text."""
     from fused_cache_ops import ConfigurationError
 
     types: dict[str, Any] = {"timeout": float, "deadline": float, "max_concurrency": int, "max_requests_per_second": float}

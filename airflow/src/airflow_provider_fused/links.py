@@ -1,4 +1,4 @@
-"""The link that a task instance shows."""
+"""The link shown on a task instance."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fused_cache_ops.integration import DEFAULT_BASE_URL
 
 
 class FusedWorkbenchLink(BaseOperatorLink):
-    """To the Fused Workbench of the deployment that the task has spoken to.
+    """A link to the Fused Workbench of the deployment that the task used.
 
-    It does not lead to the UDF itself: Fused documents no address for a single UDF of a team.
+    It does not point to the UDF itself, because Fused documents no address for a single UDF of a team.
     """
 
     name = "Fused Workbench"

@@ -1,4 +1,4 @@
-"""A notifier, for tasks and DAGs that have no room for one more task."""
+"""The notifier, for tasks and DAGs to which no further task can be added."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ else:
 class FusedInvalidateCacheNotifier(BaseNotifier):
     """Invalidate the cache of a Fused UDF in ``on_success_callback``.
 
-    Prefer the operator: Airflow neither retries a callback nor shows in the run that it has failed; it logs it. Task-level
-    callbacks run where the task ran, DAG-level ones in the DAG processor, which then needs the connection too.
+    Prefer the operator: Airflow does not retry callbacks, and a failed callback appears only in the log, not in the run.
+    Task-level callbacks run where the task ran. DAG-level callbacks run in the DAG processor, which then needs the connection.
 
     :param udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token (templated)
     :param fused_conn_id: the connection of type ``fused`` (templated)
@@ -29,7 +29,7 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
         ``bounds``, ``zooms`` and so on (templated)
     """
 
-    template_fields: Sequence[str] = ("udf", "fused_conn_id")  # and those that are given
+    template_fields: Sequence[str] = ("udf", "fused_conn_id")  # and any further fields that are given
     udf: str
     fused_conn_id: str
 
@@ -37,16 +37,16 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
         super().__init__()
         unknown = [name for name in fields if name not in CALL_FIELDS]
         if unknown:
-            raise TypeError(f"FusedInvalidateCacheNotifier knows no {unknown}: it takes udf, {', '.join(CALL_FIELDS)}.")
+            raise TypeError(f"FusedInvalidateCacheNotifier does not accept {unknown}: it takes udf, {', '.join(CALL_FIELDS)}.")
         self._fields = tuple(fields)
         self.template_fields = ("udf", *self._fields, "fused_conn_id")
         for name, value in (fields | {"udf": udf, "fused_conn_id": fused_conn_id}).items():
             setattr(self, name, value)
 
     def notify(self, context: Any) -> None:
-        """Invalidate.
+        """Invalidate the cache.
 
-        :raises fused_cache_ops.FusedCacheError: it failed; Airflow logs it, and no more
+        :raises fused_cache_ops.FusedCacheError: the invalidation failed. Airflow only logs it
         """
         from airflow_provider_fused.hooks import FusedHook
         from airflow_provider_fused.templating import read_fields
@@ -57,7 +57,7 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
 
 
 def _signature() -> inspect.Signature:
-    """The operator's, as far as it is the notifier's: for editors, ``help`` and whoever else inspects it."""
+    """The operator's signature, without what is not the notifier's, for editors, ``help`` and other inspection."""
     operators = inspect.signature(FusedInvalidateCacheOperator.__init__).parameters
     names = ("self", "udf", *CALL_FIELDS, "fused_conn_id")
     return inspect.Signature([operators[name] for name in names], return_annotation=None)

@@ -28,44 +28,44 @@ if TYPE_CHECKING:
 
 SELECTION_FIELDS = tuple(SELECTION_DEFAULTS)
 CALL_FIELDS = tuple(name for name in CALL_DEFAULTS if name not in ("on_progress", "on_plan"))
-"""Those that a DAG can give: a callback is no text, and Airflow has other places for what it tells."""
+"""The fields that a DAG can set. Callbacks cannot be templated, and Airflow has other ways to show what they report."""
 
 
 class FusedInvalidateCacheOperator(BaseOperator):
-    """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load has changed.
+    """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load changed.
 
-    One task sends any number of tiles, up to 50,000 a request, so map it over UDFs and never over tiles.
+    One task sends any number of tiles, up to 50,000 per request, so map it over UDFs, never over tiles.
 
     :param udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token (templated)
     :param tiles: the tiles to invalidate: a list of ``"z/x/y"``, ``[z, x, y]`` or ``{"z": …, "x": …, "y": …}``, an
-        upstream task's output, or a template that renders to a JSON list (templated). Leave every selection out for the
-        whole UDF; an empty one invalidates nothing; None, and a template that renders to nothing, fail the task
+        upstream task's output, or a template that renders to a JSON list (templated). Omit every selection for the whole
+        UDF. An empty selection invalidates nothing. None, and a template that renders to nothing, fail the task
     :param bounds: instead of ``tiles``: ``[west, south, east, north]`` in degrees, or a list of these (templated)
     :param geometry: instead of ``tiles``: GeoJSON, WKT, or the path or URL of a vector file (templated)
-    :param tiles_file: instead of ``tiles``: the path of a list of tiles, one a line (templated)
-    :param whole_udf: invalidate everything. With ``expand_kwargs`` it has to be said, since an item that names no selection
-        would mean everything; elsewhere leaving every selection out does the same (templated)
-    :param zooms: ``"10-14"``, ``[10, 12]``, ``12``: needed with ``bounds`` and ``geometry``; with a list it adds parents
-        and children (templated)
+    :param tiles_file: instead of ``tiles``: the path of a list of tiles, one per line (templated)
+    :param whole_udf: invalidate everything. Required with ``expand_kwargs``, where an item without a selection would otherwise
+        mean everything. Elsewhere, omitting every selection does the same (templated)
+    :param zooms: ``"10-14"``, ``[10, 12]``, ``12``. Required with ``bounds`` and ``geometry``. With a list of tiles, adds
+        their parents and children (templated)
     :param buffer: tiles to add on every side (templated)
-    :param max_tiles: the most tiles that a computed selection may come to (templated)
-    :param when_too_many: beyond that: ``"fail"``, ``"whole-udf"`` or ``"coarser"`` (templated)
-    :param shard: ``[i, n]``: only the ``i``-th of ``n`` equal parts of the selection, from 0; map over these to share one
-        purge among workers, and merge with ``fused_cache_ops.InvalidationResult.merge`` (templated)
-    :param checkpoint: where to keep a record of what is done, so that a retry sends only the rest: a folder, whose name
-        ends in ``/``, for a file of each task instance; or a file of the load's own. A path, or with the core's extra
-        ``fsspec`` any URL that it knows, such as ``s3://bucket/checkpoints/`` (templated)
-    :param verify_tiles: afterwards, ask for so many of the tiles through a shared token, and tell in the result which of them
+    :param max_tiles: the most tiles that a computed selection may have (templated)
+    :param when_too_many: what to do when there are more: ``"fail"``, ``"whole-udf"`` or ``"coarser"`` (templated)
+    :param shard: ``[i, n]`` for only the ``i``-th of ``n`` equal parts of the selection, counted from 0. Map over these to
+        share one invalidation among workers, and merge with ``fused_cache_ops.InvalidationResult.merge`` (templated)
+    :param checkpoint: where to record what is done, so that a retry sends only the rest: a folder, whose name ends in ``/``
+        and which gets a file for each task instance, or a file for this load. A path, or with the core's extra ``fsspec``
+        any URL that it supports, such as ``s3://bucket/checkpoints/`` (templated)
+    :param verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them
         were computed anew (templated)
-    :param shared_token: for ``verify_tiles``, where ``udf`` is none itself (templated; masked in the interface)
+    :param shared_token: the shared token for ``verify_tiles``, if ``udf`` is not one itself (templated; masked in the UI)
     :param fused_conn_id: the connection of type ``fused`` (templated)
-    :param max_zoom: the highest zoom that the selection may hold (templated)
+    :param max_zoom: the highest zoom that the selection may contain (templated)
 
-    :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_invalidated`` (None: the whole UDF),
-        ``objects_deleted`` (None: the service does not say), ``requests_sent``, ``retries``, ``elapsed_seconds``,
+    :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_invalidated`` (None for the whole UDF),
+        ``objects_deleted`` (None if the service does not report it), ``requests_sent``, ``retries``, ``elapsed_seconds``,
         ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``
-    :raises AirflowFailException: what will not pass: the task fails at its first try
-    :raises FusedUnavailableError: what may pass, after the core's own retries: the task's ``retries`` apply
+    :raises AirflowFailException: a permanent error, which fails the task without retries
+    :raises FusedUnavailableError: a transient error that outlasted the core's own retries. The task's ``retries`` apply
 
     Each asset among the task's ``outlets`` gets the result as the extra of its event.
     """
@@ -116,7 +116,7 @@ class FusedInvalidateCacheOperator(BaseOperator):
         self.max_zoom = max_zoom
         self._client: FusedClient | None = None
         self._result: dict[str, Any] = {}
-        self.base_url: str | None = None  # once it has run, for the link
+        self.base_url: str | None = None  # set when the task runs, for the link
 
     @cached_property
     def hook(self) -> FusedHook:
@@ -138,7 +138,7 @@ class FusedInvalidateCacheOperator(BaseOperator):
                 self._client, self.base_url = client, client.base_url
                 result = client.invalidate_cache(cast("str", self.udf), **keywords).to_dict()
         except FusedCacheError as error:
-            # What was cut off, by whoever, may go on where it ended: the task's retries apply.
+            # A cancelled call can be resumed, whoever cancelled it, so the task's retries apply.
             cancelled = isinstance(error, InvalidationCancelledError) or isinstance(error.__cause__, InvalidationCancelledError)
             failure = FusedUnavailableError if error.retryable or cancelled else AirflowFailException
             raise failure(str(error)) from error
@@ -151,14 +151,14 @@ class FusedInvalidateCacheOperator(BaseOperator):
             self._client.cancel()
 
     def _tell_outlets(self, context: Any, result: dict[str, Any]) -> None:
-        """The result as the extra of each asset's event, for whatever is scheduled on it."""
+        """Attach the result to each outlet asset's event, for DAGs that are scheduled on the asset."""
         events = context.get("outlet_events")
         for outlet in self.outlets or ():
-            if events is not None and hasattr(outlet, "uri"):  # an asset, not an alias of some
+            if events is not None and hasattr(outlet, "uri"):  # an asset, not an asset alias
                 events[outlet].extra = result
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """For the OpenLineage provider, where it is installed: the UDF's cache as the dataset that was written to."""
+        """For the OpenLineage provider, if installed: the UDF's cache as the task's output dataset."""
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -169,23 +169,23 @@ class FusedInvalidateCacheOperator(BaseOperator):
 
 
 def own_checkpoint(checkpoint: Any, context: Any) -> Any:
-    """A checkpoint that is a folder (ends in ``/``) holds a record for each task instance, whatever its selection is."""
+    """In a checkpoint folder (ends in ``/``), each task instance has its own record, whatever its selection."""
     instance = context.get("ti") if isinstance(checkpoint, str) and checkpoint.endswith("/") else None
     if instance is None:
         return checkpoint
     mapped = f".{instance.map_index}" if instance.map_index >= 0 else ""
-    # A cleared task instance starts anew, and so does its record: clearing raises max_tries, a retry does not.
+    # A cleared task instance starts from scratch, and so does its record: clearing raises max_tries, a retry does not.
     parts = (instance.dag_id, instance.run_id, f"{instance.task_id}{mapped}.{instance.max_tries}.json")
     return checkpoint + "/".join(_folder_name(part) for part in parts)
 
 
 def _folder_name(part: str) -> str:
-    """A part of a path that leads nowhere else."""
+    """A path segment that cannot lead to another folder."""
     name = part.replace("/", "_").replace("\\", "_").replace("\0", "_")
     return name.replace(".", "_") if not name.strip(".") else name
 
 
 def _is_expanded_from_dicts(operator: BaseOperator) -> bool:
-    """Whether a task is an item of ``expand_kwargs``, so that its selection comes from data."""
+    """Whether a task is an item of ``expand_kwargs``, so its selection comes from data."""
     defined = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None
     return type(getattr(defined, "expand_input", None)).__name__ == "ListOfDictsExpandInput"

@@ -1,4 +1,4 @@
-"""What Airflow's provider discovery reads. It imports nothing of Airflow, which is still starting at that time."""
+"""Metadata for Airflow's provider discovery. It imports nothing from Airflow, which is still starting at that time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "fused": {
-                "description": "Defaults for every connection of type fused; what the connection says comes first.",
+                "description": "Defaults for every connection of type fused. A connection's own settings take precedence.",
                 "options": {
                     name: {
                         "description": description,
@@ -57,29 +57,29 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
     "relabeling": {"host": "Base URL", "login": "Client id", "password": "Service account token"},
     "placeholders": {
         "host": "https://www.fused.io/server/v1",
-        "login": "empty: the service's preferred real-time instance",
+        "login": "default: the service's preferred real-time instance",
     },
 }
 
 EXTRA_FIELDS = {
-    "timeout": ("Time-out (seconds)", "How long to wait for the service, each time. Empty: 30."),
-    "deadline": ("Deadline (seconds)", "How long one invalidation may take, retries included. Empty: 600."),
-    "max_concurrency": ("Requests at once", "Where tiles go one by one. Empty: 16."),
-    "max_requests_per_second": ("Requests a second", "At most, of one task. Empty: as many as the service takes."),
-    "ca_bundle": ("Certificates to trust", "Path of a file or folder. Empty: what REQUESTS_CA_BUNDLE names, or requests' own."),
+    "timeout": ("Timeout (seconds)", "How long one request may take. Default: 30."),
+    "deadline": ("Deadline (seconds)", "How long one invalidation may take, retries included. Default: 600."),
+    "max_concurrency": ("Requests at once", "When tiles are sent one by one. Default: 16."),
+    "max_requests_per_second": ("Requests per second", "The limit for one task. Default: as many as the service accepts."),
+    "ca_bundle": ("Certificates to trust", "Path of a file or folder. Default: REQUESTS_CA_BUNDLE, otherwise requests' own."),
     "client_certificate": ("Client certificate", "Path of a PEM file with the certificate and its key."),
-    "run_base_url": ("Base URL of shared UDFs", "To verify with. Empty: https://udf.ai for www.fused.io."),
+    "run_base_url": ("Base URL of shared UDFs", "For verification. Default: https://udf.ai for www.fused.io."),
 }
-"""Fields kept in the connection's extra: name, label, help."""
+"""Fields stored in the connection's extra: name, label, help."""
 
 CONFIG_OPTIONS = {
-    "base_url": ("string", "https://fused.example.com/server/v1", "The deployment."),
+    "base_url": ("string", "https://fused.example.com/server/v1", "Address of the deployment."),
     "timeout": ("float", "30", "Seconds that one request may take."),
     "deadline": ("float", "600", "Seconds that one invalidation may take, retries included."),
-    "max_concurrency": ("integer", "16", "Requests at once, where tiles go one by one."),
-    "max_requests_per_second": ("float", "50", "The most requests a second of one task."),
-    "ca_bundle": ("string", "/etc/ssl/certs/company.pem", "Certificates to trust, a file or a folder."),
+    "max_concurrency": ("integer", "16", "Requests at once when tiles are sent one by one."),
+    "max_requests_per_second": ("float", "50", "The most requests per second for one task."),
+    "ca_bundle": ("string", "/etc/ssl/certs/company.pem", "Certificates to trust: a file or a folder."),
     "client_certificate": ("string", "/etc/ssl/private/airflow.pem", "A PEM file with a client certificate and its key."),
-    "run_base_url": ("string", "https://udf.ai", "Where shared UDFs run, to verify with."),
+    "run_base_url": ("string", "https://udf.ai", "Where shared UDFs run, for verification."),
 }
 """Options of the section ``[fused]``: type, example, help."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def read_fields(rendered: Mapping[str, Any]) -> CallKeywords:
     """The core's keywords from rendered fields.
 
-    :raises InvalidInputError: a field rendered to nothing or cannot be read, or could not be read again by a retry
+    :raises InvalidInputError: a field rendered to nothing, cannot be read, or could not be read again by a retry
     """
     from fused_cache_ops.integration import read_rendered, refuse_single_use, sealed
 

@@ -1,4 +1,4 @@
-"""Dagster integration: invalidate Fused UDF caches right after a load."""
+"""Dagster integration for Fused: invalidate UDF caches right after a load."""
 
 from importlib.metadata import version
 

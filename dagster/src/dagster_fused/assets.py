@@ -1,4 +1,4 @@
-"""The cache of a UDF as an asset downstream of the table that it is computed from, and a check of that asset."""
+"""The cache of a UDF as an asset downstream of the table that the UDF reads, and a check of that asset."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -12,8 +12,8 @@ from fused_cache_ops.integration import CallKeywords, SelectionKeywords, sealed
 AFTER_EACH_LOAD: dg.AutomationCondition[Any] = (
     dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window()).with_label("after_each_load")
 )
-"""``AutomationCondition.eager()`` for every partition: by itself it passes over all but the latest time window, so that a load
-of an older one would leave the map stale."""
+"""``AutomationCondition.eager()`` for every partition. By itself, ``eager()`` ignores all but the latest time window, so a load
+of an older partition would leave the map stale."""
 
 
 def build_fused_cache_asset(
@@ -29,36 +29,36 @@ def build_fused_cache_asset(
     resource_key: str = "fused",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """The cache of a UDF as an asset. To materialise it is to invalidate what its upstream has changed.
+    """The cache of a UDF as an asset. Materializing it invalidates what its upstream changed.
 
     Args:
         name: the asset's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         deps: the tables that the UDF reads.
-        selection_fn: ``selection_fn(context, partition_key)`` tells what a partition has changed: an iterable of tiles, or a
+        selection_fn: ``selection_fn(context, partition_key)`` returns what a partition changed: an iterable of tiles, or a
             dict of the core's keywords such as ``{"bounds": (…)}``. It is called once for each partition of the run, with the
-            `dagster.AssetExecutionContext` and the partition's key (None: the asset has no partitions); what it tells of
-            several is merged, and goes out as one set of requests.
-        selection: the core's keywords that are known beforehand, as for `build_invalidate_cache_op`: beside ``selection_fn``
-            such as ``{"zooms": "10-14"}``. Without any of both: the whole UDF.
+            `dagster.AssetExecutionContext` and the partition key (None if the asset has no partitions). The selections of
+            several partitions are merged and sent together.
+        selection: the core's keywords that are known in advance, as for `build_invalidate_cache_op`. With ``selection_fn``,
+            for example, ``{"zooms": "10-14"}``. With neither, the whole UDF is invalidated.
         partitions_def: the partitions of the table.
-        automation_condition: None: only by hand, by jobs and by schedules. By default after each load of an upstream asset,
-            of whatever partition.
-        backfill_policy: by default all partitions of a backfill in a single run.
+        automation_condition: default: after each load of an upstream asset, whatever the partition. None: only manually, by
+            jobs and by schedules.
+        backfill_policy: default: all partitions of a backfill in a single run.
         resource_key: the key of the `FusedResource`.
         asset_arguments: further arguments of ``dagster.asset``: ``key_prefix``, ``group_name``, ``retry_policy``,
             ``required_resource_keys``, ``pool``, …
 
     Returns:
-        An asset whose materialisations have the counts, a table of the tiles at each zoom and the footprint as metadata.
+        An asset whose materializations have the counts, a table of the tiles at each zoom and the footprint as metadata.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or select tiles twice.
+        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or tiles are selected twice.
     """
     known = dict(selection or {})
     shown = check_definition(f"Asset {name!r}", udf, known, selection_fn=selection_fn)
     arguments: dict[str, Any] = {
-        "description": f"The cached results of the Fused UDF {shown}: to materialise it is to invalidate what has changed.",
+        "description": f"The cached results of the Fused UDF {shown}. Materializing it invalidates what changed.",
         "kinds": {"fused"},
     }
     arguments |= asset_arguments
@@ -74,7 +74,7 @@ def build_fused_cache_asset(
         return dg.MaterializeResult(metadata=metadata)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # of backfill_policy, which is our choice
+        warnings.simplefilter("ignore", dg.BetaWarning)  # about backfill_policy, which is set deliberately
         asset: dg.AssetsDefinition = dg.asset(
             name=name,
             deps=deps,
@@ -100,38 +100,38 @@ def build_fused_cache_check(
     resource_key: str = "fused",
     **check_arguments: Any,
 ) -> dg.AssetChecksDefinition:
-    """A check that an invalidation covered what was loaded: sampled tiles of the partition are asked for through a shared
+    """A check that an invalidation covered what was loaded: sampled tiles of the partition are requested through a shared
     token, and none of them may come from the cache.
 
-    It belongs right after the invalidation, in the same run, and is not to be repeated: what it asked for is in the cache
-    afterwards. A tile that somebody else asked for in between fails it too; ``severity=AssetCheckSeverity.WARN`` allows for
+    Run it right after the invalidation, in the same run, and only once: the tiles it requests are in the cache afterwards. It
+    also fails if someone else requested a sampled tile in between. Use ``severity=AssetCheckSeverity.WARN`` to allow for
     that.
 
     Args:
-        asset: the asset that is checked, or its key: the cache's, or the table's where a hook or op invalidates the cache.
-        udf: as for `build_fused_cache_asset`. Where it is no shared token, the resource needs ``shared_token``.
+        asset: the asset to check, or its key: the cache's, or the table's if a hook or op invalidates the cache.
+        udf: as for `build_fused_cache_asset`. If it is not a shared token, the resource needs ``shared_token``.
         selection_fn: as for `build_fused_cache_asset`, with a `dagster.AssetCheckExecutionContext`.
         selection: the core's keywords that select tiles.
-        verify_tiles: how many tiles, drawn at random. Each one runs the UDF.
-        partitions_def: needed for runs of several partitions where ``asset`` is a key; else the asset's.
-        severity: of a failed check.
+        verify_tiles: how many tiles to request, drawn at random. Each one runs the UDF.
+        partitions_def: required for runs of several partitions if ``asset`` is a key. Default: that of the asset.
+        severity: the severity of a failed check.
         name: the check's name.
         resource_key: the key of the `FusedResource`.
         check_arguments: further arguments of ``dagster.asset_check``: ``blocking``, ``description``, …
 
     Returns:
-        A check whose result names the tiles that were ``fresh``, those ``from_cache``, and those of which nothing is known.
+        A check whose result lists the tiles that were ``fresh``, those that came ``from_cache``, and those ``unknown``.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or nothing selects tiles.
+        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or no tiles are selected.
     """
     known = dict(selection or {})
     what = f"Check {name!r}"
     shown = check_definition(what, udf, known, selection_fn=selection_fn)
     if selection_fn is None and not known:
-        raise dg.DagsterInvalidDefinitionError(f"{what}: give selection_fn or selection, to tell which tiles to ask for.")
+        raise dg.DagsterInvalidDefinitionError(f"{what}: pass selection_fn or selection, to determine which tiles to request.")
     arguments: dict[str, Any] = {
-        "description": f"Sampled tiles of the Fused UDF {shown} are computed anew, and do not come from the cache."
+        "description": f"Sampled tiles of the Fused UDF {shown} are computed anew and do not come from the cache."
     }
     arguments |= check_arguments
     if partitions_def is None:

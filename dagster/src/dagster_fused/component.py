@@ -1,4 +1,4 @@
-"""A component for ``dg`` projects: the cache of a UDF as an asset, in YAML."""
+"""A component for ``dg`` projects: the cache of a UDF as an asset, defined in YAML."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from dagster_fused.fields import SelectionFields
 from dagster_fused.resources import FusedResource
 
 _EXAMPLES = """
-  # What a load has changed, in place of the whole UDF. See the README of dagster-fused.
+  # To invalidate only what a load changed, instead of the whole UDF. See the README of dagster-fused.
   # selection:
   #   bounds: [-9.25, 38.68, -9.08, 38.80]
   #   zooms: 10-16
@@ -22,14 +22,14 @@ _EXAMPLES = """
 
 
 class FusedInvalidateCacheScaffoldParams(BaseModel):
-    """What ``dg scaffold defs`` asks for."""
+    """Parameters of ``dg scaffold defs``."""
 
     udf: Optional[str] = Field(default=None, description="The UDF: its id, name or canvas/name. Default: the folder's name.")
     table: Optional[str] = Field(default=None, description="Key of the asset that the UDF reads, such as raw/roads.")
 
 
 class FusedInvalidateCacheScaffolder(dg.Scaffolder[FusedInvalidateCacheScaffoldParams]):
-    """Writes a ``defs.yaml`` that loads as it is."""
+    """Writes a ``defs.yaml`` that loads without changes."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[FusedInvalidateCacheScaffoldParams]:
@@ -49,14 +49,14 @@ class FusedInvalidateCacheScaffolder(dg.Scaffolder[FusedInvalidateCacheScaffoldP
 
 
 class SelectionModel(SelectionFields, dg.Model):
-    """What to invalidate. Without it, and without selection_fn: the whole UDF."""
+    """What to invalidate. With neither this nor selection_fn: the whole UDF."""
 
 
 def _resolve_selection(context: dg.ResolutionContext, value: Any) -> dict[str, Any]:
     given = value.model_dump(exclude_unset=True) if isinstance(value, SelectionModel) else value
     resolved = dict(context.resolve_value(given))
     if not resolved:
-        raise ValueError("selection is empty and selects nothing: leave it out to invalidate the whole UDF.")
+        raise ValueError("selection is empty: omit it to invalidate the whole UDF.")
     return resolved
 
 
@@ -69,26 +69,26 @@ def _resolve_function(context: dg.ResolutionContext, value: str) -> Callable[...
         function = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"selection_fn = {found!r} cannot be imported ({error}): give package.module.function, or a template variable."
+            f"selection_fn = {found!r} cannot be imported ({error}): use package.module.function, or a template variable."
         ) from error
     return function  # type: ignore[no-any-return]
 
 
 def _resolve_variable(context: dg.ResolutionContext, value: Optional[str]) -> Optional[str]:
-    """The name of an environment variable, as it stands: a template would put the token itself into the snapshot."""
+    """The name of an environment variable, not resolved: a template would put the token itself into the snapshot."""
     if value is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", value):
         raise ValueError(
-            "token_env and shared_token_env take the name of an environment variable, such as FUSED_SERVICE_ACCOUNT_TOKEN: no "
-            "token, and no template like {{ env.X }}, which would put the token into Dagster's snapshots."
+            "token_env and shared_token_env take the name of an environment variable, such as FUSED_SERVICE_ACCOUNT_TOKEN, not "
+            "the token, and not a template like {{ env.X }}, which would put the token into Dagster's snapshots."
         )
     return value
 
 
 @dg.scaffold_with(FusedInvalidateCacheScaffolder)
 class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
-    """The cache of a Fused UDF as an asset: to materialise it is to invalidate what its upstream has changed.
+    """The cache of a Fused UDF as an asset. Materializing it invalidates what its upstream changed.
 
-    By itself it is materialised after each load of an upstream asset, where the project's automation sensor is on.
+    By default, it is materialized after each load of an upstream asset, if the project's automation sensor is on.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -97,15 +97,15 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
         str, dg.Resolver.default(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
     ]
     asset: dg.ResolvedAssetSpec = Field(
-        description="The asset that the cache is: its key, deps (the tables that the UDF reads), partitions_def, group_name, "
-        "and so on. Without automation_condition: after each load of an upstream asset, of whatever partition."
+        description="The asset that represents the cache: key, deps (the tables that the UDF reads), partitions_def, "
+        "group_name, and so on. Default automation_condition: after each load of an upstream asset, whatever the partition."
     )
     selection: Annotated[
         dict[str, Any],
         dg.Resolver(
             _resolve_selection,
             model_field_type=SelectionModel,
-            description="What to invalidate. Without it, and without selection_fn: the whole UDF.",
+            description="What to invalidate. With neither this nor selection_fn: the whole UDF.",
         ),
     ] = Field(default_factory=dict)
     selection_fn: Annotated[
@@ -113,14 +113,14 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
         dg.Resolver(
             _resolve_function,
             model_field_type=str,
-            description="selection_fn(context, partition_key) tells what a partition has changed: package.module.function, or "
-            "a template variable.",
+            description="selection_fn(context, partition_key) returns what a partition changed. Give package.module.function, "
+            "or a template variable.",
         ),
     ] = None
     verify_tiles: Annotated[
         int,
         dg.Resolver.default(
-            description="Adds a check that asks for so many of the tiles through the shared token, and finds none cached."
+            description="Adds a check that requests this many of the tiles through the shared token: none may be cached."
         ),
     ] = 0
     token_env: Annotated[
@@ -138,17 +138,17 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
             _resolve_variable,
             model_field_type=str,
             inject_before_resolve=False,
-            description="Name of the environment variable that holds the UDF's shared token, for verify.",
+            description="Name of the environment variable that holds the UDF's shared token, for verify_tiles.",
         ),
     ] = None
     client_id: Annotated[
         Optional[str],
-        dg.Resolver.default(description="Real-time instance. Default: FUSED_CLIENT_ID, else the one that the service prefers."),
+        dg.Resolver.default(description="Real-time instance. Default: FUSED_CLIENT_ID, otherwise the service's preferred one."),
     ] = None
     base_url: Annotated[
         Optional[str],
         dg.Resolver.default(
-            description="Address of the deployment. Default: FUSED_BASE_URL, else https://www.fused.io/server/v1."
+            description="Address of the deployment. Default: FUSED_BASE_URL, otherwise https://www.fused.io/server/v1."
         ),
     ] = None
     resource_key: Annotated[

@@ -1,4 +1,4 @@
-"""The core's selection keywords as fields, for run configuration and for a component's YAML alike."""
+"""The core's selection keywords as fields, for both run configuration and a component's YAML."""
 
 import enum
 from typing import Any, Optional
@@ -9,9 +9,9 @@ from fused_cache_ops.integration import CALL_HELP, SELECTION_DEFAULTS, WHOLE_UDF
 
 
 def _left_out(name: str) -> Any:
-    """A keyword's default, as text where it is a sentinel.
+    """A keyword's default, as text if it is a sentinel.
 
-    Dagster cannot tell a null from a field that was left out, and a null must not invalidate everything.
+    Dagster cannot distinguish a null from an omitted field, and a null must not invalidate everything.
     """
     default = SELECTION_DEFAULTS[name]  # type: ignore[literal-required]
     return default.value if isinstance(default, enum.Enum) else default
@@ -19,18 +19,18 @@ def _left_out(name: str) -> Any:
 
 def _field(name: str) -> Any:
     default = _left_out(name)
-    left_out = f" Left out: {default}."
+    left_out = f" Default: {default}."
     if SELECTION_DEFAULTS[name] is WHOLE_UDF:  # type: ignore[literal-required]
-        left_out = f" {default!r} stands for left out; without any selection the whole UDF is invalidated."
+        left_out = f" {default!r} means omitted. If every selection is omitted, the whole UDF is invalidated."
     elif isinstance(default, str) and default == "not-given":
-        left_out = f" {default!r} stands for left out."
+        left_out = f" {default!r} means omitted."
     elif default is None:
         left_out = ""
     return Field(default=default, description=f"{CALL_HELP[name]}{left_out}")
 
 
 class SelectionFields(BaseModel):
-    """What to invalidate. Without any of ``tiles``, ``tiles_file``, ``bounds`` and ``geometry``: the whole UDF."""
+    """What to invalidate. With none of ``tiles``, ``tiles_file``, ``bounds`` and ``geometry``: the whole UDF."""
 
     tiles: Any = _field("tiles")
     tiles_file: Any = _field("tiles_file")
@@ -49,11 +49,13 @@ class SelectionFields(BaseModel):
     @classmethod
     def _refuse_null(cls, value: Any) -> Any:
         if value is None:
-            raise ValueError("null is a selection that went wrong: leave the field out, or give [] to invalidate nothing.")
+            raise ValueError(
+                "null may be a failed selection and is not accepted: omit the field, or give [] to invalidate nothing."
+            )
         return value
 
     def given(self) -> dict[str, Any]:
-        """Those that differ from their defaults, as the core's keywords."""
+        """The fields that differ from their defaults, as the core's keywords."""
         fields = {name: getattr(self, name) for name in SelectionFields.model_fields}
         return {
             name: value for name, value in fields.items() if value != (_left_out(name) if name in SELECTION_DEFAULTS else None)

@@ -1,4 +1,4 @@
-"""A hook for jobs and assets that exist already: after the load has succeeded, invalidate."""
+"""A hook for existing jobs and assets that invalidates after a successful load."""
 
 from collections.abc import Sequence
 from typing import Any, Optional, Union
@@ -23,25 +23,25 @@ def fused_invalidate_cache_on_success(
     """A hook that invalidates a UDF once its op or asset has succeeded: ``@asset(hooks={…})``, ``load.with_hooks({…})``, or
     for a whole job ``@job(hooks={…})``.
 
-    Dagster calls the hook of a job after every step, checks included: ``after`` tells it which. Without ``after`` it refuses to
-    work for a job of several ops.
+    Dagster calls a job's hook after every step, including checks. ``after`` names the steps that count. Without ``after``, the
+    hook fails for a job with several ops.
 
-    **A hook that fails leaves the run green.** It says so in the run's log, at the level of errors, and Dagster records an
-    event HOOK_ERRORED; no ``RetryPolicy`` repeats it. Where a stale map is not to be overlooked use `build_fused_cache_asset`,
-    an op, or `build_invalidate_on_run_success_sensor`.
+    **A hook that fails leaves the run green.** It logs an error in the run's log, and Dagster records a HOOK_ERRORED event. No
+    ``RetryPolicy`` retries it. If a stale map must not go unnoticed, use `build_fused_cache_asset`, an op, or
+    `build_invalidate_on_run_success_sensor`.
 
     Args:
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
-        after: names of the ops or assets after which to invalidate, for the hook of a job.
-        selection_fn: ``selection_fn(context, partition_key)`` tells what has changed, as for `build_fused_cache_asset`; with a
-            `dagster.HookContext`, whose ``op_output_values`` and ``op_output_metadata`` are the load's.
-        selection: the core's keywords that are known beforehand. Without any of both: the whole UDF.
-        partitions_def: the partitions of the asset; needed for runs of several partitions.
+        after: the names of the ops or assets after which to invalidate, for a job's hook.
+        selection_fn: ``selection_fn(context, partition_key)`` returns what changed, as for `build_fused_cache_asset`. It gets
+            a `dagster.HookContext`, whose ``op_output_values`` and ``op_output_metadata`` are those of the load.
+        selection: the core's keywords that are known in advance. With neither, the whole UDF is invalidated.
+        partitions_def: the partitions of the asset. Required for runs of several partitions.
         resource_key: the key of the `FusedResource`.
-        name: the hook's name, which must differ from that of another hook at the same place.
+        name: the hook's name. Hooks of the same job, op or asset need different names.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or select tiles twice.
+        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or tiles are selected twice.
     """
     known = dict(selection or {})
     shown = check_definition(f"Hook {name!r}", udf, known, selection_fn=selection_fn)
@@ -58,19 +58,19 @@ def fused_invalidate_cache_on_success(
             keywords = select(selection_fn, known, ((context, key) for key in keys))
             invalidate(context, getattr(context.resources, resource_key), udf, keywords)
         except Exception as error:
-            context.log.error(f"The cache of the Fused UDF {shown} was NOT invalidated, though the run goes on: {error}")
+            context.log.error(f"The cache of the Fused UDF {shown} was NOT invalidated, but the run continues: {error}")
             raise
 
     return invalidate_on_success
 
 
 def _check_place(context: dg.HookContext, wanted: Optional[set[str]]) -> None:
-    """Refuse a hook that would fire after every step, after each of many mapped steps, or never.
+    """Reject a hook that would fire after every step, after each of many mapped steps, or never.
 
     Raises:
-        InvalidInputError: it is at such a place.
+        InvalidInputError: the hook is attached in such a place.
     """
-    step: Any = getattr(context, "_step_execution_context", None)  # a context made for a unit test has none
+    step: Any = getattr(context, "_step_execution_context", None)  # a context built for a unit test has none
     if step is None or context.hook_def not in step.job_def.hook_defs:
         return
     names = {handle.name for handle in step.job_def.graph.iterate_node_handles()}
@@ -85,6 +85,5 @@ def _check_place(context: dg.HookContext, wanted: Optional[set[str]]) -> None:
         )
     if "[" in context.step_key and (wanted is None or context.op.name in wanted):
         raise InvalidInputError(
-            f"op {context.op.name} is mapped, so that the hook would fire after each of its steps: name the op that "
-            "collects them."
+            f"op {context.op.name} is mapped, so the hook would fire after each of its steps: name the op that collects them."
         )

@@ -1,4 +1,4 @@
-"""What ops, assets, hooks and sensors have in common: the core's call, its errors and its result in Dagster's words."""
+"""What ops, assets, hooks and sensors share: the core's call, and its errors and results in Dagster's terms."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from fused_cache_ops import InvalidationPlan, InvalidationResult
 
 SelectionFn = Callable[[Any, Optional[str]], Any]
-"""``selection_fn(context, partition_key)``: what has changed, as tiles or as the core's keywords (``{"bounds": …}``). The key
-is None where there are no partitions."""
+"""``selection_fn(context, partition_key)``: what changed, as tiles or as the core's keywords (``{"bounds": …}``). The key is
+None if there are no partitions."""
 
 FIELDS = (*SELECTION_DEFAULTS, "checkpoint", "verify_tiles")
 
-_DRAWN_BLOCKS = 250  # at each zoom: a footprint in metadata is stored with every run
-_LARGEST_DRAWN = 1_000_000  # tiles: to draw more takes seconds
+_DRAWN_BLOCKS = 250  # at each zoom, because a footprint in metadata is stored with every run
+_LARGEST_DRAWN = 1_000_000  # tiles, because drawing more takes seconds
 
 
 @contextlib.contextmanager
 def permanent_failures() -> Iterator[None]:
-    """What will not pass becomes a `dagster.Failure` that no ``RetryPolicy`` repeats; what may pass is raised as it is."""
+    """Turn permanent errors into a `dagster.Failure` that no ``RetryPolicy`` retries. Transient errors are raised unchanged."""
     try:
         yield
     except FusedCacheError as error:
@@ -45,16 +45,16 @@ def permanent_failures() -> Iterator[None]:
 
 
 def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywords) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Make the core's call; its result, and that as metadata.
+    """Make the core's call. Returns its result, and the result as metadata.
 
     Args:
-        context: whatever has Dagster's ``log``.
+        context: any object with Dagster's ``log``.
         fused: the resource.
         udf: the UDF.
-        keywords: the core's.
+        keywords: the core's keywords.
 
     Raises:
-        FusedCacheError: it failed; see `permanent_failures`.
+        FusedCacheError: the invalidation failed. See `permanent_failures`.
     """
     plans: list[InvalidationPlan] = []
     refuse_single_use(keywords)
@@ -70,7 +70,7 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
 def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str, Any]:
     """A result as metadata: its counts, the tiles at each zoom as a table, and the footprint as GeoJSON.
 
-    The footprint needs the core's extra ``geo``, and is left out without it.
+    The footprint needs the core's extra ``geo``, and is omitted without it.
     """
     metadata = result.to_dict()
     if plan.tiles_per_zoom:
@@ -87,17 +87,17 @@ def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str
 def check_definition(
     what: str, udf: str, known: Mapping[str, Any], given: Sequence[str] = (), selection_fn: Optional[SelectionFn] = None
 ) -> str:
-    """Refuse, where a definition is made, what could not work when it runs; how messages name the UDF.
+    """Reject a definition that could not work when it runs. Returns how messages name the UDF.
 
     Args:
         what: names the definition in the message.
         udf: the UDF.
-        known: the core's keywords that are known beforehand.
-        given: keywords that will come later.
-        selection_fn: what will select the tiles, where something does.
+        known: the core's keywords that are known in advance.
+        given: keywords that are only known at run time.
+        selection_fn: the function that selects the tiles, if there is one.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: the UDF or the keywords cannot be read, or select tiles twice.
+        dagster.DagsterInvalidDefinitionError: the UDF or the keywords cannot be read, or tiles are selected twice.
     """
     unknown = [key for key in known if key not in FIELDS]
     unknown += [key for key in given if key not in (*KINDS, "shard")]
@@ -105,7 +105,7 @@ def check_definition(
     tiles = [key for key in kinds if key != "shard"] + ["selection_fn"] * (selection_fn is not None)
     if unknown or len(tiles) > 1 or kinds.count("shard") > 1:
         problem = f"unknown keys {unknown}" if unknown else f"{' and '.join(tiles if len(tiles) > 1 else kinds)} given together"
-        raise dg.DagsterInvalidDefinitionError(f"{what}: {problem}. Give one kind of tiles, once, and not both.")
+        raise dg.DagsterInvalidDefinitionError(f"{what}: {problem}. Give one kind of tiles, and only once.")
     try:
         refuse_single_use(cast(CallKeywords, known))
         if not tiles or "whole_udf" in tiles:
@@ -118,10 +118,10 @@ def check_definition(
 def select(
     selection_fn: Optional[SelectionFn], known: Mapping[str, Any], changes: Iterable[tuple[Any, Optional[str]]]
 ) -> CallKeywords:
-    """The core's keywords for all of ``changes``: what is known, and what ``selection_fn`` tells of each, merged.
+    """The core's keywords for all ``changes``: the known ones, and those that ``selection_fn`` returns for each, merged.
 
     Raises:
-        InvalidInputError: ``selection_fn`` told nothing, or what cannot be read or merged.
+        InvalidInputError: ``selection_fn`` returned None, or something that cannot be read or merged.
     """
     if selection_fn is None:
         return cast(CallKeywords, dict(known))
@@ -134,23 +134,23 @@ def _as_keywords(told: Any) -> CallKeywords:
         return {"tiles": _plain(told)}
     if unknown := sorted(set(map(str, told)) - {*FIELDS}):
         raise InvalidInputError(
-            f"selection_fn returned a dict with {', '.join(unknown)}: give a list of tiles, or a dict of {', '.join(FIELDS)}."
+            f"selection_fn returned a dict with {', '.join(unknown)}: return a list of tiles, or a dict of {', '.join(FIELDS)}."
         )
     return cast(CallKeywords, {name: _plain(value) for name, value in told.items()})
 
 
 def _plain(value: Any) -> Any:
-    """What is in an entry of metadata: contexts and materialisations hold these."""
+    """The value inside a metadata entry, as contexts and materializations hold them."""
     return value.value if isinstance(value, dg.MetadataValue) else value
 
 
 def partition_keys(
     instance: dg.DagsterInstance, run: Optional[dg.DagsterRun], partitions_def: Optional[dg.PartitionsDefinition[str]]
 ) -> list[Optional[str]]:
-    """The partitions that a run is of, by its tags; ``[None]`` where it has none.
+    """The partitions that a run covers, according to its tags, or ``[None]`` if it has none.
 
     Raises:
-        InvalidInputError: it is of a range of partitions, and ``partitions_def`` is not known.
+        InvalidInputError: the run covers a range of partitions, and ``partitions_def`` is not given.
     """
     tags = run.tags if run else {}
     start, end = (tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end"))
@@ -158,7 +158,7 @@ def partition_keys(
         return [tags.get("dagster/partition")]
     if partitions_def is None:
         raise InvalidInputError(
-            f"The run is of the partitions from {start} to {end}: give partitions_def=, to tell which these are."
+            f"The run covers the partitions from {start} to {end}: pass partitions_def=, to determine which these are."
         )
     if isinstance(partitions_def, dg.DynamicPartitionsDefinition):
         keys = partitions_def.get_partition_keys(dynamic_partitions_store=instance)

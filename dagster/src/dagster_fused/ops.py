@@ -1,4 +1,4 @@
-"""Ops: attach one to a job, after the load."""
+"""Ops that invalidate a cache, to use in a job after the load."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Optional, Union, cast
@@ -13,16 +13,16 @@ from fused_cache_ops.integration import CallKeywords
 
 Upstream = Literal["tiles", "bounds", "geometry", "tiles_file", "shard"]
 
-_START_AFTER = dg.In(dg.Nothing, description="Whatever must be done first, such as the load.")
+_START_AFTER = dg.In(dg.Nothing, description="Whatever must run first, such as the load.")
 _RESULT = dg.Out(
     dict[str, Any],
-    description="What was done: udf_id, client_id, tiles_invalidated (None: the whole UDF), objects_deleted (None: the "
-    "service does not say), requests_sent, retries, elapsed_seconds, tiles_already_done, verification, zooms_left_stale, note.",
+    description="What was done: udf_id, client_id, tiles_invalidated (None: the whole UDF), objects_deleted (None: not "
+    "reported), requests_sent, retries, elapsed_seconds, tiles_already_done, verification, zooms_left_stale, note.",
 )
 
 
 class InvalidateCacheConfig(SelectionFields, dg.Config):
-    """What `invalidate_cache_op` is told at launch."""
+    """The run configuration of `invalidate_cache_op`."""
 
     udf: str = Field(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
     verify_tiles: int = Field(
@@ -41,7 +41,7 @@ class InvalidateCacheConfig(SelectionFields, dg.Config):
 def invalidate_cache_op(context: dg.OpExecutionContext, config: InvalidateCacheConfig, fused: FusedResource) -> dict[str, Any]:
     """Invalidate the cached results of a Fused UDF, as configured at launch: all of them, or those of some tiles.
 
-    What will not pass fails the step for good; what may pass is left to the job's or op's ``RetryPolicy``.
+    Permanent errors fail the step without retries. Transient errors are left to the ``RetryPolicy`` of the job or op.
     """
     return _invalidate(context, fused, config.udf, config.keywords())
 
@@ -59,14 +59,13 @@ def build_invalidate_cache_op(
     Args:
         name: the op's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
-        from_upstream: give the op an input of this name, to connect to the op that knows what the load has changed: its
-            tiles, bounds, geometry, or the path of a list. Dagster refuses a job that leaves it unconnected. ``"shard"``,
-            alone or as in ``("bounds", "shard")``, tells which part of the selection, as ``(i, n)``: map over a
-            ``DynamicOut`` of these to share one purge among workers, and merge with
-            ``fused_cache_ops.InvalidationResult.merge``.
-        selection: the core's keywords that are known beforehand: ``{"bounds": (…), "zooms": "10-14"}``, or with
-            ``from_upstream="geometry"`` just ``{"zooms": "10-14"}``; ``checkpoint`` and ``verify_tiles`` too. Without any of
-            both: the whole UDF.
+        from_upstream: gives the op an input of this name, to connect to the op that knows what the load changed: its tiles,
+            bounds, geometry, or the path of a list. Dagster rejects a job that leaves it unconnected. The input ``"shard"``,
+            alone or as in ``("bounds", "shard")``, takes a part of the selection as ``(i, n)``. Map over a ``DynamicOut`` of
+            these to share one invalidation among workers, and merge with ``fused_cache_ops.InvalidationResult.merge``.
+        selection: the core's keywords that are known in advance: ``{"bounds": (…), "zooms": "10-14"}``, or just
+            ``{"zooms": "10-14"}`` with ``from_upstream="geometry"``. ``checkpoint`` and ``verify_tiles`` go here too. With
+            neither, the whole UDF is invalidated.
         op_arguments: further arguments of ``dagster.op``, such as ``retry_policy``, ``pool``, ``tags``.
 
     Returns:
@@ -74,7 +73,7 @@ def build_invalidate_cache_op(
 
     Raises:
         dagster.DagsterInvalidDefinitionError: ``selection`` and ``from_upstream`` name two kinds of tiles, or
-            ``selection`` is unreadable.
+            ``selection`` cannot be read.
     """
     known: dict[str, Any] = dict(selection or {})
     upstream = [from_upstream] if isinstance(from_upstream, str) else list(from_upstream or ())
@@ -82,9 +81,9 @@ def build_invalidate_cache_op(
     arguments: dict[str, Any] = {"description": f"Invalidate the cache of the Fused UDF {shown}."} | op_arguments
 
     if upstream:
-        changed: dict[str, dg.In] = {key: dg.In(Any, description="What the load has changed.") for key in upstream}
+        changed: dict[str, dg.In] = {key: dg.In(Any, description="What the load changed.") for key in upstream}
         if "shard" in changed:
-            changed["shard"] = dg.In(Any, description="Which part of it: (i, n).")
+            changed["shard"] = dg.In(Any, description="Which part of the selection: (i, n).")
 
         @dg.op(name=name, ins={"start_after": _START_AFTER, **changed}, out=_RESULT, **arguments)
         def invalidate_from_upstream(context: dg.OpExecutionContext, fused: FusedResource, **inputs: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class FusedResource(dg.ConfigurableResource["FusedResource"]):
     """A Fused deployment and the token of a service account.
 
-    Give the token as ``dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN")``, so that it stays out of every snapshot of the
-    configuration. A field that is left out is taken from the environment of the process that runs the step.
+    Pass the token as ``dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN")``, so that it stays out of snapshots of the configuration. An
+    omitted field is taken from the environment of the process that runs the step.
 
     ```python
     import dagster as dg
@@ -28,48 +28,48 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
     token: Optional[str] = Field(
         default=None,
         repr=False,
-        description="Token of a Fused service account; use EnvVar. Default: FUSED_SERVICE_ACCOUNT_TOKEN.",
+        description="Token of a Fused service account. Use EnvVar. Default: FUSED_SERVICE_ACCOUNT_TOKEN.",
         json_schema_extra={"dagster__is_secret": True},
     )
     client_id: Optional[str] = Field(
         default=None,
-        description="Real-time instance. Default: FUSED_CLIENT_ID, else the one that the service prefers.",
+        description="Real-time instance. Default: FUSED_CLIENT_ID, otherwise the service's preferred one.",
     )
     base_url: Optional[str] = Field(
         default=None,
-        description="Address of the deployment. Default: FUSED_BASE_URL, else https://www.fused.io/server/v1.",
+        description="Address of the deployment. Default: FUSED_BASE_URL, otherwise https://www.fused.io/server/v1.",
     )
     shared_token: Optional[str] = Field(
         default=None,
         repr=False,
-        description="Shared token of the UDF, to verify with; use EnvVar. Not needed where the UDF is given by one.",
+        description="Shared token of the UDF, for verification. Use EnvVar. Not needed if the UDF is given by one.",
         json_schema_extra={"dagster__is_secret": True},
     )
     run_base_url: Optional[str] = Field(
         default=None,
-        description="Where shared UDFs run, to verify with. Default: FUSED_RUN_BASE_URL, else https://udf.ai for www.fused.io.",
+        description="Where shared UDFs run. Default: FUSED_RUN_BASE_URL, otherwise https://udf.ai for www.fused.io.",
     )
     timeout: float = Field(default=DEFAULT_TIMEOUT, description="Seconds that one request may take.")
     deadline: float = Field(default=DEFAULT_DEADLINE, description="Seconds that one invalidation may take, retries included.")
     max_concurrency: int = Field(
-        default=DEFAULT_CONCURRENCY, description="Requests in flight at once where tiles go one by one."
+        default=DEFAULT_CONCURRENCY, description="Requests in flight at once when tiles are sent one by one."
     )
     max_requests_per_second: Optional[float] = Field(
-        default=None, description="The most requests a second of one step. Default: as many as the service takes."
+        default=None, description="The most requests per second for one step. Default: as many as the service accepts."
     )
     ca_bundle: Optional[str] = Field(
         default=None,
-        description="Certificates to trust, a file or a folder. Default: what REQUESTS_CA_BUNDLE names, else requests' own.",
+        description="Certificates to trust: a file or a folder. Default: REQUESTS_CA_BUNDLE, otherwise requests' own.",
     )
     client_certificate: Optional[str] = Field(
         default=None, description="Path of a PEM file with a client certificate and its key."
     )
 
     def get_client(self) -> "FusedClient":
-        """A new client; close it, or use it in a ``with`` statement.
+        """A new client. Close it, or use it in a ``with`` statement.
 
         Raises:
-            fused_cache_ops.ConfigurationError: a setting is missing or unusable.
+            fused_cache_ops.ConfigurationError: a setting is missing or invalid.
         """
         from fused_cache_ops import FusedClient
         from fused_cache_ops.integration import sealed

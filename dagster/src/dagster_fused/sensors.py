@@ -1,7 +1,7 @@
-"""Sensors: invalidate after runs and materialisations of pipelines that are better left as they are.
+"""Sensors that invalidate after runs and materializations, for pipelines that should stay unchanged.
 
-They do not invalidate in their tick, which Dagster ends after a minute and, for run status, never repeats: they request a
-run of a job of their own, which is seen, retried and found again.
+They do not invalidate during their tick, which Dagster ends after a minute and, for run status sensors, never retries.
+Instead, they request a run of a separate job, which is visible and can be retried.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,13 +14,13 @@ from fused_cache_ops.integration import CallKeywords
 
 DEFAULT_RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL)
 
-_MOST_EVENTS = 1000  # of one tick: the rest comes with the next
+_MOST_EVENTS = 1000  # per tick: the rest is left to the next one
 
 
-_RUN = {"run_id": dg.Field(str, description="The run that has succeeded.")}
+_RUN = {"run_id": dg.Field(str, description="The run that succeeded.")}
 _MATERIALIZATIONS = {
     "storage_ids": dg.Field(
-        [int], description="The materialisations that a run is requested for, by their ids in the event log."
+        [int], description="The materializations that the run is requested for, by their ids in the event log."
     )
 }
 
@@ -37,7 +37,7 @@ def build_invalidate_on_run_success_sensor(
     retry_policy: Optional[dg.RetryPolicy] = DEFAULT_RETRY_POLICY,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """A sensor that requests a run of the job ``<name>_job``, which invalidates, for each run of a job that has succeeded.
+    """A sensor that requests a run of the invalidating job ``<name>_job`` for each successful run of a monitored job.
 
     Its first tick only marks where to begin.
 
@@ -45,16 +45,17 @@ def build_invalidate_on_run_success_sensor(
         name: the sensor's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         monitored_jobs: the jobs that load, or selectors of jobs in other code locations.
-        selection_fn: ``selection_fn(run, partition_key)`` tells what has changed, as for `build_fused_cache_asset`; with the
-            `dagster.DagsterRun` that has succeeded, in the requested run.
-        selection: the core's keywords that are known beforehand. Without any of both: the whole UDF.
-        partitions_def: needed for runs of several partitions.
+        selection_fn: ``selection_fn(run, partition_key)`` returns what changed, as for `build_fused_cache_asset`. It is called
+            in the requested run, with the `dagster.DagsterRun` that succeeded.
+        selection: the core's keywords that are known in advance. With neither, the whole UDF is invalidated.
+        partitions_def: required for runs of several partitions.
         resource_key: the key of the `FusedResource`.
-        retry_policy: of the requested run.
+        retry_policy: the retry policy of the requested run.
         sensor_arguments: further arguments of ``dagster.run_status_sensor``: ``default_status``, ``description``, …
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, select tiles twice, or no job is named.
+        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, tiles are selected twice, or no job is
+            named.
     """
     if not monitored_jobs:
         raise dg.DagsterInvalidDefinitionError(f"Sensor {name!r}: monitored_jobs is empty. Name the jobs that load.")
@@ -90,26 +91,26 @@ def build_invalidate_on_asset_sensor(
     retry_policy: Optional[dg.RetryPolicy] = DEFAULT_RETRY_POLICY,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """A sensor that requests a run of the job ``<name>_job``, which invalidates, for the materialisations of an asset since
-    its last tick.
+    """A sensor that requests a run of the invalidating job ``<name>_job`` for the materializations of an asset since its last
+    tick.
 
-    For all of these, and what each one says: Dagster's own ``asset_sensor`` passes over all but the latest. Its first tick
-    only marks where to begin.
+    It handles every materialization, whereas Dagster's own ``asset_sensor`` skips all but the latest. Its first tick only
+    marks where to begin.
 
     Args:
         name: the sensor's name.
-        asset_key: the asset that is loaded, also one of another code location.
+        asset_key: the asset that is loaded. It may be in another code location.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
-        selection_fn: ``selection_fn(materialization, partition_key)`` tells what has changed, as for
-            `build_fused_cache_asset`. It gets the `dagster.AssetMaterialization`, whose ``metadata`` is what the load has
-            said, in the requested run.
-        selection: the core's keywords that are known beforehand. Without any of both: the whole UDF.
+        selection_fn: ``selection_fn(materialization, partition_key)`` returns what changed, as for
+            `build_fused_cache_asset`. It is called in the requested run, with the `dagster.AssetMaterialization`, whose
+            ``metadata`` is what the load recorded.
+        selection: the core's keywords that are known in advance. With neither, the whole UDF is invalidated.
         resource_key: the key of the `FusedResource`.
-        retry_policy: of the requested run.
+        retry_policy: the retry policy of the requested run.
         sensor_arguments: further arguments of ``dagster.sensor``: ``default_status``, ``minimum_interval_seconds``, …
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or select tiles twice.
+        dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or tiles are selected twice.
     """
     key = dg.AssetKey.from_coercible(asset_key)
 
@@ -118,7 +119,7 @@ def build_invalidate_on_asset_sensor(
         wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=ids)
         records = context.instance.fetch_materializations(wanted, limit=_MOST_EVENTS).records
         if len(records) < len(ids):
-            context.log.warning(f"{len(ids) - len(records)} materialisations are no longer in the event log.")
+            context.log.warning(f"{len(ids) - len(records)} materializations are no longer in the event log.")
         return ((record.asset_materialization, record.partition_key) for record in records)
 
     job = _build_job(name, udf, selection_fn, selection, resource_key, retry_policy, _MATERIALIZATIONS, changes)
@@ -128,11 +129,11 @@ def build_invalidate_on_asset_sensor(
         if context.cursor is None:
             latest = context.instance.fetch_materializations(key, limit=1).records
             begin = latest[0].storage_id if latest else 0
-            return dg.SensorResult(skip_reason=f"Begins after event {begin}.", cursor=str(begin))
+            return dg.SensorResult(skip_reason=f"Starting after event {begin}.", cursor=str(begin))
         wanted = dg.AssetRecordsFilter(asset_key=key, after_storage_id=int(context.cursor))
         records = context.instance.fetch_materializations(wanted, limit=_MOST_EVENTS, ascending=True).records
         if not records:
-            return dg.SensorResult(skip_reason=f"No new materialisation of {key.to_user_string()}.")
+            return dg.SensorResult(skip_reason=f"No new materialization of {key.to_user_string()}.")
         ids = [record.storage_id for record in records]
         request = dg.RunRequest(run_key=f"{ids[0]}-{ids[-1]}", run_config=_run_config(name, storage_ids=ids))
         return dg.SensorResult(run_requests=[request], cursor=str(ids[-1]))
@@ -154,10 +155,10 @@ def _build_job(
     config_schema: dict[str, dg.Field],
     changes: Callable[[dg.OpExecutionContext], Iterable[tuple[Any, Optional[str]]]],
 ) -> dg.JobDefinition:
-    """The job that a sensor requests runs of: one op, told by its config what has triggered it."""
+    """The job of which a sensor requests runs: one op, whose config says what triggered it."""
     known = dict(selection or {})
     shown = check_definition(f"Sensor {name!r}", udf, known, selection_fn=selection_fn)
-    description = f"Invalidate the cache of the Fused UDF {shown}; requested by the sensor {name}."
+    description = f"Invalidate the cache of the Fused UDF {shown}. Requested by the sensor {name}."
 
     @dg.op(
         name=f"{name}_op",

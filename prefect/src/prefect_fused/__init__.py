@@ -1,6 +1,6 @@
-"""Prefect collection: invalidate Fused UDF caches right after a load.
+"""Prefect collection for Fused: invalidate UDF caches right after a load.
 
-The block is registered with Prefect by the import; everything else loads on first use.
+Importing the package registers the block with Prefect. Everything else is imported on first use.
 """
 
 from importlib import import_module

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 class FusedCredentials(CredentialsBlock):
-    """Block that holds the token of a Fused service account, and where it is good for.
+    """Block with the token of a Fused service account and the deployment it belongs to.
 
-    A field that is left empty is taken from the environment of the process that runs the task, as
-    `FUSED_SERVICE_ACCOUNT_TOKEN`, or has the default of `fused_cache_ops.FusedClient`.
+    An empty field is taken from the environment of the process that runs the task, such as `FUSED_SERVICE_ACCOUNT_TOKEN`,
+    or has the default of `fused_cache_ops.FusedClient`.
 
     Attributes:
         token: The service account's token.
         client_id: The real-time instance.
         base_url: The deployment's address.
         run_base_url: Where the deployment runs shared UDFs.
-        max_requests_per_second: The most requests a second.
+        max_requests_per_second: The most requests per second.
         ca_bundle: Certificates to trust.
-        client_certificate: A certificate to show to the server.
+        client_certificate: A certificate to present to the server.
 
     Example:
         Load stored credentials and invalidate a UDF's cache:
@@ -48,47 +48,47 @@ class FusedCredentials(CredentialsBlock):
     token: Optional[SecretStr] = Field(
         default=None,
         title="Service account token",
-        description="The token of a Fused service account. If empty, FUSED_SERVICE_ACCOUNT_TOKEN.",
+        description="The token of a Fused service account. Default: FUSED_SERVICE_ACCOUNT_TOKEN.",
     )
     client_id: Optional[str] = Field(
         default=None,
         title="Client id",
-        description="The real-time instance. If empty, FUSED_CLIENT_ID, else the one that the service prefers.",
+        description="The real-time instance. Default: FUSED_CLIENT_ID, otherwise the service's preferred one.",
     )
     base_url: Optional[str] = Field(
         default=None,
         title="Base URL",
-        description="The deployment's address. If empty, FUSED_BASE_URL, else https://www.fused.io/server/v1.",
+        description="The deployment's address. Default: FUSED_BASE_URL, otherwise https://www.fused.io/server/v1.",
     )
     run_base_url: Optional[str] = Field(
         default=None,
         title="Base URL of shared UDFs",
-        description="Where shared UDFs run, to verify with. If empty, FUSED_RUN_BASE_URL, else https://udf.ai for fused.io.",
+        description="Where shared UDFs run. Default: FUSED_RUN_BASE_URL, otherwise https://udf.ai for www.fused.io.",
     )
     max_requests_per_second: Optional[float] = Field(
         default=None,
-        title="Requests a second",
-        description="The most requests a second of one task. If empty, as many as the service takes.",
+        title="Requests per second",
+        description="The most requests per second for one task. Default: as many as the service accepts.",
     )
     ca_bundle: Optional[str] = Field(
         default=None,
         title="CA bundle",
-        description="The path, where the task runs, of certificates to trust. If empty, what REQUESTS_CA_BUNDLE names.",
+        description="Path of certificates to trust, on the machine that runs the task. Default: REQUESTS_CA_BUNDLE.",
     )
     client_certificate: Optional[str] = Field(
         default=None,
         title="Client certificate",
-        description="The path, where the task runs, of a PEM file with a client certificate and its key.",
+        description="Path of a PEM file with a client certificate and its key, on the machine that runs the task.",
     )
 
     @classmethod
     def from_env(cls) -> FusedCredentials:
-        """A block with what the environment of this process says now, to be saved for other processes.
+        """A block with the current settings from this process's environment, to be saved for other processes.
 
-        An unsaved `FusedCredentials()` looks there too, but where and when the task runs.
+        An unsaved `FusedCredentials()` reads the environment too, but where and when the task runs.
 
         Raises:
-            fused_cache_ops.ConfigurationError: There is no token in the environment, or a setting is unusable.
+            fused_cache_ops.ConfigurationError: There is no token in the environment, or a setting is invalid.
         """
         from fused_cache_ops.integration import resolve_settings
 
@@ -101,19 +101,19 @@ class FusedCredentials(CredentialsBlock):
         )
 
     def get_client(self, **settings: Any) -> FusedClient:
-        """A new client; close it, or use it in a `with` statement.
+        """A new client. Close it, or use it in a `with` statement.
 
         Args:
             settings: `timeout`, `deadline` and the other keywords of `fused_cache_ops.FusedClient`.
 
         Raises:
-            fused_cache_ops.ConfigurationError: A setting is missing or unusable.
+            fused_cache_ops.ConfigurationError: A setting is missing or invalid.
         """
         from fused_cache_ops import FusedClient
         from fused_cache_ops.integration import sealed
 
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         fields["token"] = sealed(self.token.get_secret_value() or None) if self.token else None
-        # The UI's form saves an empty field as "".
+        # The form in the UI saves an empty field as "".
         given = {name: value for name, value in (fields | settings).items() if value not in (None, "")}
         return FusedClient(**given)

@@ -1,6 +1,6 @@
-"""A flow that is the invalidation alone: deploy it, and run it from the UI, a schedule or an automation."""
+"""A flow that only invalidates: deploy it, and run it from the UI, a schedule or an automation."""
 
-# Without `from __future__ import annotations`: Prefect reads the annotations when it makes the form's schema.
+# No `from __future__ import annotations`: Prefect reads the annotations to build the form's schema.
 from typing import Annotated, Any, Literal, Optional, Union
 
 from prefect import flow
@@ -38,44 +38,44 @@ def invalidate_cache_flow(
     max_zoom: Annotated[int, Field(ge=0)] = HIGHEST_ZOOM,
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
 ) -> dict[str, Any]:
-    """Invalidate the cached results of a Fused UDF: those of one selection of tiles, or all of them.
+    """Invalidate the cached results of a Fused UDF: those of a selection of tiles, or all of them.
 
-    Other than the task it needs `whole_udf` to invalidate everything: a field of a form, or a template of an automation,
-    that was left empty must not mean that.
+    Unlike the task, the flow needs `whole_udf` to invalidate everything, so that an empty form field or an empty automation
+    template cannot do it by accident.
 
     Args:
         udf: An id, name, canvas/name, team/name, user@host/name or @handle/name.
         tiles: The tiles to invalidate, as z/x/y: 15/9647/12320. An empty list invalidates nothing.
         bounds: Instead of tiles: west, south, east, north in degrees.
         geometry: Instead of tiles: GeoJSON, WKT, or the path or URL of a vector file.
-        tiles_file: Instead of tiles: the path of a list of tiles, one a line.
-        zooms: 10-14, or 12. Needed with bounds and geometry; with tiles it adds their parents and children.
+        tiles_file: Instead of tiles: the path of a list of tiles, one per line.
+        zooms: 10-14, or 12. Required with bounds and geometry. With tiles, adds their parents and children.
         buffer: Tiles to add on every side.
-        whole_udf: Invalidate everything; then leave every selection empty.
-        credentials: The name of a Fused Credentials block. If empty, the environment of the process that runs the flow.
-        max_tiles: The most tiles that a computed selection may come to.
-        when_too_many: What to do beyond that: fail, invalidate the whole UDF, or leave the deepest zooms stale.
-        max_zoom: The highest zoom that the selection may hold.
-        deadline: Seconds that one try may take, repeated requests included.
+        whole_udf: Invalidate everything. Leave every selection empty then.
+        credentials: The name of a Fused Credentials block. Default: the environment of the process that runs the flow.
+        max_tiles: The most tiles that a computed selection may have.
+        when_too_many: What to do when there are more: fail, invalidate the whole UDF, or leave the deepest zooms stale.
+        max_zoom: The highest zoom that the selection may contain.
+        deadline: Seconds that one attempt may take, retried requests included.
 
     Returns:
-        As of `invalidate_cache`.
+        What was done, as for `invalidate_cache`.
 
     Raises:
-        fused_cache_ops.InvalidInputError: There is neither a selection nor `whole_udf`, or there are both; the UDF
+        fused_cache_ops.InvalidInputError: There is neither a selection nor `whole_udf`, or both are given. Or the UDF
             cannot be read, or is given by a shared token.
-        fused_cache_ops.FusedCacheError: It failed.
+        fused_cache_ops.FusedCacheError: The invalidation failed.
     """
     if parse_udf(udf).secret is not None:
         raise InvalidInputError(
-            "udf is a shared token, which is a permission, and Prefect keeps a flow run's parameters in plain text: give the "
-            "UDF's id or name."
+            "udf is a shared token, which grants access, and Prefect stores a flow run's parameters in plain text: pass the "
+            "UDF's id or name instead."
         )
     given = {"tiles": tiles, "bounds": bounds, "geometry": geometry, "tiles_file": tiles_file}
     selection: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if whole_udf == bool(selection):
         raise InvalidInputError(
-            f"whole_udf is set, and so is {' and '.join(selection)}: which is meant?"
+            f"whole_udf is set together with {' and '.join(selection)}: use only one of them."
             if whole_udf
             else f"Nothing is selected: give one of {', '.join(KINDS)}, or set whole_udf to invalidate everything."
         )

@@ -1,4 +1,4 @@
-"""Hooks: invalidate after a load that is a flow or a task of its own, or when its transaction commits."""
+"""Hooks: invalidate when a flow or task that loads data completes, or when its transaction commits."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ def invalidate_on_completion(
     from_result: Kind | None = None,
     **keywords: Unpack[TaskKeywords],
 ) -> Callable[..., None]:
-    """A hook for `on_completion` of a flow or a task that loads data: it invalidates a UDF's cache.
+    """A hook for `on_completion` of a flow or task that loads data. It invalidates a UDF's cache.
 
-    A load that was taken from Prefect's cache has changed nothing, and invalidates nothing. Prefect leaves a run
-    Completed whatever its hooks do: a hook that fails writes an error to the run's log and emits the event
-    `fused.cache.invalidation-failed`. Where the run is to fail with the invalidation, call the task instead. The hook is
-    synchronous: in an async flow it holds the event loop while it sends.
+    A load whose result came from Prefect's cache changed nothing, so nothing is invalidated. A run stays Completed even if a
+    hook fails. A failing hook writes an error to the run's log and emits the event `fused.cache.invalidation-failed`. If the
+    run should fail with the invalidation, call the task instead. The hook is synchronous: in an async flow it blocks the
+    event loop while it sends.
 
     Args:
         udf: As for `invalidate_cache`.
-        credentials: As for `invalidate_cache`; a block is loaded when the flow's module is imported.
-        from_result: Take this selection, such as `"tiles"`, from what the flow or task has returned.
+        credentials: As for `invalidate_cache`. A block is loaded when the flow's module is imported.
+        from_result: Take this selection, such as `"tiles"`, from the return value of the flow or task.
         keywords: The other keywords of `invalidate_cache`.
 
     Raises:
-        fused_cache_ops.InvalidInputError: At once, since nobody hears a hook fail: the UDF cannot be read, or there
-            is more than one selection.
-        TypeError: At once: a keyword is unknown.
+        fused_cache_ops.InvalidInputError: The UDF cannot be read, or there is more than one selection. This is raised
+            immediately, because a failing hook is easily overlooked.
+        TypeError: A keyword is unknown. This too is raised immediately.
     """
     _check(udf, from_result, "from_result", keywords)
 
     def invalidate_fused_cache(subject: Any, run: Any, state: State[Any]) -> None:
         flow_run_id = getattr(run, "flow_run_id", None)
-        # Of the two, only a task's run knows of a flow's run that it is part of.
+        # Only a task run has a flow run that it is part of.
         of = Run(flow_run_id, run.id) if hasattr(run, "task_key") else Run(run.id, is_over=True)
         with logs_of(of):
             if not state.is_completed():
-                logger.warning("Fused cache of %s: not invalidated, since the run is %s.", _shown(udf), state.name)
+                logger.warning("Fused cache of %s: not invalidated, because the run is %s.", _shown(udf), state.name)
                 return
             if state.name == "Cached":
-                logger.info("Fused cache of %s: not invalidated, since the load's result came from the cache.", _shown(udf))
+                logger.info("Fused cache of %s: not invalidated, because the load's result was cached.", _shown(udf))
                 return
             try:
                 found: Any = dict(keywords)
@@ -84,22 +84,23 @@ def invalidate_on_commit(
     from_transaction: Kind | None = None,
     **keywords: Unpack[TaskKeywords],
 ) -> Callable[[BaseTransaction], None]:
-    """A hook for `on_commit` of a task that loads data, or of a transaction's `stage`: it invalidates a UDF's cache.
+    """A hook for `on_commit` of a task that loads data, or of a transaction's `stage`. It invalidates a UDF's cache.
 
-    A transaction that is rolled back, or that finds its record written already, invalidates nothing. What may pass is
-    repeated until the deadline. A failure is written to the run's log, emitted as `fused.cache.invalidation-failed`, and
-    never raised: that would roll back a load that went well.
+    A transaction that is rolled back, or whose record already exists, invalidates nothing. Transient errors are retried
+    until the deadline. A failure is written to the run's log and emitted as `fused.cache.invalidation-failed`. It is never
+    raised, because that would roll back a successful load.
 
     Args:
         udf: As for `invalidate_cache`.
         credentials: As for `invalidate_cache`.
-        from_transaction: Take this selection, such as `"tiles"`, from what was stored in the transaction under that name:
+        from_transaction: Take this selection, such as `"tiles"`, from the value stored in the transaction under that name:
             `transaction.set("tiles", …)`.
         keywords: The other keywords of `invalidate_cache`.
 
     Raises:
-        fused_cache_ops.InvalidInputError: At once: the UDF cannot be read, or there is more than one selection.
-        TypeError: At once: a keyword is unknown.
+        fused_cache_ops.InvalidInputError: The UDF cannot be read, or there is more than one selection. This is raised
+            immediately.
+        TypeError: A keyword is unknown. This too is raised immediately.
     """
     _check(udf, from_transaction, "from_transaction", keywords)
 
@@ -125,12 +126,12 @@ def _send(udf: str, credentials: FusedCredentials | None, keywords: dict[str, An
 def _check(udf: str, source: str | None, name: str, keywords: TaskKeywords) -> None:
     parse_udf(udf)
     if unknown := sorted(keywords.keys() - TASK_DEFAULTS.keys()):
-        raise TypeError(f"Unknown keywords: {', '.join(unknown)}. There are {', '.join(TASK_DEFAULTS)}.")
+        raise TypeError(f"Unknown keywords: {', '.join(unknown)}. The keywords are {', '.join(TASK_DEFAULTS)}.")
     if source is not None and source not in KINDS:
-        raise InvalidInputError(f"{name}={source!r} is no kind of selection: give one of {', '.join(KINDS)}.")
+        raise InvalidInputError(f"{name}={source!r} is not a kind of selection: use one of {', '.join(KINDS)}.")
     given = [kind for kind in KINDS if kind in keywords] + ([f"{name}={source!r}"] if source else [])
     if len(given) > 1:
-        raise InvalidInputError(f"There is more than one selection: {' and '.join(given)}. Give one of them.")
+        raise InvalidInputError(f"There is more than one selection: {' and '.join(given)}. Use only one.")
 
 
 def _shown(udf: str) -> str:
@@ -138,4 +139,4 @@ def _shown(udf: str) -> str:
 
 
 def _stale(udf: str, error: Exception) -> str:
-    return f"Fused cache of {_shown(udf)}: the load went well, but its results stay stale until they are invalidated: {error}"
+    return f"Fused cache of {_shown(udf)}: the load succeeded, but the results stay stale until invalidated: {error}"

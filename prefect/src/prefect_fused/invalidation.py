@@ -1,4 +1,4 @@
-"""One invalidation on behalf of a run: what the tasks, the flow and the hooks share."""
+"""One invalidation on behalf of a run, as the tasks, the flow and the hooks use it."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ logger = logging.getLogger(__name__)
 INVALIDATED = "fused.cache.invalidated"
 FAILED = "fused.cache.invalidation-failed"
 
-_WATCH_INTERVAL = 5.0  # seconds between two looks at the flow run's state
+_WATCH_INTERVAL = 5.0  # seconds between checks of the flow run's state
 
 
 class Invalidation:
-    """One call, made and checked in the caller's thread, and sent in whatever thread.
+    """One call, which is created and checked in the caller's thread and can be sent from any thread.
 
     Args:
-        udf: As the core takes it.
-        credentials: The block; None: the environment.
-        keywords: The core's.
-        limits: Settings of the client for this call.
-        run: The run that it is part of; None: the one that the caller is in, if any.
+        udf: The UDF, as the core accepts it.
+        credentials: The block, or None for the environment.
+        keywords: The core's keywords.
+        limits: The client's settings for this call.
+        run: The run that the call is part of. Default: the run that the caller is in, if any.
 
     Raises:
-        fused_cache_ops.InvalidInputError: The UDF cannot be read, or a selection could not be read a second time.
-        fused_cache_ops.ConfigurationError: A setting is missing or unusable.
+        fused_cache_ops.InvalidInputError: The UDF cannot be read, or the selection can be read only once.
+        fused_cache_ops.ConfigurationError: A setting is missing or invalid.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Invalidation:
         refuse_single_use(keywords)
         if not isinstance(credentials, (FusedCredentials, NoneType)):
             raise ConfigurationError(
-                f"credentials is of type {type(credentials).__name__}: give a FusedCredentials block, such as "
-                "FusedCredentials.load('production'), and the tiles as tiles=."
+                f"credentials is of type {type(credentials).__name__}: pass a FusedCredentials block, such as "
+                "FusedCredentials.load('production'), and pass the tiles as tiles=."
             )
         shared_token: Any = keywords.get("shared_token")
         if isinstance(shared_token, SecretStr):
@@ -78,14 +78,14 @@ class Invalidation:
         self._cancelled = False
 
     def send(self) -> dict[str, Any]:
-        """Send it; what was done, as a dict of JSON types.
+        """Send the invalidation, and return what was done as a dict of JSON types.
 
         Raises:
-            fused_cache_ops.FusedCacheError: It failed, or was cancelled.
+            fused_cache_ops.FusedCacheError: The invalidation failed or was cancelled.
         """
         progress = Progress(self._run, self._shown)
         plans: list[InvalidationPlan] = []
-        if self._run.exists:  # else there is nowhere to show it
+        if self._run.exists:  # otherwise there is nowhere to show the plan
             self._keywords["on_plan"] = plans.append
         with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
             try:
@@ -98,12 +98,12 @@ class Invalidation:
             progress.finish()
             if plans:
                 report_result(self._run, self._shown, plans[0], result)
-        if result.udf_id is not None:  # else there was nothing to send
+        if result.udf_id is not None:  # otherwise there was nothing to send
             self._emit(INVALIDATED, result.udf_id, result.to_dict())
         return result.to_dict()
 
     async def asend(self) -> dict[str, Any]:
-        """As `send`, in a thread; the coroutine's cancellation, as by a time-out, stops the sending before it is passed on."""
+        """Like `send`, in a thread. If the coroutine is cancelled, as by a timeout, sending stops first."""
         loop, done = asyncio.get_running_loop(), asyncio.Event()
         with ThreadPoolExecutor(1, thread_name_prefix="prefect-fused") as pool:
             sending = pool.submit(contextvars.copy_context().run, self.send)
@@ -111,25 +111,25 @@ class Invalidation:
             try:
                 await done.wait()
             except asyncio.CancelledError:
-                with anyio.CancelScope(shield=True):  # Prefect's time-outs would cancel each further await too
+                with anyio.CancelScope(shield=True):  # Prefect's timeouts would cancel every further await too
                     while not done.is_set():
-                        self.cancel()  # again and again: the thread may not have begun to send
+                        self.cancel()  # repeatedly, because the thread may not have begun to send
                         with contextlib.suppress(asyncio.TimeoutError):
                             await asyncio.wait_for(done.wait(), 0.1)
                 raise
             return sending.result()
 
     def cancel(self) -> None:
-        """End, from another thread, what is being sent."""
+        """Stop sending. May be called from any thread."""
         self._cancelled = True
         self._client.cancel()
 
     @contextlib.contextmanager
     def _cancelled_with_the_flow(self) -> Iterator[None]:
-        """Stop when somebody cancels the flow run.
+        """Stop when the flow run is cancelled.
 
-        The signal that Prefect then sends interrupts the main thread of the flow's process, and neither the threads of a
-        task runner nor the workers of a cluster.
+        The signal that Prefect sends then interrupts only the main thread of the flow's process, not the threads of a task
+        runner or the workers of a cluster.
         """
         if self._run.flow_run_id is None or self._run.is_over:
             yield
@@ -146,7 +146,7 @@ class Invalidation:
 
     def _watch(self, over: threading.Event) -> None:
         while not over.wait(_WATCH_INTERVAL):
-            with contextlib.suppress(Exception):  # a server that does not answer is asked again
+            with contextlib.suppress(Exception):  # if the server does not respond, ask again later
                 if self._run.is_cancelled() and not over.is_set():
                     self.cancel()
 

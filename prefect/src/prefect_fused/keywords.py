@@ -1,4 +1,4 @@
-"""The keywords of the tasks and the hooks: the core's, and the limits of one call."""
+"""The keywords of the tasks and hooks: the core's keywords, and the limits of one call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Limits(TypedDict, total=False):
-    """The client's settings that belong to one call."""
+    """The client's settings that apply to one call."""
 
     timeout: float
     deadline: float
@@ -28,7 +28,7 @@ class Limits(TypedDict, total=False):
 
 
 class TaskKeywords(SelectionKeywords, Limits, total=False):
-    """The keywords of the tasks and the hooks. What the core's callbacks tell is in artifacts and logs instead."""
+    """The keywords of the tasks and hooks. Artifacts and logs take the place of the core's callbacks."""
 
     checkpoint: CheckpointLocation | None
     verify_tiles: int

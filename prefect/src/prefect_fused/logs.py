@@ -1,4 +1,4 @@
-"""The core's log lines, in the log of the run that they are about."""
+"""The core's log lines in the log of the run that they belong to."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _loggers = [logging.getLogger("fused_cache_ops"), logging.getLogger("prefect_fus
 
 
 class _RunLogHandler(APILogHandler):
-    """Sends log lines to the run that they are about; Prefect's own handlers see to the console."""
+    """Sends log lines to the run that they belong to. Prefect's own handlers take care of the console."""
 
     def emit(self, record: logging.LogRecord) -> None:
         run = _run.get()
-        # PREFECT_LOGGING_EXTRA_LOGGERS may have put a handler of Prefect's there already.
+        # PREFECT_LOGGING_EXTRA_LOGGERS may already have added a handler of Prefect's.
         handlers = logging.getLogger(record.name.partition(".")[0]).handlers
         if run is None or any(isinstance(other, APILogHandler) and other is not self for other in handlers):
             return
@@ -35,12 +35,12 @@ _handler = _RunLogHandler()
 
 @contextlib.contextmanager
 def logs_of(run: Run) -> Iterator[None]:
-    """Send the core's log lines, and ours, to the run: from this thread and from those that the core starts."""
+    """Send the log lines of the core and of this package to the run, from this thread and those that the core starts."""
     if not run.exists:
         yield
         return
     for each in _loggers:
-        if each.level == logging.NOTSET:  # else Python's default drops everything below a warning
+        if each.level == logging.NOTSET:  # otherwise Python's default drops everything below a warning
             each.setLevel(logging.INFO)
         each.addHandler(_handler)
     token = _run.set(run)

@@ -1,4 +1,4 @@
-"""Artifacts of a run: its progress, and what it did."""
+"""Artifacts of a run: its progress and its result."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PROGRESS_INTERVAL = 5.0  # seconds before the first word of progress, and from one to the next
+_PROGRESS_INTERVAL = 5.0  # seconds before the first progress update, and between updates
 _LARGEST_PICTURE = 200_000  # bytes
 
 
 class Progress:
-    """A progress artifact for an invalidation that takes longer than a moment.
+    """A progress artifact for an invalidation that takes more than a moment.
 
     Args:
         run: The run to show it in.
-        shown: How the UDF is called.
+        shown: How to name the UDF.
     """
 
     def __init__(self, run: Run, shown: str) -> None:
@@ -40,16 +40,16 @@ class Progress:
         self._id: UUID | None = None
 
     def tell(self, done: int, total: int | None, retries: int) -> None:
-        """`on_progress` of the core."""
+        """The core's `on_progress` callback."""
         now = time.monotonic()
         if not self._run.exists or not total or now < self._due:
             return
         self._due = now + _PROGRESS_INTERVAL
-        repeats = f", {retries:,} repeats" if retries else ""
-        self._show(done / total * 100, f"Fused cache of {self._shown}: {done:,} of {total:,} tiles invalidated{repeats}")
+        retried = f", {retries:,} {'retry' if retries == 1 else 'retries'}" if retries else ""
+        self._show(done / total * 100, f"Fused cache of {self._shown}: {done:,} of {total:,} tiles invalidated{retried}")
 
     def finish(self) -> None:
-        """Complete it, if there is one."""
+        """Complete the artifact, if there is one."""
         if self._id is not None:
             self._show(100.0, f"Fused cache of {self._shown}: all tiles invalidated")
 
@@ -61,31 +61,31 @@ class Progress:
                 else:
                     key = f"{artifact_key(self._shown)}-progress"
                     self._id = _create(api, self._run, key=key, type="progress", data=percent, description=description)
-        except Exception as error:  # what is shown never decides about what is done
-            self._due = math.inf  # and the sending does not wait for it time and again
-            logger.warning("The artifact with the progress could not be written: %s", error)
+        except Exception as error:  # a failing artifact must not fail the invalidation
+            self._due = math.inf  # nor delay it again and again
+            logger.warning("The progress artifact could not be written: %s", error)
 
 
 def report_result(run: Run, shown: str, plan: InvalidationPlan, result: InvalidationResult) -> None:
-    """Show what was done as a markdown artifact: the counts, a table per zoom, the footprint as a picture."""
+    """Show the result as a markdown artifact: the counts, a table per zoom, and the footprint as a picture."""
     key = artifact_key(shown if "*" not in shown else str(result.udf_id))  # a shared token is shown as asterisks
     try:
         data = describe(shown, plan, result)
         with get_client(sync_client=True) as api:
             _create(api, run, key=key, type="markdown", data=data, description=f"Fused cache of {shown}")
-    except Exception as error:  # what is shown never decides about what is done
-        logger.warning("The artifact with the result could not be written: %s", error)
+    except Exception as error:  # a failing artifact must not fail the invalidation
+        logger.warning("The result artifact could not be written: %s", error)
 
 
 def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> str:
     """A result as markdown."""
     rows = {
-        "UDF id": result.udf_id or "not looked up, since there was nothing to send",
+        "UDF id": result.udf_id or "not looked up, because there was nothing to send",
         "Real-time instance": result.client_id,
         "Tiles": "the whole UDF" if result.tiles_invalidated is None else f"{result.tiles_invalidated:,}",
         "By an earlier call": f"{result.tiles_already_done:,}" if result.tiles_already_done else None,
         "Cached objects deleted": None if result.objects_deleted is None else f"{result.objects_deleted:,}",
-        "Requests": f"{result.requests_sent:,}" + (f", {result.retries:,} of them repeats" if result.retries else ""),
+        "Requests": f"{result.requests_sent:,}" + (f", {result.retries:,} of them retries" if result.retries else ""),
         "Seconds": f"{result.elapsed_seconds:,.2f}",
         "Verified": result.verification and str(result.verification).removeprefix("verified: "),
         "Zooms left stale": ", ".join(map(str, result.zooms_left_stale)) or None,
@@ -104,7 +104,7 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
 
 
 def artifact_key(shown: str) -> str:
-    """An artifact's key, of lower-case letters, digits and dashes: its versions are the invalidations of one UDF."""
+    """An artifact's key, in lowercase letters, digits and dashes. Its versions are the invalidations of one UDF."""
     return f"fused-cache-{re.sub('[^a-z0-9]+', '-', shown.lower()).strip('-') or 'udf'}"
 
 

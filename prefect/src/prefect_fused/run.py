@@ -11,12 +11,12 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 @dataclass(frozen=True)
 class Run:
-    """The run that an invalidation is part of; without any id there is none.
+    """The run that an invalidation is part of. Without any id, there is no run.
 
     Attributes:
-        flow_run_id: The flow's run.
-        task_run_id: The task's run.
-        is_over: Whether the flow has completed, so that nobody can cancel it any more.
+        flow_run_id: The id of the flow run.
+        task_run_id: The id of the task run.
+        is_over: Whether the flow has completed, so that it can no longer be cancelled.
     """
 
     flow_run_id: UUID | None = None
@@ -25,7 +25,7 @@ class Run:
 
     @classmethod
     def current(cls) -> Run:
-        """The run that the calling code is in."""
+        """The run that the calling code is part of."""
         flow, task = FlowRunContext.get(), TaskRunContext.get()
         task_run = task.task_run if task else None
         flow_run = flow.flow_run if flow else None
@@ -37,7 +37,7 @@ class Run:
         return self.flow_run_id is not None or self.task_run_id is not None
 
     def is_cancelled(self) -> bool:
-        """Whether somebody has asked for the end of the flow run."""
+        """Whether the flow run is cancelled or being cancelled."""
         if self.flow_run_id is None:
             return False
         with get_client(sync_client=True) as api:
