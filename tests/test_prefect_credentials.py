@@ -102,7 +102,7 @@ def test_the_settings_of_the_block_are_the_clients(fused_emulator: Emulator) -> 
     assert (client.run_base_url, client._service.limiter.rate, client.deadline) == ("https://udf.example.com", 5, 7)
     assert block.get_client(max_requests_per_second=9)._service.limiter.rate == 9
     with pytest.raises(ConfigurationError, match="max_requests_per_second = 0"):
-        FusedCredentials(max_requests_per_second = 0).get_client()
+        FusedCredentials(max_requests_per_second=0).get_client()
 
 
 def test_the_clients_certificates_are_the_blocks(fused_emulator: Emulator) -> None:

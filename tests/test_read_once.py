@@ -64,7 +64,7 @@ def test_a_progress_bar_around_a_generator_is_read_once_and_sent(
 def test_one_that_is_used_up_is_an_error_and_no_success(client: FusedClient, fused_emulator: Emulator, full: Udf) -> None:
     tiles: Any = ProgressBar((tile for tile in TILES), len(TILES))
     client.invalidate_cache(full.id, tiles=tiles)
-    with pytest.raises(InvalidInputError, match=r"says that it holds 1,000 tiles, and gave 0"):
+    with pytest.raises(InvalidInputError, match="has a length of 1,000 but returned 0 tiles"):
         client.invalidate_cache(full.id, tiles=tiles)
 
 
@@ -74,7 +74,9 @@ def test_under_a_retry_no_iterator_is_taken(kind: str) -> None:
         refuse_single_use({kind: iter([])})  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("selection", [{"bounds": [iter((0, 0, 1, 1))]}, {"geometry": [[], iter([])]}, {"tiles": ProgressBar([])}])
+@pytest.mark.parametrize(
+    "selection", [{"bounds": [iter((0, 0, 1, 1))]}, {"geometry": [[], iter([])]}, {"tiles": ProgressBar([])}]
+)
 def test_under_a_retry_nothing_is_taken_that_may_hide_one(selection: Any) -> None:
     with pytest.raises(InvalidInputError, match="which can be read only once"):
         refuse_single_use(selection)
@@ -257,12 +259,16 @@ def test_a_file_that_is_mutated_at_random_never_ends_in_a_wrong_success(data: An
             try:
                 result = client.invalidate_cache(udf.id, tiles_file=path)
             except FusedCacheError as error:
-                gone = before - emulator.cached_tiles(udf)
-                assert gone <= set(tiles)
-                assert set(tiles) - gone <= set(error.remaining or ()) or error.remaining.unreadable  # type: ignore[union-attr]
+                failure: FusedCacheError | None = error
             else:
-                assert before - emulator.cached_tiles(udf) == set(tiles)
+                failure = None
                 assert result.tiles_invalidated == 300
+        gone = before - emulator.cached_tiles(udf)
+        assert gone <= set(tiles)
+        if failure is None:
+            assert gone == set(tiles)
+        elif not (failure.remaining and failure.remaining.unreadable):
+            assert set(tiles) - gone <= set(failure.remaining or ())
 
 
 # -- streams, and lines that cannot be read ----------------------------------------------------------------------------
@@ -307,7 +313,7 @@ def test_a_generator_that_fails_before_the_first_batch_hands_its_tiles_back(
         yield from TILES[:400]
         raise LookupError("the cursor is gone")
 
-    with pytest.raises(PartialInvalidationError, match="No tile was invalidated, .* LookupError: the cursor is gone") as caught:
+    with pytest.raises(PartialInvalidationError, match=r"No tile was invalidated .* LookupError: the cursor is gone") as caught:
         client.invalidate_cache(full.id, tiles=rows())
     assert list(caught.value.remaining) == TILES[:400]
     assert isinstance(caught.value.cause, LookupError)
@@ -315,7 +321,9 @@ def test_a_generator_that_fails_before_the_first_batch_hands_its_tiles_back(
     assert fused_emulator.cached_tiles(full) == set(TILES)
 
 
-def test_ctrl_c_hands_back_what_is_not_done(client: FusedClient, fused_emulator: Emulator, full: Udf, small_batches: None) -> None:
+def test_ctrl_c_hands_back_what_is_not_done(
+    client: FusedClient, fused_emulator: Emulator, full: Udf, small_batches: None
+) -> None:
     def interrupt(done: int, total: "int | None", retries: int) -> None:
         if done:
             raise KeyboardInterrupt
@@ -352,7 +360,7 @@ def test_a_plan_of_a_file_can_be_pickled_while_the_file_stays_as_it_is(path: Pat
     pickled = pickle.dumps(plan_invalidation("roads", tiles_file=path))
     assert list(pickle.loads(pickled).tiles()) == TILES
     path.write_text("1/0/0\n")
-    with pytest.raises(InvalidInputError, match="was changed since the plan"):
+    with pytest.raises(InvalidInputError, match="was changed since it was planned"):
         pickle.loads(pickled)
 
 
@@ -371,7 +379,7 @@ def test_an_open_file_of_whatever_kind_is_read_and_left_open(tmp_path: Path, cli
 
     path = tmp_path / "tiles.list"
     path.write_text("1/0/0\n1/0/1\n")
-    opened: list[Any] = [path.open(), path.open("rb"), path.open("rb", buffering=0), codecs.open(str(path), encoding="utf-8")]
+    opened: list[Any] = [path.open(), path.open("rb"), path.open("rb", buffering=0), codecs.open(str(path), encoding="utf-8")]  # noqa: SIM115
     opened += [io.BytesIO(path.read_bytes()), io.StringIO("1/0/0\n1/0/1\n"), io.BytesIO(gzip.compress(path.read_bytes()))]
     with tempfile.NamedTemporaryFile("w+") as text, tempfile.NamedTemporaryFile() as binary:
         text.write("1/0/0\n1/0/1\n")
@@ -393,7 +401,7 @@ def test_a_line_without_an_end_is_refused_in_little_memory(tmp_path: Path) -> No
         for _ in range(200):
             file.write(b"1" * 1_000_000)
     tracemalloc.start()
-    with pytest.raises(InvalidInputError, match="line 1: .* goes on for more than 65,536 characters"):
+    with pytest.raises(InvalidInputError, match=r"line 1: .* more than 65,536 characters"):
         plan_invalidation("roads", tiles_file=path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -416,7 +424,7 @@ def test_a_line_without_an_end_is_refused_in_little_memory(tmp_path: Path) -> No
         {"geometry": "[" * 100_000, "zooms": 3},
         {"geometry": '{"type": "Feature", "geometry": ' * 5000, "zooms": 3},
     ],
-    ids=[*"tile buffer max_tiles max_zoom shard bounds zooms zoom NUL-file NUL-geometry".split(), "deep", "deep-feature"],
+    ids=lambda selection: "-".join(selection),
 )
 def test_monstrous_values_end_in_an_error_of_ours(selection: Any) -> None:
     with pytest.raises(InvalidInputError):

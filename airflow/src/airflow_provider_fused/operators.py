@@ -187,5 +187,5 @@ def _folder_name(part: str) -> str:
 
 def _is_expanded_from_dicts(operator: BaseOperator) -> bool:
     """Whether a task is an item of ``expand_kwargs``, so its selection comes from data."""
-    defined = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None
+    defined = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None  # type: ignore[no-untyped-call]
     return type(getattr(defined, "expand_input", None)).__name__ == "ListOfDictsExpandInput"
