@@ -1,5 +1,6 @@
 """Patience: what a Retry-After means, and how the pauses grow."""
 
+import random
 import time
 from email.utils import formatdate
 
@@ -28,6 +29,18 @@ from fused_cache_ops.service.retry import Retrier, Stopped, parse_retry_after
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value) == seconds
+
+
+@pytest.mark.parametrize("zone", ["", " -0000", " GMT", " +0000", " UT"])
+def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        in_a_minute = time.strftime("%a, %d %b %Y %H:%M:%S", time.gmtime(time.time() + 60))
+        assert 50 < (parse_retry_after(f"{in_a_minute}{zone}") or 0) <= 60
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_date_to_come_is_that_many_seconds_away() -> None:
@@ -86,3 +99,74 @@ def test_the_gate_that_one_answer_closed_is_closed_for_all() -> None:
     with pytest.raises(UnavailableError):
         retrier.run(lambda seconds_left: None)
     assert retrier.requests_sent == 1
+
+
+class Clock:
+    """Time that passes only where somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, seconds: "float | None" = None) -> bool:
+        self.now += seconds or 0.0
+        return False
+
+
+@pytest.mark.parametrize("back_after", [0.5, 3.0, 9.0, 14.0, 14.7])
+@pytest.mark.parametrize("seed", range(20))
+def test_no_call_gives_up_before_its_deadline(monkeypatch: pytest.MonkeyPatch, back_after: float, seed: int) -> None:
+    """A service that is back before the deadline is found to be, whatever pauses were drawn."""
+    clock = Clock()
+    rng = random.Random(seed)
+    monkeypatch.setattr(retry.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(retry.random, "uniform", rng.uniform)
+    limiter = Limiter(draw=rng.uniform)
+    monkeypatch.setattr(limiter.changed, "wait", clock.wait)
+    retrier = Retrier(15.0, limiter)
+    monkeypatch.setattr(retrier._stop, "wait", clock.wait)
+    tries: list[float] = []
+
+    def send(seconds_left: float) -> str:
+        tries.append(retrier.elapsed)
+        clock.now += 0.02
+        if retrier.elapsed < back_after:
+            raise UnavailableError("not now")
+        return "done"
+
+    assert retrier.run(send) == "done"
+    assert tries[-1] <= 15.0
+    assert len(tries) < 40  # no hammering, not even at the end
+
+
+def test_one_that_is_not_back_is_tried_until_the_deadline_and_not_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(retry.time, "monotonic", clock.monotonic)
+    limiter = Limiter()
+    monkeypatch.setattr(limiter.changed, "wait", clock.wait)
+    retrier = Retrier(15.0, limiter)
+    monkeypatch.setattr(retrier._stop, "wait", clock.wait)
+    tries: list[float] = []
+
+    def send(seconds_left: float) -> str:
+        tries.append(retrier.elapsed)
+        clock.now += 0.02
+        raise UnavailableError("not now")
+
+    with pytest.raises(UnavailableError, match="not now"):
+        retrier.run(send)
+    assert 14.5 < tries[-1] <= 15.0
+    assert len(tries) < 40
+
+
+def test_a_pause_that_the_server_asks_for_is_never_shortened() -> None:
+    retrier = Retrier(deadline=20)
+
+    def limited(seconds_left: float) -> None:
+        raise RateLimitedError("slow down", retry_after=30)
+
+    with pytest.raises(RateLimitedError, match="Gave up after 1"):
+        retrier.run(limited)
+    assert retrier.elapsed < 15

@@ -16,6 +16,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Union
@@ -27,7 +28,7 @@ from requests.exceptions import RequestException
 from requests.utils import default_user_agent, get_environ_proxies, select_proxy
 
 from fused_cache_ops.errors import ConfigurationError
-from fused_cache_ops.secret import MASK, Secret
+from fused_cache_ops.secret import Secret, masked
 from fused_cache_ops.settings import is_loopback
 
 Certificate = Union[str, tuple[str, str]]
@@ -145,7 +146,15 @@ class Connections:
         self._origin = f"{parts.scheme}://{parts.netloc}" if proxy and not secure else ""
 
     def send(
-        self, method: str, target: Secret, *, owner: Call, body: bytes | None = None, wait: float, seconds: float
+        self,
+        method: str,
+        target: Secret,
+        *,
+        owner: Call,
+        body: bytes | None = None,
+        secret: Secret | None = None,
+        wait: float,
+        seconds: float,
     ) -> Answer:
         """Send a request and read the response.
 
@@ -154,6 +163,7 @@ class Connections:
             target: the path and query.
             owner: the call that the request belongs to, for `abort`.
             body: the JSON body.
+            secret: what else is masked in the response, as the token is.
             wait: seconds that connecting may take.
             seconds: seconds after which the response must be complete.
 
@@ -208,17 +218,13 @@ class Connections:
             exchange.connection.served = True
         return Answer(
             response.status,
-            {name: self._scrubbed(value) for name in _HEADERS if (value := response.headers.get(name)) is not None},
-            self._without_secret(content),
+            {
+                name: masked(value, (self._secret, secret))
+                for name in _HEADERS
+                if (value := response.headers.get(name)) is not None
+            },
+            _masked(content, (self._secret, secret)),
         )
-
-    def _scrubbed(self, text: str) -> str:
-        return text if self._secret is None else self._secret.masked(text)
-
-    def _without_secret(self, content: bytes) -> bytes:
-        if self._secret is None or not content:
-            return content
-        return content.replace(self._secret.reveal().rpartition(" ")[2].encode(), MASK.encode())
 
     def abort(self, owner: Call) -> None:
         """Abort the requests of a call that are in flight."""
@@ -352,6 +358,11 @@ def tls_context(ca_bundle: str | None = None, client_certificate: Certificate | 
                 "paths of the certificate and its key, without a password."
             ) from None
     return context
+
+
+def _masked(content: bytes, secrets: Iterable[Secret | None]) -> bytes:
+    # As Latin-1 every byte is a character, and comes back as it was.
+    return masked(content.decode("latin-1"), secrets).encode("latin-1") if content else content
 
 
 def _is_closed(error: Exception) -> bool:

@@ -222,7 +222,7 @@ class Service:
             target = Secret(f"{address.path}/{quote(token.reveal())}/run/tiles/{tile}")
             try:
                 answer = self._open_run_connections().send("GET", target, wait=seconds, seconds=seconds, owner=retrier)
-            except AnswerTimedOut:
+            except (AnswerTimedOut, urllib3.exceptions.TimeoutError):
                 trouble = trouble if seconds < self.timeout else f"no response within {self.timeout:g} s"
             except (urllib3.exceptions.HTTPError, OSError, ConnectionDropped) as error:
                 trouble = self._clean(reason_of(error), token)
@@ -269,7 +269,9 @@ class Service:
         kind: type[FusedCacheError] = UnavailableError
         seconds = max(0.001, min(self.timeout, seconds_left))
         try:
-            answer = connections.send(method, target, body=body, wait=self.timeout, seconds=seconds, owner=retrier)
+            answer = connections.send(
+                method, target, body=body, secret=secret, wait=self.timeout, seconds=seconds, owner=retrier
+            )
         except ConnectionDropped:
             kind = StaleConnectionError
             trouble = "the server had closed a kept-alive connection"

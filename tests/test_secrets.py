@@ -1,0 +1,152 @@
+"""No piece of a secret is shown: by whatever shortens texts, in a server's words, in addresses that went wrong."""
+
+import copy
+import io
+import logging
+import pickle
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.traceback import Traceback
+
+from fused_cache_ops import (
+    ConfigurationError,
+    FusedCacheError,
+    FusedClient,
+    InvalidInputError,
+    invalidate_cache,
+    plan_invalidation,
+)
+from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.secret import Secret
+from fused_cache_ops.service.connection import Connections
+
+LONG = "".join(
+    chr(97 + (number * 7) % 26) + str(number) for number in range(120)
+)  # a few hundred characters, none of them alike
+
+
+def pieces(secret: str, length: int = 12) -> Iterator[str]:
+    return (secret[start : start + length] for start in range(0, len(secret) - length, length))
+
+
+def shown(error: BaseException) -> str:
+    """An error with the locals of every frame below the test's, as `traceback` and rich show them by default."""
+    plain = traceback.TracebackException.from_exception(error, capture_locals=True)
+    plain.stack = traceback.StackSummary.from_list(list(plain.stack)[1:])
+    console = Console(width=10_000, record=True, file=io.StringIO())
+    frames = error.__traceback__ and error.__traceback__.tb_next
+    console.print(Traceback.from_exception(type(error), error, frames, show_locals=True))
+    return "\n".join([*plain.format(), console.export_text(), repr(error), repr(vars(error))])
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "unauthorized": {"status": 401, "times": None},
+    "limited": {"status": 429, "retry_after": 60, "times": None},
+    "dropped": {"drop": True, "times": None},
+    "slow": {"latency": 3.0, "times": None},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_no_piece_of_a_long_token_is_in_a_traceback(
+    fused_emulator: Emulator, udf: Udf, fault: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    fused_emulator.store.add_token(fused_emulator.environment_id, token=LONG)
+    fused_emulator.misbehave(**fault)
+    with pytest.raises(FusedCacheError) as caught:
+        invalidate_cache("roads", tiles=["1/0/0"], token=LONG, timeout=0.3, deadline=0.5)
+    everything = shown(caught.value) + caplog.text
+    assert [piece for piece in pieces(LONG) if piece in everything] == []
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("form", [f"fc_{LONG}/roads", f"fsh_{LONG}"], ids=["with a name", "alone"])
+def test_no_piece_of_a_shared_token_is_in_a_traceback(
+    fused_emulator: Emulator, udf: Udf, form: str, fault: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    fused_emulator.misbehave(**fault)
+    with pytest.raises(FusedCacheError) as caught:
+        invalidate_cache(form, tiles=["1/0/0"], timeout=0.3, deadline=0.5)
+    everything = shown(caught.value) + caplog.text
+    assert [piece for piece in pieces(LONG) if piece in everything] == []
+
+
+@pytest.mark.parametrize("said", ["nothing behind fc_S3CRET", "fc_S3CRET/roads?", "see /fc_S3CRET%2Froads", "fc_S3CRET"])
+def test_in_a_servers_words_the_token_before_a_name_is_masked_too(fused_emulator: Emulator, udf: Udf, said: str) -> None:
+    fused_emulator.misbehave(status=404, body={"detail": said}, times=None)
+    with pytest.raises(FusedCacheError) as caught:
+        invalidate_cache("fc_S3CRET/roads", tiles=["1/0/0"])
+    assert "S3CRET" not in shown(caught.value)
+    assert "********" in str(caught.value)
+
+
+@pytest.mark.parametrize("call", [invalidate_cache, plan_invalidation])
+def test_a_shared_token_that_cannot_be_read_is_not_shown(call: Any, fused_emulator: Emulator) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        call(f"fc_{LONG}?/roads", tiles=["1/0/0"])
+    everything = shown(caught.value)
+    assert [piece for piece in pieces(LONG) if piece in everything] == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://fused.example.com/?token=S3CRET",
+        "https://fused.example.com/#S3CRET",
+        "https://user:S3CRET@fused.example.com",
+        "https://S3CRET@fused.example.com",
+        "//user:S3CRET@fused.example.com",
+        "https://user:S3CRET@fused.example.com:port",
+        "https://udf.ai/fsh_S3CRET/run",
+        "https://udf.ai/fc_S3CRET/",
+        "ftp://fused.example.com/fc_S3CRET",
+        "https://fused.example.com/a b?fused_session_token=S3CRET",
+    ],
+)
+@pytest.mark.parametrize("setting", ["base_url", "run_base_url"])
+def test_an_address_that_went_wrong_is_shown_without_what_may_be_secret(setting: Any, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=setting) as caught:
+        FusedClient(token="a-token", **{setting: url})
+    assert "S3CRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://user:S3CRET@127.0.0.1:port", "http://user:S3/CRET@127.0.0.1:3128", "S3CRET://x", "http://user:S3CRET@[::1"],
+)
+def test_the_password_of_a_proxy_that_cannot_be_used_is_not_shown(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(FusedCacheError) as caught:
+        with FusedClient(token="a-token", base_url="https://fused.invalid", deadline=0.5) as client:
+            client.check()
+    assert "S3" not in str(caught.value)
+    assert "CRET" not in str(caught.value)
+
+
+def test_a_secret_is_no_text() -> None:
+    secret = Secret("s3cret")
+    assert not isinstance(secret, str)
+    assert {str(secret), f"{secret}", f"{secret!s:.3}"} <= {"********", "***"}
+    assert "s3cret" not in repr([secret, {"token": secret}]) + "%s %r" % (secret, secret)
+    with pytest.raises(TypeError):
+        secret[:3]  # type: ignore[index]
+    for leave in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            leave(secret)  # type: ignore[operator]
+
+
+def test_the_token_is_written_into_the_header_alone(fused_emulator: Emulator, udf: Udf) -> None:
+    with FusedClient() as client:
+        client.invalidate_cache(udf.id, tiles=["1/0/0"])
+        connections = client._service._open_connections()
+        assert isinstance(connections, Connections)
+        assert fused_emulator.token not in repr(vars(connections)) + repr(connections._headers)
+    assert [request.status for request in fused_emulator.requests] == [200, 204]
