@@ -156,6 +156,54 @@ def test_points_on_the_maps_own_edges_are_in() -> None:
     assert tiles(shapely.LineString([(179, 10), (180, 10)]), 3) == {(3, 7, 3)}
 
 
+@pytest.mark.parametrize("meridian", [-540, -180, 180, 540])
+def test_what_lies_in_the_antimeridian_belongs_to_the_first_column(meridian: int) -> None:
+    east = tiles(shapely.LineString([(-180 + 1e-9, 10), (-180 + 1e-9, 20)]), 8)
+    assert {tile.x for tile in east} == {0}
+    assert tiles(shapely.LineString([(meridian, 10), (meridian, 20)]), 8) == east
+    assert tiles(shapely.LineString([(meridian, 20), (meridian, 10)]), 8) == east
+    assert tiles(shapely.Point(meridian, 10), 8) == {Tile.containing(-180, 10, 8)}
+    assert tiles(shapely.MultiPoint([(meridian, 10), (0, 10)]), 8) == {Tile.containing(x, 10, 8) for x in (-180, 0)}
+
+
+@pytest.mark.parametrize(("west", "east", "columns"), [(-190, -180, {7}), (180, 190, {0}), (170, 180, {7}), (-180, -170, {0})])
+@pytest.mark.parametrize("turn", [0, 1, -1])
+def test_what_ends_at_the_antimeridian_stays_on_its_side(west: int, east: int, columns: set[int], turn: int) -> None:
+    west, east = west + 360 * turn, east + 360 * turn
+    if max(-west, east) > 540:
+        return
+    assert {tile.x for tile in tiles(shapely.box(west, 10, east, 20), 3)} == columns
+    assert {tile.x for tile in tiles(shapely.LineString([(west, 10), (east, 20)]), 3)} == columns
+
+
+def test_a_line_along_the_antimeridian_and_across_it_is_on_both_sides() -> None:
+    found = tiles(shapely.LineString([(179, 10), (180, 10), (180, 60), (181, 60)]), 3)
+    assert found == {(3, 7, 3), (3, 0, 3), (3, 0, 2)}
+
+
+halves = st.integers(-180 * 8, 180 * 8).map(lambda eighth: eighth / 8)  # tile edges come up all the time
+places = st.tuples(halves, st.integers(-85, 85))
+shapes = st.one_of(
+    places.map(shapely.Point),
+    st.lists(places, min_size=2, max_size=4, unique=True).map(shapely.LineString),
+    st.tuples(places, st.integers(1, 60), st.integers(1, 4)).map(
+        lambda drawn: shapely.box(drawn[0][0], drawn[0][1], drawn[0][0] + drawn[1], drawn[0][1] + drawn[2])
+    ),
+    st.lists(places, min_size=3, max_size=5, unique=True).map(shapely.Polygon),
+)
+
+
+@given(shapes, st.integers(0, 7))
+@settings(max_examples=300)
+def test_a_turn_round_the_globe_changes_nothing(shape: Any, zoom: int) -> None:
+    for turn in (-360, 360):
+        moved = shapely.transform(shape, lambda points, turn=turn: points + [turn, 0])
+        if max(-moved.bounds[0], moved.bounds[2]) <= 540:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of long edges and of rings that had to be repaired
+                assert tiles(moved, zoom) == tiles(shape, zoom)
+
+
 @pytest.mark.parametrize("buffer", [1, 2])
 def test_a_buffer_adds_tiles_on_every_side(buffer: int) -> None:
     around = range(-buffer, buffer + 1)

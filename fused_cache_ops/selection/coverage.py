@@ -2,8 +2,9 @@
 
 Needs the extra ``geo``. Edges are straight in longitude and latitude, as RFC 7946 has it, and so are the edges of tiles:
 every answer is exact, but for `TOLERANCE`, a micrometre. A tile is in where its interior meets an area; where it meets a line
-or a point, with its west and north edges and without the others, so that a point on a corner belongs to one tile. The
-outermost rows reach to the poles. The work and the memory grow with the length of the edges, not with the tiles inside.
+or a point, with its west and north edges and without the others, so that a point on a corner belongs to one tile. The map goes
+round: its east edge is its west edge. The outermost rows reach to the poles. The work and the memory grow with the length of
+the edges, not with the tiles inside.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def cover(geometry: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]
     """The tiles at each of ``zooms`` that a shapely geometry touches, as blocks that do not overlap.
 
     Args:
-        geometry: in degrees, valid, within longitudes ±180 (`fused_cache_ops.geometry.read_geometry` makes it so).
+        geometry: in degrees, valid, its areas within longitudes ±180 (`read_geometry` makes it so).
         zooms: ascending.
         buffer: tiles to add on every side.
     """
@@ -53,13 +54,13 @@ def cover(geometry: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]
     parts = shapely.get_parts(geometry)
     dimensions = shapely.get_dimensions(parts)
     areas = _united(parts[dimensions == 2])
-    thin = [_segments(parts[dimensions == 1]), _points(parts[dimensions == 0])]
+    thin = [_moved(_segments(parts[dimensions == 1])), _moved(_points(parts[dimensions == 0]))]
     edges = None
     if areas is not None:
         edges = _segments(shapely.get_rings(shapely.get_parts(areas)))
         shapely.prepare(areas)
     for zoom in zooms:
-        found = [_hits(_moved(segments), zoom, 0.0) for segments in thin]
+        found = [_hits(segments, zoom, 0.0) for segments in thin]
         if edges is not None:
             found += _area(areas, edges, zoom)
         yield from _blocks(_buffered(_joined(found), zoom, buffer), zoom)
@@ -95,15 +96,24 @@ def _points(points: Any) -> _Segments:
 
 
 def _moved(segments: _Segments) -> _Segments:
-    """Moved by the tolerance into the tiles that own a west or north edge; the map's last edges stay on the map."""
+    """Moved by the tolerance into the tiles that own a west or north edge, and brought within the map.
+
+    Longitudes go round: +180 is the west edge of the first column, as -180 is. A piece that only ends at the antimeridian stays
+    on its side. One that crosses it comes once for each side, and what reaches beyond the map is left out later.
+    """
     import numpy as np
 
-    west, west_latitude, east, east_latitude = segments
+    west, east = segments.west + TOLERANCE, segments.east + TOLERANCE
+    first = np.floor((west + 180) / 360).astype(np.int64)
+    last = np.maximum(first, np.ceil((east - 2 * TOLERANCE + 180) / 360).astype(np.int64) - 1)
+    turns = last - first + 1
+    piece = np.repeat(np.arange(len(turns)), turns)
+    shift = 360.0 * (np.arange(len(piece)) - np.repeat(np.cumsum(turns) - turns, turns) + first[piece])
     return _Segments(
-        np.minimum(west + TOLERANCE, 180 - TOLERANCE),
-        np.maximum(west_latitude - TOLERANCE, -90.0),
-        np.minimum(east + TOLERANCE, 180 - TOLERANCE),
-        np.maximum(east_latitude - TOLERANCE, -90.0),
+        west[piece] - shift,
+        np.maximum(segments.west_latitude - TOLERANCE, -90.0)[piece],
+        east[piece] - shift,
+        np.maximum(segments.east_latitude - TOLERANCE, -90.0)[piece],
     )
 
 

@@ -25,7 +25,7 @@ _DEGREES = "EPSG:4326"
 
 
 def read_geometry(geometry: Any) -> Any:
-    """One valid shapely geometry that covers everything given, in degrees (WGS 84), within longitudes ±180.
+    """One valid shapely geometry that covers everything given, in degrees (WGS 84), its areas within longitudes ±180.
 
     Args:
         geometry: GeoJSON (a dict or its text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
@@ -199,18 +199,21 @@ def flat(whole: Any, shapely: Any) -> Any:
 
 
 def _within_the_map(whole: Any, shapely: Any) -> Any:
-    """What lies beyond ±180°, brought back to the other side."""
+    """Areas beyond ±180°, brought back to the other side. Lines and points may stay there: longitudes go round."""
     west, _, east, _ = whole.bounds if not whole.is_empty else (0, 0, 0, 0)
-    if west >= -180 and east < 180:
+    if west >= -180 and east <= 180:
         return whole
     pieces = []
     for part in whole.geoms:
-        if part.geom_type == "Point":
-            pieces.append(shapely.Point((part.x + 180) % 360 - 180, part.y))
+        west, _, east, _ = part.bounds
+        if part.geom_type != "Polygon" or (west >= -180 and east <= 180):
+            pieces.append(part)
             continue
-        for turn in range(math.floor((part.bounds[0] + 180) / 360), math.ceil((part.bounds[2] + 180) / 360) or 1):
-            pieces.append(shapely.intersection(shift(part, -360 * turn), shapely.box(-180, -90, 180, 90)))
-    return flat(shapely.geometrycollections(pieces), shapely)
+        for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
+            inside = flat(shapely.intersection(shift(part, -360 * turn), shapely.box(-180, -90, 180, 90)), shapely)
+            # Where it only touches the antimeridian, that is a line.
+            pieces.extend(piece for piece in inside.geoms if piece.geom_type == "Polygon")
+    return shapely.geometrycollections(pieces)
 
 
 def shift(geometry: Any, degrees: float) -> Any:
