@@ -116,7 +116,7 @@ def _covered(kind: str, value: Any, zooms: tuple[int, ...], buffer: int) -> Sele
     from fused_cache_ops.selection.coverage import cover
     from fused_cache_ops.selection.geometry import read_geometry
 
-    shape = read_geometry(value)
+    shape = read_geometry(value, zooms[-1])
     return Selection(lambda: iter(()) if shape.is_empty else cover(shape, zooms, buffer), blocks=True)
 
 
