@@ -12,7 +12,7 @@ from fused_cache_ops.selection.keywords import KINDS, NOT_GIVEN, SELECTION_DEFAU
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.selection.tile_list import TileList, check_source, is_repeatable
 from fused_cache_ops.tiles.blocks import Block, blocks_in_bounds, disjoint
-from fused_cache_ops.tiles.tile import Tile, TileStream, is_boolean
+from fused_cache_ops.tiles.tile import ZOOM_LIMIT, Tile, TileStream, is_boolean
 from fused_cache_ops.tiles.zooms import parse_zooms
 from fused_cache_ops.wording import warn
 
@@ -83,8 +83,8 @@ def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int
         raise InvalidInputError(f"max_tiles = {max_tiles!r} must be a whole number above 0.")
     if when_too_many not in ("fail", "whole-udf", "coarser"):
         raise InvalidInputError(f"when_too_many = {when_too_many!r} must be 'fail', 'whole-udf' or 'coarser'.")
-    if isinstance(max_zoom, bool) or not isinstance(max_zoom, int) or not 0 <= max_zoom <= 60:
-        raise InvalidInputError(f"max_zoom = {max_zoom!r} must be a whole number from 0 to 60.")
+    if isinstance(max_zoom, bool) or not isinstance(max_zoom, int) or not 0 <= max_zoom <= ZOOM_LIMIT:
+        raise InvalidInputError(f"max_zoom = {max_zoom!r} must be a whole number from 0 to {ZOOM_LIMIT}.")
 
 
 def check_shard(shard: Any) -> None:

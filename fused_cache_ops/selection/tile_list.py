@@ -14,11 +14,11 @@ from typing import Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.keywords import TilesFile
-from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, Tile, parse_tile
+from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, ZOOM_LIMIT, Tile, parse_tile
 from fused_cache_ops.wording import rendered_to_nothing, shortened
 
 _PATH = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})", re.ASCII)
-_QUADKEY = re.compile(r"[0-3]{1,30}", re.ASCII)
+_QUADKEY = re.compile(rf"[0-3]{{1,{ZOOM_LIMIT}}}", re.ASCII)
 
 
 class TileList(Iterator[Tile]):
