@@ -75,7 +75,7 @@ def shapes(draw: st.DrawFn) -> Any:
     return shapely.Polygon(ring, holes)
 
 
-def drawn_tiles(tiles: list[Tile], hair: float, system: str) -> Any:
+def drawn_tiles(tiles: list[Tile], hair: float, system: System) -> Any:
     """Tiles grown by a part of themselves, as polygons of a system; the outermost rows reach to the poles."""
     if not tiles:
         return []
@@ -95,8 +95,12 @@ def drawn_tiles(tiles: list[Tile], hair: float, system: str) -> Any:
         )
         sides.append((longitudes, latitudes))
     longitudes, latitudes = np.array(sides).transpose(1, 0, 2)
-    if system != "EPSG:4326":
-        longitudes, latitudes = way(system).transform(longitudes, latitudes, direction="INVERSE")
+    if system.name != "EPSG:4326":
+        # What a grown tile has beyond the antimeridian stays there where the system goes on.
+        within = np.clip(longitudes, -180, 180) if system.period else longitudes
+        beyond = (longitudes - within) / 360 * system.period
+        longitudes, latitudes = way(system.name).transform(within, latitudes, direction="INVERSE")
+        longitudes = longitudes + beyond
     return [shapely.make_valid(shapely.Polygon(np.column_stack(side))) for side in zip(longitudes, latitudes)]
 
 
@@ -140,10 +144,10 @@ def check(system: System, place: tuple[float, float], zoom: int, shape: Any) -> 
     turns = [shapely.affinity.translate(shape, turn * system.period) for turn in ((-1, 0, 1) if system.period else (0,))]
     assert found <= set(tiles)
     left_out = sorted(set(tiles) - found)
-    missed = np.any([shapely.intersects(turned, drawn_tiles(left_out, -HAIR, system.name)) for turned in turns], axis=0)
+    missed = np.any([shapely.intersects(turned, drawn_tiles(left_out, -HAIR, system)) for turned in turns], axis=0)
     assert [tile for tile, is_missed in zip(left_out, missed) if is_missed] == []
     chosen = sorted(found)
-    met = np.any([shapely.intersects(turned, drawn_tiles(chosen, HAIR, system.name)) for turned in turns], axis=0)
+    met = np.any([shapely.intersects(turned, drawn_tiles(chosen, HAIR, system)) for turned in turns], axis=0)
     assert [tile for tile, is_met in zip(chosen, met) if not is_met] == []
 
 

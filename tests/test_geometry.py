@@ -3,12 +3,14 @@
 import itertools
 import json
 import math
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import mercantile
+import numpy as np
 import pyproj
 import pytest
 import shapely
@@ -17,7 +19,10 @@ from hypothesis import strategies as st
 
 from fused_cache_ops import Tile, plan_invalidation
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.selection import coverage
+from fused_cache_ops.selection.reading import read_selection
 from fused_cache_ops.selection.reprojection import to_degrees
+from fused_cache_ops.selection.selection import WholeUdf
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -220,6 +225,80 @@ def test_a_buffer_is_counted_at_each_zoom() -> None:
 
 def test_the_world_is_every_tile() -> None:
     assert len(tiles(shapely.box(-180, -90, 180, 90), "0-4")) == 341
+
+
+# -- too many --------------------------------------------------------------------------------------------------------
+
+
+def country(corners: int = 500) -> Any:
+    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    return shapely.Polygon(np.column_stack((10 + 8 * np.cos(angle), 47 + 5 * np.sin(angle) * (1 + 0.1 * np.sin(9 * angle)))))
+
+
+WIDE = shapely.LineString([(-170, -60), (0, 0), (170, 60), (0, 65), (-170, 70)])
+ALIGNED = tile_box(2, 2, 3)  # each tile along it is grazed, and has to be asked about
+
+
+@pytest.mark.parametrize("shape", [country(), WIDE, ALIGNED], ids=["country", "line", "aligned"])
+@pytest.mark.parametrize("buffer", [0, 8])
+def test_too_many_tiles_are_told_early(shape: Any, buffer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At zoom 24 an edge alone runs through millions of columns, and the area holds 10^13 tiles. No clock: memory and work."""
+    looked_at = []
+    hits = coverage._hits
+
+    def counting(*arguments: Any) -> Any:
+        found = hits(*arguments)
+        looked_at.append(len(found.column))
+        return found
+
+    monkeypatch.setattr(coverage, "_hits", counting)
+    tracemalloc.start()
+    try:
+        with pytest.warns(UserWarning, match="at least"):
+            selection = read_selection(geometry=shape, zooms=24, buffer=buffer, when_too_many="whole-udf", max_tiles=100_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(selection, WholeUdf)
+    assert peak < 150e6
+    assert sum(looked_at) < 1_000_000
+
+
+def test_the_message_says_which_counts_are_known() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        plan_invalidation("roads", geometry=country(), zooms="5,9,22-24")
+    message = str(caught.value)
+    for part in ("at least ", "over max_tiles=1,000,000 (zoom 5: 4, zoom 9: 424, zoom 22: at least ", "'coarser'"):
+        assert part in message
+    assert "zoom 23" not in message
+
+
+def test_coarser_counts_no_zoom_deeper_than_the_first_that_is_too_much() -> None:
+    with pytest.warns(UserWarning, match=r"over max_tiles=10,000: zooms 12, 22, 24 are left stale"):
+        plan = plan_invalidation("roads", geometry=country(), zooms="9-10,12,22,24", max_tiles=10_000, when_too_many="coarser")
+    assert plan.zooms_left_stale == (12, 22, 24)
+    assert set(plan.tiles()) == tiles(country(), "9-10")
+    with pytest.raises(InvalidInputError, match=r"zoom 22: at least"):
+        plan_invalidation("roads", geometry=country(), zooms="22-24", when_too_many="coarser")
+
+
+def test_as_many_as_max_tiles_are_whole() -> None:
+    exact = len(tiles(country(), "9-12"))
+    assert len(tiles(country(), "9-12", max_tiles=exact)) == exact
+    with pytest.raises(InvalidInputError, match="over max_tiles"):
+        tiles(country(), "9-12", max_tiles=exact - 1)
+
+
+@given(st.one_of(polygons, lines), st.integers(0, 3))
+@settings(max_examples=60)
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_bands_of_columns_change_nothing(at_once: int, shape: Any, buffer: int) -> None:
+    if not shape.is_valid or shape.is_empty:
+        return
+    whole = tiles(shape, "0-7", buffer=buffer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coverage, "_AT_ONCE", at_once)
+        assert tiles(shape, "0-7", buffer=buffer) == whole
 
 
 # -- forms -------------------------------------------------------------------------------------------------------------

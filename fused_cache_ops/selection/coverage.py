@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 
+_AT_ONCE = 250_000
+"""Pieces of edges to hold at once: some 50 MB. Whatever takes more goes in bands of columns."""
+
+_AT_FIRST = 50_000
+"""Pieces in the first band, to tell soon where there are too many tiles; each next one may have twice as many."""
+
+
 class _Runs(NamedTuple):
     """Runs of tiles: in ``column``, the rows from ``start`` up to and without ``stop``. They may overlap."""
 
@@ -41,13 +48,14 @@ class _Segments(NamedTuple):
     east_latitude: Floats
 
 
-def cover(geometry: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
+def cover(geometry: Any, zooms: tuple[int, ...], buffer: int, most: int | None = None) -> Iterator[Block]:
     """The tiles at each of ``zooms`` that a shapely geometry touches, as blocks that do not overlap.
 
     Args:
         geometry: in degrees, valid, its areas within longitudes ±180 (`read_geometry` makes it so).
-        zooms: ascending.
+        zooms: ascending, so that the coarse ones tell early whether there are too many.
         buffer: tiles to add on every side.
+        most: end once more tiles than this have been found; what came is then not all, and good for nothing but the count.
     """
     import shapely
 
@@ -59,11 +67,54 @@ def cover(geometry: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]
     if areas is not None:
         edges = _segments(shapely.get_rings(shapely.get_parts(areas)))
         shapely.prepare(areas)
+    drawn = [*thin, edges] if edges is not None else thin
+    count = 0
     for zoom in zooms:
-        found = [_hits(segments, zoom, 0.0) for segments in thin]
-        if edges is not None:
-            found += _area(areas, edges, zoom)
-        yield from _blocks(_buffered(_joined(found), zoom, buffer), zoom)
+        size = 2**zoom
+        for low, high in _bands(drawn, zoom, _AT_ONCE // (1 + 2 * buffer)):
+            found = []
+            for columns in _widened(low, high, buffer, size):
+                found += [_hits(segments, zoom, 0.0, columns) for segments in thin]
+                if edges is not None:
+                    found += _area(areas, edges, zoom, columns)
+            runs = _within(_buffered(_joined(found), zoom, buffer), low, high)
+            count += int((runs.stop - runs.start).sum())
+            yield from _blocks(runs, zoom)
+            if most is not None and count > most:
+                return
+
+
+def _bands(drawn: list[_Segments], zoom: int, most: int) -> Iterator[tuple[int, int]]:
+    """Bands of columns, from west to east, with so many pieces of segments at most, unless a band is one column."""
+    import numpy as np
+
+    size = 2**zoom
+    ends = [(each / 360 + 0.5) * size for segments in drawn for each in (segments.west, segments.east)]
+    first = np.floor(np.concatenate(ends[::2])).clip(0, size - 1)
+    last = np.floor(np.concatenate(ends[1::2])).clip(0, size - 1)
+    waiting = [(0, size, first, last)]
+    allowed = min(_AT_FIRST, most)
+    while waiting:
+        low, high, first, last = waiting.pop()
+        pieces = (np.minimum(last, high - 1) - np.maximum(first, low) + 1).sum()
+        if pieces <= allowed or high - low == 1:
+            yield low, high
+            allowed = min(2 * allowed, most)
+            continue
+        middle = (low + high) // 2
+        for start, stop in ((middle, high), (low, middle)):  # the western half is the next
+            here = (last >= start) & (first < stop)
+            waiting.append((start, stop, first[here], last[here]))
+
+
+def _widened(low: int, high: int, buffer: int, size: int) -> list[tuple[int, int]]:
+    """Where to look for what reaches into a band of columns: so many more on both sides, round the map."""
+    if high - low + 2 * buffer >= size:
+        return [(0, size)]
+    low, high = low - buffer, high + buffer
+    return [
+        (start, stop) for start, stop in ((low + size, size), (max(low, 0), min(high, size)), (0, high - size)) if start < stop
+    ]
 
 
 def _united(polygons: Any) -> Any:
@@ -117,42 +168,53 @@ def _moved(segments: _Segments) -> _Segments:
     )
 
 
-def _area(areas: Any, edges: _Segments, zoom: int) -> list[_Runs]:
-    """The tiles of an area: those its edges pass through, those they may graze, and those enclosed."""
+def _area(areas: Any, edges: _Segments, zoom: int, columns: tuple[int, int]) -> list[_Runs]:
+    """The tiles of an area in a band of columns: those its edges pass through, those they may graze, and those enclosed."""
     import numpy as np
     import shapely
 
     size = 2**zoom
-    through = _hits(edges, zoom, -TOLERANCE)
-    near = _union(_hits(edges, zoom, TOLERANCE), size)
-    # Grazed tiles are few, unless the area is aligned with tiles: each is asked about.
-    column, row = _singles(_without(near, through, size))
-    west, east = _longitudes(column, size), _longitudes(column + 1, size)
-    north, south = _latitudes(row, size), _latitudes(row + 1, size)
-    squares = shapely.box(west + TOLERANCE, south + TOLERANCE, east - TOLERANCE, north - TOLERANCE)
-    grazed = shapely.intersects(areas, squares)
+    through = _hits(edges, zoom, -TOLERANCE, columns)
+    near = _union(_hits(edges, zoom, TOLERANCE, columns), size)
     # Between two runs near the edges, one below the other, a column is wholly inside or wholly outside.
     gap = np.flatnonzero(near.column[1:] == near.column[:-1])
-    column_of_gap, start, stop = near.column[gap], near.stop[gap], near.start[gap + 1]
-    longitude = (_longitudes(column_of_gap, size) + _longitudes(column_of_gap + 1, size)) / 2
+    column, start, stop = near.column[gap], near.stop[gap], near.start[gap + 1]
+    longitude = (_longitudes(column, size) + _longitudes(column + 1, size)) / 2
     latitude = (_latitudes(start, size) + _latitudes(start + 1, size)) / 2
     inside = shapely.contains_xy(areas, longitude, latitude)
-    return [
-        through,
-        _Runs(column[grazed], row[grazed], row[grazed] + 1),
-        _Runs(column_of_gap[inside], start[inside], stop[inside]),
-    ]
+    found = [through, _Runs(column[inside], start[inside], stop[inside])]
+    return [*found, *_grazed(areas, _without(near, through, size), size)]
 
 
-def _hits(segments: _Segments, zoom: int, margin: float) -> _Runs:
-    """The tiles that segments touch, each tile grown by ``margin`` degrees on every side (or shrunk, if negative)."""
+def _grazed(areas: Any, runs: _Runs, size: int) -> Iterator[_Runs]:
+    """Those tiles of runs that meet an area. A run is asked about at once, and halved where the answer is not for all of it."""
+    import numpy as np
+    import shapely
+
+    while len(runs.column):
+        west, east = _longitudes(runs.column, size), _longitudes(runs.column + 1, size)
+        north, south = _latitudes(runs.start, size), _latitudes(runs.stop, size)
+        boxes = shapely.box(west + TOLERANCE, south + TOLERANCE, east - TOLERANCE, north - TOLERANCE)
+        met = shapely.intersects(areas, boxes)
+        whole = runs.stop - runs.start == 1
+        long = met & ~whole
+        whole[long] = shapely.covers(areas, boxes[long])
+        yield _Runs(*(field[met & whole] for field in runs))
+        column, start, stop = (field[met & ~whole] for field in runs)
+        middle = (start + stop) // 2
+        runs = _Runs(np.append(column, column), np.append(start, middle), np.append(middle, stop))
+
+
+def _hits(segments: _Segments, zoom: int, margin: float, columns: tuple[int, int]) -> _Runs:
+    """The tiles of a band of columns that segments touch, each tile grown by ``margin`` degrees on every side (or shrunk, if
+    negative)."""
     import numpy as np
 
     size = 2**zoom
     grow = margin / 360 * size
     west, east = (segments.west + 180) / 360 * size, (segments.east + 180) / 360 * size
-    first = np.clip(np.floor(west - grow), 0, size - 1).astype(np.int64)
-    last = np.clip(np.floor(east + grow), 0, size - 1).astype(np.int64)
+    first = np.maximum(np.floor(west - grow), columns[0]).astype(np.int64)
+    last = np.minimum(np.floor(east + grow), columns[1] - 1).astype(np.int64)
     count = np.maximum(last - first + 1, 0)
     piece = np.repeat(np.arange(len(count)), count)
     column = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count) + first[piece]
@@ -214,13 +276,10 @@ def _union(runs: _Runs, size: int) -> _Runs:
     return _Runs(starts // stride, starts % stride, starts % stride + (stops - starts))
 
 
-def _singles(runs: _Runs) -> tuple[Integers, Integers]:
-    """Every tile of runs: columns and rows."""
-    import numpy as np
-
-    height = runs.stop - runs.start
-    row = np.arange(height.sum()) - np.repeat(np.cumsum(height) - height, height) + np.repeat(runs.start, height)
-    return np.repeat(runs.column, height), row
+def _within(runs: _Runs, low: int, high: int) -> _Runs:
+    """The runs in a band of columns."""
+    here = (runs.column >= low) & (runs.column < high)
+    return runs if here.all() else _Runs(runs.column[here], runs.start[here], runs.stop[here])
 
 
 def _joined(runs: list[_Runs]) -> _Runs:

@@ -48,12 +48,12 @@ def read_selection(**given: Unpack[SelectionKeywords]) -> Selection | WholeUdf:
     if kind in ("bounds", "geometry"):
         if levels is None:
             raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': a UDF is cached at each by itself.")
-        selection, computed = _covered(kind, value, levels, buffer), True
+        selection, computed = _covered(kind, value, levels, buffer, read["max_tiles"]), True
     else:
         selection, computed = _listed(kind, value, levels or (), buffer, max_zoom)
     limited: Selection | WholeUdf = selection
     if computed and selection.repeatable:
-        limited = _limited(selection, read["max_tiles"], read["when_too_many"])
+        limited = _limited(selection, levels, read["max_tiles"], read["when_too_many"], at_least=kind == "geometry")
     return limited if shard is None else limited.shard_of(shard)
 
 
@@ -104,7 +104,8 @@ def check_shard(shard: Any) -> None:
         raise InvalidInputError(f"shard = {shard!r} must be (i, n): the i-th of n shards, counted from 0.")
 
 
-def _covered(kind: str, value: Any, zooms: tuple[int, ...], buffer: int) -> Selection:
+def _covered(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_tiles: int) -> Selection:
+    """Bounds, whole; or a geometry, which ends where it comes to more than ``max_tiles``."""
     if kind == "bounds":
         boxes = read_bounds(value)
 
@@ -117,7 +118,7 @@ def _covered(kind: str, value: Any, zooms: tuple[int, ...], buffer: int) -> Sele
     from fused_cache_ops.selection.geometry import read_geometry
 
     shape = read_geometry(value, zooms[-1])
-    return Selection(lambda: iter(()) if shape.is_empty else cover(shape, zooms, buffer), blocks=True)
+    return Selection(lambda: iter(()) if shape.is_empty else cover(shape, zooms, buffer, max_tiles), blocks=True)
 
 
 def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom: int) -> tuple[Selection, bool]:
@@ -146,15 +147,27 @@ def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom
     return Selection(lambda: Expanded(stream(), zooms, buffer), blocks=True, repeatable=repeatable), True
 
 
-def _limited(selection: Selection, max_tiles: int, when_too_many: str) -> Selection | WholeUdf:
+def _limited(
+    selection: Selection, zooms: tuple[int, ...] | None, max_tiles: int, when_too_many: str, *, at_least: bool
+) -> Selection | WholeUdf:
+    """A selection of ``max_tiles`` or fewer, or what is to be done instead.
+
+    Args:
+        selection: counted from the coarse zooms to the fine ones where it is ``at_least``.
+        zooms: those asked for; None: those that a list has.
+        max_tiles: as given.
+        when_too_many: as given.
+        at_least: whether counting ended where there were too many, so that the last zoom's count is not all of it.
+    """
     counts = selection.tiles_per_zoom()
     total = sum(counts.values())
     if total <= max_tiles:
         return selection
-    over = f"{total:,} tiles are selected, over max_tiles={max_tiles:,}"
+    last = max(counts) if at_least else None
+    over = f"{'at least ' if at_least else ''}{total:,} tiles are selected, over max_tiles={max_tiles:,}"
     # Where not even the coarsest zoom is small enough, "coarser" would leave everything stale.
     if when_too_many == "fail" or (when_too_many == "coarser" and counts[min(counts)] > max_tiles):
-        per_zoom = ", ".join(f"zoom {zoom}: {count:,}" for zoom, count in counts.items())
+        per_zoom = ", ".join(f"zoom {zoom}: {'at least ' * (zoom == last)}{count:,}" for zoom, count in counts.items())
         raise InvalidInputError(
             f"{over} ({per_zoom}). Raise max_tiles, leave out deep zooms, narrow the selection, or set "
             "when_too_many='whole-udf' to invalidate everything instead or 'coarser' to leave the deepest zooms stale."
@@ -163,7 +176,8 @@ def _limited(selection: Selection, max_tiles: int, when_too_many: str) -> Select
         note = f"{over}: the whole UDF is invalidated instead"
         warn(note)
         return WholeUdf(note=note)
-    dropped = []
+    # Zooms that were not counted lie deeper than one that was too much.
+    dropped = [] if last is None else [zoom for zoom in zooms or () if zoom > last]
     for zoom in sorted(counts, reverse=True):
         if total <= max_tiles:
             break
