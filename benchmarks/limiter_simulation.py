@@ -1,4 +1,4 @@
-"""The limiter against simulated servers: time relative to the ideal, requests rejected, tiles lost. Nothing is really sent.
+"""The limiter against simulated servers: time beside the ideal, requests rejected, tiles lost. Nothing is sent, no time passes.
 
 python benchmarks/limiter_simulation.py [--quick] [--write docs/limits.md]
 """
@@ -62,6 +62,39 @@ class Window:
         return (count - self.rate) / self.rate
 
 
+class Unlucky:
+    """A server that says "too many" to a share of requests, whatever the rate: it has one broken backend of many."""
+
+    def __init__(self, share: float, seed: int = 0) -> None:
+        self._share = share
+        self._dice = random.Random(seed)
+
+    def take(self, now: float) -> bool | None:
+        return self._dice.random() >= self._share
+
+
+class Backends:
+    """Several servers behind a balancer that knows nothing of their load: the first allows little, the others anything."""
+
+    def __init__(self, count: int, rate: float, seed: int = 0) -> None:
+        self._count = count
+        self._weak = Bucket(rate, 5)
+        self._dice = random.Random(seed)
+
+    def take(self, now: float) -> bool | None:
+        return self._weak.take(now) if self._dice.randrange(self._count) == 0 else True
+
+
+class Shared:
+    """A quota that others use too: by turns of 20 seconds they leave much of it and little."""
+
+    def __init__(self, much: float, little: float) -> None:
+        self._buckets = (Bucket(much, 20), Bucket(little, 20))
+
+    def take(self, now: float) -> bool | None:
+        return self._buckets[int(now // 20) % 2].take(now)
+
+
 class Outage:
     """Another server, with a time in which it is down."""
 
@@ -86,10 +119,22 @@ class Outcome:
         return (self.sent - self.done) / self.sent
 
 
+MIXED = (1.0, None)
+"""``Retry-After`` of answers some of which have one: drawn anew for each."""
+
+
 def simulate(
-    server: Server, count: int, workers: int, *, retry_after: float | None, latency: float = 0.03, seed: int = 0
+    server: Server,
+    count: int,
+    workers: int,
+    *,
+    retry_after: float | tuple[float | None, ...] | None,
+    latency: float = 0.03,
+    seed: int = 0,
+    seconds_at_most: float = SECONDS_AT_MOST,
 ) -> Outcome:
     """Send ``count`` tiles through a `Limiter`, as its workers would."""
+    asked_for = retry_after if isinstance(retry_after, tuple) else (retry_after,)
     dice = random.Random(seed)
     limiter = Limiter(draw=dice.uniform)
     events: list[tuple[float, int, Callable[[], None]]] = []
@@ -130,7 +175,7 @@ def simulate(
         elif answer is None:
             limiter.troubled(turn, now)
         else:
-            limiter.throttled(turn, now, retry_after)
+            limiter.throttled(turn, now, dice.choice(asked_for) if len(asked_for) > 1 else asked_for[0])
         if not answer or to_start:
             to_start -= 1 if answer else 0
             ask()
@@ -142,7 +187,7 @@ def simulate(
     for _ in range(min(workers, count)):
         to_start -= 1
         at(dice.uniform(0, 0.005), ask)
-    while events and now < SECONDS_AT_MOST:
+    while events and now < seconds_at_most:
         now, _, action = heapq.heappop(events)
         action()
     return outcome
@@ -188,6 +233,35 @@ SERVERS: dict[str, tuple[Callable[[], Bucket | Window | Outage], int]] = {
 }
 
 
+CHANCE: dict[str, Callable[[int], Server]] = {
+    "4% of requests at random": lambda seed: Unlucky(0.04, seed),
+    "1% of requests at random": lambda seed: Unlucky(0.01, seed),
+    "one of 8 backends allows 10/s": lambda seed: Backends(8, 10, seed),
+    "a quota shared with others, 200/s and 20/s by turns": lambda seed: Shared(200, 20),
+}
+"""Where "too many" says little or nothing about the rate that this client should keep to."""
+
+CHANCE_SECONDS = 300.0
+
+
+def yields(server: str, workers: int, retry_after: float | tuple[float | None, ...] | None, seeds: int) -> list[float]:
+    """Tiles a second, of several runs against a server of `CHANCE`."""
+    return [
+        outcome.done / outcome.seconds
+        for seed in range(seeds)
+        for outcome in [
+            simulate(
+                CHANCE[server](seed),
+                200_000,
+                workers,
+                retry_after=retry_after,
+                seed=seed,
+                seconds_at_most=CHANCE_SECONDS,
+            )
+        ]
+    ]
+
+
 def cell(server: str, workers: int, retry_after: float | None, seeds: int, program: Callable[..., Outcome] = simulate) -> str:
     make, count = SERVERS[server]
     outcomes = [program(make(), count, workers, retry_after=retry_after, seed=seed) for seed in range(seeds)]
@@ -195,6 +269,11 @@ def cell(server: str, workers: int, retry_after: float | None, seeds: int, progr
     lost = max(count - outcome.done for outcome in outcomes)
     rejected = max(outcome.rejected for outcome in outcomes)
     return f"{slowest:.2f} ×, {rejected:.1%}, {lost:,} lost"
+
+
+def cell_of_chance(server: str, retry_after: float | tuple[float | None, ...] | None, seeds: int) -> str:
+    found = yields(server, 16, retry_after, seeds)
+    return f"{sum(found) / len(found):.1f}, {min(found):.1f}"
 
 
 def page(seeds: int) -> str:
@@ -219,27 +298,40 @@ def page(seeds: int) -> str:
             ]
         )
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"""# Rate limits, and how they are kept
+    rows = [["server", "`Retry-After: 1`", "none", "half of each"], ["---"] * 4]
+    rows += [[name, *(cell_of_chance(name, asked, seeds) for asked in (1.0, None, MIXED))] for name in CHANCE]
+    chance = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"""# Limits, and how they are kept
 
-`max_concurrency`, `max_requests_per_second` and `deadline` are settings of every call and client. Servers do not document
-what they allow, so the limit is determined at run time. After "too many requests" (429, or 503 with `Retry-After`), all
-workers wait out `Retry-After`. One request then goes first as a probe. From then on, all workers share one rate, between
-what the server is known to sustain and what was too much. The rate grows with what the server is seen to sustain, and
-after a while exceeds it. Other errors (5xx, no connection) make all workers pause, but do not change the rate. The
-deadline, in seconds, ends the call and hands back the tiles not yet confirmed.
+`max_concurrency`, `max_requests_per_second` and `deadline` are settings of every call and client. What a server allows
+nobody documents, so it is found out: after "too many requests" (429, or 503 with `Retry-After`) no worker sends before
+the time that the server asked for is over, one request goes first, and from then on all keep to one rate, between what
+the server is known to sustain and what was too much for it. The rate grows with what is seen to be sustained, and after
+a while beyond. Other trouble (5xx, no connection) makes all pause, and leaves the rate alone. The deadline, in seconds,
+ends it, and hands back what is not done.
 
-The table shows simulated servers. Each tile is one request of 30 ms, with `Retry-After: 1` unless stated otherwise. There
-are 4,000 tiles at 200/s, and 5,000 at 50/s. Each cell shows the time relative to the server's ideal, the share of
-rejected requests, and the number of lost tiles, for the worst of {seeds} runs. "Each worker alone" is what a thread pool with
-`urllib3.Retry(5)` does.
+Simulated servers, each tile a request of 30 ms, `Retry-After: 1` unless it says otherwise; 4,000 tiles at 200/s, 5,000
+at 50/s. Each cell: the time beside the ideal one of that server, requests rejected, tiles lost; the worst of {seeds} runs.
+"Each worker alone" is what a pool of threads with `urllib3.Retry(5)` does.
 
 {table}
 
-Hence the defaults: `max_concurrency=16`, no fixed rate, and `deadline=600`. More than 16 requests in flight help if the
-server is far away and allows them, but the first excessive burst then costs more rejected requests. If you know the
-limit, set `max_requests_per_second` slightly below it, and no request is rejected.
+Some servers say "too many" for reasons that have little to do with the rate: one backend of many is broken, or others use
+the same quota. There each cut lowers what is taken a second and brings nothing. So a cut has to pay: where both the rate
+and what is taken a second, pauses included, have fallen below 0.8 of the best known, the best rate is restored and left
+alone for 12 closings of the gate, then for 24, up to 192. Where it takes no more than the lower rate did, the limit has
+really fallen, and the lower rate returns. `Retry-After` is kept to in any case, which is what costs most here.
 
-To reproduce: `python benchmarks/limiter_simulation.py --write docs/limits.md`.
+16 in flight for {CHANCE_SECONDS:g} simulated seconds, by what the answers ask for. Each cell: tiles a second, the mean and
+the worst of {seeds} runs.
+
+{chance}
+
+So the defaults are `max_concurrency=16`, no rate of its own, and `deadline=600`. More than 16 in flight helps where the
+server is far away and allows it; the first burst that is too much then costs more rejected requests. Whoever knows the
+limit sets `max_requests_per_second` a little below it, and is never rejected.
+
+Again: `python benchmarks/limiter_simulation.py --write docs/limits.md`.
 """
 
 

@@ -54,6 +54,22 @@ def test_bounds_across_the_antimeridian_are_on_both_sides(bounds: tuple[float, .
     assert {tile.x for tile in tiles(bounds, 8)} == {255, 0}
 
 
+@pytest.mark.parametrize("meridian", [-540, -180, 180, 540])
+def test_bounds_without_width_at_the_antimeridian_are_the_first_column(meridian: int) -> None:
+    assert {tile.x for tile in tiles((meridian, 0, meridian, 10), 8)} == {0}
+    assert {tile.x for tile in tiles((meridian, 0, -meridian, 10), 8)} in ({0}, set(range(256)))
+
+
+@given(st.integers(-180, 180), st.integers(-180, 180), st.integers(0, 6))
+def test_bounds_are_the_same_by_whatever_turn_their_edges_are_written(west: int, east: int, zoom: int) -> None:
+    if west == east:
+        return
+    once = tiles((west, 0, east, 10), zoom)
+    for first, second in ((west - 360, east - 360), (west + 360, east + 360), (west + 360, east), (west + 360, east - 360)):
+        if max(abs(first), abs(second)) <= 540:
+            assert tiles((first, 0, second, 10), zoom) == once
+
+
 def test_the_world_is_every_tile() -> None:
     assert len(tiles((-180, -90, 180, 90), range(5))) == 1 + 4 + 16 + 64 + 256
     assert len(tiles((-200, -90, 300, 90), 3)) == 64

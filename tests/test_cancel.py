@@ -247,7 +247,9 @@ def test_verifying_keeps_to_the_deadline_and_says_so(fused_emulator: Emulator, u
         result = client.invalidate_cache(udf.id, tiles=["1/0/0", "1/0/1"], verify_tiles=2, shared_token=udf.shared_token)
     assert time.monotonic() - started < LONG
     assert result.verification is not None
-    assert result.verification.unknown == tuple(f"{tile}: no response before the deadline of 3 s" for tile in ("1/0/0", "1/0/1"))
+    assert result.verification.unknown == tuple(
+        f"{tile}: no response before the deadline of 3 s" for tile in ("1/0/0", "1/0/1")
+    )
 
 
 def test_verifying_is_cancelled_at_once(fused_emulator: Emulator, udf: Udf, when: When) -> None:

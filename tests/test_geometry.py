@@ -3,12 +3,15 @@
 import itertools
 import json
 import math
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import mercantile
+import numpy as np
+import pyproj
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -16,6 +19,10 @@ from hypothesis import strategies as st
 
 from fused_cache_ops import Tile, plan_invalidation
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.selection import coverage
+from fused_cache_ops.selection.reading import read_selection
+from fused_cache_ops.selection.reprojection import to_degrees
+from fused_cache_ops.selection.selection import WholeUdf
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -156,6 +163,54 @@ def test_points_on_the_maps_own_edges_are_in() -> None:
     assert tiles(shapely.LineString([(179, 10), (180, 10)]), 3) == {(3, 7, 3)}
 
 
+@pytest.mark.parametrize("meridian", [-540, -180, 180, 540])
+def test_what_lies_in_the_antimeridian_belongs_to_the_first_column(meridian: int) -> None:
+    east = tiles(shapely.LineString([(-180 + 1e-9, 10), (-180 + 1e-9, 20)]), 8)
+    assert {tile.x for tile in east} == {0}
+    assert tiles(shapely.LineString([(meridian, 10), (meridian, 20)]), 8) == east
+    assert tiles(shapely.LineString([(meridian, 20), (meridian, 10)]), 8) == east
+    assert tiles(shapely.Point(meridian, 10), 8) == {Tile.containing(-180, 10, 8)}
+    assert tiles(shapely.MultiPoint([(meridian, 10), (0, 10)]), 8) == {Tile.containing(x, 10, 8) for x in (-180, 0)}
+
+
+@pytest.mark.parametrize(("west", "east", "columns"), [(-190, -180, {7}), (180, 190, {0}), (170, 180, {7}), (-180, -170, {0})])
+@pytest.mark.parametrize("turn", [0, 1, -1])
+def test_what_ends_at_the_antimeridian_stays_on_its_side(west: int, east: int, columns: set[int], turn: int) -> None:
+    west, east = west + 360 * turn, east + 360 * turn
+    if max(-west, east) > 540:
+        return
+    assert {tile.x for tile in tiles(shapely.box(west, 10, east, 20), 3)} == columns
+    assert {tile.x for tile in tiles(shapely.LineString([(west, 10), (east, 20)]), 3)} == columns
+
+
+def test_a_line_along_the_antimeridian_and_across_it_is_on_both_sides() -> None:
+    found = tiles(shapely.LineString([(179, 10), (180, 10), (180, 60), (181, 60)]), 3)
+    assert found == {(3, 7, 3), (3, 0, 3), (3, 0, 2)}
+
+
+halves = st.integers(-180 * 8, 180 * 8).map(lambda eighth: eighth / 8)  # tile edges come up all the time
+places = st.tuples(halves, st.integers(-85, 85))
+shapes = st.one_of(
+    places.map(shapely.Point),
+    st.lists(places, min_size=2, max_size=4, unique=True).map(shapely.LineString),
+    st.tuples(places, st.integers(1, 60), st.integers(1, 4)).map(
+        lambda drawn: shapely.box(drawn[0][0], drawn[0][1], drawn[0][0] + drawn[1], drawn[0][1] + drawn[2])
+    ),
+    st.lists(places, min_size=3, max_size=5, unique=True).map(shapely.Polygon),
+)
+
+
+@given(shapes, st.integers(0, 7))
+@settings(max_examples=300)
+def test_a_turn_round_the_globe_changes_nothing(shape: Any, zoom: int) -> None:
+    for turn in (-360, 360):
+        moved = shapely.transform(shape, lambda points, turn=turn: points + [turn, 0])
+        if max(-moved.bounds[0], moved.bounds[2]) <= 540:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of long edges and of rings that had to be repaired
+                assert tiles(moved, zoom) == tiles(shape, zoom)
+
+
 @pytest.mark.parametrize("buffer", [1, 2])
 def test_a_buffer_adds_tiles_on_every_side(buffer: int) -> None:
     around = range(-buffer, buffer + 1)
@@ -170,6 +225,80 @@ def test_a_buffer_is_counted_at_each_zoom() -> None:
 
 def test_the_world_is_every_tile() -> None:
     assert len(tiles(shapely.box(-180, -90, 180, 90), "0-4")) == 341
+
+
+# -- too many --------------------------------------------------------------------------------------------------------
+
+
+def country(corners: int = 500) -> Any:
+    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    return shapely.Polygon(np.column_stack((10 + 8 * np.cos(angle), 47 + 5 * np.sin(angle) * (1 + 0.1 * np.sin(9 * angle)))))
+
+
+WIDE = shapely.LineString([(-170, -60), (0, 0), (170, 60), (0, 65), (-170, 70)])
+ALIGNED = tile_box(2, 2, 3)  # each tile along it is grazed, and has to be asked about
+
+
+@pytest.mark.parametrize("shape", [country(), WIDE, ALIGNED], ids=["country", "line", "aligned"])
+@pytest.mark.parametrize("buffer", [0, 8])
+def test_too_many_tiles_are_told_early(shape: Any, buffer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At zoom 24 an edge alone runs through millions of columns, and the area holds 10^13 tiles. No clock: memory and work."""
+    looked_at = []
+    hits = coverage._hits
+
+    def counting(*arguments: Any) -> Any:
+        found = hits(*arguments)
+        looked_at.append(len(found.column))
+        return found
+
+    monkeypatch.setattr(coverage, "_hits", counting)
+    tracemalloc.start()
+    try:
+        with pytest.warns(UserWarning, match="at least"):
+            selection = read_selection(geometry=shape, zooms=24, buffer=buffer, when_too_many="whole-udf", max_tiles=100_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(selection, WholeUdf)
+    assert peak < 150e6
+    assert sum(looked_at) < 1_000_000
+
+
+def test_the_message_says_which_counts_are_known() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        plan_invalidation("roads", geometry=country(), zooms="5,9,22-24")
+    message = str(caught.value)
+    for part in ("at least ", "over max_tiles=1,000,000 (zoom 5: 4, zoom 9: 424, zoom 22: at least ", "'coarser'"):
+        assert part in message
+    assert "zoom 23" not in message
+
+
+def test_coarser_counts_no_zoom_deeper_than_the_first_that_is_too_much() -> None:
+    with pytest.warns(UserWarning, match=r"over max_tiles=10,000: zooms 12, 22, 24 are left stale"):
+        plan = plan_invalidation("roads", geometry=country(), zooms="9-10,12,22,24", max_tiles=10_000, when_too_many="coarser")
+    assert plan.zooms_left_stale == (12, 22, 24)
+    assert set(plan.tiles()) == tiles(country(), "9-10")
+    with pytest.raises(InvalidInputError, match=r"zoom 22: at least"):
+        plan_invalidation("roads", geometry=country(), zooms="22-24", when_too_many="coarser")
+
+
+def test_as_many_as_max_tiles_are_whole() -> None:
+    exact = len(tiles(country(), "9-12"))
+    assert len(tiles(country(), "9-12", max_tiles=exact)) == exact
+    with pytest.raises(InvalidInputError, match="over max_tiles"):
+        tiles(country(), "9-12", max_tiles=exact - 1)
+
+
+@given(st.one_of(polygons, lines), st.integers(0, 3))
+@settings(max_examples=60)
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_bands_of_columns_change_nothing(at_once: int, shape: Any, buffer: int) -> None:
+    if not shape.is_valid or shape.is_empty:
+        return
+    whole = tiles(shape, "0-7", buffer=buffer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coverage, "_AT_ONCE", at_once)
+        assert tiles(shape, "0-7", buffer=buffer) == whole
 
 
 # -- forms -------------------------------------------------------------------------------------------------------------
@@ -229,6 +358,139 @@ def test_every_vector_file_is_read_and_reprojected(tmp_path: Path, name: str, cr
     assert tiles(path, 15) == tiles(str(path), 15) == {(15, 9647, 12320)}
 
 
+def dense(shape: Any, system: str) -> Any:
+    """The same shape in degrees, by so many points that its edges run where they do in its own system."""
+    return geopandas.GeoSeries([shapely.segmentize(shape, shape.length / 40_000)], crs=system).to_crs("EPSG:4326")
+
+
+@pytest.mark.parametrize(
+    ("shape", "zoom"),
+    [(shapely.box(300_000, 5_800_000, 700_000, 5_805_000), 14), (shapely.box(450_000, 6_200_000, 550_000, 6_201_000), 16)],
+    ids=["400 km at zoom 14", "100 km at zoom 16"],
+)
+def test_edges_are_straight_in_their_own_system(shape: Any, zoom: int) -> None:
+    found = tiles(geopandas.GeoSeries([shape], crs="EPSG:32632"), zoom)
+    assert len(found) > 900
+    assert found == tiles(dense(shape, "EPSG:32632"), zoom)
+
+
+def test_following_edges_adds_points_where_they_bend_and_no_more() -> None:
+    system = pyproj.CRS("EPSG:32632")
+    field = shapely.box(500_000, 5_800_000, 500_100, 5_800_100)
+    (small,) = to_degrees([field], system, 14)
+    (long,) = to_degrees([shapely.box(300_000, 5_800_000, 700_000, 5_805_000)], system, 14)
+    (longer,) = to_degrees([shapely.box(300_000, 5_800_000, 700_000, 5_805_000)], system, 18)
+    points = [len(shapely.get_coordinates(shape)) for shape in (small, long, longer)]
+    assert points[0] == 5
+    assert 40 < points[1] < 400
+    assert points[2] < 5 * points[1]  # four zooms deeper: a bend falls with the square of the length
+
+
+def test_following_edges_ends_at_so_many_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fused_cache_ops.selection.reprojection.MOST_POINTS", 20)
+    strip = geopandas.GeoSeries([shapely.box(300_000, 5_800_000, 700_000, 5_805_000)], crs="EPSG:32632")
+    with pytest.warns(UserWarning, match=r"'WGS 84 / UTM zone 32N' that take over 20 points"):
+        assert tiles(strip, 12)
+
+
+@pytest.mark.parametrize(("system", "row"), [("EPSG:3031", 15), ("EPSG:3995", 0), ("EPSG:6931", 0)])
+def test_a_ring_round_a_pole_covers_every_column_down_from_it(system: str, row: int) -> None:
+    square = shapely.box(-1e6, -1e6, 1e6, 1e6)
+    found = tiles(geopandas.GeoSeries([square], crs=system), 4)
+    assert {tile for tile in found if tile.y == row} == {(4, x, row) for x in range(16)}
+    assert {tile.y for tile in found} <= {row, abs(row - 1), abs(row - 2)}
+    hollow = square - shapely.box(-9e5, -9e5, 9e5, 9e5)
+    with_hole = tiles(geopandas.GeoSeries([hollow], crs=system), 4)
+    assert with_hole == found - {(4, x, row) for x in range(16)}
+
+
+@pytest.mark.parametrize(("corners", "columns"), [((0, 0, 1e6, 1e6), {8, 9, 10, 11}), ((0, -1e6, 1e6, 1e6), set(range(8, 16)))])
+def test_a_ring_through_a_pole_covers_the_columns_on_its_side(corners: tuple[float, ...], columns: set[int]) -> None:
+    found = tiles(geopandas.GeoSeries([shapely.box(*corners)], crs="EPSG:3031"), 4)
+    assert {tile.x for tile in found} == columns
+
+
+def test_a_line_through_a_pole_is_on_both_its_meridians_and_none_between() -> None:
+    line = shapely.LineString([(1e5, -1e6), (-1e5, 1e6)])
+    found = tiles(geopandas.GeoSeries([line], crs="EPSG:3995"), 5)
+    assert len({tile.x for tile in found}) == 2
+
+
+@pytest.mark.parametrize("system", ["EPSG:4269", "EPSG:4087", "EPSG:3857"])
+def test_the_world_in_another_system_is_every_tile(system: str) -> None:
+    latitude = 85.06 if system == "EPSG:3857" else 90
+    world = geopandas.GeoSeries([shapely.box(-180, -latitude, 180, latitude)], crs="EPSG:4326").to_crs(system)
+    assert len(tiles(world, "0-4")) == 341
+
+
+def test_a_shape_across_the_antimeridian_in_its_own_system_is_on_both_sides() -> None:
+    square = shapely.Point(180, -17).buffer(0.5)
+    metres = shapely.transform(square, pyproj.Transformer.from_crs(4326, 32760, always_xy=True).transform, interleaved=False)
+    found = tiles(geopandas.GeoSeries([metres], crs="EPSG:32760"), 8)
+    assert {tile.x for tile in found} == {255, 0}
+
+
+def test_coordinates_that_are_nowhere_in_their_system_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="which is nowhere in 'WGS 84 / UTM zone 32N'"):
+        tiles(geopandas.GeoSeries([shapely.Point(1e12, 1e12)], crs="EPSG:32632"), 5)
+
+
+METRES = shapely.transform(
+    POLYGON.buffer(-1e-6), pyproj.Transformer.from_crs(4326, 3857, always_xy=True).transform, interleaved=False
+)
+METRES_GEOJSON = json.loads(shapely.to_geojson(METRES))
+METRES_FEATURE = {"type": "Feature", "properties": {}, "geometry": METRES_GEOJSON}
+
+
+def named(name: str) -> Any:
+    return {"type": "name", "properties": {"name": name}}
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        shapely.to_wkb(shapely.set_srid(METRES, 3857), include_srid=True),
+        shapely.set_srid(METRES, 3857),
+        geopandas.GeoSeries([shapely.set_srid(METRES, 3857), None, shapely.set_srid(POLYGON.buffer(-1e-6), 4326)]),
+        f"SRID=3857;{METRES.wkt}",
+        f" srid = 3857 ; {METRES.wkt}",
+        {**METRES_GEOJSON, "crs": named("EPSG:3857")},
+        {**METRES_FEATURE, "crs": named("urn:ogc:def:crs:EPSG::3857")},
+        {"type": "FeatureCollection", "features": [METRES_FEATURE], "crs": named("urn:ogc:def:crs:EPSG::3857")},
+        {"type": "GeometryCollection", "geometries": [METRES_GEOJSON], "crs": named("EPSG:3857")},
+        json.dumps({"type": "FeatureCollection", "features": [METRES_FEATURE], "crs": named("EPSG:3857")}),
+        {"type": "FeatureCollection", "features": [FEATURE], "crs": named("urn:ogc:def:crs:OGC:1.3:CRS84")},
+        {**GEOJSON, "crs": named("urn:ogc:def:crs:EPSG::4326")},
+        {**GEOJSON, "crs": None},
+        [f"SRID=3857;{METRES.wkt}", POLYGON, shapely.set_srid(METRES, 3857)],
+    ],
+    ids=lambda geometry: type(geometry).__name__,
+)
+def test_a_reference_system_that_a_value_names_is_heeded(geometry: Any) -> None:
+    assert tiles(geometry, 15) == {(15, 9647, 12320)}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "reason"),
+    [
+        (shapely.to_wkb(shapely.set_srid(METRES, 999_999), include_srid=True), "'EPSG:999999', which PROJ knows as no"),
+        (f"SRID=999999;{METRES.wkt}", "'EPSG:999999', which PROJ knows as no"),
+        ({**METRES_GEOJSON, "crs": named("EPSG:999999")}, "'EPSG:999999', which PROJ knows as no"),
+        ({**METRES_GEOJSON, "crs": {"type": "link", "properties": {"href": "http://a/b"}}}, "crs = {'type': 'link'"),
+        ({**METRES_GEOJSON, "crs": "EPSG:3857"}, "crs = 'EPSG:3857', which names no"),
+        ({**METRES_GEOJSON, "crs": {"type": "name", "properties": {"name": None}}}, "which names no"),
+        ({**METRES_GEOJSON, "crs": named("EPSG:4978")}, "neither geographic nor projected"),
+        ({**METRES_GEOJSON, "crs": named("EPSG:5703")}, "neither geographic nor projected"),
+        (geopandas.GeoSeries([METRES], crs=pyproj.CRS('LOCAL_CS["site"]')), "'site', which is neither"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_reference_system_that_is_unknown_or_unusable_is_named(geometry: Any, reason: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        tiles(geometry, 5)
+    assert reason in str(caught.value)
+
+
 def test_a_pair_of_shapes_is_covered_whole() -> None:
     old, new = tile_box(9647, 12320, 15), tile_box(9649, 12320, 15)
     assert tiles((old, new), 15) == {(15, 9647, 12320), (15, 9649, 12320)}
@@ -240,7 +502,10 @@ def test_a_pair_of_shapes_is_covered_whole() -> None:
         [],
         shapely.Polygon(),
         {"type": "FeatureCollection", "features": []},
+        {"type": "GeometryCollection", "geometries": []},
+        geopandas.GeoSeries([None, shapely.Polygon()]),
         "GEOMETRYCOLLECTION EMPTY",
+        "SRID=3857;POLYGON EMPTY",
         '{"type": "Feature", "properties": {}, "geometry": null}',
         FRAME.iloc[:0],
         [shapely.Point(), []],
@@ -263,6 +528,16 @@ def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
         (b"\x00", "is not WKB"),
         ({"coordinates": [0, 0]}, "not GeoJSON"),
         ({"type": "Cube", "coordinates": []}, "is not GeoJSON"),
+        ({"type": "FeatureCollection"}, "a FeatureCollection that has no 'features'"),
+        ({"type": "FeatureCollection", "features": None}, "a FeatureCollection that has no 'features'"),
+        ({"type": "FeatureCollection", "features": {"type": "Feature"}}, "which is no list"),
+        ({"type": "FeatureCollection", "features": ["a"]}, "so it is not GeoJSON"),
+        ({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}] * 2}, "2 rows and no geometry"),
+        ({"type": "FeatureCollection", "features": [{"type": "Feature"}]}, "a Feature that has no 'geometry'"),
+        ({"type": "Feature"}, "a Feature that has no 'geometry'"),
+        ({"type": "GeometryCollection"}, "a GeometryCollection that has no 'geometries'"),
+        (geopandas.GeoSeries([None, None]), "a GeoSeries with 2 rows and no geometry"),
+        (FRAME.set_geometry([None]), "a GeoDataFrame with 1 row and no geometry"),
         ("/nowhere/a.geojson", "cannot be read as a vector file"),
         ("/nowhere/a.parquet", "cannot be read as a vector file"),
         (5, "is of type int"),
@@ -275,6 +550,21 @@ def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
 def test_what_is_not_a_geometry_is_refused(geometry: Any, reason: str) -> None:
     with pytest.raises(InvalidInputError, match=reason):
         tiles(geometry, 5)
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.gpkg", "a.parquet"])
+def test_a_file_of_nothing_but_nulls_is_refused_and_one_without_rows_is_not(tmp_path: Path, name: str) -> None:
+    def save(frame: Any, to: Path) -> Path:
+        frame.to_parquet(to) if name.endswith("parquet") else frame.to_file(to, engine="pyogrio")
+        return to
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # geopandas' own, of an empty frame
+        nulls = save(FRAME.set_geometry([None], crs="EPSG:4326"), tmp_path / name)
+        nothing = save(FRAME.iloc[:0], tmp_path / f"nothing-{name}")
+    with pytest.raises(InvalidInputError, match=r"a file '.*' with 1 row and no geometry"):
+        tiles(nulls, 5)
+    assert tiles(nothing, 5) == set()
 
 
 def test_an_invalid_ring_is_repaired_with_a_warning() -> None:

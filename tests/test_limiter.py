@@ -1,9 +1,10 @@
 """One pace for all workers: when the gate closes, what opens it, and how the rate finds a server's limit."""
 
 import math
+from typing import Any
 
 import pytest
-from limiter_simulation import SERVERS, simulate, simulate_alone
+from limiter_simulation import CHANCE, MIXED, SERVERS, Bucket, simulate, simulate_alone, yields
 
 from fused_cache_ops.service.limiter import Limiter, Turn
 
@@ -144,6 +145,77 @@ def test_at_the_defaults_a_limit_costs_a_tenth_at_most(seed: int) -> None:
     assert outcome.done == count
     assert outcome.seconds <= 1.10 * make().ideal(count)
     assert outcome.rejected <= 0.01
+
+
+@pytest.mark.parametrize(("retry_after", "at_least"), [(1.0, 8.0), (None, 35.0), (MIXED, 12.0)], ids=["1 s", "none", "mixed"])
+def test_too_many_at_random_does_not_starve_a_call(retry_after: Any, at_least: float) -> None:
+    """4% of the requests, whatever the rate: where each cut was kept, 2.2, 8.2 and 4.6 tiles a second were left."""
+    found = yields("4% of requests at random", 16, retry_after, 4)
+    assert sum(found) / len(found) >= at_least
+    assert min(found) >= at_least * 0.6
+
+
+@pytest.mark.parametrize("server", CHANCE)
+@pytest.mark.parametrize("retry_after", [1.0, None, MIXED], ids=["1 s", "none", "mixed"])
+def test_no_chance_brings_a_call_to_a_halt(server: str, retry_after: Any) -> None:
+    assert min(yields(server, 16, retry_after, 2)) >= (8 if "4%" in server else 25)
+
+
+class Falls:
+    """A server whose limit falls while it is used."""
+
+    def __init__(self, rate: float, later: float, at: float) -> None:
+        self._servers, self._at = (Bucket(rate, 100), Bucket(later, 10)), at
+
+    def take(self, now: float) -> bool | None:
+        return self._servers[now >= self._at].take(now)
+
+
+@pytest.mark.parametrize("retry_after", [1.0, None])
+@pytest.mark.parametrize("later", [5.0, 20.0])
+def test_a_limit_that_really_falls_is_kept_to(later: float, retry_after: float | None) -> None:
+    before = simulate(Falls(200, later, 30), 10**6, 16, retry_after=retry_after, seconds_at_most=30)
+    whole = simulate(Falls(200, later, 30), 10**6, 16, retry_after=retry_after, seconds_at_most=300)
+    assert whole.done - before.done >= 0.8 * later * 270
+    assert whole.rejected <= 0.10
+
+
+def throttled_each_second(pace: Limiter, now: float, seconds: int, taken: int) -> float:
+    """``taken`` requests in each second, then "too many": what is taken has nothing to do with the rate."""
+    for _ in range(seconds):
+        turn = pace.ask(now)
+        assert isinstance(turn, Turn)
+        for _ in range(taken):
+            pace.succeeded(turn, now)
+        last = pace.ask(now)
+        assert isinstance(last, Turn)
+        pace.throttled(last, now + 0.5, 0.4)
+        now += 1.0
+    return now
+
+
+def test_a_cut_that_does_not_pay_is_taken_back() -> None:
+    pace = Limiter(400.0)
+    now = throttled_each_second(pace, 0.0, 7, taken=100)
+    best = pace.rate
+    assert best is not None
+    rates = []
+    for _ in range(12):  # the lower the rate, the fewer are taken
+        now = throttled_each_second(pace, now, 1, taken=20)
+        rates.append(pace.rate)
+    assert min(rate for rate in rates if rate) < best / 2
+    assert max(rate for rate in rates[5:] if rate) > 0.8 * best
+
+
+def test_a_rest_is_not_taken_for_a_low_yield() -> None:
+    pace, busy = Limiter(100.0), Limiter(100.0)
+    now = throttled_each_second(pace, 0.0, 6, taken=50)
+    throttled_each_second(busy, 0.0, 6, taken=50)
+    throttled_each_second(busy, now, 1, taken=50)
+    throttled_each_second(pace, now + 3600, 1, taken=50)
+    assert pace.rate is not None
+    assert busy.rate is not None
+    assert pace.rate > 0.5 * busy.rate
 
 
 def test_workers_that_know_nothing_of_one_another_lose_tiles() -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from fused_cache_ops.selection.geometry import import_geo
+from fused_cache_ops.selection.shapes import import_geo
 from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.projection import latitude_of_row
 

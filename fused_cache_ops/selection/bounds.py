@@ -45,7 +45,8 @@ def _checked_box(box: Any) -> tuple[float, float, float, float]:
         )
     if south > north:
         raise InvalidInputError(f"bounds {tuple(values)}: south is above north. The order is (west, south, east, north).")
-    return west, south, east + 360 if west > east else east, north
+    # As often round the globe as it takes to lie east of the west.
+    return west, south, east + 360 * math.ceil((west - east) / 360) if west > east else east, north
 
 
 def _is_number(value: object) -> bool:

@@ -1,9 +1,10 @@
-"""The tiles that a geometry touches: its edges are followed column by column, and the tiles they enclose are filled in.
+"""Which tiles a geometry touches: its edges are followed through the columns, and what they enclose is filled.
 
-Needs the extra ``geo``. Edges are straight in longitude and latitude, as RFC 7946 defines them, and so are the edges of
-tiles. The result is therefore exact to within `TOLERANCE`, about a micrometer. A tile is selected if its interior intersects
-an area. For lines and points, a tile owns its west and north edges but not the other two, so a point on a corner belongs to
-one tile. The outermost rows extend to the poles. Time and memory grow with the length of the edges, not with the area.
+Needs the extra ``geo``. Edges are straight in longitude and latitude, as RFC 7946 has it, and so are the edges of tiles:
+every answer is exact, but for `TOLERANCE`, a micrometre. A tile is in where its interior meets an area; where it meets a line
+or a point, with its west and north edges and without the others, so that a point on a corner belongs to one tile. The map goes
+round: its east edge is its west edge. The outermost rows reach to the poles. The work and the memory grow with the length of
+the edges, not with the tiles inside.
 """
 
 from __future__ import annotations
@@ -23,8 +24,15 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 
+_AT_ONCE = 250_000
+"""Pieces of edges to hold at once: some 50 MB. Whatever takes more goes in bands of columns."""
+
+_AT_FIRST = 50_000
+"""Pieces in the first band, to tell soon where there are too many tiles; each next one may have twice as many."""
+
+
 class _Runs(NamedTuple):
-    """Runs of tiles: in ``column``, the rows from ``start`` up to but not including ``stop``. Runs may overlap."""
+    """Runs of tiles: in ``column``, the rows from ``start`` up to and without ``stop``. They may overlap."""
 
     column: Integers
     start: Integers
@@ -32,7 +40,7 @@ class _Runs(NamedTuple):
 
 
 class _Segments(NamedTuple):
-    """Straight segments from west to east: longitudes and latitudes of both ends."""
+    """Straight pieces, from west to east: longitudes and latitudes of both ends."""
 
     west: Floats
     west_latitude: Floats
@@ -40,33 +48,77 @@ class _Segments(NamedTuple):
     east_latitude: Floats
 
 
-def cover(geometry: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
-    """The tiles at each of ``zooms`` that a shapely geometry touches, as non-overlapping blocks.
+def cover(geometry: Any, zooms: tuple[int, ...], buffer: int, most: int | None = None) -> Iterator[Block]:
+    """The tiles at each of ``zooms`` that a shapely geometry touches, as blocks that do not overlap.
 
     Args:
-        geometry: valid, in degrees, within longitudes ±180, as `fused_cache_ops.selection.geometry.read_geometry` returns it.
-        zooms: in ascending order.
+        geometry: in degrees, valid, its areas within longitudes ±180 (`read_geometry` makes it so).
+        zooms: ascending, so that the coarse ones tell early whether there are too many.
         buffer: tiles to add on every side.
+        most: end once more tiles than this have been found; what came is then not all, and good for nothing but the count.
     """
     import shapely
 
     parts = shapely.get_parts(geometry)
     dimensions = shapely.get_dimensions(parts)
     areas = _united(parts[dimensions == 2])
-    thin = [_segments(parts[dimensions == 1]), _points(parts[dimensions == 0])]
+    thin = [_moved(_segments(parts[dimensions == 1])), _moved(_points(parts[dimensions == 0]))]
     edges = None
     if areas is not None:
         edges = _segments(shapely.get_rings(shapely.get_parts(areas)))
         shapely.prepare(areas)
+    drawn = [*thin, edges] if edges is not None else thin
+    count = 0
     for zoom in zooms:
-        found = [_hits(_moved(segments), zoom, 0.0) for segments in thin]
-        if edges is not None:
-            found += _area(areas, edges, zoom)
-        yield from _blocks(_buffered(_joined(found), zoom, buffer), zoom)
+        size = 2**zoom
+        for low, high in _bands(drawn, zoom, _AT_ONCE // (1 + 2 * buffer)):
+            found = []
+            for columns in _widened(low, high, buffer, size):
+                found += [_hits(segments, zoom, 0.0, columns) for segments in thin]
+                if edges is not None:
+                    found += _area(areas, edges, zoom, columns)
+            runs = _within(_buffered(_joined(found), zoom, buffer), low, high)
+            count += int((runs.stop - runs.start).sum())
+            yield from _blocks(runs, zoom)
+            if most is not None and count > most:
+                return
+
+
+def _bands(drawn: list[_Segments], zoom: int, most: int) -> Iterator[tuple[int, int]]:
+    """Bands of columns, from west to east, with so many pieces of segments at most, unless a band is one column."""
+    import numpy as np
+
+    size = 2**zoom
+    ends = [(each / 360 + 0.5) * size for segments in drawn for each in (segments.west, segments.east)]
+    first = np.floor(np.concatenate(ends[::2])).clip(0, size - 1)
+    last = np.floor(np.concatenate(ends[1::2])).clip(0, size - 1)
+    waiting = [(0, size, first, last)]
+    allowed = min(_AT_FIRST, most)
+    while waiting:
+        low, high, first, last = waiting.pop()
+        pieces = (np.minimum(last, high - 1) - np.maximum(first, low) + 1).sum()
+        if pieces <= allowed or high - low == 1:
+            yield low, high
+            allowed = min(2 * allowed, most)
+            continue
+        middle = (low + high) // 2
+        for start, stop in ((middle, high), (low, middle)):  # the western half is the next
+            here = (last >= start) & (first < stop)
+            waiting.append((start, stop, first[here], last[here]))
+
+
+def _widened(low: int, high: int, buffer: int, size: int) -> list[tuple[int, int]]:
+    """Where to look for what reaches into a band of columns: so many more on both sides, round the map."""
+    if high - low + 2 * buffer >= size:
+        return [(0, size)]
+    low, high = low - buffer, high + buffer
+    return [
+        (start, stop) for start, stop in ((low + size, size), (max(low, 0), min(high, size)), (0, high - size)) if start < stop
+    ]
 
 
 def _united(polygons: Any) -> Any:
-    """One valid geometry from polygons. They are only dissolved if they overlap."""
+    """One valid geometry of polygons; uniting them is spared where they do not overlap."""
     import shapely
 
     if not len(polygons):
@@ -95,58 +147,78 @@ def _points(points: Any) -> _Segments:
 
 
 def _moved(segments: _Segments) -> _Segments:
-    """Segments shifted by the tolerance into the tiles that own a west or north edge. The map's last edges stay on the map."""
+    """Moved by the tolerance into the tiles that own a west or north edge, and brought within the map.
+
+    Longitudes go round: +180 is the west edge of the first column, as -180 is. A piece that only ends at the antimeridian stays
+    on its side. One that crosses it comes once for each side, and what reaches beyond the map is left out later.
+    """
     import numpy as np
 
-    west, west_latitude, east, east_latitude = segments
+    west, east = segments.west + TOLERANCE, segments.east + TOLERANCE
+    first = np.floor((west + 180) / 360).astype(np.int64)
+    last = np.maximum(first, np.ceil((east - 2 * TOLERANCE + 180) / 360).astype(np.int64) - 1)
+    turns = last - first + 1
+    piece = np.repeat(np.arange(len(turns)), turns)
+    shift = 360.0 * (np.arange(len(piece)) - np.repeat(np.cumsum(turns) - turns, turns) + first[piece])
     return _Segments(
-        np.minimum(west + TOLERANCE, 180 - TOLERANCE),
-        np.maximum(west_latitude - TOLERANCE, -90.0),
-        np.minimum(east + TOLERANCE, 180 - TOLERANCE),
-        np.maximum(east_latitude - TOLERANCE, -90.0),
+        west[piece] - shift,
+        np.maximum(segments.west_latitude - TOLERANCE, -90.0)[piece],
+        east[piece] - shift,
+        np.maximum(segments.east_latitude - TOLERANCE, -90.0)[piece],
     )
 
 
-def _area(areas: Any, edges: _Segments, zoom: int) -> list[_Runs]:
-    """The tiles of an area: those that its edges pass through, those that they may graze, and those enclosed."""
+def _area(areas: Any, edges: _Segments, zoom: int, columns: tuple[int, int]) -> list[_Runs]:
+    """The tiles of an area in a band of columns: those its edges pass through, those they may graze, and those enclosed."""
     import numpy as np
     import shapely
 
     size = 2**zoom
-    through = _hits(edges, zoom, -TOLERANCE)
-    near = _union(_hits(edges, zoom, TOLERANCE), size)
-    # Grazed tiles are few unless the area is aligned with tiles, so each is tested individually.
-    column, row = _singles(_without(near, through, size))
-    west, east = _longitudes(column, size), _longitudes(column + 1, size)
-    north, south = _latitudes(row, size), _latitudes(row + 1, size)
-    squares = shapely.box(west + TOLERANCE, south + TOLERANCE, east - TOLERANCE, north - TOLERANCE)
-    grazed = shapely.intersects(areas, squares)
-    # Between two runs near the edges, one below the other, a column is entirely inside or entirely outside.
+    through = _hits(edges, zoom, -TOLERANCE, columns)
+    near = _union(_hits(edges, zoom, TOLERANCE, columns), size)
+    # Between two runs near the edges, one below the other, a column is wholly inside or wholly outside.
     gap = np.flatnonzero(near.column[1:] == near.column[:-1])
-    column_of_gap, start, stop = near.column[gap], near.stop[gap], near.start[gap + 1]
-    longitude = (_longitudes(column_of_gap, size) + _longitudes(column_of_gap + 1, size)) / 2
+    column, start, stop = near.column[gap], near.stop[gap], near.start[gap + 1]
+    longitude = (_longitudes(column, size) + _longitudes(column + 1, size)) / 2
     latitude = (_latitudes(start, size) + _latitudes(start + 1, size)) / 2
     inside = shapely.contains_xy(areas, longitude, latitude)
-    return [
-        through,
-        _Runs(column[grazed], row[grazed], row[grazed] + 1),
-        _Runs(column_of_gap[inside], start[inside], stop[inside]),
-    ]
+    found = [through, _Runs(column[inside], start[inside], stop[inside])]
+    return [*found, *_grazed(areas, _without(near, through, size), size)]
 
 
-def _hits(segments: _Segments, zoom: int, margin: float) -> _Runs:
-    """The tiles that segments touch, with each tile grown by ``margin`` degrees on every side (shrunk if negative)."""
+def _grazed(areas: Any, runs: _Runs, size: int) -> Iterator[_Runs]:
+    """Those tiles of runs that meet an area. A run is asked about at once, and halved where the answer is not for all of it."""
+    import numpy as np
+    import shapely
+
+    while len(runs.column):
+        west, east = _longitudes(runs.column, size), _longitudes(runs.column + 1, size)
+        north, south = _latitudes(runs.start, size), _latitudes(runs.stop, size)
+        boxes = shapely.box(west + TOLERANCE, south + TOLERANCE, east - TOLERANCE, north - TOLERANCE)
+        met = shapely.intersects(areas, boxes)
+        whole = runs.stop - runs.start == 1
+        long = met & ~whole
+        whole[long] = shapely.covers(areas, boxes[long])
+        yield _Runs(*(field[met & whole] for field in runs))
+        column, start, stop = (field[met & ~whole] for field in runs)
+        middle = (start + stop) // 2
+        runs = _Runs(np.append(column, column), np.append(start, middle), np.append(middle, stop))
+
+
+def _hits(segments: _Segments, zoom: int, margin: float, columns: tuple[int, int]) -> _Runs:
+    """The tiles of a band of columns that segments touch, each tile grown by ``margin`` degrees on every side (or shrunk, if
+    negative)."""
     import numpy as np
 
     size = 2**zoom
     grow = margin / 360 * size
     west, east = (segments.west + 180) / 360 * size, (segments.east + 180) / 360 * size
-    first = np.clip(np.floor(west - grow), 0, size - 1).astype(np.int64)
-    last = np.clip(np.floor(east + grow), 0, size - 1).astype(np.int64)
+    first = np.maximum(np.floor(west - grow), columns[0]).astype(np.int64)
+    last = np.minimum(np.floor(east + grow), columns[1] - 1).astype(np.int64)
     count = np.maximum(last - first + 1, 0)
     piece = np.repeat(np.arange(len(count)), count)
     column = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count) + first[piece]
-    # The latitudes at which a segment enters and leaves its column, or ends in it.
+    # The latitudes at which a piece enters and leaves its column, or ends in it.
     west, east = west[piece], east[piece]
     enter, leave = np.clip(column - grow, west, east), np.clip(column + 1 + grow, west, east)
     width = np.where(east > west, east - west, 1.0)
@@ -158,13 +230,13 @@ def _hits(segments: _Segments, zoom: int, margin: float) -> _Runs:
     bottom = _row(np.minimum(at_enter, at_leave), size) + grow
     start = np.clip(np.floor(top), 0, size - 1).astype(np.int64)
     stop = np.clip(np.floor(bottom), -1, size - 1).astype(np.int64) + 1
-    # Shrunk tiles leave seams: a segment in a seam touches no tile.
+    # Shrunk tiles leave seams, where a piece may lie and touch none.
     real = (start < stop) & (enter <= leave) & (column - grow <= east) & (column + 1 + grow >= west)
     return _Runs(column[real], start[real], stop[real])
 
 
 def _without(runs: _Runs, others: _Runs, size: int) -> _Runs:
-    """The tiles of ``runs`` that are not in ``others``."""
+    """The tiles of runs that are in none of the others."""
     import numpy as np
 
     inner = _union(others, size)
@@ -180,7 +252,7 @@ def _without(runs: _Runs, others: _Runs, size: int) -> _Runs:
 
 
 def _holds(starts: Integers, stops: Integers, keys: Integers) -> Any:
-    """Which keys lie in one of several ascending, non-overlapping intervals."""
+    """Which keys lie in one of some ascending intervals that do not overlap."""
     import numpy as np
 
     if not len(starts):
@@ -190,12 +262,12 @@ def _holds(starts: Integers, stops: Integers, keys: Integers) -> Any:
 
 
 def _union(runs: _Runs, size: int) -> _Runs:
-    """The same tiles as ascending runs that neither overlap nor touch."""
+    """The same tiles in ascending runs that neither overlap nor touch."""
     import numpy as np
 
     if not len(runs.column):
         return runs
-    stride = size + 1  # one more than the number of rows, so that no run continues into the next column
+    stride = size + 1  # one more than there are rows, so that no run continues in the next column
     starts, stops = runs.column * stride + runs.start, runs.column * stride + runs.stop
     order = np.argsort(starts, kind="stable")
     starts, stops = starts[order], np.maximum.accumulate(stops[order])
@@ -204,13 +276,10 @@ def _union(runs: _Runs, size: int) -> _Runs:
     return _Runs(starts // stride, starts % stride, starts % stride + (stops - starts))
 
 
-def _singles(runs: _Runs) -> tuple[Integers, Integers]:
-    """The column and row of every tile in ``runs``."""
-    import numpy as np
-
-    height = runs.stop - runs.start
-    row = np.arange(height.sum()) - np.repeat(np.cumsum(height) - height, height) + np.repeat(runs.start, height)
-    return np.repeat(runs.column, height), row
+def _within(runs: _Runs, low: int, high: int) -> _Runs:
+    """The runs in a band of columns."""
+    here = (runs.column >= low) & (runs.column < high)
+    return runs if here.all() else _Runs(runs.column[here], runs.start[here], runs.stop[here])
 
 
 def _joined(runs: list[_Runs]) -> _Runs:
@@ -220,7 +289,7 @@ def _joined(runs: list[_Runs]) -> _Runs:
 
 
 def _buffered(runs: _Runs, zoom: int, buffer: int) -> _Runs:
-    """Runs grown by ``buffer`` tiles on every side. Columns wrap."""
+    """Grown by ``buffer`` tiles on every side; columns wrap."""
     size = 2**zoom
     if not buffer:
         return _union(runs, size)
@@ -240,7 +309,7 @@ def _longitudes(columns: Integers, size: int) -> Floats:
 
 
 def _latitudes(rows: Integers, size: int) -> Floats:
-    """The latitudes of the rows' north edges. The map's own edges are the poles."""
+    """The latitudes of rows' north edges; the edges of the map itself are the poles."""
     import numpy as np
 
     latitudes = np.degrees(np.arctan(np.sinh(math.pi * (1 - 2 * rows / size))))

@@ -1,110 +1,183 @@
-"""Reading of geometries in any common form, as one valid shapely geometry in degrees. Needs the extra ``geo``."""
+"""A geometry, in whatever form people have one: as one valid shapely geometry in degrees. Needs the extra ``geo``."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.wording import quoted, rendered_to_nothing, warn
+from fused_cache_ops.selection.reprojection import DEGREES, reference_system, to_degrees
+from fused_cache_ops.selection.shapes import flat, import_geo, within_the_map
+from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
+from fused_cache_ops.wording import counted, quoted, rendered_to_nothing, warn
 
 _WKT = re.compile(
-    r"\s*(SRID=\d+;)?\s*(MULTI)?(POINT|LINESTRING|POLYGON|CURVE|SURFACE)|\s*(SRID=\d+;)?\s*(GEOMETRYCOLLECTION|LINEARRING)",
-    re.IGNORECASE,
+    r"(?:SRID\s*=\s*(\d+)\s*;)?\s*((?:MULTI)?(?:POINT|LINESTRING|POLYGON|CURVE|SURFACE).*|(?:GEOMETRYCOLLECTION|LINEARRING).*)",
+    re.IGNORECASE | re.DOTALL | re.ASCII,
 )
 _FORMS = (
-    "pass GeoJSON (a dict or text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, the path or URL of a "
+    "give GeoJSON (a dict or its text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, the path or URL of a "
     "vector file, or a list of these"
 )
 _PARQUET = (".parquet", ".geoparquet", ".pq")
-_DEGREES = "EPSG:4326"
+_SRIDS_OF_DEGREES = (0, 4326)  # 0: none was set
 
 
-def read_geometry(geometry: Any) -> Any:
-    """One valid shapely geometry that covers everything given, in degrees (WGS 84), within longitudes ±180.
+class _Source(NamedTuple):
+    """Shapes as they were given, None among them, and the reference system that they name; None: degrees."""
+
+    shapes: Sequence[Any]
+    system: Any = None
+
+
+def read_geometry(geometry: Any, deepest_zoom: int = HIGHEST_ZOOM) -> Any:
+    """One valid shapely geometry that covers everything given, in degrees (WGS 84), its areas within longitudes ±180.
 
     Args:
-        geometry: GeoJSON (a dict or text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
-            or GeoDataFrame, the path or URL of a vector file, or a list of these for their union. Anything with
-            a coordinate reference system (a GeoDataFrame, a file) is reprojected. Everything else must be in degrees,
-            longitude first.
+        geometry: GeoJSON (a dict or its text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
+            or GeoDataFrame, the path or URL of a vector file, or a list of these for their union. What names
+            a coordinate reference system (a GeoDataFrame, a file, the SRID of EWKB, EWKT or a shapely geometry, GeoJSON's
+            ``crs``) is reprojected, with edges that are straight in that system; everything else is in degrees, longitude
+            first.
+        deepest_zoom: of the tiles to be covered: what is reprojected is exact to a thousandth of such a tile.
 
     Raises:
-        InvalidInputError: the geometry cannot be read, or its coordinates are not in degrees.
+        InvalidInputError: it cannot be read, all of it is null, its coordinates are not in degrees, or it names a reference
+            system that is unknown or unusable.
         ConfigurationError: the extra ``geo`` is not installed.
 
     Warns:
-        UserWarning: an invalid ring was repaired, or an edge spans more than half the globe.
+        UserWarning: a ring was not valid and has been repaired, or an edge spans more than half the globe.
     """
     shapely = import_geo("shapely")
-    parts = [part for part in _parts(geometry, shapely) if part is not None and not part.is_empty]
-    if not parts:
+    whole: list[Any] = []
+    for name, sources in itertools.groupby(_sources(geometry, shapely), key=lambda source: source.system):
+        given = [shape for source in sources for shape in source.shapes if shape is not None and not shape.is_empty]
+        system = None if name is None else reference_system(name)
+        parts = [_checked(shapely.force_2d(shape), system is None, shapely) for shape in given]
+        whole += parts if system is None or not parts else to_degrees(parts, system, deepest_zoom)
+    if not whole:
         return shapely.GeometryCollection()
-    parts = [_checked(shapely.force_2d(part), shapely) for part in parts]
-    whole = parts[0] if len(parts) == 1 else shapely.geometrycollections(parts)
-    return _within_the_map(flat(whole, shapely), shapely)
+    return within_the_map(flat(whole[0] if len(whole) == 1 else shapely.geometrycollections(whole)))
 
 
-def _parts(geometry: Any, shapely: Any) -> Iterable[Any]:
+def _sources(geometry: Any, shapely: Any) -> Iterator[_Source]:
     if geometry is None:
-        raise InvalidInputError(f"geometry is None: did a load step return nothing? To select an area, {_FORMS}.")
+        raise InvalidInputError(f"geometry is None: did a load step return nothing? To cover something {_FORMS}.")
     if isinstance(geometry, os.PathLike):
         geometry = os.fspath(geometry)
     if isinstance(geometry, (bytes, bytearray, memoryview)):
-        yield _parsed(shapely.from_wkb, bytes(geometry), "WKB")
+        yield from _by_srid([_parsed(shapely.from_wkb, bytes(geometry), "WKB")], shapely)
     elif isinstance(geometry, str):
         yield from _from_text(geometry.strip(), shapely)
     elif isinstance(geometry, shapely.Geometry):
-        yield geometry
+        yield from _by_srid([geometry], shapely)
     elif hasattr(geometry, "to_crs") and hasattr(geometry, "geometry"):  # geopandas
-        if geometry.crs is not None and not geometry.crs.equals(_DEGREES):
-            geometry = geometry.to_crs(_DEGREES)
-        yield from geometry.geometry
+        yield from _from_table(list(geometry.geometry), geometry.crs, type(geometry).__name__, shapely)
     elif isinstance(geometry, Mapping):
-        yield from _from_geojson(geometry, shapely)
+        yield from _from_geojson(geometry, None, shapely)
     elif hasattr(geometry, "__geo_interface__"):
-        yield from _from_geojson(geometry.__geo_interface__, shapely)
+        yield from _from_geojson(geometry.__geo_interface__, None, shapely)
     elif isinstance(geometry, Iterable):
         for member in geometry:
-            yield from _parts(member, shapely)
+            yield from _sources(member, shapely)
     else:
         raise InvalidInputError(f"geometry is of type {type(geometry).__name__}: {_FORMS}.")
 
 
-def _from_text(text: str, shapely: Any) -> Iterable[Any]:
+def _from_text(text: str, shapely: Any) -> Iterator[_Source]:
     if rendered_to_nothing(text):
-        raise InvalidInputError(f"geometry is {text!r}, which looks like a template that rendered to nothing: {_FORMS}.")
+        raise InvalidInputError(f"geometry is {text!r}: it looks like a template that rendered to nothing. {_FORMS}.")
     if text[0] in "{[":
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"geometry = {text[:60]!r} is not JSON: {error}.") from None
-        yield from _parts(content, shapely)
-    elif _WKT.match(text):
-        yield _parsed(shapely.from_wkt, re.sub(r"^SRID=4326;", "", text, flags=re.IGNORECASE), "WKT")
+        yield from _sources(content, shapely)
+    elif match := _WKT.match(text):
+        yield from _by_srid([_parsed(shapely.from_wkt, match[2], "WKT")], shapely, int(match[1] or 0))
     else:
         yield from _from_file(text, shapely)
 
 
-def _from_geojson(content: Mapping[str, Any], shapely: Any) -> Iterable[Any]:
-    kind = content.get("type")
+def _by_srid(shapes: Sequence[Any], shapely: Any, srid: int | None = None) -> Iterator[_Source]:
+    """Shapes by the SRID that each carries, unless one is given: EWKB's, and shapely's own."""
+    srids = [int(number) for number in shapely.get_srid(shapes)] if srid is None else [srid] * len(shapes)
+    for number in sorted(set(srids)):
+        members = [shape for shape, its in zip(shapes, srids) if its == number]
+        yield _Source(members, None if number in _SRIDS_OF_DEGREES else f"EPSG:{number}")
+
+
+def _from_table(shapes: Sequence[Any], system: Any, what: str, shapely: Any) -> Iterator[_Source]:
+    _check_not_all_null(shapes, what)
+    present = [shape for shape in shapes if shape is not None]
+    yield from _by_srid(present, shapely) if system is None else [_Source(present, system)]
+
+
+def _check_not_all_null(shapes: Sequence[Any], what: str) -> None:
+    if len(shapes) and all(shape is None for shape in shapes):
+        raise InvalidInputError(
+            f"geometry is a {what} with {counted(len(shapes), 'row')} and no geometry: each is null. Did a join lose them? To "
+            "cover nothing give one without rows."
+        )
+
+
+def _from_geojson(content: Any, system: str | None, shapely: Any) -> Iterator[_Source]:
+    if not isinstance(content, Mapping) or content.get("type") is None:
+        raise InvalidInputError(f"geometry = {quoted(content, 60)} has no 'type', so it is not GeoJSON: {_FORMS}.")
+    kind, system = content["type"], _named_system(content, system)
     if kind == "FeatureCollection":
-        for feature in content.get("features") or ():
-            yield from _from_geojson(feature, shapely)
+        features = _members(content, "features")
+        _check_not_all_null([feature if _has_geometry(feature) else None for feature in features], "FeatureCollection")
+        for feature in features:
+            yield from _from_geojson(feature, system, shapely)
     elif kind == "Feature":
-        if content.get("geometry") is not None:
-            yield from _from_geojson(content["geometry"], shapely)
+        if _has_geometry(content):
+            yield from _from_geojson(content["geometry"], system, shapely)
     elif kind == "GeometryCollection":
-        for member in content.get("geometries") or ():
-            yield from _from_geojson(member, shapely)
-    elif kind is None:
-        raise InvalidInputError(f"geometry is not GeoJSON, because it has no 'type': {_FORMS}.")
+        for member in _members(content, "geometries"):
+            yield from _from_geojson(member, system, shapely)
     else:
-        yield _parsed(shapely.from_geojson, json.dumps(content), "GeoJSON")
+        yield _Source([_parsed(shapely.from_geojson, json.dumps(content), "GeoJSON")], system)
+
+
+def _members(content: Mapping[str, Any], name: str) -> Sequence[Any]:
+    members = content.get(name)
+    if not isinstance(members, (list, tuple)):
+        said = f"has no {name!r}" if members is None else f"has {name} = {quoted(members, 60)}, which is no list"
+        raise InvalidInputError(f"geometry is a {content['type']} that {said}: to cover nothing give an empty list there.")
+    return members
+
+
+def _has_geometry(feature: Any) -> bool:
+    """Whether a feature is somewhere: GeoJSON has null for one that is nowhere, and no other way to say so."""
+    if isinstance(feature, Mapping) and feature.get("type") == "Feature" and "geometry" not in feature:
+        raise InvalidInputError(
+            f"geometry = {quoted(dict(feature), 60)} is a Feature that has no 'geometry': it is not GeoJSON."
+        )
+    return not isinstance(feature, Mapping) or feature.get("type") != "Feature" or feature["geometry"] is not None
+
+
+def _named_system(content: Mapping[str, Any], inherited: str | None) -> str | None:
+    """The system that GeoJSON's old ``crs`` names; RFC 7946 has none but degrees."""
+    member = content.get("crs")
+    if member is None:
+        return inherited
+    try:
+        name = member["properties"]["name"] if member["type"] == "name" else None
+    except (TypeError, KeyError):
+        name = None
+    if not isinstance(name, str):
+        raise InvalidInputError(
+            f"geometry has crs = {quoted(member)}, which names no coordinate reference system: leave it out for degrees, or "
+            "write {'type': 'name', 'properties': {'name': 'EPSG:…'}}."
+        )
+    return name
 
 
 def _parsed(parse: Any, value: Any, form: str) -> Any:
@@ -114,25 +187,16 @@ def _parsed(parse: Any, value: Any, form: str) -> Any:
         raise InvalidInputError(f"geometry = {quoted(value, 60)} is not {form}: {error}.") from None
 
 
-def _from_file(path: str, shapely: Any) -> Iterable[Any]:
+def _from_file(path: str, shapely: Any) -> Iterator[_Source]:
     try:
         read = _read_parquet if path.lower().partition("?")[0].endswith(_PARQUET) else _read_vector_file
-        wkb, crs = read(path)
+        wkb, system = read(path)
+        shapes = list(shapely.from_wkb(wkb))
     except ConfigurationError:
         raise
     except Exception as error:
         raise InvalidInputError(f"geometry = {path[:200]!r} cannot be read as a vector file: {error}.") from None
-    parts = shapely.from_wkb(wkb)
-    if crs is not None:
-        pyproj = import_geo("pyproj")
-        source = pyproj.CRS.from_user_input(crs)
-        if not source.equals(pyproj.CRS(_DEGREES), ignore_axis_order=True) and source.to_authority() != (
-            "OGC",
-            "CRS84",
-        ):
-            convert = pyproj.Transformer.from_crs(source, _DEGREES, always_xy=True).transform
-            parts = shapely.transform(parts, convert, interleaved=False)
-    yield from parts
+    yield from _from_table(shapes, system, f"file {path[:200]!r}", shapely)
 
 
 def _read_vector_file(path: str) -> tuple[Any, Any]:
@@ -141,7 +205,7 @@ def _read_vector_file(path: str) -> tuple[Any, Any]:
 
 
 def _read_parquet(path: str) -> tuple[Any, Any]:
-    """Read GeoParquet: WKB from its primary column, and the CRS from the metadata (degrees by default)."""
+    """GeoParquet: WKB in its primary column, its reference system in the metadata (none there means degrees)."""
     parquet = import_geo("pyarrow.parquet", "pyarrow")
     if "://" in path:
         with import_geo("fsspec").open(path, "rb") as file:
@@ -155,85 +219,41 @@ def _parquet_column(file: Any) -> tuple[Any, Any]:
     name = metadata["primary_column"]
     column = metadata["columns"][name]
     if column.get("encoding", "WKB") != "WKB":
-        raise ValueError(f"its column {name!r} is encoded as {column['encoding']}, but only WKB is supported")
-    return file.read(columns=[name])[name].to_numpy(), column.get("crs", _DEGREES)
+        raise ValueError(f"its column {name!r} is encoded as {column['encoding']}: only WKB is read")
+    return file.read(columns=[name])[name].to_numpy(), column.get("crs", DEGREES)
 
 
-def _checked(part: Any, shapely: Any) -> Any:
-    """A valid part with its coordinates in degrees."""
+def _checked(part: Any, in_degrees: bool, shapely: Any) -> Any:
+    """A valid part whose coordinates are finite, and degrees where they have to be."""
     coordinates = shapely.get_coordinates(part)
     x, y = abs(coordinates[:, 0]).max(initial=0), abs(coordinates[:, 1]).max(initial=0)
     if not (math.isfinite(x) and math.isfinite(y)):
-        raise InvalidInputError("geometry contains NaN or an infinite coordinate: pass finite degrees.")
+        raise InvalidInputError("geometry holds NaN or an infinite coordinate: give finite ones.")
+    if in_degrees:
+        _check_degrees(part, x, y, shapely)
+    if not shapely.is_valid(part):
+        warn(f"geometry was not valid and has been repaired: {shapely.is_valid_reason(part)}")
+        part = shapely.make_valid(part)
+    return part
+
+
+def _check_degrees(part: Any, x: float, y: float, shapely: Any) -> None:
     if x > 540 or y > 90:
         raise InvalidInputError(
-            f"geometry extends to ({x:g}, {y:g}), which is not in degrees: longitudes come first and are within ±180 (±540 "
-            "across the antimeridian), latitudes within ±90. Reproject it to EPSG:4326, or pass a GeoDataFrame with a crs."
+            f"geometry reaches to ({x:g}, {y:g}), which are no degrees: longitudes go first and end at ±180 (±540 where it "
+            "crosses the antimeridian), latitudes end at ±90. Reproject it to EPSG:4326, or give a GeoDataFrame with a crs."
         )
     points, path = shapely.get_coordinates(_paths(part, shapely), return_index=True)
     steps = abs(points[1:, 0] - points[:-1, 0])[path[1:] == path[:-1]]
     if 180 < steps.max(initial=0) < 360:
         warn(
-            f"geometry has an edge of {steps.max():g}° of longitude, which is taken literally. If it should cross the "
-            "antimeridian, use longitudes beyond 180, or split it there"
+            f"geometry has an edge of {steps.max():g}° of longitude, and is taken at its word. If it is to cross the "
+            "antimeridian, give longitudes beyond 180, or cut it there"
         )
-    if not shapely.is_valid(part):
-        warn(f"geometry was invalid and has been repaired: {shapely.is_valid_reason(part)}")
-        part = shapely.make_valid(part)
-    return part
 
 
 def _paths(part: Any, shapely: Any) -> Any:
     """The lines and rings of a geometry."""
-    pieces = shapely.get_parts(flat(part, shapely))
+    pieces = shapely.get_parts(flat(part))
     kinds = shapely.get_dimensions(pieces)
     return [*pieces[kinds == 1], *shapely.get_rings(pieces[kinds == 2])]
-
-
-def flat(whole: Any, shapely: Any) -> Any:
-    """A flat collection of single points, lines and polygons."""
-    parts = [whole]
-    while any(part.geom_type.startswith(("Multi", "GeometryCollection")) for part in parts):
-        parts = list(shapely.get_parts(parts))
-    return shapely.geometrycollections([part for part in parts if not part.is_empty])
-
-
-def _within_the_map(whole: Any, shapely: Any) -> Any:
-    """Wrap whatever lies beyond ±180° to the other side."""
-    west, _, east, _ = whole.bounds if not whole.is_empty else (0, 0, 0, 0)
-    if west >= -180 and east < 180:
-        return whole
-    pieces = []
-    for part in whole.geoms:
-        if part.geom_type == "Point":
-            pieces.append(shapely.Point((part.x + 180) % 360 - 180, part.y))
-            continue
-        for turn in range(math.floor((part.bounds[0] + 180) / 360), math.ceil((part.bounds[2] + 180) / 360) or 1):
-            pieces.append(shapely.intersection(shift(part, -360 * turn), shapely.box(-180, -90, 180, 90)))
-    return flat(shapely.geometrycollections(pieces), shapely)
-
-
-def shift(geometry: Any, degrees: float) -> Any:
-    """A shapely geometry shifted eastward."""
-
-    def move(points: Any) -> Any:
-        points[:, 0] += degrees
-        return points
-
-    return import_geo("shapely").transform(geometry, move) if degrees else geometry
-
-
-def import_geo(name: str, distribution: str | None = None) -> Any:
-    """Import a module of the extra ``geo``.
-
-    Raises:
-        ConfigurationError: the module is not installed.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ConfigurationError(
-            f"A geometry needs {distribution or name}, which is not installed: pip install 'fused-cache-ops[geo]'"
-        ) from None

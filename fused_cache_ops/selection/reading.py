@@ -21,7 +21,7 @@ from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection
 from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.tile_list import TileFile, check_source, is_repeatable, list_source
 from fused_cache_ops.tiles.blocks import Block, blocks_in_bounds, disjoint
-from fused_cache_ops.tiles.tile import TileStream, is_boolean
+from fused_cache_ops.tiles.tile import ZOOM_LIMIT, TileStream, is_boolean
 from fused_cache_ops.tiles.zooms import parse_zooms
 from fused_cache_ops.wording import quoted, warn
 
@@ -57,13 +57,13 @@ def read_selection(watch: Watch = nobody_watches, /, **given: Unpack[SelectionKe
     if kind in ("bounds", "geometry"):
         if levels is None:
             raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': each zoom is cached separately.")
-        selection, computed = _covered(kind, value, levels, buffer), True
+        selection, computed = _covered(kind, value, levels, buffer, read["max_tiles"]), True
     else:
         selection, computed = _listed(kind, value, levels or (), buffer, max_zoom, watch), bool(levels or buffer)
     selection.watch = watch
     limited: Selection | WholeUdf = selection
     if computed and selection.repeatable:
-        limited = _limited(selection, read["max_tiles"], read["when_too_many"])
+        limited = _limited(selection, levels, read["max_tiles"], read["when_too_many"], at_least=kind == "geometry")
     return limited if shard is None else limited.shard_of(shard)
 
 
@@ -163,8 +163,8 @@ def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int
         raise InvalidInputError(f"max_tiles = {quoted(max_tiles)} must be a whole number above 0.")
     if when_too_many not in ("fail", "whole-udf", "coarser"):
         raise InvalidInputError(f"when_too_many = {quoted(when_too_many)} must be 'fail', 'whole-udf' or 'coarser'.")
-    if isinstance(max_zoom, bool) or not isinstance(max_zoom, int) or not 0 <= max_zoom <= 60:
-        raise InvalidInputError(f"max_zoom = {quoted(max_zoom)} must be a whole number from 0 to 60.")
+    if isinstance(max_zoom, bool) or not isinstance(max_zoom, int) or not 0 <= max_zoom <= ZOOM_LIMIT:
+        raise InvalidInputError(f"max_zoom = {quoted(max_zoom)} must be a whole number from 0 to {ZOOM_LIMIT}.")
 
 
 def check_shard(shard: Any) -> None:
@@ -184,12 +184,14 @@ def check_shard(shard: Any) -> None:
         raise InvalidInputError(f"shard = {quoted(shard)} must be (i, n): the i-th of n shards, counted from 0.")
 
 
-def _covered(kind: str, value: Any, zooms: tuple[int, ...], buffer: int) -> Selection:
+def _covered(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_tiles: int) -> Selection:
+    """Bounds, whole; or a geometry, which ends where it comes to more than ``max_tiles``."""
     if kind == "bounds":
         return Selection(Covered(partial(_blocks_in_boxes, read_bounds(value), zooms, buffer)), blocks=True)
     from fused_cache_ops.selection.geometry import read_geometry
 
-    return Selection(Covered(partial(_blocks_in_shape, read_geometry(value), zooms, buffer)), blocks=True)
+    shape = read_geometry(value, zooms[-1])
+    return Selection(Covered(partial(_blocks_in_shape, shape, zooms, buffer, max_tiles)), blocks=True)
 
 
 def _blocks_in_boxes(boxes: list[tuple[float, float, float, float]], zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
@@ -197,10 +199,10 @@ def _blocks_in_boxes(boxes: list[tuple[float, float, float, float]], zooms: tupl
         yield from disjoint(block for box in boxes for block in blocks_in_bounds(*box, zoom, buffer))
 
 
-def _blocks_in_shape(shape: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
+def _blocks_in_shape(shape: Any, zooms: tuple[int, ...], buffer: int, most: int) -> Iterator[Block]:
     from fused_cache_ops.selection.coverage import cover
 
-    return iter(()) if shape.is_empty else cover(shape, zooms, buffer)
+    return iter(()) if shape.is_empty else cover(shape, zooms, buffer, most)
 
 
 def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom: int, watch: Watch) -> Selection:
@@ -236,15 +238,27 @@ def _snapshot(tiles: Collection[Any], max_zoom: int, watch: Watch) -> TileSnapsh
     return snapshot
 
 
-def _limited(selection: Selection, max_tiles: int, when_too_many: str) -> Selection | WholeUdf:
+def _limited(
+    selection: Selection, zooms: tuple[int, ...] | None, max_tiles: int, when_too_many: str, *, at_least: bool
+) -> Selection | WholeUdf:
+    """A selection of ``max_tiles`` or fewer, or what is to be done instead.
+
+    Args:
+        selection: counted from the coarse zooms to the fine ones where it is ``at_least``.
+        zooms: those asked for; None: those that a list has.
+        max_tiles: as given.
+        when_too_many: as given.
+        at_least: whether counting ended where there were too many, so that the last zoom's count is not all of it.
+    """
     counts = selection.tiles_per_zoom()
     total = sum(counts.values())
     if total <= max_tiles:
         return selection
-    over = f"{total:,} tiles are selected, over max_tiles={max_tiles:,}"
+    last = max(counts) if at_least else None
+    over = f"{'at least ' if at_least else ''}{total:,} tiles are selected, over max_tiles={max_tiles:,}"
     # If not even the coarsest zoom is small enough, "coarser" would leave everything stale.
     if when_too_many == "fail" or (when_too_many == "coarser" and counts[min(counts)] > max_tiles):
-        per_zoom = ", ".join(f"zoom {zoom}: {count:,}" for zoom, count in counts.items())
+        per_zoom = ", ".join(f"zoom {zoom}: {'at least ' * (zoom == last)}{count:,}" for zoom, count in counts.items())
         raise InvalidInputError(
             f"{over} ({per_zoom}). Raise max_tiles, omit deep zooms, narrow the selection, or set when_too_many: "
             "'whole-udf' invalidates everything instead, 'coarser' leaves the deepest zooms stale."
@@ -253,7 +267,8 @@ def _limited(selection: Selection, max_tiles: int, when_too_many: str) -> Select
         note = f"{over}: the whole UDF is invalidated instead"
         warn(note)
         return WholeUdf(note=note)
-    dropped = []
+    # Zooms that were not counted lie deeper than one that was too much.
+    dropped = [] if last is None else [zoom for zoom in zooms or () if zoom > last]
     for zoom in sorted(counts, reverse=True):
         if total <= max_tiles:
             break

@@ -12,7 +12,7 @@ _AT_ONCE = 10_000  # tiles
 
 
 class TileSnapshot:
-    """Tiles as plain numbers, 12 bytes each up to zoom 32. The caller's collection may change or be exhausted.
+    """Tiles as plain numbers, 12 bytes each. The caller's collection may change or be exhausted.
 
     Args:
         tiles: validated tiles, which are read to the end.
@@ -23,7 +23,7 @@ class TileSnapshot:
         self._count = 0
         stream = iter(tiles)
         while numbers := list(itertools.chain.from_iterable(itertools.islice(stream, _AT_ONCE))):
-            self._chunks.append(_packed(numbers))
+            self._chunks.append(array("I", numbers))
             self._count += len(numbers) // 3
 
     def __len__(self) -> int:
@@ -33,10 +33,3 @@ class TileSnapshot:
         """The tiles, from the start."""
         numbers = itertools.chain.from_iterable(self._chunks)
         return map(tuple.__new__, itertools.repeat(Tile), zip(numbers, numbers, numbers))
-
-
-def _packed(numbers: list[int]) -> array[int]:
-    try:
-        return array("I", numbers)
-    except OverflowError:
-        return array("Q", numbers)

@@ -20,15 +20,15 @@ from typing import IO, Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.keywords import TilesFile
-from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, Tile, parse_tile
+from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, ZOOM_LIMIT, Tile, parse_tile
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
 LONGEST_LINE = 65_536
 """Characters. A longer line is not a tile, and would have to be held in memory completely."""
 
 _CHUNK = 1 << 17
-_PATH = re.compile(r"(\d{1,19})/(\d{1,19})/(\d{1,19})", re.ASCII)
-_QUADKEY = re.compile(r"[0-3]{1,60}", re.ASCII)
+_PATH = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})", re.ASCII)
+_QUADKEY = re.compile(rf"[0-3]{{1,{ZOOM_LIMIT}}}", re.ASCII)
 _GZIP = b"\x1f\x8b"
 
 

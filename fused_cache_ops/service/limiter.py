@@ -1,6 +1,6 @@
-"""Rate limiting for all workers of a client: a gate that errors close for everyone, and a rate that the server sustains.
+"""One pace for all the workers of a client: a gate that trouble closes for everybody, and the rate that a server bears.
 
-Only the decisions, without a clock, threads or sleep. `Retrier` provides those, and the tests provide a simulated server.
+The decisions alone, without clock, threads or sleep: `Retrier` brings those, and the tests a simulated server.
 """
 
 from __future__ import annotations
@@ -10,20 +10,37 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 
 PLATEAU = 15.0
-"""How long the rate stays below the one that was too high, as a multiple of the pause that the last "too many" cost. The
-longer a pause was, the longer until the next one is risked."""
+"""How many times the pause that the last "too many" cost, the rate stays below the one that was too much before it is
+raised beyond: the dearer a pause, the longer until the next is risked."""
 
 _MARGIN = 0.97
+
+_STRETCH, _SECONDS = 3, 5.0
+"""How many closings for "too many", and how many seconds, a stretch takes at least before its yield is compared."""
+
+_LOWER = 0.8
+"""By what factor a yield or a rate counts as lower than another."""
+
+_HOLD, _LONGEST_HOLD = 12, 192
+"""For how many closings a restored rate is kept, the first time and at most; each time it is twice as many."""
+
+
+class _Yield(NamedTuple):
+    """Requests a second over a stretch: those allowed when it began, and those taken, pauses included."""
+
+    rate: float
+    taken: float
 
 
 @dataclass
 class Turn:
-    """Permission to send one request at a given time. It is void if the gate has closed in between."""
+    """Leave to send one request, at a time; void once the gate has closed in between."""
 
     at: float
     closings: int
@@ -31,25 +48,32 @@ class Turn:
 
 
 class Limiter:
-    """Decides when the next request may be sent, for all workers that share it.
+    """When the next request may go, for every worker that shares it.
 
-    - "Too many requests" (429, or 503 with ``Retry-After``) closes the gate for the requested time, or for a jittered
-      backoff if none was requested. It also sets the rate, once for all requests that were in flight together, between
-      what the server is known to sustain and what was too much. The rate then grows with what the server is seen to
-      sustain. It stays below what was too much for a while, then exceeds it along a cubic curve.
-    - Other transient errors (5xx, no connection) close the gate for a jittered backoff once two requests in a row, from
-      any workers, have failed. They do not change the rate.
-    - When the pause is over, one request goes first as a probe. The gate opens when it succeeds.
+    - "Too many requests" (429, or 503 with ``Retry-After``) closes the gate for the time asked, or else for a jittered
+      backoff, and sets the rate, once for all the requests that were under way together: between what the server is
+      known to sustain and what was too much. It then grows with what is seen to be sustained, stays below what was too
+      much for a while, and goes beyond along a cubic.
+    - A cut has to pay. A server with a limit takes requests at that limit however fast they come, so a cut never lowers
+      the yield: what is taken a second, pauses included. A server that says "too many" for another reason, such as one
+      broken backend of many or a quota shared with others, takes the fewer the lower the rate, and would be cut for ever.
+      So the yield is measured from stretch to stretch of closings, without the first burst and without what other trouble
+      cost. Where both the rate and the yield have fallen well below the best known, that rate is restored and left alone
+      for a number of closings, each time for longer. Where it then yields no more than the lower rate did, the limit has
+      really fallen, and the lower rate returns. ``Retry-After`` is kept to in any case.
+    - Other passing trouble (5xx, no connection) closes the gate for a jittered backoff once two requests in a row, of
+      whichever workers, have met it, and leaves the rate alone.
+    - When the pause is over one request goes first, to try. The gate opens when it succeeds.
 
     Args:
-        ceiling: the most requests per second. None: as many as the workers manage.
-        draw: ``draw(low, high)``, a random number between the two.
+        ceiling: the most requests a second; None: as many as the workers manage.
+        draw: ``draw(low, high)``, a random number between.
 
     Attributes:
-        rate: the current requests per second. None: unlimited.
+        rate: requests a second now; None: unlimited.
         ceiling: as given.
         closings: how often the gate has closed.
-        changed: the lock to hold while calling methods, and the signal that the gate may have opened.
+        changed: the lock to hold while calling it, and the signal that the gate may have opened.
     """
 
     def __init__(self, ceiling: float | None = None, *, draw: Callable[[float, float], float] = random.uniform) -> None:
@@ -59,26 +83,37 @@ class Limiter:
         self._draw = draw
         self._next_slot = -math.inf
         self._gate_opens = -math.inf
-        self._asked_until = -math.inf  # the end of a pause that the server requested, which no deadline shortens
-        self._closed = False  # when closed, it stays closed until the probe has succeeded
+        self._asked_until = -math.inf  # the pause that the server asked for, which no deadline shortens
+        self._closed = False  # until the request that goes first has succeeded
         self._probe_is_out = False
         self.closings = 0
         self._closings_in_a_row = 0
         self._failures_in_a_row = 0
         self._too_much: float | None = None
         self._sustained = 0.0
-        self._burst = 0  # what the server accepted at once before its first "too many"
-        self._cycle = _Tally()  # since its last "too many"
+        self._burst = 0  # what the server took at once before it first said "too many"
+        self._cycle = _Tally()  # since it last said so
+        self._stretch = _Tally()  # since the yield was last compared
+        self._rate_of_stretch = 0.0
+        self._best: _Yield | None = None
+        self._cut_to: _Yield | None = None  # what the cuts had come to when the best rate was restored
+        self._hold = 0  # closings for which the rate is still left alone
+        self._next_hold = _HOLD
+        self._last_asked = -math.inf
         self._spell = _Tally()  # since the gate last opened
         self._plateau = 1.0
 
     def ask(self, now: float, latest: float = math.inf) -> Turn | float:
-        """A turn, now or a little later, or the seconds after which to ask again (sooner if the gate opens).
+        """A turn, now or a little later; or the seconds after which to ask again (sooner if the gate opens).
 
         Args:
-            now: the current time.
-            latest: the latest time at which the caller can go. A pause that the server did not request is cut short then.
+            now: the time.
+            latest: when the caller has to go at the latest. A pause that the server did not ask for is shortened to that.
         """
+        if now - max(self._last_asked, self._gate_opens) > LONGEST_PAUSE:
+            self._cycle = _Tally(now)  # nobody wanted anything for a while, which is no low yield
+            self._begin_stretch(now)
+        self._last_asked = now
         opens = max(self._asked_until, min(self._gate_opens, latest))
         if now < opens:
             return opens - now
@@ -96,26 +131,27 @@ class Limiter:
         return Turn(slot, self.closings)
 
     def closed_for(self, now: float) -> float:
-        """The number of seconds that the gate stays closed, at least."""
+        """How many seconds the gate stays closed, at least."""
         return max(0.0, self._gate_opens - now)
 
     def is_void(self, turn: Turn) -> bool:
-        """Whether the gate has closed since the turn was granted, so that a new one is needed."""
+        """Whether the gate has closed since the turn was given: ask anew."""
         return turn.closings != self.closings
 
     def succeeded(self, turn: Turn, now: float) -> None:
-        """The server responded normally, even if with a permanent error."""
+        """The server answered as one in working order does, be it a refusal for good."""
         self._failures_in_a_row = 0
         self._cycle.taken += 1
+        self._stretch.taken += 1
         self._spell.taken += 1
         if turn.probe:
             self._open(now)
-        if self._too_much is not None and not self._closed:
+        if self._too_much is not None and not self._closed and not self._hold:
             self._grow(self._too_much, now)
 
     def throttled(self, turn: Turn, now: float, retry_after: float | None) -> None:
         """The server said "too many requests"."""
-        if self.is_void(turn):  # from the same burst as the one that closed the gate
+        if self.is_void(turn):  # of the same burst as one that has closed the gate
             if retry_after is not None and self._closed:
                 self._asked_until = max(self._asked_until, now + retry_after)
                 self._gate_opens = max(self._gate_opens, self._asked_until)
@@ -126,13 +162,14 @@ class Limiter:
         self._plateau = max(1.0, PLATEAU * (self._gate_opens - now))
 
     def troubled(self, turn: Turn, now: float) -> None:
-        """The server or the connection failed."""
+        """The server, or the way to it, failed."""
         self._failures_in_a_row += 1
         if not self.is_void(turn) and (turn.probe or self._failures_in_a_row >= 2):
             self._close(now, None)
+            self._stretch.spoiled = True
 
     def abandoned(self, turn: Turn, now: float) -> None:
-        """The turn was not used: the request was not sent, or its outcome is unknown."""
+        """The turn came to nothing: the request was not sent, or there is no telling how it went."""
         if turn.probe and not self.is_void(turn):
             self._probe_is_out = False
 
@@ -143,6 +180,8 @@ class Limiter:
         if self._too_much is not None and not self._burst:
             self._burst = self._spell.taken
         self._spell = _Tally(now)
+        if self._stretch.spoiled:
+            self._begin_stretch(now)
 
     def _close(self, now: float, retry_after: float | None) -> None:
         bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._closings_in_a_row, 16))
@@ -156,15 +195,48 @@ class Limiter:
 
     def _cut(self, now: float) -> None:
         first = self._too_much is None
-        self._too_much = self.rate or self._spell.given / self._spell.elapsed(now)
-        # From one "too many" to the next, pauses included, the server accepted no more than its limit allows.
-        self._sustained = self._too_much / 8 if first else min(self._too_much, self._cycle.taken / self._cycle.elapsed(now))
+        rate = self.rate or self._spell.given / self._spell.elapsed(now)
+        # From one "too many" to the next, pauses included, it took no more than its limit allows.
+        taken = rate / 8 if first else min(rate, self._cycle.taken / self._cycle.elapsed(now))
         self._cycle = _Tally(now)
-        self._set_rate(self._too_much)
+        self._stretch.closings += 1
+        over = self._stretch.closings >= (_HOLD if self._hold else _STRETCH) and self._stretch.elapsed(now) >= _SECONDS
+        if over and not first:
+            self._compare(_Yield(self._rate_of_stretch, self._stretch.taken / self._stretch.elapsed(now)))
+        if self._hold:
+            self._hold -= 1
+        else:
+            self._too_much, self._sustained = self.rate or rate, taken
+            self._set_rate(self._too_much)
+        if over or first:
+            self._begin_stretch(now)
+
+    def _compare(self, yielded: _Yield) -> None:
+        """Ask whether the cuts have paid, and restore the best rate if they have not."""
+        best = self._best
+        if self._hold and self._cut_to is not None:
+            self._best = yielded
+            if yielded.taken <= self._cut_to.taken:  # the limit has really fallen
+                self._best, self._hold, self._next_hold = self._cut_to, 0, _HOLD
+                self._return_to(self._cut_to.rate)
+        elif best is None or yielded.taken >= best.taken:
+            self._best = yielded
+        elif yielded.taken < _LOWER * best.taken and yielded.rate < _LOWER * best.rate:
+            self._cut_to = yielded
+            self._return_to(best.rate)
+            self._hold, self._next_hold = self._next_hold, min(2 * self._next_hold, _LONGEST_HOLD)
+
+    def _begin_stretch(self, now: float) -> None:
+        self._stretch = _Tally(now)
+        self._rate_of_stretch = self.rate or 0.0
+
+    def _return_to(self, rate: float) -> None:
+        self.rate = self._too_much = rate
+        self._sustained = rate / _MARGIN**2  # so that it stays there once it may grow again
 
     def _grow(self, too_much: float, now: float) -> None:
         since = self._spell.elapsed(now)
-        if since > 0.5:  # a shorter time shows the server's burst allowance, not its limit
+        if since > 0.5:  # a shorter time tells the server's allowance for bursts, not its limit
             self._sustained = max(self._sustained, (self._spell.taken - self._burst) / since)
         self._set_rate(too_much * (1 + max(0.0, since / self._plateau - 1) ** 3))
 
@@ -175,11 +247,13 @@ class Limiter:
 
 
 class _Tally:
-    """Requests since a given time, by default that of the first request."""
+    """Requests since a time, which is that of the first one if it is not given."""
 
     def __init__(self, began: float | None = None) -> None:
         self.given = 0
         self.taken = 0
+        self.closings = 0
+        self.spoiled = False
         self._began = began
 
     def give(self, now: float) -> None:

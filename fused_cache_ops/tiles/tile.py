@@ -15,6 +15,10 @@ from fused_cache_ops.wording import quoted
 HIGHEST_ZOOM = 30
 """The default of ``max_zoom``. Fused documents no zoom range, and no web map goes beyond 30."""
 
+ZOOM_LIMIT = 31
+"""What ``max_zoom`` may be at most. A tile there is 2 cm wide, and its column and row still fit into one number of 64 bits,
+which is how geometries are covered."""
+
 _PATH = re.compile(r"\s*(\d{1,10})/(\d{1,10})/(\d{1,10})\s*", re.ASCII)
 _ALLOWED = "allowed: Tile, (z, x, y), 'z/x/y' or {'z': …, 'x': …, 'y': …}"
 

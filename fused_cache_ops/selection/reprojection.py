@@ -1,0 +1,324 @@
+"""Geometries in another coordinate reference system, brought into degrees. Needs the extra ``geo``.
+
+Edges are straight in the system that a geometry is in, and bent in degrees. So each edge is followed: halved where its bend
+could tell at the deepest zoom, and only there. Longitudes are then joined up across the antimeridian, and a ring round a pole
+is closed along the pole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.shapes import areas, flat, import_geo, within_the_map
+from fused_cache_ops.tiles.projection import LATITUDE_LIMIT
+from fused_cache_ops.wording import quoted, warn
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Integers = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float64]
+    Booleans = npt.NDArray[np.bool_]
+    Convert = Callable[[Floats, Floats], tuple[Floats, Floats]]
+
+DEGREES = "EPSG:4326"
+
+MOST_POINTS = 1_000_000
+"""Points that following the edges may add to one geometry."""
+
+_FRACTION = 1 / 1024  # of a tile at the deepest zoom: how far an edge may run from where it is drawn
+_FINEST = 1e-9  # degrees, a tenth of a millimetre: closer to it no edge is followed
+_AT_A_POLE = 90 - 1e-9
+_HALVINGS = 48
+
+
+class _Ends(NamedTuple):
+    """Pieces of edges in degrees: where they start and stop, and whether that is at a pole."""
+
+    longitude: Floats
+    latitude: Floats
+    pole: Booleans
+
+    def of(self, which: Booleans) -> _Ends:
+        return _Ends(self.longitude[which], self.latitude[which], self.pole[which])
+
+    def and_then(self, other: _Ends) -> _Ends:
+        import numpy as np
+
+        return _Ends(*(np.concatenate(both) for both in zip(self, other)))
+
+
+def reference_system(given: Any) -> Any:
+    """A pyproj CRS; None: degrees, longitude first.
+
+    Raises:
+        InvalidInputError: there is no such system, or it has no place on a map.
+    """
+    pyproj = import_geo("pyproj")
+    try:
+        system = pyproj.CRS.from_user_input(given)
+    except pyproj.exceptions.CRSError:
+        raise InvalidInputError(
+            f"geometry is in {quoted(given)}, which PROJ knows as no coordinate reference system: reproject it to {DEGREES}."
+        ) from None
+    if system.equals(pyproj.CRS(DEGREES), ignore_axis_order=True) or system.to_authority() == ("OGC", "CRS84"):
+        return None
+    if not (system.is_geographic or system.is_projected):
+        raise InvalidInputError(
+            f"geometry is in {quoted(system.name)}, which is neither geographic nor projected: reproject it to {DEGREES}."
+        )
+    return system
+
+
+def to_degrees(shapes: Iterable[Any], system: Any, deepest_zoom: int) -> list[Any]:
+    """Valid single parts in degrees, areas within longitudes ±180; lines may go beyond.
+
+    Args:
+        shapes: valid shapely geometries.
+        system: a pyproj CRS.
+        deepest_zoom: the zoom at whose tiles they are looked at: edges are exact to a thousandth of such a tile.
+
+    Raises:
+        InvalidInputError: a coordinate has no place in degrees.
+
+    Warns:
+        UserWarning: the edges are so long that they were followed less closely.
+    """
+    import shapely
+
+    parts = shapely.get_parts(flat(shapely.geometrycollections(list(shapes))))
+    dimensions = shapely.get_dimensions(parts)
+    edges = _Edges(system, max(_FRACTION * 360 / 2**deepest_zoom, _FINEST))
+    return [
+        *_points(parts[dimensions == 0], edges),
+        *_lines(parts[dimensions == 1], edges),
+        *_polygons(parts[dimensions == 2], edges),
+    ]
+
+
+def _points(points: Any, edges: _Edges) -> list[Any]:
+    import shapely
+
+    places = shapely.get_coordinates(points)
+    return [shapely.Point(place) for place in zip(*edges.convert(places[:, 0], places[:, 1]))]
+
+
+def _lines(lines: Any, edges: _Edges) -> list[Any]:
+    import numpy as np
+    import shapely
+
+    points, path = shapely.get_coordinates(lines, return_index=True)
+    longitude, latitude, pole, path = edges.follow(points, path)
+    drawn = []
+    for at in np.split(np.arange(len(path)), np.flatnonzero(np.diff(path)) + 1) if len(path) else ():
+        for piece in _pieces(longitude[at], latitude[at], pole[at]):
+            drawn.append(shapely.LineString(piece) if len(piece) > 1 else shapely.Point(piece[0]))
+    return drawn
+
+
+def _polygons(polygons: Any, edges: _Edges) -> list[Any]:
+    import numpy as np
+    import shapely
+
+    rings, owner = shapely.get_rings(polygons, return_index=True)
+    points, path = shapely.get_coordinates(rings, return_index=True)
+    longitude, latitude, pole, path = edges.follow(points, path)
+    jumps = np.flatnonzero((np.abs(np.diff(longitude)) > 180) & (path[1:] == path[:-1]))
+    odd = np.isin(owner, owner[np.union1d(path[jumps], path[pole])])
+    plain = ~odd[path]
+    _, ring_of_point = np.unique(path[plain], return_inverse=True)
+    _, polygon_of_ring = np.unique(owner[~odd], return_inverse=True)
+    drawn_rings: Any = shapely.linearrings(longitude[plain], latitude[plain], indices=ring_of_point)
+    drawn: Any = shapely.polygons(drawn_rings, indices=polygon_of_ring)
+    valid = shapely.is_valid(drawn)
+    found = list(drawn[valid])
+    for broken in drawn[~valid]:  # where two edges all but touch, following them can make them cross
+        found += areas(shapely.make_valid(broken))
+    for number in np.unique(owner[odd]):
+        shell, *holes = (
+            _enclosed(rings[ring], longitude[at], latitude[at], pole[at], edges)
+            for ring in np.flatnonzero(owner == number)
+            for at in [np.flatnonzero(path == ring)]
+        )
+        found += areas(shapely.difference(shell, shapely.union_all(holes)))
+    return found
+
+
+def _enclosed(ring: Any, longitude: Floats, latitude: Floats, pole: Booleans, edges: _Edges) -> Any:
+    """What a ring encloses that goes round the globe, round a pole or through one."""
+    import numpy as np
+    import shapely
+
+    outline = _outline(longitude, latitude, pole)
+    if len(outline) < 3:
+        return shapely.Polygon()
+    if abs(outline[-1, 0] - outline[0, 0]) < 180:
+        return _mapped(outline)
+    # Round a pole: which one, a point inside tells.
+    point = shapely.get_coordinates(shapely.point_on_surface(shapely.Polygon(ring)))
+    inside_longitude, inside_latitude = edges.convert(point[:, 0], point[:, 1])
+    inside = shapely.Point((inside_longitude[0] + 180) % 360 - 180, inside_latitude[0])
+    found = [_mapped(np.vstack((outline, [[outline[-1, 0], end], [outline[0, 0], end]]))) for end in (90.0, -90.0)]
+    return min(found, key=lambda area: area.distance(inside))
+
+
+def _mapped(outline: Floats) -> Any:
+    import shapely
+
+    return shapely.union_all(
+        list(within_the_map(shapely.geometrycollections(areas(shapely.make_valid(shapely.Polygon(outline))))).geoms)
+    )
+
+
+def _outline(longitude: Floats, latitude: Floats, pole: Booleans) -> Floats:
+    """A ring's points with longitudes that go on beyond ±180; through a pole it goes along the map's edge."""
+    import numpy as np
+
+    elsewhere = np.flatnonzero(~pole)
+    if not len(elsewhere):
+        return np.empty((0, 2))
+    begin = elsewhere[0]  # so that no pole is at the ends
+    around = np.append(np.arange(begin, len(pole) - 1), np.arange(begin + 1))
+    return _unrolled(np.vstack(_pieces(longitude[around], latitude[around], pole[around])))
+
+
+def _pieces(longitude: Floats, latitude: Floats, pole: Booleans) -> list[Floats]:
+    """The pieces of a path between the poles that it runs through, which each ends at the pole on the meridian that it took."""
+    import numpy as np
+
+    points = np.column_stack((longitude, latitude))
+    if pole.all():
+        return [points[:1]]
+    pieces = []
+    for run in np.split(np.arange(len(pole)), np.flatnonzero(np.diff(pole)) + 1):
+        if pole[run[0]]:
+            continue
+        piece = points[run]
+        if run[0] > 0:
+            piece = np.vstack(([[piece[0, 0], np.copysign(90.0, piece[0, 1])]], piece))
+        if run[-1] < len(pole) - 1:
+            piece = np.vstack((piece, [[piece[-1, 0], np.copysign(90.0, piece[-1, 1])]]))
+        pieces.append(_unrolled(piece))
+    return pieces
+
+
+def _unrolled(points: Floats) -> Floats:
+    import numpy as np
+
+    unrolled = points[0, 0] + np.append(0.0, np.cumsum(_turn(np.diff(points[:, 0]))))
+    return np.column_stack((unrolled, points[:, 1]))
+
+
+def _turn(degrees: Floats) -> Floats:
+    """A difference of longitudes, by the shorter way round."""
+    return (degrees + 180) % 360 - 180
+
+
+class _Edges:
+    """Edges that are straight in one system, followed in degrees.
+
+    Args:
+        system: a pyproj CRS.
+        tolerance: in degrees of longitude.
+    """
+
+    def __init__(self, system: Any, tolerance: float) -> None:
+        pyproj = import_geo("pyproj")
+        self._name = system.name
+        self._tolerance = tolerance
+        try:
+            self._transformer = pyproj.Transformer.from_crs(system, DEGREES, always_xy=True)
+        except pyproj.exceptions.ProjError:
+            raise InvalidInputError(
+                f"geometry is in {quoted(self._name)}, from which PROJ knows no way to degrees: reproject it to {DEGREES}."
+            ) from None
+        self._poles = [end for end in (90.0, -90.0) if self._is_a_point(end)]
+
+    def convert(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Longitudes and latitudes."""
+        import numpy as np
+
+        longitude, latitude = self._transformer.transform(x, y)
+        lost = np.flatnonzero(~(np.isfinite(longitude) & np.isfinite(latitude)))
+        if len(lost):
+            raise InvalidInputError(
+                f"geometry reaches to ({x[lost[0]]:g}, {y[lost[0]]:g}), which is nowhere in {quoted(self._name)}: is that the "
+                "system that its coordinates are in?"
+            )
+        return longitude, latitude
+
+    def _is_a_point(self, end: float) -> bool:
+        """Whether a pole is a point of the system, and no line and nothing at infinity."""
+        import numpy as np
+
+        x, y = self._transformer.transform([0.0, 90.0, -120.0], [end] * 3, direction="INVERSE")
+        return bool(np.isfinite([x, y]).all() and np.ptp(x) + np.ptp(y) <= 1e-9 * (1 + np.abs([x, y]).max()))
+
+    def _poled(self, latitude: Floats) -> Booleans:
+        import numpy as np
+
+        return np.isin(np.where(np.abs(latitude) > _AT_A_POLE, np.copysign(90.0, latitude), 0.0), self._poles)
+
+    def follow(self, points: Floats, path: Integers) -> tuple[Floats, Floats, Booleans, Integers]:
+        """The points of paths and those between that it takes, in degrees: longitude, latitude, whether at a pole, and path."""
+        import numpy as np
+
+        longitude, latitude = self.convert(points[:, 0], points[:, 1])
+        pole = self._poled(latitude)
+        edge = np.flatnonzero(path[1:] == path[:-1])
+        low, high = np.zeros(len(edge)), np.ones(len(edge))
+        starts, stops = (_Ends(longitude[at], latitude[at], pole[at]) for at in (edge, edge + 1))
+        found = [(np.arange(len(points)), np.zeros(len(points)), longitude, latitude)]
+        room = MOST_POINTS
+
+        def along(part: Floats) -> _Ends:
+            x, y = (points[edge] + (points[edge + 1] - points[edge]) * part[:, None]).T
+            there = self.convert(x, y)
+            return _Ends(*there, self._poled(there[1]))
+
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            halfway = along(middle)
+            # A second look, for an edge that bends one way and the other, or goes round the globe.
+            split = self._bends(starts, halfway, stops) | self._bends(starts, along(low + 0.3 * (high - low)), stops)
+            if split.sum() > room:
+                warn(
+                    f"geometry has edges in {quoted(self._name)} that take over {MOST_POINTS:,} points to follow at this zoom, "
+                    "and are followed less closely"
+                )
+                break
+            room -= split.sum()
+            edge, low, middle, high = edge[split], low[split], middle[split], high[split]
+            starts, halfway, stops = starts.of(split), halfway.of(split), stops.of(split)
+            found.append((edge, middle, halfway.longitude, halfway.latitude))
+            if not len(edge):
+                break
+            edge = np.append(edge, edge)
+            low, high = np.append(low, middle), np.append(middle, high)
+            starts, stops = starts.and_then(halfway), halfway.and_then(stops)
+        start, part, longitude, latitude = map(np.concatenate, zip(*found))
+        order = np.lexsort((part, start))
+        latitude = latitude[order]
+        return longitude[order], latitude, self._poled(latitude), path[start[order]]
+
+    def _bends(self, start: _Ends, between: _Ends, stop: _Ends) -> Booleans:
+        """Whether pieces run too far from the straight line between their ends, or by which way round is open."""
+        import numpy as np
+
+        east, along = _turn(stop.longitude - start.longitude), _turn(between.longitude - start.longitude)
+        latitudes = np.abs([start.latitude, between.latitude, stop.latitude])
+        # Web mercator stretches latitudes so, and ends there.
+        stretch = 1 / np.cos(np.radians(np.minimum(latitudes[1], LATITUDE_LIMIT)))
+        stretch = np.where(latitudes.min(axis=0) > LATITUDE_LIMIT, 0.0, stretch)
+        north, up = (stop.latitude - start.latitude) * stretch, (between.latitude - start.latitude) * stretch
+        length = east**2 + north**2
+        part = np.clip((along * east + up * north) / np.where(length > 0, length, 1.0), 0.0, 1.0)
+        off = np.hypot(along - part * east, up - part * north) > self._tolerance
+        # To a point that is a pole, on one meridian.
+        meridian = np.where(start.pole, stop.longitude, start.longitude)
+        off_meridian = np.abs(_turn(between.longitude - meridian)) > self._tolerance
+        one = start.pole ^ stop.pole
+        return np.where(one, off_meridian & ~between.pole, (off | (np.abs(east) > 120)) & ~(start.pole & stop.pole))
