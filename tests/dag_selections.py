@@ -49,6 +49,11 @@ def selections():
     operator(task_id="template_connection", udf="roads", fused_conn_id="fused_{{ 'default' }}")
     operator.partial(task_id="mapped").expand(udf=udfs())
     operator.partial(task_id="mapped_none", udf="roads").expand(tiles=[["1/1/1"], None])
+    operator.partial(task_id="expanded", udf="roads").expand_kwargs([{"tiles": ["1/0/0"]}, {}, {"whole_udf": True}])
+    operator.partial(task_id="expanded_udfs", tiles=["1/0/0"]).expand_kwargs([{"udf": "roads"}, {"udf": "team/roads"}])
+    operator.partial(task_id="expanded_shaper", udf="roads").expand_kwargs([{"max_tiles": 5}])
+    operator(task_id="whole_said", udf="roads", whole_udf="{{ params.all }}", params={"all": True})
+    operator(task_id="whole_rendered_to_nothing", udf="roads", whole_udf="{{ '' }}")
     box = '{"type": "Polygon", "coordinates": [[[1, 1], [2, 1], [2, 2], [1, 2], [1, 1]]]}'
     operator(task_id="bounds", udf="roads", bounds=(1, 1, 2, 2), zooms=range(3, 5))
     operator(

@@ -56,6 +56,7 @@ def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterato
     ("task_id", "tiles", "requests"),
     [
         ("whole", None, 3),
+        ("whole_said", None, 3),
         ("static", 2, 3),
         ("one_tile", 1, 3),
         ("output", 2, 3),
@@ -92,6 +93,7 @@ def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
         "bounds_none",
         "geometry_none",
         "geometry_null",
+        "whole_rendered_to_nothing",
         "tiles_file",
         "tiles_file_none",
         "zooms_none",
@@ -106,13 +108,36 @@ def test_the_operator_maps_over_udfs(runs: Runs) -> None:
     assert runs.states["mapped"] == ["success", "success"]
 
 
+def test_an_item_of_expand_kwargs_that_selects_nothing_is_not_everything(runs: Runs) -> None:
+    assert runs.states["expanded"] == ["success", "failed", "success"]
+    assert runs.states["expanded_shaper"] == ["failed"]
+
+
+def test_items_of_expand_kwargs_may_leave_the_selection_to_the_author(runs: Runs) -> None:
+    assert runs.states["expanded_udfs"] == ["success", "success"]
+
+
+def test_clearing_a_task_raises_what_its_record_is_bound_to_and_a_retry_does_not(runs: Runs) -> None:
+    """So a cleared task instance never goes on with the record of its earlier life."""
+    from airflow.models.taskinstance import TaskInstance, clear_task_instances
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        instance = session.query(TaskInstance).filter(TaskInstance.task_id == "static").one()
+        before = instance.max_tries
+        assert before == 0  # it has succeeded at its first try
+        clear_task_instances([instance], session)
+        assert instance.max_tries > before
+        session.rollback()
+
+
 def test_a_mapped_selection_of_none_fails_alone(runs: Runs) -> None:
     assert runs.states["mapped_none"] == ["success", "failed"]
 
 
 def test_only_what_was_meant_invalidates_the_whole_udf(runs: Runs) -> None:
     whole = [request for request in runs.requests if request.method == "DELETE" and not request.query]
-    assert len(whole) == len(["whole", "template_connection", "mapped 0", "mapped 1"])
+    assert len(whole) == len(["whole", "whole_said", "template_connection", "mapped 0", "mapped 1", "expanded 2"])
 
 
 def test_a_permanent_failure_is_tried_once(runs: Runs) -> None:

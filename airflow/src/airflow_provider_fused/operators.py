@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 SELECTION_FIELDS = tuple(SELECTION_DEFAULTS)
-CALL_FIELDS = tuple(name for name in CALL_DEFAULTS if name not in ("on_progress", "on_plan"))
+CALL_FIELD_DEFAULTS = {name: default for name, default in CALL_DEFAULTS.items() if name not in ("on_progress", "on_plan")}
+CALL_FIELDS = tuple(CALL_FIELD_DEFAULTS)
 """The fields that a DAG can set. Callbacks cannot be templated, and Airflow has other ways to show what they report."""
 
 
@@ -132,7 +133,8 @@ class FusedInvalidateCacheOperator(BaseOperator):
         try:
             keywords = read_fields({name: getattr(self, name) for name in CALL_FIELDS})
             if _is_expanded_from_dicts(self):
-                require_kind(keywords, "An item of expand_kwargs names")
+                given = {name: value for name, value in keywords.items() if value is not CALL_FIELD_DEFAULTS[name]}
+                require_kind(given, "An item of expand_kwargs names")
             keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
             with self.hook.get_conn() as client:
                 self._client, self.base_url = client, client.base_url
@@ -188,4 +190,4 @@ def _folder_name(part: str) -> str:
 def _is_expanded_from_dicts(operator: BaseOperator) -> bool:
     """Whether a task is an item of ``expand_kwargs``, so its selection comes from data."""
     defined = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None  # type: ignore[no-untyped-call]
-    return type(getattr(defined, "expand_input", None)).__name__ == "ListOfDictsExpandInput"
+    return "ListOfDicts" in type(getattr(defined, "expand_input", None)).__name__
