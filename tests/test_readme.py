@@ -9,7 +9,8 @@ import pytest
 
 from fused_cache_ops import NotFoundError, PartialInvalidationError, settings
 from fused_cache_ops.emulator import Emulator
-from fused_cache_ops.selection.tile_list import TileList
+from fused_cache_ops.selection.tile_list import TileFile
+from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["airflow", "prefect", "dagster"]
@@ -63,7 +64,7 @@ def test_the_example_of_errors_runs_and_catches(
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=403)  # for the second request
     with pytest.raises(PartialInvalidationError):
         exec(code, {})
-    assert list(TileList("remaining.list.gz")) == [(15, 9647, 12321)]
+    assert list(TileFile.open("remaining.list.gz", HIGHEST_ZOOM).read()) == [(15, 9647, 12321)]
 
 
 def test_the_example_of_a_plan_runs(readme_example: ModuleType, fused_emulator: Emulator) -> None:
