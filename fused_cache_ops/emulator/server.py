@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import secrets
 import socket
@@ -64,7 +66,7 @@ class Emulator:
         self._functions = Functions()
         self._misbehavior = Misbehavior(self.store)
         application = build_application(self.store, self._functions, batch_endpoint=batch_endpoint)
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 self._misbehavior.wrap(application),
                 log_config=None,
@@ -95,7 +97,7 @@ class Emulator:
 
     def stop(self) -> None:
         """Close every connection and end the thread."""
-        self._server.should_exit = True
+        self._server.end()
         if self._thread is not None:
             self._thread.join(timeout=10)
         if self._socket is not None:
@@ -206,6 +208,38 @@ class Emulator:
 
     def forget_requests(self) -> None:
         self.store.forget_requests()
+
+
+class _Server(uvicorn.Server):
+    """Ends as soon as it is told to. uvicorn's own looks for that ten times a second, and most tests start and end one."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), 0.1)
+
+    def end(self) -> None:
+        """End it, from another thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listening in (*self.servers, *(sockets or ())):
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        patience = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
+        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < patience:
+            await asyncio.sleep(0.002)
+        for task in self.server_state.tasks:
+            task.cancel()
 
 
 def _source(function: Callable[..., Any]) -> str:
