@@ -301,37 +301,39 @@ def page(seeds: int) -> str:
     rows = [["server", "`Retry-After: 1`", "none", "half of each"], ["---"] * 4]
     rows += [[name, *(cell_of_chance(name, asked, seeds) for asked in (1.0, None, MIXED))] for name in CHANCE]
     chance = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"""# Limits, and how they are kept
+    return f"""# Rate limits, and how they are kept
 
-`max_concurrency`, `max_requests_per_second` and `deadline` are settings of every call and client. What a server allows
-nobody documents, so it is found out: after "too many requests" (429, or 503 with `Retry-After`) no worker sends before
-the time that the server asked for is over, one request goes first, and from then on all keep to one rate, between what
-the server is known to sustain and what was too much for it. The rate grows with what is seen to be sustained, and after
-a while beyond. Other trouble (5xx, no connection) makes all pause, and leaves the rate alone. The deadline, in seconds,
-ends it, and hands back what is not done.
+`max_concurrency`, `max_requests_per_second` and `deadline` are settings of every call and client. Servers do not document
+what they allow, so the limit is determined at run time. After "too many requests" (429, or 503 with `Retry-After`), all
+workers wait out `Retry-After`. One request then goes first as a probe. From then on, all workers share one rate, between
+what the server is known to sustain and what was too much. The rate grows with what the server is seen to sustain, and
+after a while exceeds it. Other errors (5xx, no connection) make all workers pause, but do not change the rate. The
+deadline, in seconds, ends the call and hands back the tiles not yet confirmed.
 
-Simulated servers, each tile a request of 30 ms, `Retry-After: 1` unless it says otherwise; 4,000 tiles at 200/s, 5,000
-at 50/s. Each cell: the time beside the ideal one of that server, requests rejected, tiles lost; the worst of {seeds} runs.
-"Each worker alone" is what a pool of threads with `urllib3.Retry(5)` does.
+The table shows simulated servers. Each tile is one request of 30 ms, with `Retry-After: 1` unless stated otherwise. There
+are 4,000 tiles at 200/s, and 5,000 at 50/s. Each cell shows the time relative to the server's ideal, the share of
+rejected requests, and the number of lost tiles, for the worst of {seeds} runs. "Each worker alone" is what a thread pool with
+`urllib3.Retry(5)` does.
 
 {table}
 
 Some servers say "too many" for reasons that have little to do with the rate: one backend of many is broken, or others use
-the same quota. There each cut lowers what is taken a second and brings nothing. So a cut has to pay: where both the rate
-and what is taken a second, pauses included, have fallen below 0.8 of the best known, the best rate is restored and left
-alone for 12 closings of the gate, then for 24, up to 192. Where it takes no more than the lower rate did, the limit has
-really fallen, and the lower rate returns. `Retry-After` is kept to in any case, which is what costs most here.
+the same quota. There, each cut lowers the number of requests that succeed, and gains nothing. So a cut has to pay. If both
+the rate and the number of requests that succeed per second, pauses included, have fallen below 0.8 of the best known, the
+best rate is restored and kept for 12 closings of the gate, then for 24, up to 192. If it does no better than the lower rate
+did, the limit has really fallen, and the lower rate returns. `Retry-After` is respected in any case, and is what costs most
+here.
 
-16 in flight for {CHANCE_SECONDS:g} simulated seconds, by what the answers ask for. Each cell: tiles a second, the mean and
-the worst of {seeds} runs.
+The next table shows 16 requests in flight for {CHANCE_SECONDS:g} simulated seconds, by what the responses ask for. Each
+cell shows tiles per second: the mean and the worst of {seeds} runs.
 
 {chance}
 
-So the defaults are `max_concurrency=16`, no rate of its own, and `deadline=600`. More than 16 in flight helps where the
-server is far away and allows it; the first burst that is too much then costs more rejected requests. Whoever knows the
-limit sets `max_requests_per_second` a little below it, and is never rejected.
+Hence the defaults: `max_concurrency=16`, no fixed rate, and `deadline=600`. More than 16 requests in flight help if the
+server is far away and allows them, but the first excessive burst then costs more rejected requests. If you know the
+limit, set `max_requests_per_second` slightly below it, and no request is rejected.
 
-Again: `python benchmarks/limiter_simulation.py --write docs/limits.md`.
+To reproduce: `python benchmarks/limiter_simulation.py --write docs/limits.md`.
 """
 
 

@@ -1,10 +1,10 @@
-"""Which tiles a geometry touches: its edges are followed through the columns, and what they enclose is filled.
+"""The tiles that a geometry touches: its edges are followed column by column, and the tiles they enclose are filled in.
 
-Needs the extra ``geo``. Edges are straight in longitude and latitude, as RFC 7946 has it, and so are the edges of tiles:
-every answer is exact, but for `TOLERANCE`, a micrometre. A tile is in where its interior meets an area; where it meets a line
-or a point, with its west and north edges and without the others, so that a point on a corner belongs to one tile. The map goes
-round: its east edge is its west edge. The outermost rows reach to the poles. The work and the memory grow with the length of
-the edges, not with the tiles inside.
+Needs the extra ``geo``. Edges are straight in longitude and latitude, as RFC 7946 defines them, and so are the edges of
+tiles. The result is therefore exact to within `TOLERANCE`, about a micrometer. A tile is selected if its interior intersects
+an area. For lines and points, a tile owns its west and north edges but not the other two, so a point on a corner belongs to
+one tile. The map wraps: its east edge is its west edge. The outermost rows extend to the poles. Time and memory grow with the
+length of the edges, not with the area.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE = 250_000
-"""Pieces of edges to hold at once: some 50 MB. Whatever takes more goes in bands of columns."""
+"""Pieces of edges to hold at once, about 50 MB. Larger geometries are covered in bands of columns."""
 
 _AT_FIRST = 50_000
-"""Pieces in the first band, to tell soon where there are too many tiles; each next one may have twice as many."""
+"""Pieces in the first band, so that too many tiles are noticed early. Each further band may have twice as many."""
 
 
 class _Runs(NamedTuple):
-    """Runs of tiles: in ``column``, the rows from ``start`` up to and without ``stop``. They may overlap."""
+    """Runs of tiles: in ``column``, the rows from ``start`` up to but not including ``stop``. Runs may overlap."""
 
     column: Integers
     start: Integers
@@ -40,7 +40,7 @@ class _Runs(NamedTuple):
 
 
 class _Segments(NamedTuple):
-    """Straight pieces, from west to east: longitudes and latitudes of both ends."""
+    """Straight segments from west to east: longitudes and latitudes of both ends."""
 
     west: Floats
     west_latitude: Floats
@@ -49,13 +49,13 @@ class _Segments(NamedTuple):
 
 
 def cover(geometry: Any, zooms: tuple[int, ...], buffer: int, most: int | None = None) -> Iterator[Block]:
-    """The tiles at each of ``zooms`` that a shapely geometry touches, as blocks that do not overlap.
+    """The tiles at each of ``zooms`` that a shapely geometry touches, as non-overlapping blocks.
 
     Args:
-        geometry: in degrees, valid, its areas within longitudes ±180 (`read_geometry` makes it so).
-        zooms: ascending, so that the coarse ones tell early whether there are too many.
+        geometry: valid, in degrees, with its areas within longitudes ±180, as `read_geometry` returns it.
+        zooms: in ascending order, so that coarse zooms show early whether there are too many tiles.
         buffer: tiles to add on every side.
-        most: end once more tiles than this have been found; what came is then not all, and good for nothing but the count.
+        most: stop once more tiles than this have been found. The blocks are then incomplete, and only good for a count.
     """
     import shapely
 
@@ -85,7 +85,7 @@ def cover(geometry: Any, zooms: tuple[int, ...], buffer: int, most: int | None =
 
 
 def _bands(drawn: list[_Segments], zoom: int, most: int) -> Iterator[tuple[int, int]]:
-    """Bands of columns, from west to east, with so many pieces of segments at most, unless a band is one column."""
+    """Bands of columns from west to east, each with at most ``most`` pieces of segments unless it is a single column."""
     import numpy as np
 
     size = 2**zoom
@@ -102,13 +102,13 @@ def _bands(drawn: list[_Segments], zoom: int, most: int) -> Iterator[tuple[int, 
             allowed = min(2 * allowed, most)
             continue
         middle = (low + high) // 2
-        for start, stop in ((middle, high), (low, middle)):  # the western half is the next
+        for start, stop in ((middle, high), (low, middle)):  # the western half comes next
             here = (last >= start) & (first < stop)
             waiting.append((start, stop, first[here], last[here]))
 
 
 def _widened(low: int, high: int, buffer: int, size: int) -> list[tuple[int, int]]:
-    """Where to look for what reaches into a band of columns: so many more on both sides, round the map."""
+    """The columns whose tiles may reach into a band: ``buffer`` more on both sides, wrapping around the map."""
     if high - low + 2 * buffer >= size:
         return [(0, size)]
     low, high = low - buffer, high + buffer
@@ -118,7 +118,7 @@ def _widened(low: int, high: int, buffer: int, size: int) -> list[tuple[int, int
 
 
 def _united(polygons: Any) -> Any:
-    """One valid geometry of polygons; uniting them is spared where they do not overlap."""
+    """One valid geometry from polygons. They are only dissolved if they overlap."""
     import shapely
 
     if not len(polygons):
@@ -147,10 +147,10 @@ def _points(points: Any) -> _Segments:
 
 
 def _moved(segments: _Segments) -> _Segments:
-    """Moved by the tolerance into the tiles that own a west or north edge, and brought within the map.
+    """Segments shifted by the tolerance into the tiles that own a west or north edge, and moved onto the map.
 
-    Longitudes go round: +180 is the west edge of the first column, as -180 is. A piece that only ends at the antimeridian stays
-    on its side. One that crosses it comes once for each side, and what reaches beyond the map is left out later.
+    Longitudes wrap: +180 is the west edge of the first column, as -180 is. A segment that only ends at the antimeridian stays
+    on its side. One that crosses it is returned once for each side, and the part beyond the map is dropped later.
     """
     import numpy as np
 
@@ -169,14 +169,14 @@ def _moved(segments: _Segments) -> _Segments:
 
 
 def _area(areas: Any, edges: _Segments, zoom: int, columns: tuple[int, int]) -> list[_Runs]:
-    """The tiles of an area in a band of columns: those its edges pass through, those they may graze, and those enclosed."""
+    """The tiles of an area in a band of columns: those that its edges pass through or may graze, and those enclosed."""
     import numpy as np
     import shapely
 
     size = 2**zoom
     through = _hits(edges, zoom, -TOLERANCE, columns)
     near = _union(_hits(edges, zoom, TOLERANCE, columns), size)
-    # Between two runs near the edges, one below the other, a column is wholly inside or wholly outside.
+    # Between two runs near the edges, one below the other, a column is entirely inside or entirely outside.
     gap = np.flatnonzero(near.column[1:] == near.column[:-1])
     column, start, stop = near.column[gap], near.stop[gap], near.start[gap + 1]
     longitude = (_longitudes(column, size) + _longitudes(column + 1, size)) / 2
@@ -187,7 +187,7 @@ def _area(areas: Any, edges: _Segments, zoom: int, columns: tuple[int, int]) -> 
 
 
 def _grazed(areas: Any, runs: _Runs, size: int) -> Iterator[_Runs]:
-    """Those tiles of runs that meet an area. A run is asked about at once, and halved where the answer is not for all of it."""
+    """The tiles of runs that intersect an area. Each run is tested as a whole, and halved if only a part of it may."""
     import numpy as np
     import shapely
 

@@ -1,4 +1,4 @@
-"""A geometry, in whatever form people have one: as one valid shapely geometry in degrees. Needs the extra ``geo``."""
+"""Reading of geometries in any common form, as one valid shapely geometry in degrees. Needs the extra ``geo``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WKT = re.compile(
     re.IGNORECASE | re.DOTALL | re.ASCII,
 )
 _FORMS = (
-    "give GeoJSON (a dict or its text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, the path or URL of a "
+    "pass GeoJSON (a dict or text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, the path or URL of a "
     "vector file, or a list of these"
 )
 _PARQUET = (".parquet", ".geoparquet", ".pq")
@@ -29,7 +29,7 @@ _SRIDS_OF_DEGREES = (0, 4326)  # 0: none was set
 
 
 class _Source(NamedTuple):
-    """Shapes as they were given, None among them, and the reference system that they name; None: degrees."""
+    """Shapes as they were given, possibly None, and the reference system that they name. None: degrees."""
 
     shapes: Sequence[Any]
     system: Any = None
@@ -39,20 +39,20 @@ def read_geometry(geometry: Any, deepest_zoom: int = HIGHEST_ZOOM) -> Any:
     """One valid shapely geometry that covers everything given, in degrees (WGS 84), its areas within longitudes ±180.
 
     Args:
-        geometry: GeoJSON (a dict or its text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
-            or GeoDataFrame, the path or URL of a vector file, or a list of these for their union. What names
+        geometry: GeoJSON (a dict or text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
+            or GeoDataFrame, the path or URL of a vector file, or a list of these for their union. Anything that names
             a coordinate reference system (a GeoDataFrame, a file, the SRID of EWKB, EWKT or a shapely geometry, GeoJSON's
-            ``crs``) is reprojected, with edges that are straight in that system; everything else is in degrees, longitude
-            first.
-        deepest_zoom: of the tiles to be covered: what is reprojected is exact to a thousandth of such a tile.
+            ``crs``) is reprojected, and its edges are straight in that system. Everything else must be in degrees,
+            longitude first.
+        deepest_zoom: the deepest zoom to be covered. Reprojected edges are exact to a thousandth of a tile at that zoom.
 
     Raises:
-        InvalidInputError: it cannot be read, all of it is null, its coordinates are not in degrees, or it names a reference
-            system that is unknown or unusable.
+        InvalidInputError: the geometry cannot be read, is all null, is not in degrees, or names a reference system that is
+            unknown or unusable.
         ConfigurationError: the extra ``geo`` is not installed.
 
     Warns:
-        UserWarning: a ring was not valid and has been repaired, or an edge spans more than half the globe.
+        UserWarning: an invalid ring was repaired, or an edge spans more than half the globe.
     """
     shapely = import_geo("shapely")
     whole: list[Any] = []
@@ -68,7 +68,7 @@ def read_geometry(geometry: Any, deepest_zoom: int = HIGHEST_ZOOM) -> Any:
 
 def _sources(geometry: Any, shapely: Any) -> Iterator[_Source]:
     if geometry is None:
-        raise InvalidInputError(f"geometry is None: did a load step return nothing? To cover something {_FORMS}.")
+        raise InvalidInputError(f"geometry is None: did a load step return nothing? To select an area, {_FORMS}.")
     if isinstance(geometry, os.PathLike):
         geometry = os.fspath(geometry)
     if isinstance(geometry, (bytes, bytearray, memoryview)):
@@ -92,7 +92,7 @@ def _sources(geometry: Any, shapely: Any) -> Iterator[_Source]:
 
 def _from_text(text: str, shapely: Any) -> Iterator[_Source]:
     if rendered_to_nothing(text):
-        raise InvalidInputError(f"geometry is {text!r}: it looks like a template that rendered to nothing. {_FORMS}.")
+        raise InvalidInputError(f"geometry is {text!r}, which looks like a template that rendered to nothing: {_FORMS}.")
     if text[0] in "{[":
         try:
             content = json.loads(text)
@@ -106,7 +106,7 @@ def _from_text(text: str, shapely: Any) -> Iterator[_Source]:
 
 
 def _by_srid(shapes: Sequence[Any], shapely: Any, srid: int | None = None) -> Iterator[_Source]:
-    """Shapes by the SRID that each carries, unless one is given: EWKB's, and shapely's own."""
+    """Shapes grouped by the SRID that each one carries (EWKB's, or shapely's own), unless one is given."""
     srids = [int(number) for number in shapely.get_srid(shapes)] if srid is None else [srid] * len(shapes)
     for number in sorted(set(srids)):
         members = [shape for shape, its in zip(shapes, srids) if its == number]
@@ -122,14 +122,14 @@ def _from_table(shapes: Sequence[Any], system: Any, what: str, shapely: Any) -> 
 def _check_not_all_null(shapes: Sequence[Any], what: str) -> None:
     if len(shapes) and all(shape is None for shape in shapes):
         raise InvalidInputError(
-            f"geometry is a {what} with {counted(len(shapes), 'row')} and no geometry: each is null. Did a join lose them? To "
-            "cover nothing give one without rows."
+            f"geometry is a {what} with {counted(len(shapes), 'row')} whose geometries are all null. Did a join lose them? "
+            "To select nothing, pass one without rows."
         )
 
 
 def _from_geojson(content: Any, system: str | None, shapely: Any) -> Iterator[_Source]:
     if not isinstance(content, Mapping) or content.get("type") is None:
-        raise InvalidInputError(f"geometry = {quoted(content, 60)} has no 'type', so it is not GeoJSON: {_FORMS}.")
+        raise InvalidInputError(f"geometry = {quoted(content, 60)} is not GeoJSON, because it has no 'type': {_FORMS}.")
     kind, system = content["type"], _named_system(content, system)
     if kind == "FeatureCollection":
         features = _members(content, "features")
@@ -149,22 +149,22 @@ def _from_geojson(content: Any, system: str | None, shapely: Any) -> Iterator[_S
 def _members(content: Mapping[str, Any], name: str) -> Sequence[Any]:
     members = content.get(name)
     if not isinstance(members, (list, tuple)):
-        said = f"has no {name!r}" if members is None else f"has {name} = {quoted(members, 60)}, which is no list"
-        raise InvalidInputError(f"geometry is a {content['type']} that {said}: to cover nothing give an empty list there.")
+        said = f"has no {name!r}" if members is None else f"has {name} = {quoted(members, 60)}, which is not a list"
+        raise InvalidInputError(f"geometry is a {content['type']} that {said}: to select nothing, pass an empty list there.")
     return members
 
 
 def _has_geometry(feature: Any) -> bool:
-    """Whether a feature is somewhere: GeoJSON has null for one that is nowhere, and no other way to say so."""
+    """Whether a feature has a location. In GeoJSON, one without has null as its geometry, and nothing else."""
     if isinstance(feature, Mapping) and feature.get("type") == "Feature" and "geometry" not in feature:
         raise InvalidInputError(
-            f"geometry = {quoted(dict(feature), 60)} is a Feature that has no 'geometry': it is not GeoJSON."
+            f"geometry = {quoted(dict(feature), 60)} is a Feature without 'geometry', which is not valid GeoJSON."
         )
     return not isinstance(feature, Mapping) or feature.get("type") != "Feature" or feature["geometry"] is not None
 
 
 def _named_system(content: Mapping[str, Any], inherited: str | None) -> str | None:
-    """The system that GeoJSON's old ``crs`` names; RFC 7946 has none but degrees."""
+    """The system that GeoJSON's old ``crs`` names. RFC 7946 allows only degrees."""
     member = content.get("crs")
     if member is None:
         return inherited
@@ -174,7 +174,7 @@ def _named_system(content: Mapping[str, Any], inherited: str | None) -> str | No
         name = None
     if not isinstance(name, str):
         raise InvalidInputError(
-            f"geometry has crs = {quoted(member)}, which names no coordinate reference system: leave it out for degrees, or "
+            f"geometry has crs = {quoted(member)}, which names no coordinate reference system: omit it for degrees, or "
             "write {'type': 'name', 'properties': {'name': 'EPSG:…'}}."
         )
     return name
@@ -205,7 +205,7 @@ def _read_vector_file(path: str) -> tuple[Any, Any]:
 
 
 def _read_parquet(path: str) -> tuple[Any, Any]:
-    """GeoParquet: WKB in its primary column, its reference system in the metadata (none there means degrees)."""
+    """GeoParquet: WKB in the primary column, and the reference system in the metadata (missing means degrees)."""
     parquet = import_geo("pyarrow.parquet", "pyarrow")
     if "://" in path:
         with import_geo("fsspec").open(path, "rb") as file:
@@ -224,15 +224,15 @@ def _parquet_column(file: Any) -> tuple[Any, Any]:
 
 
 def _checked(part: Any, in_degrees: bool, shapely: Any) -> Any:
-    """A valid part whose coordinates are finite, and degrees where they have to be."""
+    """A valid part with finite coordinates, in degrees if they have to be."""
     coordinates = shapely.get_coordinates(part)
     x, y = abs(coordinates[:, 0]).max(initial=0), abs(coordinates[:, 1]).max(initial=0)
     if not (math.isfinite(x) and math.isfinite(y)):
-        raise InvalidInputError("geometry holds NaN or an infinite coordinate: give finite ones.")
+        raise InvalidInputError("geometry has a NaN or infinite coordinate: coordinates must be finite.")
     if in_degrees:
         _check_degrees(part, x, y, shapely)
     if not shapely.is_valid(part):
-        warn(f"geometry was not valid and has been repaired: {shapely.is_valid_reason(part)}")
+        warn(f"geometry was invalid and has been repaired: {shapely.is_valid_reason(part)}")
         part = shapely.make_valid(part)
     return part
 
@@ -240,15 +240,15 @@ def _checked(part: Any, in_degrees: bool, shapely: Any) -> Any:
 def _check_degrees(part: Any, x: float, y: float, shapely: Any) -> None:
     if x > 540 or y > 90:
         raise InvalidInputError(
-            f"geometry reaches to ({x:g}, {y:g}), which are no degrees: longitudes go first and end at ±180 (±540 where it "
-            "crosses the antimeridian), latitudes end at ±90. Reproject it to EPSG:4326, or give a GeoDataFrame with a crs."
+            f"geometry extends to ({x:g}, {y:g}), which is not in degrees: longitudes come first and are within ±180 (±540 "
+            "across the antimeridian), latitudes within ±90. Reproject it to EPSG:4326, or pass a GeoDataFrame with a crs."
         )
     points, path = shapely.get_coordinates(_paths(part, shapely), return_index=True)
     steps = abs(points[1:, 0] - points[:-1, 0])[path[1:] == path[:-1]]
     if 180 < steps.max(initial=0) < 360:
         warn(
-            f"geometry has an edge of {steps.max():g}° of longitude, and is taken at its word. If it is to cross the "
-            "antimeridian, give longitudes beyond 180, or cut it there"
+            f"geometry has an edge that spans {steps.max():g}° of longitude, which is taken literally. To cross the "
+            "antimeridian instead, use longitudes beyond 180, or cut the geometry there"
         )
 
 

@@ -1,8 +1,8 @@
-"""Geometries in another coordinate reference system, brought into degrees. Needs the extra ``geo``.
+"""Reprojection of geometries to degrees. Needs the extra ``geo``.
 
-Edges are straight in the system that a geometry is in, and bent in degrees. So each edge is followed: halved where its bend
-could tell at the deepest zoom, and only there. Longitudes are then joined up across the antimeridian, and a ring round a pole
-is closed along the pole.
+Edges are straight in a geometry's own reference system, and curved in degrees. Each edge is therefore halved until its curve no
+longer matters at the deepest zoom. Longitudes are then joined across the antimeridian, and a ring around a pole is closed
+along the pole.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 DEGREES = "EPSG:4326"
 
 MOST_POINTS = 1_000_000
-"""Points that following the edges may add to one geometry."""
+"""The most points that halving edges may add to one geometry."""
 
-_FRACTION = 1 / 1024  # of a tile at the deepest zoom: how far an edge may run from where it is drawn
-_FINEST = 1e-9  # degrees, a tenth of a millimetre: closer to it no edge is followed
+_FRACTION = 1 / 1024  # of a tile at the deepest zoom: the largest deviation of an edge
+_FINEST = 1e-9  # degrees, a tenth of a millimeter: the smallest deviation that is looked at
 _AT_A_POLE = 90 - 1e-9
 _HALVINGS = 48
 
 
 class _Ends(NamedTuple):
-    """Pieces of edges in degrees: where they start and stop, and whether that is at a pole."""
+    """Points on edges, in degrees, and whether each one is at a pole."""
 
     longitude: Floats
     latitude: Floats
@@ -52,17 +52,18 @@ class _Ends(NamedTuple):
 
 
 def reference_system(given: Any) -> Any:
-    """A pyproj CRS; None: degrees, longitude first.
+    """A pyproj CRS. None: degrees, longitude first.
 
     Raises:
-        InvalidInputError: there is no such system, or it has no place on a map.
+        InvalidInputError: the system is unknown, or is neither geographic nor projected.
     """
     pyproj = import_geo("pyproj")
     try:
         system = pyproj.CRS.from_user_input(given)
     except pyproj.exceptions.CRSError:
         raise InvalidInputError(
-            f"geometry is in {quoted(given)}, which PROJ knows as no coordinate reference system: reproject it to {DEGREES}."
+            f"geometry is in {quoted(given)}, which PROJ does not know as a coordinate reference system: reproject it to "
+            f"{DEGREES}."
         ) from None
     if system.equals(pyproj.CRS(DEGREES), ignore_axis_order=True) or system.to_authority() == ("OGC", "CRS84"):
         return None
@@ -74,18 +75,18 @@ def reference_system(given: Any) -> Any:
 
 
 def to_degrees(shapes: Iterable[Any], system: Any, deepest_zoom: int) -> list[Any]:
-    """Valid single parts in degrees, areas within longitudes ±180; lines may go beyond.
+    """Valid single parts in degrees. Areas are within longitudes ±180, lines may go beyond.
 
     Args:
         shapes: valid shapely geometries.
         system: a pyproj CRS.
-        deepest_zoom: the zoom at whose tiles they are looked at: edges are exact to a thousandth of such a tile.
+        deepest_zoom: the deepest zoom to be covered. Edges are exact to a thousandth of a tile at that zoom.
 
     Raises:
-        InvalidInputError: a coordinate has no place in degrees.
+        InvalidInputError: a coordinate cannot be converted to degrees.
 
     Warns:
-        UserWarning: the edges are so long that they were followed less closely.
+        UserWarning: the edges are so long that they were approximated less closely.
     """
     import shapely
 
@@ -148,7 +149,7 @@ def _polygons(polygons: Any, edges: _Edges) -> list[Any]:
 
 
 def _enclosed(ring: Any, longitude: Floats, latitude: Floats, pole: Booleans, edges: _Edges) -> Any:
-    """What a ring encloses that goes round the globe, round a pole or through one."""
+    """The area enclosed by a ring that goes around the globe, around a pole or through one."""
     import numpy as np
     import shapely
 
@@ -157,7 +158,7 @@ def _enclosed(ring: Any, longitude: Floats, latitude: Floats, pole: Booleans, ed
         return shapely.Polygon()
     if abs(outline[-1, 0] - outline[0, 0]) < 180:
         return _mapped(outline)
-    # Round a pole: which one, a point inside tells.
+    # Around a pole. A point inside tells which one.
     point = shapely.get_coordinates(shapely.point_on_surface(shapely.Polygon(ring)))
     inside_longitude, inside_latitude = edges.convert(point[:, 0], point[:, 1])
     inside = shapely.Point((inside_longitude[0] + 180) % 360 - 180, inside_latitude[0])
@@ -174,7 +175,7 @@ def _mapped(outline: Floats) -> Any:
 
 
 def _outline(longitude: Floats, latitude: Floats, pole: Booleans) -> Floats:
-    """A ring's points with longitudes that go on beyond ±180; through a pole it goes along the map's edge."""
+    """A ring's points, with longitudes that continue beyond ±180. Through a pole, it runs along the map's edge."""
     import numpy as np
 
     elsewhere = np.flatnonzero(~pole)
@@ -186,7 +187,7 @@ def _outline(longitude: Floats, latitude: Floats, pole: Booleans) -> Floats:
 
 
 def _pieces(longitude: Floats, latitude: Floats, pole: Booleans) -> list[Floats]:
-    """The pieces of a path between the poles that it runs through, which each ends at the pole on the meridian that it took."""
+    """The pieces of a path between the poles that it passes through. Each ends at the pole, on the meridian that it took."""
     import numpy as np
 
     points = np.column_stack((longitude, latitude))
@@ -213,12 +214,12 @@ def _unrolled(points: Floats) -> Floats:
 
 
 def _turn(degrees: Floats) -> Floats:
-    """A difference of longitudes, by the shorter way round."""
+    """A difference of longitudes, the shorter way around."""
     return (degrees + 180) % 360 - 180
 
 
 class _Edges:
-    """Edges that are straight in one system, followed in degrees.
+    """Edges that are straight in one system, approximated in degrees.
 
     Args:
         system: a pyproj CRS.
@@ -233,7 +234,7 @@ class _Edges:
             self._transformer = pyproj.Transformer.from_crs(system, DEGREES, always_xy=True)
         except pyproj.exceptions.ProjError:
             raise InvalidInputError(
-                f"geometry is in {quoted(self._name)}, from which PROJ knows no way to degrees: reproject it to {DEGREES}."
+                f"geometry is in {quoted(self._name)}, which PROJ cannot convert to degrees: reproject it to {DEGREES}."
             ) from None
         self._poles = [end for end in (90.0, -90.0) if self._is_a_point(end)]
 
@@ -245,13 +246,13 @@ class _Edges:
         lost = np.flatnonzero(~(np.isfinite(longitude) & np.isfinite(latitude)))
         if len(lost):
             raise InvalidInputError(
-                f"geometry reaches to ({x[lost[0]]:g}, {y[lost[0]]:g}), which is nowhere in {quoted(self._name)}: is that the "
-                "system that its coordinates are in?"
+                f"geometry extends to ({x[lost[0]]:g}, {y[lost[0]]:g}), which is outside {quoted(self._name)}: are its "
+                "coordinates really in that system?"
             )
         return longitude, latitude
 
     def _is_a_point(self, end: float) -> bool:
-        """Whether a pole is a point of the system, and no line and nothing at infinity."""
+        """Whether a pole is a point in the system, rather than a line or at infinity."""
         import numpy as np
 
         x, y = self._transformer.transform([0.0, 90.0, -120.0], [end] * 3, direction="INVERSE")
@@ -263,7 +264,7 @@ class _Edges:
         return np.isin(np.where(np.abs(latitude) > _AT_A_POLE, np.copysign(90.0, latitude), 0.0), self._poles)
 
     def follow(self, points: Floats, path: Integers) -> tuple[Floats, Floats, Booleans, Integers]:
-        """The points of paths and those between that it takes, in degrees: longitude, latitude, whether at a pole, and path."""
+        """The points of paths and those added between them, in degrees: longitude, latitude, whether at a pole, and path."""
         import numpy as np
 
         longitude, latitude = self.convert(points[:, 0], points[:, 1])
@@ -282,12 +283,12 @@ class _Edges:
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             halfway = along(middle)
-            # A second look, for an edge that bends one way and the other, or goes round the globe.
+            # A second look, for an edge that bends both ways or goes around the globe.
             split = self._bends(starts, halfway, stops) | self._bends(starts, along(low + 0.3 * (high - low)), stops)
             if split.sum() > room:
                 warn(
-                    f"geometry has edges in {quoted(self._name)} that take over {MOST_POINTS:,} points to follow at this zoom, "
-                    "and are followed less closely"
+                    f"geometry has edges in {quoted(self._name)} that need over {MOST_POINTS:,} points at this zoom, and are "
+                    "approximated less closely"
                 )
                 break
             room -= split.sum()
@@ -305,7 +306,7 @@ class _Edges:
         return longitude[order], latitude, self._poled(latitude), path[start[order]]
 
     def _bends(self, start: _Ends, between: _Ends, stop: _Ends) -> Booleans:
-        """Whether pieces run too far from the straight line between their ends, or by which way round is open."""
+        """Whether pieces deviate too far from the straight line between their ends, or which way around they go is unclear."""
         import numpy as np
 
         east, along = _turn(stop.longitude - start.longitude), _turn(between.longitude - start.longitude)

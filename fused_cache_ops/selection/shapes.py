@@ -1,4 +1,4 @@
-"""What reading and reprojecting geometries have in common: taking them apart, and areas brought within the map."""
+"""What reading and reprojecting geometries share: taking them apart, and moving areas onto the map."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def import_geo(name: str, distribution: str | None = None) -> Any:
 
 
 def flat(whole: Any) -> Any:
-    """One collection of single points, lines and polygons, none of them empty."""
+    """One collection of single points, lines and polygons, without empty ones."""
     shapely = import_geo("shapely")
     parts = [whole]
     while any(part.geom_type.startswith(("Multi", "GeometryCollection")) for part in parts):
@@ -34,7 +34,7 @@ def flat(whole: Any) -> Any:
 
 
 def shift(geometry: Any, degrees: float) -> Any:
-    """A shapely geometry, moved eastward."""
+    """A shapely geometry, shifted eastward."""
 
     def move(points: Any) -> Any:
         points[:, 0] += degrees
@@ -44,9 +44,9 @@ def shift(geometry: Any, degrees: float) -> Any:
 
 
 def within_the_map(whole: Any) -> Any:
-    """A flat collection with its areas beyond ±180° brought back to the other side.
+    """A flat collection whose areas beyond ±180° are moved to the other side.
 
-    Lines and points may stay beyond: what covers them goes round.
+    Lines and points may stay beyond, because covering them wraps around.
     """
     shapely = import_geo("shapely")
     west, _, east, _ = whole.bounds if not whole.is_empty else (0, 0, 0, 0)
@@ -59,11 +59,11 @@ def within_the_map(whole: Any) -> Any:
             pieces.append(part)
             continue
         for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
-            # Where it only touches the antimeridian, that is a line.
+            # If it only touches the antimeridian, the intersection is a line.
             pieces.extend(areas(shapely.intersection(shift(part, -360 * turn), shapely.box(-180, -90, 180, 90))))
     return shapely.geometrycollections(pieces)
 
 
 def areas(whole: Any) -> list[Any]:
-    """The polygons of a geometry, without the lines and points that cutting or repairing it may leave."""
+    """The polygons of a geometry, without the lines and points that cutting or repairing it may produce."""
     return [part for part in flat(whole).geoms if part.geom_type == "Polygon"]

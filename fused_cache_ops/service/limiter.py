@@ -1,6 +1,6 @@
-"""One pace for all the workers of a client: a gate that trouble closes for everybody, and the rate that a server bears.
+"""Rate limiting for all workers of a client: a gate that errors close for everyone, and a rate that the server sustains.
 
-The decisions alone, without clock, threads or sleep: `Retrier` brings those, and the tests a simulated server.
+Only the decisions, without a clock, threads or sleep. `Retrier` provides those, and the tests provide a simulated server.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 
 PLATEAU = 15.0
-"""How many times the pause that the last "too many" cost, the rate stays below the one that was too much before it is
-raised beyond: the dearer a pause, the longer until the next is risked."""
+"""How long the rate stays below the one that was too high, as a multiple of the pause that the last "too many" cost. The
+longer a pause was, the longer until the next one is risked."""
 
 _MARGIN = 0.97
 
 _STRETCH, _SECONDS = 3, 5.0
-"""How many closings for "too many", and how many seconds, a stretch takes at least before its yield is compared."""
+"""The fewest closings for "too many", and the fewest seconds, in a stretch whose yield is compared."""
 
 _LOWER = 0.8
-"""By what factor a yield or a rate counts as lower than another."""
+"""The factor below which a yield or a rate counts as lower than another."""
 
 _HOLD, _LONGEST_HOLD = 12, 192
-"""For how many closings a restored rate is kept, the first time and at most; each time it is twice as many."""
+"""How many closings a restored rate is kept for: the first time, and at most. It doubles each time."""
 
 
 class _Yield(NamedTuple):
-    """Requests a second over a stretch: those allowed when it began, and those taken, pauses included."""
+    """Requests per second over a stretch: how many were allowed when it began, and how many succeeded, pauses included."""
 
     rate: float
     taken: float
@@ -40,7 +40,7 @@ class _Yield(NamedTuple):
 
 @dataclass
 class Turn:
-    """Leave to send one request, at a time; void once the gate has closed in between."""
+    """Permission to send one request at a given time. It is void if the gate has closed in between."""
 
     at: float
     closings: int
@@ -48,32 +48,32 @@ class Turn:
 
 
 class Limiter:
-    """When the next request may go, for every worker that shares it.
+    """Decides when the next request may be sent, for all workers that share it.
 
-    - "Too many requests" (429, or 503 with ``Retry-After``) closes the gate for the time asked, or else for a jittered
-      backoff, and sets the rate, once for all the requests that were under way together: between what the server is
-      known to sustain and what was too much. It then grows with what is seen to be sustained, stays below what was too
-      much for a while, and goes beyond along a cubic.
-    - A cut has to pay. A server with a limit takes requests at that limit however fast they come, so a cut never lowers
-      the yield: what is taken a second, pauses included. A server that says "too many" for another reason, such as one
-      broken backend of many or a quota shared with others, takes the fewer the lower the rate, and would be cut for ever.
-      So the yield is measured from stretch to stretch of closings, without the first burst and without what other trouble
-      cost. Where both the rate and the yield have fallen well below the best known, that rate is restored and left alone
-      for a number of closings, each time for longer. Where it then yields no more than the lower rate did, the limit has
-      really fallen, and the lower rate returns. ``Retry-After`` is kept to in any case.
-    - Other passing trouble (5xx, no connection) closes the gate for a jittered backoff once two requests in a row, of
-      whichever workers, have met it, and leaves the rate alone.
-    - When the pause is over one request goes first, to try. The gate opens when it succeeds.
+    - "Too many requests" (429, or 503 with ``Retry-After``) closes the gate for the requested time, or for a jittered
+      backoff if none was requested. It also sets the rate, once for all requests that were in flight together, between
+      what the server is known to sustain and what was too much. The rate then grows with what the server is seen to
+      sustain. It stays below what was too much for a while, then exceeds it along a cubic curve.
+    - A cut has to pay. A server with a real limit serves requests at that limit however fast they come, so a justified cut
+      never lowers the yield: the requests that succeed per second, pauses included. A server that says "too many" for
+      another reason (one broken backend of many, a quota shared with others) serves fewer the lower the rate, and would be
+      cut forever. The yield is therefore compared from one stretch of closings to the next, without the first burst, and
+      without stretches that other errors spoiled. If both rate and yield have fallen well below the best known ones, the
+      best rate is restored and kept for a number of closings, which doubles each time. If it then yields no more than the
+      lower rate did, the limit has really fallen, and the lower rate returns. ``Retry-After`` is respected in any case.
+    - Other transient errors (5xx, no connection) close the gate for a jittered backoff once two requests in a row, from
+      any workers, have failed. They do not change the rate.
+    - When the pause is over, one request goes first as a probe. The gate opens when it succeeds.
 
     Args:
-        ceiling: the most requests a second; None: as many as the workers manage.
-        draw: ``draw(low, high)``, a random number between.
+        ceiling: the most requests per second. None: as many as the workers manage.
+        draw: ``draw(low, high)``, a random number between the two.
 
     Attributes:
-        rate: requests a second now; None: unlimited.
+        rate: the current requests per second. None: unlimited.
         ceiling: as given.
         closings: how often the gate has closed.
-        changed: the lock to hold while calling it, and the signal that the gate may have opened.
+        changed: the lock to hold while calling methods, and the signal that the gate may have opened.
     """
 
     def __init__(self, ceiling: float | None = None, *, draw: Callable[[float, float], float] = random.uniform) -> None:
