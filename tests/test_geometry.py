@@ -91,7 +91,7 @@ def test_a_coordinate_that_is_no_number_is_refused(bad: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         line = shapely.LineString([(0, 0), (1, bad)])
-    with pytest.raises(InvalidInputError, match="NaN or an infinite"):
+    with pytest.raises(InvalidInputError, match="NaN or infinite"):
         tiles(line, 5)
 
 
@@ -389,7 +389,7 @@ def test_following_edges_adds_points_where_they_bend_and_no_more() -> None:
 def test_following_edges_ends_at_so_many_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fused_cache_ops.selection.reprojection.MOST_POINTS", 20)
     strip = geopandas.GeoSeries([shapely.box(300_000, 5_800_000, 700_000, 5_805_000)], crs="EPSG:32632")
-    with pytest.warns(UserWarning, match=r"'WGS 84 / UTM zone 32N' that take over 20 points"):
+    with pytest.warns(UserWarning, match=r"'WGS 84 / UTM zone 32N' that need over 20 points"):
         assert tiles(strip, 12)
 
 
@@ -431,7 +431,7 @@ def test_a_shape_across_the_antimeridian_in_its_own_system_is_on_both_sides() ->
 
 
 def test_coordinates_that_are_nowhere_in_their_system_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="which is nowhere in 'WGS 84 / UTM zone 32N'"):
+    with pytest.raises(InvalidInputError, match="which is outside 'WGS 84 / UTM zone 32N'"):
         tiles(geopandas.GeoSeries([shapely.Point(1e12, 1e12)], crs="EPSG:32632"), 5)
 
 
@@ -473,9 +473,9 @@ def test_a_reference_system_that_a_value_names_is_heeded(geometry: Any) -> None:
 @pytest.mark.parametrize(
     ("geometry", "reason"),
     [
-        (shapely.to_wkb(shapely.set_srid(METRES, 999_999), include_srid=True), "'EPSG:999999', which PROJ knows as no"),
-        (f"SRID=999999;{METRES.wkt}", "'EPSG:999999', which PROJ knows as no"),
-        ({**METRES_GEOJSON, "crs": named("EPSG:999999")}, "'EPSG:999999', which PROJ knows as no"),
+        (shapely.to_wkb(shapely.set_srid(METRES, 999_999), include_srid=True), "'EPSG:999999', which PROJ does not know"),
+        (f"SRID=999999;{METRES.wkt}", "'EPSG:999999', which PROJ does not know"),
+        ({**METRES_GEOJSON, "crs": named("EPSG:999999")}, "'EPSG:999999', which PROJ does not know"),
         ({**METRES_GEOJSON, "crs": {"type": "link", "properties": {"href": "http://a/b"}}}, "crs = {'type': 'link'"),
         ({**METRES_GEOJSON, "crs": "EPSG:3857"}, "crs = 'EPSG:3857', which names no"),
         ({**METRES_GEOJSON, "crs": {"type": "name", "properties": {"name": None}}}, "which names no"),
@@ -530,14 +530,14 @@ def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
         ({"type": "Cube", "coordinates": []}, "is not GeoJSON"),
         ({"type": "FeatureCollection"}, "a FeatureCollection that has no 'features'"),
         ({"type": "FeatureCollection", "features": None}, "a FeatureCollection that has no 'features'"),
-        ({"type": "FeatureCollection", "features": {"type": "Feature"}}, "which is no list"),
-        ({"type": "FeatureCollection", "features": ["a"]}, "so it is not GeoJSON"),
-        ({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}] * 2}, "2 rows and no geometry"),
-        ({"type": "FeatureCollection", "features": [{"type": "Feature"}]}, "a Feature that has no 'geometry'"),
-        ({"type": "Feature"}, "a Feature that has no 'geometry'"),
+        ({"type": "FeatureCollection", "features": {"type": "Feature"}}, "which is not a list"),
+        ({"type": "FeatureCollection", "features": ["a"]}, "is not GeoJSON"),
+        ({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}] * 2}, "2 rows whose geometries are all null"),
+        ({"type": "FeatureCollection", "features": [{"type": "Feature"}]}, "a Feature without 'geometry'"),
+        ({"type": "Feature"}, "a Feature without 'geometry'"),
         ({"type": "GeometryCollection"}, "a GeometryCollection that has no 'geometries'"),
-        (geopandas.GeoSeries([None, None]), "a GeoSeries with 2 rows and no geometry"),
-        (FRAME.set_geometry([None]), "a GeoDataFrame with 1 row and no geometry"),
+        (geopandas.GeoSeries([None, None]), "a GeoSeries with 2 rows whose geometries are all null"),
+        (FRAME.set_geometry([None]), "a GeoDataFrame with 1 row whose geometries are all null"),
         ("/nowhere/a.geojson", "cannot be read as a vector file"),
         ("/nowhere/a.parquet", "cannot be read as a vector file"),
         (5, "is of type int"),
@@ -562,7 +562,7 @@ def test_a_file_of_nothing_but_nulls_is_refused_and_one_without_rows_is_not(tmp_
         warnings.simplefilter("ignore")  # geopandas' own, of an empty frame
         nulls = save(FRAME.set_geometry([None], crs="EPSG:4326"), tmp_path / name)
         nothing = save(FRAME.iloc[:0], tmp_path / f"nothing-{name}")
-    with pytest.raises(InvalidInputError, match=r"a file '.*' with 1 row and no geometry"):
+    with pytest.raises(InvalidInputError, match=r"a file '.*' with 1 row whose geometries are all null"):
         tiles(nulls, 5)
     assert tiles(nothing, 5) == set()
 
@@ -577,7 +577,7 @@ def test_an_invalid_ring_is_repaired_with_a_warning() -> None:
 
 @pytest.mark.parametrize("shape", [shapely.Polygon, shapely.LineString])
 def test_an_edge_round_the_globe_is_taken_literally_with_a_warning(shape: Any) -> None:
-    with pytest.warns(UserWarning, match="an edge of 358° of longitude"):
+    with pytest.warns(UserWarning, match="an edge that spans 358° of longitude"):
         found = tiles(shape([(179, 0), (-179, 0), (-179, 1), (179, 1)]), 8)
     assert {tile.x for tile in found} == set(range(256))
 
