@@ -35,7 +35,7 @@ Certificate = Union[str, tuple[str, str]]
 """A client certificate: the path of one PEM file, or the paths of the certificate and its key."""
 
 LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record includes its code; nothing else comes close
-_HEADERS = ("retry-after", "location", "x-cache", "x-fused-cached")
+_HEADERS = ("retry-after", "location", "x-cache", "x-fused-cached", "age")
 _CHUNK = 64 * 1024
 _LOOK = 0.1  # seconds between checks by the watchdog thread
 _IDLE = 5.0  # idle seconds after which it ends

@@ -227,7 +227,8 @@ class Service:
             except (urllib3.exceptions.HTTPError, OSError, ConnectionDropped) as error:
                 trouble = self._clean(reason_of(error), token)
             else:
-                trouble = "" if 200 <= answer.status < 300 else f"{address.netloc} answered {answer.status}"
+                # The SDK reads the headers of a 200 alone, and no other status is known to carry a tile.
+                trouble = "" if answer.status == 200 else f"{address.netloc} answered {answer.status}"
                 return ({} if trouble else answer.headers), trouble
         retrier.raise_if_cancelled()
         return {}, trouble
