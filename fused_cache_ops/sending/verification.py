@@ -73,11 +73,13 @@ def check_verify_tiles(verify_tiles: int, udf: UdfReference, shared_token: Secre
     token = shared_token if shared_token is not None else udf.secret
     if token is None:
         raise ConfigurationError(
-            "verify_tiles needs a shared token of the UDF (fsh_… or fc_…), because that is how its tiles are requested: pass "
+            "verify_tiles needs a shared token of the UDF (fsh_…, fc_…), because that is how its tiles are requested: pass "
             "it as udf or as shared_token=."
         )
     if not isinstance(token, Secret) or not is_shared_token(token.reveal()):
-        raise ConfigurationError("shared_token is not a shared token: shared tokens begin with fsh_ or fc_.")
+        raise ConfigurationError(
+            "shared_token is not a shared token: shared tokens begin with fsh_, fc_ or UDF_, or are 64 hexadecimal digits."
+        )
     token = parse_udf(token).secret
     if service.run_base_url is None:
         raise ConfigurationError(
@@ -129,7 +131,10 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
             raise
     found: dict[Freshness, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
     for tile, (headers, trouble) in zip(tiles, answers):
-        kind, reason = ("unknown", trouble) if trouble else freshness(headers)
+        kind: Freshness = "unknown"
+        reason = trouble
+        if not trouble:
+            kind, reason = freshness(headers)
         found[kind].append(f"{tile}: {reason}" if reason else str(tile))
     verification = Verification(**{kind: tuple(shown) for kind, shown in found.items()})
     if len(verification.fresh) < verification.sampled:
