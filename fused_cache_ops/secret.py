@@ -56,9 +56,7 @@ def _forms(text: str) -> Iterator[str]:
         forms.update("/".join(parts[:count]) for count in range(1, len(parts)))
         forms.add(canvas_token(text) or "")
     for form in sorted(filter(None, forms), key=len, reverse=True):
-        yield form
-        yield quote(form, safe="")
-        yield quote(form)
+        yield from dict.fromkeys((form, quote(form, safe=""), quote(form)))
 
 
 def is_shared_token(text: str) -> bool:

@@ -107,6 +107,26 @@ def test_the_extra_reaches_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     assert client._service._certificates["ca_bundle"] == "/ca.pem"
 
 
+def test_a_passcode_in_the_extra_reaches_the_client_and_airflow_masks_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masked: list[str] = []
+    monkeypatch.setattr("airflow_provider_fused.hooks.mask_secret", masked.append)
+    monkeypatch.setenv("AIRFLOW__FUSED__PASSCODE", "from-the-configuration")
+    fields: dict[str, Any] = {"conn_type": "fused", "password": "t"}
+    passcode = connect(monkeypatch, fields | {"extra": {"passcode": "0pen-s3same"}}).get_conn()._service._passcode
+    assert passcode is not None
+    assert passcode.reveal() == "0pen-s3same"
+    assert masked == ["0pen-s3same"]
+    assert connect(monkeypatch, fields).get_conn()._service._passcode is None
+
+
+def test_the_forms_field_for_the_passcode_hides_it() -> None:
+    (kind,) = get_provider_info()["connection-types"]
+    hidden = {name for name, field in kind["conn-fields"].items() if field["schema"].get("format") == "password"}
+    assert hidden == {"passcode"}
+
+
 def test_a_number_that_is_none_is_named_by_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
     hook = connect(monkeypatch, {"conn_type": "fused", "password": "t", "extra": {"deadline": "soon"}})
     with pytest.raises(ConfigurationError, match=r"Connection 'fused_default': Deadline \(seconds\) = 'soon'"):

@@ -109,6 +109,7 @@ def test_the_assets_settings_are_kept() -> None:
         ("selection: {}", "omit it"),
         ("selection: {bound: [1, 1, 2, 2]}", "bound"),
         ("token_env: '{{ env.FUSED_SERVICE_ACCOUNT_TOKEN }}'", "not a template"),
+        ("passcode_env: '{{ env.PASSCODE }}'", "not a template"),
         ("token_env: 'not-a-name'", "name of an environment variable"),
         ("selection_fn: nowhere.at.all", "cannot be imported"),
         ("selection_fn: nowhere", "cannot be imported"),

@@ -20,9 +20,18 @@ def test_the_token_is_in_no_repr() -> None:
     assert "s3cret" not in repr(FusedResource(token="s3cret")) + str(FusedResource(token="s3cret"))
 
 
-def test_the_token_is_marked_as_a_secret() -> None:
-    extra = FusedResource.model_fields["token"].json_schema_extra
+@pytest.mark.parametrize("name", ["token", "shared_token", "passcode"])
+def test_the_secrets_are_marked_as_such(name: str) -> None:
+    extra = FusedResource.model_fields[name].json_schema_extra
     assert extra == {"dagster__is_secret": True}
+
+
+def test_the_passcode_reaches_the_client_and_is_in_no_repr() -> None:
+    resource = FusedResource(token="t", passcode="0pen-s3same")
+    passcode = resource.get_client()._service._passcode
+    assert passcode is not None
+    assert passcode.reveal() == "0pen-s3same"
+    assert "0pen-s3same" not in repr(resource) + str(resource)
 
 
 def test_the_token_is_read_from_an_environment_variable_at_run_time(

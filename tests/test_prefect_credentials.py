@@ -38,6 +38,17 @@ def test_the_token_is_not_in_the_blocks_repr_or_dump() -> None:
     assert "s3cret-token" not in repr(block) + str(block) + str(block.model_dump()) + block.model_dump_json()
 
 
+def test_a_saved_passcode_reaches_the_client_and_is_not_shown(fused_emulator: Emulator) -> None:
+    FusedCredentials(token=fused_emulator.token, passcode="0pen-s3same").save("guarded")
+    block = FusedCredentials.load("guarded")
+    assert isinstance(block, FusedCredentials)
+    assert "0pen-s3same" not in repr(block) + str(block) + str(block.model_dump()) + block.model_dump_json()
+    passcode = block.get_client()._service._passcode
+    assert passcode is not None
+    assert passcode.reveal() == "0pen-s3same"
+    assert FusedCredentials(passcode="").get_client()._service._passcode is None
+
+
 def test_empty_fields_are_taken_from_the_environment(fused_emulator: Emulator) -> None:
     for block in (FusedCredentials(), FusedCredentials(token="", client_id="", base_url="")):
         assert block.get_client().base_url == fused_emulator.base_url
@@ -51,7 +62,7 @@ def test_the_form_describes_every_field() -> None:
     fields = FusedCredentials.model_fields
     assert [name for name, field in fields.items() if not (field.description or "").endswith(".")] == []
     assert "secret_fields" in FusedCredentials.model_json_schema()
-    assert FusedCredentials.model_json_schema()["secret_fields"] == ["token"]
+    assert FusedCredentials.model_json_schema()["secret_fields"] == ["token", "passcode"]
     assert FusedCredentials.get_description()
     assert "invalidate_cache" in (FusedCredentials.get_code_example() or "")
 

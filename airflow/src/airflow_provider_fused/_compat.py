@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
+    from airflow.sdk.log import mask_secret
 else:
     try:
         from airflow.sdk import BaseOperator, BaseOperatorLink
@@ -23,4 +24,9 @@ else:
         from airflow.exceptions import AirflowFailException
     from airflow.exceptions import AirflowException
 
-__all__ = ["AirflowException", "AirflowFailException", "BaseHook", "BaseOperator", "BaseOperatorLink"]
+    try:
+        from airflow.sdk.log import mask_secret
+    except ImportError:
+        from airflow.utils.log.secrets_masker import mask_secret
+
+__all__ = ["AirflowException", "AirflowFailException", "BaseHook", "BaseOperator", "BaseOperatorLink", "mask_secret"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fused._compat import BaseHook
-from airflow_provider_fused.provider_info import EXTRA_FIELDS, FIELD_BEHAVIOUR
+from airflow_provider_fused._compat import BaseHook, mask_secret
+from airflow_provider_fused.provider_info import EXTRA_FIELDS, FIELD_BEHAVIOUR, SECRET_FIELDS
 
 if TYPE_CHECKING:
     from fused_cache_ops import FusedClient
@@ -16,8 +16,8 @@ class FusedHook(BaseHook):
 
     The connection's host is the base URL (default: ``https://www.fused.io/server/v1``), its login the client id (default: the
     service's preferred instance) and its password the service-account token. The extra takes ``timeout``, ``deadline``,
-    ``max_concurrency`` and ``max_requests_per_second``, as numbers or text, and ``ca_bundle``, ``client_certificate`` and
-    ``run_base_url``. For an empty field, the section ``[fused]`` of Airflow's configuration applies
+    ``max_concurrency`` and ``max_requests_per_second``, as numbers or text, and ``ca_bundle``, ``client_certificate``,
+    ``run_base_url`` and ``passcode``. For an empty field, the section ``[fused]`` of Airflow's configuration applies
     (``AIRFLOW__FUSED__DEADLINE`` and so on), then the core's environment variables (``FUSED_SERVICE_ACCOUNT_TOKEN`` and
     so on).
 
@@ -41,11 +41,13 @@ class FusedHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """The form fields for the extra, before Airflow 3.2."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from wtforms import StringField
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from wtforms import PasswordField, StringField
 
         return {
-            name: StringField(label, description=description, widget=BS3TextFieldWidget())
+            name: PasswordField(label, description=description, widget=BS3PasswordFieldWidget())
+            if name in SECRET_FIELDS
+            else StringField(label, description=description, widget=BS3TextFieldWidget())
             for name, (label, description) in EXTRA_FIELDS.items()
         }
 
@@ -63,7 +65,7 @@ class FusedHook(BaseHook):
                 token=sealed(connection.password or None),
                 client_id=connection.login or None,
                 base_url=_base_url(connection) or _configured("base_url"),
-                **_settings({name: _configured(name) for name in EXTRA_FIELDS} | _without_blanks(connection.extra_dejson)),
+                **_settings({name: _configured(name) for name in EXTRA_FIELDS} | _given(connection.extra_dejson)),
             )
         except ConfigurationError as error:
             raise ConfigurationError(
@@ -98,14 +100,23 @@ def _base_url(connection: Any) -> str | None:
 
 
 def _configured(name: str) -> str | None:
-    """A default for every connection, from the section ``[fused]`` of Airflow's configuration."""
+    """A default for every connection, from the section ``[fused]`` of Airflow's configuration. It holds no secrets."""
     from airflow.configuration import conf
 
+    if name in SECRET_FIELDS:
+        return None
     return conf.get("fused", name, fallback=None) or None
 
 
-def _without_blanks(extra: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in extra.items() if value not in (None, "")}
+def _given(extra: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the extra that are not empty, with the secrets sealed."""
+    from fused_cache_ops.integration import sealed
+
+    given = {name: value for name, value in extra.items() if value not in (None, "")}
+    for name in SECRET_FIELDS & set(given):
+        mask_secret(str(given[name]))  # the name does not tell Airflow that the value is secret
+        given[name] = sealed(str(given[name]))  # a passcode of digits is a number in JSON
+    return given
 
 
 def _settings(extra: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,11 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-name": "Fused",
                 "ui-field-behaviour": FIELD_BEHAVIOUR,
                 "conn-fields": {
-                    name: {"label": label, "description": description, "schema": {"type": ["string", "null"]}}
+                    name: {
+                        "label": label,
+                        "description": description,
+                        "schema": {"type": ["string", "null"]} | ({"format": "password"} if name in SECRET_FIELDS else {}),
+                    }
                     for name, (label, description) in EXTRA_FIELDS.items()
                 },
             }
@@ -69,8 +73,12 @@ EXTRA_FIELDS = {
     "ca_bundle": ("Certificates to trust", "Path of a file or folder. Default: REQUESTS_CA_BUNDLE, otherwise requests' own."),
     "client_certificate": ("Client certificate", "Path of a PEM file with the certificate and its key."),
     "run_base_url": ("Base URL of shared UDFs", "For verification. Default: https://udf.ai for www.fused.io."),
+    "passcode": ("Passcode", "Passcode of a public canvas, for verification. Default: FUSED_CANVAS_PASSCODE."),
 }
 """Fields stored in the connection's extra: name, label, help."""
+
+SECRET_FIELDS = {"passcode"}
+"""Those that are hidden in forms and masked in logs, and that Airflow's configuration does not hold."""
 
 CONFIG_OPTIONS = {
     "base_url": ("string", "https://fused.example.com/server/v1", "Address of the deployment."),

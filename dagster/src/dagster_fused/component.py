@@ -78,8 +78,9 @@ def _resolve_variable(context: dg.ResolutionContext, value: Optional[str]) -> Op
     """The name of an environment variable, not resolved: a template would put the token itself into the snapshot."""
     if value is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", value):
         raise ValueError(
-            "token_env and shared_token_env take the name of an environment variable, such as FUSED_SERVICE_ACCOUNT_TOKEN, not "
-            "the token, and not a template like {{ env.X }}, which would put the token into Dagster's snapshots."
+            "token_env, shared_token_env and passcode_env take the name of an environment variable, such as "
+            "FUSED_SERVICE_ACCOUNT_TOKEN, not the secret, and not a template like {{ env.X }}, which would put the secret into "
+            "Dagster's snapshots."
         )
     return value
 
@@ -141,6 +142,15 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
             description="Name of the environment variable that holds the UDF's shared token, for verify_tiles.",
         ),
     ] = None
+    passcode_env: Annotated[
+        Optional[str],
+        dg.Resolver(
+            _resolve_variable,
+            model_field_type=str,
+            inject_before_resolve=False,
+            description="Name of the environment variable that holds the passcode of a public canvas, for verify_tiles.",
+        ),
+    ] = None
     client_id: Annotated[
         Optional[str],
         dg.Resolver.default(description="Real-time instance. Default: FUSED_CLIENT_ID, otherwise the service's preferred one."),
@@ -167,6 +177,7 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
             resources[resource_key] = FusedResource(
                 token=dg.EnvVar(self.token_env),
                 shared_token=dg.EnvVar(self.shared_token_env) if self.shared_token_env else None,
+                passcode=dg.EnvVar(self.passcode_env) if self.passcode_env else None,
                 client_id=self.client_id,
                 base_url=self.base_url,
             )

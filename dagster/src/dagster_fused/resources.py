@@ -49,6 +49,12 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
         default=None,
         description="Where shared UDFs run. Default: FUSED_RUN_BASE_URL, otherwise https://udf.ai for www.fused.io.",
     )
+    passcode: Optional[str] = Field(
+        default=None,
+        repr=False,
+        description="Passcode of a public canvas, for verification. Use EnvVar. Default: FUSED_CANVAS_PASSCODE.",
+        json_schema_extra={"dagster__is_secret": True},
+    )
     timeout: float = Field(default=DEFAULT_TIMEOUT, description="Seconds that one request may take.")
     deadline: float = Field(default=DEFAULT_DEADLINE, description="Seconds that one invalidation may take, retries included.")
     max_concurrency: int = Field(
@@ -85,4 +91,5 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
             ca_bundle=self.ca_bundle or None,
             client_certificate=self.client_certificate or None,
             run_base_url=self.run_base_url or None,
+            passcode=sealed(self.passcode or None),
         )

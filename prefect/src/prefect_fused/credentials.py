@@ -23,6 +23,7 @@ class FusedCredentials(CredentialsBlock):
         client_id: The real-time instance.
         base_url: The deployment's address.
         run_base_url: Where the deployment runs shared UDFs.
+        passcode: The passcode of a public canvas, for verification.
         max_requests_per_second: The most requests per second.
         ca_bundle: Certificates to trust.
         client_certificate: A certificate to present to the server.
@@ -65,6 +66,11 @@ class FusedCredentials(CredentialsBlock):
         title="Base URL of shared UDFs",
         description="Where shared UDFs run. Default: FUSED_RUN_BASE_URL, otherwise https://udf.ai for www.fused.io.",
     )
+    passcode: Optional[SecretStr] = Field(
+        default=None,
+        title="Passcode",
+        description="The passcode of a public canvas, for verification. Default: FUSED_CANVAS_PASSCODE.",
+    )
     max_requests_per_second: Optional[float] = Field(
         default=None,
         title="Requests per second",
@@ -98,6 +104,7 @@ class FusedCredentials(CredentialsBlock):
             client_id=settings.client_id,
             base_url=settings.base_url,
             run_base_url=os.environ.get("FUSED_RUN_BASE_URL") or None,
+            passcode=SecretStr(settings.passcode.reveal()) if settings.passcode else None,
         )
 
     def get_client(self, **settings: Any) -> FusedClient:
@@ -113,7 +120,9 @@ class FusedCredentials(CredentialsBlock):
         from fused_cache_ops.integration import sealed
 
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        fields["token"] = sealed(self.token.get_secret_value() or None) if self.token else None
+        for name, value in fields.items():
+            if isinstance(value, SecretStr):
+                fields[name] = sealed(value.get_secret_value() or None)
         # The form in the UI saves an empty field as "".
         given = {name: value for name, value in (fields | settings).items() if value not in (None, "")}
         return FusedClient(**given)
