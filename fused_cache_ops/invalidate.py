@@ -66,7 +66,8 @@ def invalidate_cache(
 
     Args:
         udf: an id (a UUID), ``name``, ``canvas/name``, ``team/name``, ``user@host/name``, ``@handle/name``, or a shared
-            token (``fsh_…``, ``fc_…``). Names are looked up over HTTP. The UDF's code is never run.
+            token (``fsh_…``, ``fc_<token>/<udf>``, ``fc_<team>/<canvas>/<udf>``, ``UDF_…``, 64 hexadecimal digits). Names are
+            looked up over HTTP. The UDF's code is never run.
         tiles: any iterable of `Tile`, ``(z, x, y)``, ``"z/x/y"`` or ``{"z": …, "x": …, "y": …}``. It is read once, as it is
             sent.
         bounds: ``(west, south, east, north)`` in degrees, or several such boxes. West > east crosses the antimeridian. Edges

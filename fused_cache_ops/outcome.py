@@ -17,8 +17,10 @@ class Verification:
 
     Attributes:
         fresh: tiles that the UDF computed anew.
-        from_cache: tiles that came from the cache. They were not invalidated, or someone requested them in between.
-        unknown: tiles that returned no result, each with the reason.
+        from_cache: tiles that came from the cache, each with the tier that had it: ``10/1/2: memory`` or
+            ``10/1/2: object storage``. They were not invalidated, or someone requested them in between.
+        unknown: tiles that are neither certainly fresh nor certainly cached, each with the reason: there was no result, or a
+            CDN may have answered.
     """
 
     fresh: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, SupportsIndex, TypeVar, Union, overload
 from urllib.parse import quote
@@ -9,6 +10,12 @@ from urllib.parse import quote
 T = TypeVar("T")
 
 MASK = "********"
+
+_PREFIXES = ("fsh_", "fc_", "UDF_")
+_DIGITS = r"[0-9A-Fa-f]{64}"  # the oldest form
+_START = r"(?:\b|(?<=%2F)|(?<=%2f))"
+_IN_ADDRESS = re.compile(rf"{_START}(?:({'|'.join(_PREFIXES)})[^?#\s]*?(?=/run(?![^/?#\s])|[?#\s]|$)|{_DIGITS}(?![0-9A-Za-z]))")
+_SESSION_TOKEN = re.compile(r"(fused_session_token(?:=|%3D))[^&#\s]+", re.IGNORECASE)
 
 
 class Secret:
@@ -42,18 +49,47 @@ class Secret:
 
 
 def _forms(text: str) -> Iterator[str]:
-    """The whole text, the last word of a header, the token before a shared UDF's name, and each of them URL-encoded."""
+    """The whole text, the last word of a header, what a shared token begins with, and each of them URL-encoded."""
     forms = {text, text.rpartition(" ")[2]}
     if is_shared_token(text):
-        forms.add(text.partition("/")[0])
+        parts = text.split("/")
+        forms.update("/".join(parts[:count]) for count in range(1, len(parts)))
+        forms.add(canvas_token(text) or "")
     for form in sorted(filter(None, forms), key=len, reverse=True):
         yield form
         yield quote(form, safe="")
+        yield quote(form)
 
 
 def is_shared_token(text: str) -> bool:
-    """Whether a UDF is given by a shared token, which grants access."""
-    return text.lstrip().startswith(("fsh_", "fc_"))
+    """Whether a UDF is given by a shared token, which grants access. The rule is that of Fused's SDK."""
+    text = text.strip()
+    return text.startswith(_PREFIXES) or re.fullmatch(_DIGITS, text) is not None
+
+
+def token_kind(text: str) -> str:
+    """How a shared token begins, which may be shown: ``fsh_``, ``fc_``, ``UDF_``, or nothing for 64 digits."""
+    return next((prefix for prefix in _PREFIXES if text.lstrip().startswith(prefix)), "")
+
+
+def canvas_token(text: str) -> str | None:
+    """The part of a shared token that stands for its canvas, or None if it has none. The rule is that of Fused's SDK:
+    ``fc_<token>`` of ``fc_<token>/<udf>`` and ``fc_<token>-<udf>``, ``fc_<team>/<canvas>`` of ``fc_<team>/<canvas>/<udf>``."""
+    text = text.strip()
+    if token_kind(text) != "fc_":
+        return None
+    return text.rpartition("/")[0] or text.rpartition("-")[0] or text
+
+
+def holds_shared_token(address: str) -> bool:
+    """Whether an address contains what looks like a shared token."""
+    return _IN_ADDRESS.search(address) is not None
+
+
+def masked_address(text: str) -> str:
+    """An address with shared tokens of every form and session tokens masked."""
+    text = _SESSION_TOKEN.sub(rf"\1{MASK}", text)
+    return _IN_ADDRESS.sub(lambda found: f"{found[1] or ''}{MASK}", text)
 
 
 @overload

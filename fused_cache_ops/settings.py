@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from fused_cache_ops.errors import ConfigurationError
-from fused_cache_ops.secret import MASK, Secret, sealed
+from fused_cache_ops.secret import Secret, holds_shared_token, masked_address, sealed
 from fused_cache_ops.udf_reference import checked_identifier
 from fused_cache_ops.wording import quoted
 
@@ -31,7 +31,6 @@ _SERVICE = "Fused-Service-Token"
 # HTTP schemes are case-insensitive. The last two are what the SDK finds in the environment of a running UDF.
 _SCHEMES = {name.lower(): name for name in (_SERVICE, "Bearer", "Fused-Rtenv-Bearer", "Fused-Env-Bearer")}
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_SHARED_IN_PATH = re.compile(r"\b(?:fsh|fc)_[^\s?#]*")
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _read_url(url: str, allow_http: bool) -> tuple[str, str, str]:
     User names, passwords, queries and fragments may contain a token by mistake, so they are never shown.
     """
     url = url.strip()
-    shown = _SHARED_IN_PATH.sub(MASK, re.split(r"[?#]", url)[0]) if "@" not in url else ""
+    shown = masked_address(re.split(r"[?#]", url)[0]) if "@" not in url else ""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -181,7 +180,7 @@ def _read_url(url: str, allow_http: bool) -> tuple[str, str, str]:
         return "", shown, "does not name a valid host"
     if re.search(r"[?#\s\\%\x00-\x1f\x7f]", url):
         return "", shown, "must be a plain address, without a query, fragment, escapes or spaces"
-    if _SHARED_IN_PATH.search(parts.path):
+    if holds_shared_token(parts.path):
         return "", shown, "contains a shared token: use the address without it, and pass the token as udf or shared_token"
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
         return "", shown, "would send the token unencrypted: use https, or FusedClient(allow_http=True) if that is intended"

@@ -7,13 +7,13 @@ import uuid
 from dataclasses import dataclass, field
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
-from fused_cache_ops.secret import MASK, Secret, sealed_udf
+from fused_cache_ops.secret import MASK, Secret, sealed_udf, token_kind
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f?#%\\/]")
 _FORMS = (
     "a UDF is given by its id (a UUID), 'name', 'canvas/name', 'team/name', 'user@host/name', "
-    "'@handle/name' or a shared token ('fsh_…', 'fc_…')"
+    "'@handle/name' or a shared token ('fsh_…', 'fc_<token>/<udf>', 'fc_<team>/<canvas>/<udf>', 'UDF_…', 64 hexadecimal digits)"
 )
 
 
@@ -69,19 +69,21 @@ def parse_udf(udf: str | Secret | UdfReference) -> UdfReference:
 
 
 def _shared(token: Secret) -> UdfReference:
-    kind = "fsh_" if token.reveal().lstrip().startswith("fsh_") else "fc_"
-    if problem := next(filter(None, map(_problem, _parts(token))), None):
-        raise InvalidInputError(f"udf {kind}{MASK}: a part of it {problem} ({_FORMS}).")
+    shown = f"{token_kind(token.reveal())}{MASK}"
+    most = 3 if shown.startswith("fc_") else 1
+    if problem := next(filter(None, map(_problem, _parts(token, most))), None):
+        raise InvalidInputError(f"udf {shown}: a part of it {problem} ({_FORMS}).")
     return UdfReference(
         udf_id=None,
-        lookup=("udf", "shared", "by-token", *(Secret(part) for part in _parts(token))),
-        shown=f"{kind}{MASK}",
+        # As in the SDK, slashes stay slashes.
+        lookup=("udf", "shared", "by-token", *(Secret(part) for part in _parts(token, most))),
+        shown=shown,
         secret=Secret(token.reveal().strip()),
     )
 
 
-def _parts(token: Secret) -> list[str]:
-    return token.reveal().strip().split("/", maxsplit=1)
+def _parts(token: Secret, most: int) -> list[str]:
+    return token.reveal().strip().split("/", maxsplit=most - 1)
 
 
 def checked_identifier(value: str, name: str, error: type[FusedCacheError] = InvalidInputError) -> str:

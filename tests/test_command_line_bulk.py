@@ -92,7 +92,7 @@ def test_verification_ends_with_1_where_it_is_not(fused_emulator: Emulator, udf:
     fused_emulator.misbehave(status=200, body={}, path="batch-delete")
     done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--verify-tiles", "2", "--json"])
     assert done.exit_code == 1
-    assert json.loads(done.stdout)["verification"]["from_cache"] == ["1/0/0", "1/1/1"]
+    assert json.loads(done.stdout)["verification"]["from_cache"] == ["1/0/0: memory", "1/1/1: memory"]
     assert "verified: 0 of 2" in done.stderr
 
 

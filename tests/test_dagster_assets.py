@@ -254,7 +254,7 @@ def test_the_check_fails_where_the_invalidation_left_out_a_tile(fused: FusedReso
     check = build_fused_cache_check(cache, udf="roads", selection_fn=tiles_of_region, severity=dg.AssetCheckSeverity.WARN)
     evaluation = checked(fused, cache, check, partition_key="south")
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert evaluation.metadata["from_cache"].value == ["1/1/1"]
+    assert evaluation.metadata["from_cache"].value == ["1/1/1: memory"]
 
 
 def test_the_check_covers_all_partitions_of_a_backfill(fused: FusedResource, udf: Udf) -> None:

@@ -79,7 +79,7 @@ def test_what_was_not_invalidated_is_found_out_without_invalidating(
     client.invalidate_cache(udf.id, tiles=["1/0/0"])
     fused_emulator.forget_requests()
     found = client.verify_cache(udf.id, tiles=["1/0/0", "1/0/1"], verify_tiles=5, shared_token=udf.shared_token)
-    assert found == Verification(fresh=("1/0/0",), from_cache=("1/0/1",))
+    assert found == Verification(fresh=("1/0/0",), from_cache=("1/0/1: memory",))
     assert {request.method for request in fused_emulator.requests} == {"GET"}
 
 

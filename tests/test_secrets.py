@@ -24,6 +24,7 @@ from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.service.connection import Connections
 
+DIGITS = "0123456789abcdef" * 4
 LONG = "".join(
     chr(97 + (number * 7) % 26) + str(number) for number in range(120)
 )  # a few hundred characters, none of them alike
@@ -64,8 +65,18 @@ def test_no_piece_of_a_long_token_is_in_a_traceback(
     assert [piece for piece in pieces(LONG) if piece in everything] == []
 
 
+FORMS = {
+    "with a name": f"fc_{LONG}/roads",
+    "with a name after a dash": f"fc_{LONG}-roads",
+    "by name": f"fc_team/{LONG}/roads",
+    "alone": f"fsh_{LONG}",
+    "older": f"UDF_{LONG}",
+    "oldest": "".join(f"{number * 37 % 256:02x}" for number in range(32)),
+}
+
+
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@pytest.mark.parametrize("form", [f"fc_{LONG}/roads", f"fsh_{LONG}"], ids=["with a name", "alone"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_no_piece_of_a_shared_token_is_in_a_traceback(
     fused_emulator: Emulator, udf: Udf, form: str, fault: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -74,14 +85,18 @@ def test_no_piece_of_a_shared_token_is_in_a_traceback(
     with pytest.raises(FusedCacheError) as caught:
         invalidate_cache(form, tiles=["1/0/0"], timeout=0.3, deadline=0.5)
     everything = shown(caught.value) + caplog.text
-    assert [piece for piece in pieces(LONG) if piece in everything] == []
+    secret = LONG if LONG in form else form
+    assert [piece for piece in pieces(secret) if piece in everything] == []
 
 
 @pytest.mark.parametrize("said", ["nothing behind fc_S3CRET", "fc_S3CRET/roads?", "see /fc_S3CRET%2Froads", "fc_S3CRET"])
-def test_in_a_servers_words_the_token_before_a_name_is_masked_too(fused_emulator: Emulator, udf: Udf, said: str) -> None:
+@pytest.mark.parametrize("form", ["fc_S3CRET/roads", "fc_S3CRET-roads", "fc_S3CRET/canvas/roads"])
+def test_in_a_servers_words_the_token_before_a_name_is_masked_too(
+    fused_emulator: Emulator, udf: Udf, said: str, form: str
+) -> None:
     fused_emulator.misbehave(status=404, body={"detail": said}, times=None)
     with pytest.raises(FusedCacheError) as caught:
-        invalidate_cache("fc_S3CRET/roads", tiles=["1/0/0"])
+        invalidate_cache(form, tiles=["1/0/0"])
     assert "S3CRET" not in shown(caught.value)
     assert "********" in str(caught.value)
 
@@ -106,6 +121,8 @@ def test_a_shared_token_that_cannot_be_read_is_not_shown(call: Any, fused_emulat
         "https://udf.ai/fsh_S3CRET/run",
         "https://udf.ai/fc_S3CRET/",
         "ftp://fused.example.com/fc_S3CRET",
+        "https://udf.ai/fc_S3CRET/canvas/S3CRET/run",
+        "https://udf.ai/UDF_S3CRET/run",
         "https://fused.example.com/a b?fused_session_token=S3CRET",
     ],
 )
@@ -114,6 +131,28 @@ def test_an_address_that_went_wrong_is_shown_without_what_may_be_secret(setting:
     with pytest.raises(ConfigurationError, match=setting) as caught:
         FusedClient(token="a-token", **{setting: url})
     assert "S3CRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "masked"),
+    [
+        ("/fsh_S3CRET/run/tiles/1/2/3?x=1", "/fsh_********/run/tiles/1/2/3?x=1"),
+        ("/fc_S3CRET/S3CRET/run", "/fc_********/run"),
+        ("/fc_S3CRET-S3CRET.json", "/fc_********"),
+        ("/fc_S3CRET/S3CRET/runner/run/file", "/fc_********/run/file"),
+        ("/UDF_S3CRET", "/UDF_********"),
+        (f"/v1/realtime-shared/{DIGITS}/run", "/v1/realtime-shared/********/run"),
+        (f"/{DIGITS}.json", "/********.json"),
+        ("/x?next=https%3A%2F%2Fudf.ai%2Ffc_S3CRET", "/x?next=https%3A%2F%2Fudf.ai%2Ffc_********"),
+        ("/a/b?x=1&fused_session_token=id%3A1%3AS3CRET&y=2", "/a/b?x=1&fused_session_token=********&y=2"),
+        ("/session-token/by-access-token/fc_S3CRET%2FS3CRET", "/session-token/by-access-token/fc_********"),
+        ("/udf/by-id/0b9c2f4e-5d0a-4f51-9f6e-3f1f6c1d2a3b", "/udf/by-id/0b9c2f4e-5d0a-4f51-9f6e-3f1f6c1d2a3b"),
+    ],
+)
+def test_urllib3s_debug_lines_show_no_form_of_a_token(line: str, masked: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("urllib3.connectionpool").debug('%s://%s "%s %s"', "https", "udf.ai", "GET", line)
+    assert caplog.messages == [f'https://udf.ai "GET {masked}"']
 
 
 @pytest.mark.parametrize(

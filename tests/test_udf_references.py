@@ -8,9 +8,10 @@ import pytest
 from fused_cache_ops import FusedClient
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError, NotFoundError
-from fused_cache_ops.secret import Secret
+from fused_cache_ops.secret import Secret, canvas_token
 from fused_cache_ops.udf_reference import parse_udf
 
+DIGITS = "0123456789abcdef" * 4
 UDF_ID = "0b9c2f4e-5d0a-4f51-9f6e-3f1f6c1d2a3b"
 
 
@@ -25,6 +26,11 @@ UDF_ID = "0b9c2f4e-5d0a-4f51-9f6e-3f1f6c1d2a3b"
         ("fsh_abc123", "udf/shared/by-token/fsh_abc123"),
         ("fc_abc123", "udf/shared/by-token/fc_abc123"),
         ("fc_abc123/roads", "udf/shared/by-token/fc_abc123/roads"),
+        ("fc_abc123-roads", "udf/shared/by-token/fc_abc123-roads"),
+        ("fc_team/transport/roads", "udf/shared/by-token/fc_team/transport/roads"),
+        ("UDF_abc123", "udf/shared/by-token/UDF_abc123"),
+        (f" {DIGITS}\n", f"udf/shared/by-token/{DIGITS}"),
+        (DIGITS[1:], f"udf/exec-env/self/by-collection/default/by-slug/{DIGITS[1:]}"),
         (" roads\n", "udf/exec-env/self/by-collection/default/by-slug/roads"),
         ("Straßen & Wege", "udf/exec-env/self/by-collection/default/by-slug/Straßen & Wege"),
     ],
@@ -33,6 +39,22 @@ def test_each_form_becomes_its_look_up(udf: str, path: str) -> None:
     reference = parse_udf(udf)
     assert reference.udf_id is None
     assert "/".join(part.reveal() if isinstance(part, Secret) else part for part in reference.lookup) == path
+
+
+@pytest.mark.parametrize(
+    ("token", "canvas"),
+    [
+        ("fc_abc", "fc_abc"),
+        ("fc_abc/roads", "fc_abc"),
+        ("fc_abc-roads", "fc_abc"),
+        ("fc_team/transport/roads", "fc_team/transport"),
+        ("fsh_abc", None),
+        ("UDF_abc", None),
+        (DIGITS, None),
+    ],
+)
+def test_the_canvas_of_a_shared_token(token: str, canvas: str | None) -> None:
+    assert canvas_token(token) == canvas
 
 
 @pytest.mark.parametrize("udf", [UDF_ID, UDF_ID.upper(), f" {UDF_ID} ", uuid.UUID(UDF_ID)])
@@ -45,7 +67,7 @@ def test_an_id_needs_no_look_up(udf: Any) -> None:
     ["", " ", "/", "/roads", "roads/", "a//b", "a/b/c", ".", "..", "../roads", "team/..", "./roads"]
     + ["roads?x=1", "roads#x", "roads%2f", "roads\\x", "ro\x00ads", "ro\nads", "ro\x7fads", "a?b/roads", "@/roads"]
     + ["None", "null", "none", "undefined", "nan"]
-    + ["fc_a/..", "fsh_a?b", "fsh_a\nb", "fc_a/"]
+    + ["fc_a/..", "fsh_a?b", "fsh_a\nb", "fc_a/", "fc_a//b", "fc_a/b/c/d", "fc_a/b/", "fsh_a/b", "UDF_a?", f"{DIGITS}/roads#"]
     + [None, 5, b"roads", ["roads"], 0.5],
     ids=ascii,
 )
@@ -54,11 +76,17 @@ def test_a_bad_reference_is_refused(udf: Any) -> None:
         parse_udf(udf)
 
 
-def test_a_shared_token_is_masked_in_messages() -> None:
+@pytest.mark.parametrize("token", ["fsh_verysecret", "UDF_verysecret", "fc_verysecret", "fc_verysecret/x", "fc_verysecret/x/y"])
+def test_a_shared_token_is_masked_in_messages(token: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        parse_udf("fsh_verysecret?")
+        parse_udf(f"{token}?")
     assert "verysecret" not in str(caught.value)
-    assert "verysecret" not in repr(parse_udf("fsh_verysecret"))
+    assert "verysecret" not in repr(parse_udf(token))
+
+
+def test_of_a_token_of_digits_alone_nothing_is_shown() -> None:
+    assert parse_udf(DIGITS).shown == "********"
+    assert not any(DIGITS[start : start + 8] in repr(parse_udf(DIGITS)) for start in range(57))
 
 
 @pytest.mark.parametrize("form", ["{0.id}", "roads", "team/roads", "default/roads", "{0.shared_token}"])
@@ -90,6 +118,7 @@ def test_an_unknown_shared_token_is_not_shown(client: FusedClient, fused_emulato
         client.resolve_udf("fsh_verysecret")
     assert "verysecret" not in str(caught.value)
     assert "fsh_********" in str(caught.value)
+    assert "the token as shared_token" in str(caught.value)
 
 
 def test_the_code_of_the_udf_is_never_run(fused_emulator: Emulator, client: FusedClient) -> None:

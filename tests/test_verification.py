@@ -12,7 +12,7 @@ from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.outcome import Verification
 from fused_cache_ops.selection.batches import TileBatch, TileBatches
-from fused_cache_ops.sending.verification import Sample, came_from_cache
+from fused_cache_ops.sending.verification import Sample, freshness
 
 ALL = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
 
@@ -32,26 +32,62 @@ def test_what_somebody_asked_for_in_between_is_told(
 ) -> None:
     fused_emulator.misbehave(status=200, after_work=False, body={}, path="batch-delete")  # says it did, and did not
     result = client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=10, shared_token=udf.shared_token)
-    assert result.verification == Verification(from_cache=tuple(ALL))
+    assert result.verification == Verification(from_cache=tuple(f"{tile}: memory" for tile in ALL))
     assert "verified: 0 of 4" in caplog.text
-    assert "1/0/0: from the cache" in caplog.text
+    assert "1/0/0: from the cache (memory)" in caplog.text
+
+
+MEMORY, STORAGE = ("from_cache", "memory"), ("from_cache", "object storage")
+FRESH = ("fresh", "")
 
 
 @pytest.mark.parametrize(
-    ("headers", "cached"),
+    ("headers", "found"),
     [
-        ({"x-cache": "Hit"}, True),
-        ({"x-cache": "Hit from cloudfront"}, True),
-        ({"x-cache": "Miss"}, False),
-        ({"x-fused-cached": "true"}, True),
-        ({"x-fused-cached": "1"}, True),
-        ({"x-fused-cached": "false"}, False),
-        ({}, False),
+        ({"x-cache": "Hit"}, MEMORY),
+        ({"x-cache": "HIT"}, MEMORY),
+        ({"x-cache": "HIT", "x-fused-cached": "s3"}, MEMORY),
+        ({"x-cache": "Miss", "x-fused-cached": "true"}, STORAGE),
+        ({"x-fused-cached": "s3"}, STORAGE),
+        ({"x-fused-cached": "false"}, STORAGE),
+        ({"x-fused-cached": ""}, STORAGE),
+        ({"x-cache": "Hit from cloudfront", "x-fused-cached": "true"}, STORAGE),
+        ({"x-cache": "Miss"}, FRESH),
+        ({"x-cache": "Miss from cloudfront", "age": "0"}, FRESH),
+        ({}, FRESH),
     ],
     ids=str,
 )
-def test_the_headers_that_tell_of_a_cache(headers: dict[str, str], cached: bool) -> None:
-    assert came_from_cache(headers) is cached
+def test_a_tile_is_fresh_or_cached_by_the_sdks_rule(headers: dict[str, str], found: tuple[str, str]) -> None:
+    assert freshness(headers) == found
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x-cache": "Hit from cloudfront"}, {"x-cache": "MISS, HIT"}, {"x-cache": "Miss", "age": "7"}, {"age": "long"}],
+    ids=str,
+)
+def test_where_a_cdn_may_have_answered_nothing_is_known(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    fused_emulator.misbehave(status=200, headers=headers, path="/run/tiles/")
+    found = client.verify_cache(udf.shared_token, tiles=["1/0/0"], verify_tiles=1)
+    (unknown,) = found.unknown
+    assert found.sampled == 1
+    assert unknown.startswith("1/0/0: a cache in front of Fused may have answered")
+    assert list(headers.values())[-1] in unknown
+    assert unknown in caplog.text
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-cache": "Hit"}, {"x-fused-cached": "s3"}], ids=str)
+@pytest.mark.parametrize("status", [202, 203, 204, 301, 404])
+def test_only_a_200_says_anything(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, status: int, headers: dict[str, str]
+) -> None:
+    fused_emulator.misbehave(status=status, headers=headers, path="/run/tiles/", times=None)
+    found = client.verify_cache(udf.shared_token, tiles=["1/0/0"], verify_tiles=1)
+    assert (found.fresh, found.from_cache) == ((), ())
+    assert f"answered {status}" in found.unknown[0]
 
 
 def test_a_udf_that_fails_proves_nothing(client: FusedClient, fused_emulator: Emulator) -> None:

@@ -7,8 +7,8 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +24,7 @@ class Fault:
         status: respond with this status instead of doing the work. Use 3xx with ``location``.
         retry_after: the response's ``Retry-After``: seconds or an HTTP date.
         location: the response's ``Location``.
+        headers: further headers of the response.
         body: the response's JSON. Default: ``{"detail": "…"}``.
         drop: close the connection without a response.
         latency: seconds to wait first.
@@ -37,6 +38,7 @@ class Fault:
     status: int | None = None
     retry_after: int | str | None = None
     location: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     drop: bool = False
     latency: float = 0.0
@@ -156,6 +158,7 @@ async def _answer(fault: Fault, send: Callable[[Message], Any]) -> None:
         headers.append((b"retry-after", str(fault.retry_after).encode()))
     if fault.location is not None:
         headers.append((b"location", fault.location.encode()))
+    headers += [(name.lower().encode(), value.encode()) for name, value in fault.headers.items()]
     body = {"detail": "the emulator was told to misbehave"} if fault.body is None else fault.body
     content = json.dumps(body).encode()
     headers.append((b"content-length", str(len(content)).encode()))

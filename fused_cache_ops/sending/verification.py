@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.outcome import Verification
@@ -20,6 +21,8 @@ from fused_cache_ops.udf_reference import UdfReference, parse_udf
 from fused_cache_ops.wording import quoted
 
 logger = logging.getLogger(__name__)
+
+Freshness = Literal["fresh", "from_cache", "unknown"]
 
 MOST_TILES = 1000
 """Each verified tile runs the UDF."""
@@ -70,11 +73,13 @@ def check_verify_tiles(verify_tiles: int, udf: UdfReference, shared_token: Secre
     token = shared_token if shared_token is not None else udf.secret
     if token is None:
         raise ConfigurationError(
-            "verify_tiles needs a shared token of the UDF (fsh_… or fc_…), because that is how its tiles are requested: pass "
+            "verify_tiles needs a shared token of the UDF (fsh_…, fc_…), because that is how its tiles are requested: pass "
             "it as udf or as shared_token=."
         )
     if not isinstance(token, Secret) or not is_shared_token(token.reveal()):
-        raise ConfigurationError("shared_token is not a shared token: shared tokens begin with fsh_ or fc_.")
+        raise ConfigurationError(
+            "shared_token is not a shared token: shared tokens begin with fsh_, fc_ or UDF_, or are 64 hexadecimal digits."
+        )
     token = parse_udf(token).secret
     if service.run_base_url is None:
         raise ConfigurationError(
@@ -124,17 +129,35 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
             retrier.stop()
             service.abort_requests(retrier)
             raise
-    found: dict[str, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
+    found: dict[Freshness, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
     for tile, (headers, trouble) in zip(tiles, answers):
-        kind = "unknown" if trouble else "from_cache" if came_from_cache(headers) else "fresh"
-        found[kind].append(f"{tile}: {trouble}" if trouble else str(tile))
+        kind: Freshness = "unknown"
+        reason = trouble
+        if not trouble:
+            kind, reason = freshness(headers)
+        found[kind].append(f"{tile}: {reason}" if reason else str(tile))
     verification = Verification(**{kind: tuple(shown) for kind, shown in found.items()})
     if len(verification.fresh) < verification.sampled:
-        amiss = "; ".join([*(f"{tile}: from the cache" for tile in verification.from_cache), *verification.unknown][:5])
-        logger.warning("Fused cache: %s (%s)", verification, amiss)
+        cached = [
+            f"{tile}: from the cache ({tier})" for tile, _, tier in (each.partition(": ") for each in verification.from_cache)
+        ]
+        logger.warning("Fused cache: %s (%s)", verification, "; ".join([*cached, *verification.unknown][:5]))
     return verification
 
 
-def came_from_cache(headers: Mapping[str, str]) -> bool:
-    """Whether a response came from the cache, according to the headers that Fused's own SDK reads."""
-    return "hit" in headers.get("x-cache", "").lower() or headers.get("x-fused-cached", "").lower() in ("true", "1")
+def freshness(headers: Mapping[str, str]) -> tuple[Freshness, str]:
+    """Where the body of a 200 response came from, by the rule of Fused's own SDK, and the cache's tier or what is unclear.
+
+    A cache that is not Fused's, such as a CDN, may have kept a response of either kind with its headers. Then nothing is
+    known of what Fused has now, so such a response is unknown.
+    """
+    proxy, age = headers.get("x-cache", "").strip(), headers.get("age", "").strip()
+    if proxy.lower() == "hit":
+        return "from_cache", "memory"
+    if "x-fused-cached" in headers:
+        return "from_cache", "object storage"
+    if "hit" in proxy.lower():
+        return "unknown", f"a cache in front of Fused may have answered (x-cache: {quoted(proxy, 60)})"
+    if age not in ("", "0"):
+        return "unknown", f"a cache in front of Fused may have answered (age: {quoted(age, 60)})"
+    return "fresh", ""

@@ -11,7 +11,6 @@ import ipaddress
 import logging
 import os
 import queue
-import re
 import socket
 import ssl
 import threading
@@ -28,28 +27,27 @@ from requests.exceptions import RequestException
 from requests.utils import default_user_agent, get_environ_proxies, select_proxy
 
 from fused_cache_ops.errors import ConfigurationError
-from fused_cache_ops.secret import Secret, masked
+from fused_cache_ops.secret import Secret, masked, masked_address
 from fused_cache_ops.settings import is_loopback
 
 Certificate = Union[str, tuple[str, str]]
 """A client certificate: the path of one PEM file, or the paths of the certificate and its key."""
 
 LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record includes its code; nothing else comes close
-_HEADERS = ("retry-after", "location", "x-cache", "x-fused-cached")
+_HEADERS = ("retry-after", "location", "x-cache", "x-fused-cached", "age")
 _CHUNK = 64 * 1024
 _LOOK = 0.1  # seconds between checks by the watchdog thread
 _IDLE = 5.0  # idle seconds after which it ends
 
 
-def _mask_shared_tokens(record: logging.LogRecord) -> bool:
-    """urllib3 logs every address at DEBUG level, and a shared token in an address grants access."""
+def _mask_addresses(record: logging.LogRecord) -> bool:
+    """urllib3 logs every address at DEBUG level, and a shared token or a session token in an address grants access."""
     if isinstance(record.args, tuple):
-        record.args = tuple(_SHARED.sub(r"\1********", each) if isinstance(each, str) else each for each in record.args)
+        record.args = tuple(masked_address(each) if isinstance(each, str) else each for each in record.args)
     return True
 
 
-_SHARED = re.compile(r"\b(fsh_|fc_)[^/?\s]+")
-logging.getLogger("urllib3.connectionpool").addFilter(_mask_shared_tokens)
+logging.getLogger("urllib3.connectionpool").addFilter(_mask_addresses)
 
 
 @dataclass(frozen=True)

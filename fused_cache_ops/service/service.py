@@ -12,6 +12,8 @@ from urllib.parse import quote, urlsplit
 from fused_cache_ops.errors import (
     ConfigurationError,
     FusedCacheError,
+    InvalidRequestError,
+    NotFoundError,
     StaleConnectionError,
     UnavailableError,
     UnexpectedResponseError,
@@ -89,9 +91,14 @@ class Service:
         reference = parse_udf(udf)
         if reference.udf_id is not None:
             return reference.udf_id
-        record = self._request(
-            "GET", reference.lookup, retrier=retrier, what=f"looking up UDF {reference.shown}", secret=reference.secret
-        )
+        what = f"looking up UDF {reference.shown}"
+        try:
+            record = self._request("GET", reference.lookup, retrier=retrier, what=what, secret=reference.secret)
+        except (NotFoundError, InvalidRequestError) as error:
+            if reference.secret is not None:
+                hint = "if the token is right, give the UDF by its id or name, and the token as shared_token"
+                error.args = (f"{error.message} Not every kind of shared token is known to look a UDF up: {hint}.",)
+            raise
         udf_id = record.get("id") if isinstance(record, dict) else None
         if not isinstance(udf_id, str):
             raise UnexpectedResponseError(f"The service returned no id for UDF {reference.shown}: is base_url right?")
@@ -227,7 +234,8 @@ class Service:
             except (urllib3.exceptions.HTTPError, OSError, ConnectionDropped) as error:
                 trouble = self._clean(reason_of(error), token)
             else:
-                trouble = "" if 200 <= answer.status < 300 else f"{address.netloc} answered {answer.status}"
+                # The SDK reads the headers of a 200 alone, and no other status is known to carry a tile.
+                trouble = "" if answer.status == 200 else f"{address.netloc} answered {answer.status}"
                 return ({} if trouble else answer.headers), trouble
         retrier.raise_if_cancelled()
         return {}, trouble

@@ -120,7 +120,8 @@ def build_fused_cache_check(
         check_arguments: further arguments of ``dagster.asset_check``: ``blocking``, ``description``, …
 
     Returns:
-        A check whose result lists the tiles that were ``fresh``, those that came ``from_cache``, and those ``unknown``.
+        A check whose result lists the tiles that were ``fresh``, those that came ``from_cache``, each with its
+        tier (``10/1/2: memory``), and those ``unknown``, each with the reason.
 
     Raises:
         dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or no tiles are selected.
