@@ -532,7 +532,10 @@ def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
         ({"type": "FeatureCollection", "features": None}, "a FeatureCollection that has no 'features'"),
         ({"type": "FeatureCollection", "features": {"type": "Feature"}}, "which is not a list"),
         ({"type": "FeatureCollection", "features": ["a"]}, "is not GeoJSON"),
-        ({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}] * 2}, "2 rows whose geometries are all null"),
+        (
+            {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}] * 2},
+            "2 rows whose geometries are all null",
+        ),
         ({"type": "FeatureCollection", "features": [{"type": "Feature"}]}, "a Feature without 'geometry'"),
         ({"type": "Feature"}, "a Feature without 'geometry'"),
         ({"type": "GeometryCollection"}, "a GeometryCollection that has no 'geometries'"),
