@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fused_cache_ops.service.retry import Retrier
     from fused_cache_ops.service.service import Service
 
+_WANTED = ("id", "name", "username", "access_scope", "share_client_id", "udfs")
+
 
 @dataclass(frozen=True)
 class UdfRecord:
@@ -89,8 +91,21 @@ def read_canvas(service: Service, canvas_id: str, *, retrier: Retrier) -> Canvas
     """
     canvas_id = checked_identifier(canvas_id, "collection_id in the service's response", UnexpectedResponseError)
     shown = f"canvas {canvas_id}"
-    record = service.read(("collection", "by-id", canvas_id), what=f"looking up {shown}", retrier=retrier)
-    _require_record(record, shown)
+    try:
+        record, trouble = (
+            _named(service.read(("collection", "by-id", canvas_id), what=f"looking up {shown}", retrier=retrier)),
+            None,
+        )
+    except UnexpectedResponseError as error:
+        record, trouble = None, error
+    if trouble is not None:
+        # Raised anew, because the response, which is in the error's text and frames, may hold the canvas's token and passcode.
+        is_answer = trouble.status is not None and 200 <= trouble.status < 300
+        text = f"Failed looking up {shown}: the response is not Fused's. Is base_url right?" if is_answer else trouble.message
+        status, trouble = trouble.status, None
+        raise UnexpectedResponseError(text, status=status)
+    if record is None:
+        raise UnexpectedResponseError(f"The service's description of {shown} is not a JSON object: is base_url right?")
     udfs = record.get("udfs")
     if udfs is not None and not isinstance(udfs, list):
         raise _malformed(shown, "udfs", udfs)
@@ -106,8 +121,14 @@ def read_canvas(service: Service, canvas_id: str, *, retrier: Retrier) -> Canvas
     )
 
 
+def _named(record: object) -> dict[str, Any] | None:
+    """The fields that are wanted, without the canvas's token and passcode."""
+    return {name: record.get(name) for name in _WANTED} if isinstance(record, dict) else None
+
+
 def _udf(record: Any, shown: str) -> UdfRecord:
-    _require_record(record, shown)
+    if not isinstance(record, dict):
+        raise UnexpectedResponseError(f"The service's description of {shown} is not a JSON object: is base_url right?")
     udf_id = record.get("id")
     if not isinstance(udf_id, str):
         raise UnexpectedResponseError(f"The service returned no id for {shown}: is base_url right?")
@@ -151,11 +172,6 @@ def _text(record: Mapping[str, Any], name: str, shown: str) -> str | None:
 
 def _only_text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _require_record(record: object, shown: str) -> None:
-    if not isinstance(record, dict):
-        raise UnexpectedResponseError(f"The service's description of {shown} is not a JSON object: is base_url right?")
 
 
 def _malformed(shown: str, name: str, value: object) -> UnexpectedResponseError:
