@@ -63,6 +63,8 @@ class FusedClient:
         client_certificate: the path of a PEM file to present to the server, or the paths of a certificate and its key.
         run_base_url: where shared UDFs run, for ``verify_tiles``. Default: ``FUSED_RUN_BASE_URL``, otherwise
             ``https://udf.ai`` for www.fused.io.
+        passcode: the passcode of a public canvas, for ``verify_tiles``. Default: ``FUSED_CANVAS_PASSCODE``. A team canvas
+            needs none: a session token is minted for it.
         allow_http: allow plain http to other machines, which sends the token unencrypted.
 
     Raises:
@@ -82,11 +84,17 @@ class FusedClient:
         ca_bundle: str | None = None,
         client_certificate: Certificate | None = None,
         run_base_url: str | None = None,
+        passcode: str | Secret | None = None,
         allow_http: bool = False,
     ) -> None:
-        token = sealed(token)  # masked in the locals of a traceback
+        token, passcode = sealed(token), sealed(passcode)  # masked in the locals of a traceback
         settings = resolve_settings(
-            token=token, client_id=client_id, base_url=base_url, run_base_url=run_base_url, allow_http=allow_http
+            token=token,
+            client_id=client_id,
+            base_url=base_url,
+            run_base_url=run_base_url,
+            passcode=passcode,
+            allow_http=allow_http,
         )
         check_limits(timeout, deadline, max_concurrency, max_requests_per_second)
         self._service = Service(

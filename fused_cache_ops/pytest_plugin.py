@@ -21,7 +21,13 @@ def fused_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     from fused_cache_ops.emulator import Emulator
 
     with Emulator() as emulator:
-        for name in ("FUSED_CLIENT_ID", "FUSED_AUTH_TOKEN", "FUSED_AUTH_TOKEN_TYPE"):
+        for name in (
+            "FUSED_CLIENT_ID",
+            "FUSED_AUTH_TOKEN",
+            "FUSED_AUTH_TOKEN_TYPE",
+            "FUSED_CANVAS_PASSCODE",
+            "FUSED_RUN_BASE_URL",
+        ):
             monkeypatch.delenv(name, raising=False)
         for name, value in emulator.environment().items():
             monkeypatch.setenv(name, value)

@@ -6,6 +6,7 @@
 | client id | ``client_id`` | ``FUSED_CLIENT_ID`` |
 | base URL | ``base_url`` | ``FUSED_BASE_URL`` |
 | base URL of shared UDFs | ``run_base_url`` | ``FUSED_RUN_BASE_URL`` |
+| passcode of a public canvas | ``passcode`` | ``FUSED_CANVAS_PASSCODE`` |
 """
 
 from __future__ import annotations
@@ -31,16 +32,18 @@ _SERVICE = "Fused-Service-Token"
 # HTTP schemes are case-insensitive. The last two are what the SDK finds in the environment of a running UDF.
 _SCHEMES = {name.lower(): name for name in (_SERVICE, "Bearer", "Fused-Rtenv-Bearer", "Fused-Env-Bearer")}
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_PASSCODE = re.compile(r"[\x20-\x7e]+")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Validated settings. ``authorization`` is the complete header value. Its ``repr`` is masked."""
+    """Validated settings. ``authorization`` is the complete header value. Secrets are masked in its ``repr``."""
 
     authorization: Secret = field(repr=False)
     base_url: str
     client_id: str | None
     run_base_url: str | None
+    passcode: Secret | None = field(default=None, repr=False)
 
 
 def resolve_settings(
@@ -49,6 +52,7 @@ def resolve_settings(
     client_id: str | None = None,
     base_url: str | None = None,
     run_base_url: str | None = None,
+    passcode: str | Secret | None = None,
     allow_http: bool = False,
 ) -> Settings:
     """Settings from arguments, then from the environment, as listed in the table above.
@@ -58,12 +62,13 @@ def resolve_settings(
         client_id: the real-time instance. None uses the service's preferred one.
         base_url: the deployment's address, with or without ``/server/v1``.
         run_base_url: where the deployment runs shared UDFs. Needed to verify; known for www.fused.io and this machine.
+        passcode: the passcode of a public canvas, sent with its shared runs only.
         allow_http: allow plain http to a host that is not this machine.
 
     Raises:
         ConfigurationError: a setting is missing or invalid. The message never shows a token.
     """
-    token = sealed(token)  # masked before anything here can fail
+    token, passcode = sealed(token), sealed(passcode)  # masked before anything here can fail
     client_id = client_id if client_id is not None else os.environ.get("FUSED_CLIENT_ID") or None
     base_url = base_url if base_url is not None else os.environ.get("FUSED_BASE_URL") or DEFAULT_BASE_URL
     if client_id is not None:
@@ -84,6 +89,7 @@ def resolve_settings(
         base_url=checked if urlsplit(checked).path else f"{checked}/server/v1",
         client_id=client_id,
         run_base_url=run_base_url,
+        passcode=_passcode(passcode),
     )
 
 
@@ -122,6 +128,20 @@ def _authorization(token: Secret | None) -> Secret:
     if header is None:
         raise ConfigurationError(f"{origin} {problem}")
     return header
+
+
+def _passcode(passcode: Secret | None) -> Secret | None:
+    origin = "passcode"
+    if passcode is None:
+        origin = "FUSED_CANVAS_PASSCODE"
+        passcode = _from_environment(origin)
+    if passcode is None:
+        return None
+    if not isinstance(passcode, Secret):
+        raise ConfigurationError(f"{origin} is of type {type(passcode).__name__}, not a string.")
+    if not _PASSCODE.fullmatch(passcode.reveal().strip()):
+        raise ConfigurationError(f"{origin} is empty or contains characters not allowed in an HTTP header: copy it again.")
+    return Secret(passcode.reveal().strip())
 
 
 def _from_environment(name: str) -> Secret | None:

@@ -10,7 +10,8 @@ try:
     from fused_cache_ops.emulator.server import Emulator
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError(f"The emulator needs {error.name}: install it with pip install 'fused-cache-ops[emulator]'") from error
+from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.faults import Fault
-from fused_cache_ops.emulator.store import ReceivedRequest, Udf
+from fused_cache_ops.emulator.store import Canvas, ReceivedRequest, Udf
 
-__all__ = ["Emulator", "Fault", "ReceivedRequest", "Udf"]
+__all__ = ["Assumptions", "Canvas", "Emulator", "Fault", "ReceivedRequest", "Udf"]

@@ -1,8 +1,7 @@
 """The endpoints, as Fused's REST reference and SDK define them. Where neither does, a comment says so."""
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
@@ -10,13 +9,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
+from fused_cache_ops.emulator.assumptions import Assumptions
+from fused_cache_ops.emulator.canvases import canvas_lookups, session_tokens
+from fused_cache_ops.emulator.runs import Runner, TileIndex
+from fused_cache_ops.emulator.shared import max_age, respond, shared_runs
 from fused_cache_ops.emulator.store import Caller, Store, Udf
 from fused_cache_ops.selection.batches import MAX_BATCH
 
 PREFIX = "/server/v1"
-_AGE = re.compile(r"(\d+)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DEFAULT_AGE = "14d"  # [docs] how long results are kept by default
 
 
 class TileKey(NamedTuple):
@@ -36,29 +36,30 @@ class BatchBody(BaseModel):
     tiles: Annotated[list[TileBody], Field(min_length=1, max_length=MAX_BATCH)]
 
 
-class Functions:
-    """The Python functions behind the UDFs, by UDF id, and a hook. A UDF kept from an earlier run may have no function."""
+class RunBody(BaseModel):
+    step_config: str  # JSON within JSON
+
+
+class Hooks:
+    """What is called at certain moments."""
 
     def __init__(self) -> None:
-        self.by_udf: dict[str, Callable[..., Any]] = {}
         self.before_invalidation: Callable[[], None] | None = None
 
 
-def build_application(store: Store, functions: Functions, *, batch_endpoint: bool = True) -> FastAPI:
+def build_application(
+    store: Store, runner: Runner, assumptions: Assumptions, hooks: Hooks, *, batch_endpoint: bool = True
+) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
         store: the data.
-        functions: the functions that the UDFs run.
+        runner: runs the UDFs.
+        assumptions: what the documentation leaves open.
+        hooks: what is called at certain moments.
         batch_endpoint: False for a deployment without ``batch-delete``.
     """
-    application = FastAPI(title="Fused emulator", docs_url=None, redoc_url=None, openapi_url=None)
-    application.include_router(_api(store, functions, batch_endpoint=batch_endpoint), prefix=PREFIX)
-    application.include_router(_runs(store, functions))
-    return application
 
-
-def _api(store: Store, functions: Functions, *, batch_endpoint: bool) -> APIRouter:
     async def caller(request: Request) -> Caller:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         found = store.caller(scheme, token.strip())
@@ -66,6 +67,20 @@ def _api(store: Store, functions: Functions, *, batch_endpoint: bool) -> APIRout
             raise HTTPException(401, "Not authenticated: missing, malformed or expired credentials")
         return found
 
+    application = FastAPI(title="Fused emulator", docs_url=None, redoc_url=None, openapi_url=None)
+    application.include_router(_api(store, assumptions, hooks, caller, batch_endpoint=batch_endpoint), prefix=PREFIX)
+    application.include_router(canvas_lookups(store, assumptions, caller), prefix=PREFIX)
+    application.include_router(session_tokens(store, assumptions, caller), prefix=PREFIX)
+    application.include_router(_runs_of_loaded_udfs(store, runner, caller), prefix=PREFIX)
+    shared = shared_runs(store, runner, assumptions)
+    application.include_router(shared, prefix=f"{PREFIX}/realtime-shared")  # where custom deployments run them
+    application.include_router(shared)
+    return application
+
+
+def _api(
+    store: Store, assumptions: Assumptions, hooks: Hooks, caller: Callable[..., Any], *, batch_endpoint: bool
+) -> APIRouter:
     Known = Annotated[Caller, Depends(caller)]  # noqa: N806
     router = APIRouter(dependencies=[Depends(caller)])
 
@@ -86,14 +101,20 @@ def _api(store: Store, functions: Functions, *, batch_endpoint: bool) -> APIRout
             raise HTTPException(404, "Realtime instance not found")
         if not who.may_write:
             raise HTTPException(403, "Write access to the UDF is required")
-        if functions.before_invalidation is not None:
-            await run_in_threadpool(functions.before_invalidation)
+        if hooks.before_invalidation is not None:
+            await run_in_threadpool(hooks.before_invalidation)
         return udf
+
+    def delete_results(client_id: str, udf: Udf, tiles: Iterable[tuple[int, int, int]] | None = None) -> int:
+        reached = None if assumptions.mixed_instances else client_id
+        return store.delete_results(reached, udf.id, tiles, memory=assumptions.memory_is_invalidated)
 
     @router.get("/user/self")
     async def user(who: Known) -> dict[str, Any]:
-        if who.email is None:
+        if who.email is None and not assumptions.service_token_is_user:
             raise HTTPException(403, "A service token is not a user")
+        if who.email is None:
+            return {"email": None, "execution_environment_id": who.environment_id}
         return {"email": who.email}
 
     @router.get("/execution-env/self")
@@ -110,7 +131,7 @@ def _api(store: Store, functions: Functions, *, batch_endpoint: bool) -> APIRout
 
     @router.get("/udf/shared/by-token/{token:path}")
     async def udf_by_token(token: str) -> dict[str, Any]:
-        return found(store.find_udf(shared_token=token))
+        return found(store.find_shared(token)[0])
 
     @router.get("/udf/exec-env/self")
     async def udfs(
@@ -147,13 +168,13 @@ def _api(store: Store, functions: Functions, *, batch_endpoint: bool) -> APIRout
     ) -> None:
         udf = await writable(client_id, udf_id, who)
         if z is None and x is None and y is None:
-            store.delete_all(udf.id)
+            delete_results(client_id, udf)
         elif z is None or x is None or y is None:
             raise RequestValidationError(
                 [{"loc": ("query",), "msg": "z, x and y must be provided together", "type": "value_error"}]
             )
         else:
-            store.delete_tiles(udf.id, [(z, x, y)])
+            delete_results(client_id, udf, [(z, x, y)])
 
     if batch_endpoint:
 
@@ -162,54 +183,34 @@ def _api(store: Store, functions: Functions, *, batch_endpoint: bool) -> APIRout
             request.state.tiles = len(body.tiles)
             udf = await writable(client_id, udf_id, who)
             tiles = {(tile.z, tile.x, tile.y) for tile in body.tiles}
-            deleted = await run_in_threadpool(store.delete_tiles, udf.id, tiles)
+            deleted = await run_in_threadpool(delete_results, client_id, udf, tiles)
             return {"udf_id": udf.id, "tiles_requested": len(tiles), "objects_deleted": deleted}
 
     return router
 
 
-def _runs(store: Store, functions: Functions) -> APIRouter:
-    router = APIRouter()
+def _runs_of_loaded_udfs(store: Store, runner: Runner, caller: Callable[..., Any]) -> APIRouter:
+    """Where the SDK runs a UDF that it has loaded. The UDF's record comes back in the body."""
+    Known = Annotated[Caller, Depends(caller)]  # noqa: N806
+    router = APIRouter(prefix="/realtime/{client_id}/api/v1/run/udf")
 
-    @router.get("/{token}/run/tiles/{z}/{x}/{y}")
-    async def run_tile(token: str, z: int, x: int, y: int, request: Request) -> Response:
-        return await run(token, (z, x, y), request.query_params)
+    @router.post("/start")
+    @router.post("")
+    async def run_whole(client_id: str, body: RunBody, who: Known, request: Request) -> Response:
+        return await run(client_id, None, body, who, request)
 
-    @router.get("/{token}")
-    async def run_whole(token: str, request: Request) -> Response:
-        return await run(token.removesuffix(".json"), None, request.query_params)
+    @router.post("/start/tiles/{z}/{x}/{y}")
+    @router.post("/tiles/{z}/{x}/{y}")
+    async def run_tile(client_id: str, z: int, x: int, y: int, body: RunBody, who: Known, request: Request) -> Response:
+        return await run(client_id, (z, x, y), body, who, request)
 
-    async def run(token: str, tile: tuple[int, int, int] | None, query: Mapping[str, str]) -> Response:
-        """Run a shared UDF, or respond from its cache. The token in the address grants access."""
-        udf = store.find_udf(shared_token=token)
+    async def run(client_id: str, tile: TileIndex | None, body: RunBody, who: Caller, request: Request) -> Response:
+        if client_id not in {instance["client_id"] for instance in store.instances(who.environment_id)}:
+            raise HTTPException(404, "Realtime instance not found")
+        asked = json.loads(body.step_config)["udf"]
+        udf = store.find_udf(id=(asked.get("metadata") or {}).get("fused:id"), environment_id=who.environment_id)
         if udf is None:
-            raise HTTPException(404, "Shared token not found")
-        parameters = {key: value for key, value in query.items() if key != "cache_max_age"}
-        key = json.dumps(parameters, sort_keys=True)
-        hit = store.cached(udf.id, tile, key)
-        if hit is not None and hit[1] < _max_age(query.get("cache_max_age", _DEFAULT_AGE)):
-            return _json(hit[0], cached=True)
-        function = functions.by_udf.get(udf.id)
-        if function is None:
-            raise HTTPException(500, f"UDF {udf.slug} has no function in this emulator: register it again")
-        try:
-            answer = await run_in_threadpool(function, **(dict(zip("zxy", tile or ())) | parameters))
-        except Exception as error:
-            raise HTTPException(500, f"UDF {udf.slug} failed: {type(error).__name__}: {error}") from error
-        body = json.dumps(answer).encode()
-        store.cache(udf.id, tile, key, body)
-        return _json(body, cached=False)
+            raise HTTPException(404, "UDF not found: the emulator runs registered UDFs only")
+        return await respond(runner.run, udf, client_id, tile, asked.get("parameters") or {}, max_age(request.query_params))
 
     return router
-
-
-def _json(body: bytes, *, cached: bool) -> Response:
-    headers = {"x-cache": "Hit" if cached else "Miss"} | ({"x-fused-cached": "true"} if cached else {})
-    return Response(body, media_type="application/json", headers=headers)
-
-
-def _max_age(text: str) -> int:
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise HTTPException(422, f"cache_max_age={text!r}: write it as 30s, 5m, 2h or 14d")
-    return int(match[1]) * _SECONDS[match[2]]

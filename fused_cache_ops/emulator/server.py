@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import re
 import secrets
 import socket
 import threading
@@ -13,13 +14,15 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
-from fused_cache_ops.emulator.application import PREFIX, Functions, build_application
+from fused_cache_ops.emulator.application import PREFIX, Hooks, build_application
+from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.faults import Fault, Misbehavior
-from fused_cache_ops.emulator.store import ReceivedRequest, Store, Udf
+from fused_cache_ops.emulator.runs import Runner
+from fused_cache_ops.emulator.store import Canvas, ReceivedRequest, Store, Udf
 
 
 class Emulator:
@@ -44,6 +47,7 @@ class Emulator:
         token: a service-account token with write access.
         bearer_token: a personal access token of the user ``me@example.com`` (handle ``me``).
         client_id: the preferred real-time instance.
+        assumptions: the service's behavior where it is not documented, as switches.
     """
 
     client_id = "fused-team"
@@ -63,9 +67,11 @@ class Emulator:
         self.store.add_instance(self.client_id, self.environment_id, 5)
         self.token = self.store.add_token(self.environment_id, token=token)
         self.bearer_token = self.store.add_token(self.environment_id, email=self.email)
-        self._functions = Functions()
+        self.assumptions = Assumptions()
+        self._hooks = Hooks()
+        self._runner = Runner(self.store, self.assumptions)
         self._misbehavior = Misbehavior(self.store)
-        application = build_application(self.store, self._functions, batch_endpoint=batch_endpoint)
+        application = build_application(self.store, self._runner, self.assumptions, self._hooks, batch_endpoint=batch_endpoint)
         self._server = _Server(
             uvicorn.Config(
                 self._misbehavior.wrap(application),
@@ -138,18 +144,28 @@ class Emulator:
         canvas: str = "default",
         email: str | None = None,
         code: str | None = None,
+        entrypoint: str | None = None,
+        visible: bool = True,
+        cache_max_age: int | None = None,
+        shared_token: str | None = None,
     ) -> Udf:
         """Serve a Python function as a UDF.
 
         Args:
             function: called with the tile's ``z``, ``x``, ``y`` and the query parameters (as strings), by keyword.
-                Its result must be JSON-serializable.
+                Its result must be JSON-serializable. It may run other UDFs with `load`.
             name: the UDF's name. Default: the function's name.
-            canvas: the canvas it belongs to.
+            canvas: the canvas it belongs to. One that does not exist is created as a public canvas: see `add_canvas`.
             email: the user who owns it. None: the team.
             code: what a lookup shows as its code. Default: the function's source.
+            entrypoint: the name of the function in the code. Default: the first one that is defined there.
+            visible: whether it is shown on the canvas.
+            cache_max_age: seconds for which its results are kept. None: 14 days.
+            shared_token: a shared token of its own, of any form. Default: a generated one, ``fsh_…``.
         """
         name = name or function.__name__
+        code = code or _source(function)
+        defined = re.search(r"^(?:async )?def (\w+)", code, re.MULTILINE)
         udf = self.store.add_udf(
             Udf(
                 id=str(uuid.uuid4()),
@@ -157,34 +173,108 @@ class Emulator:
                 canvas=canvas,
                 environment_id=self.environment_id,
                 email=email,
-                code=code or _source(function),
-                entrypoint=function.__name__,
-                shared_token=f"fsh_{secrets.token_hex(16)}",
+                code=code,
+                entrypoint=entrypoint or (defined[1] if defined else function.__name__),
+                shared_token=shared_token or f"fsh_{secrets.token_hex(16)}",
+                visible=visible,
+                cache_max_age=cache_max_age,
             )
         )
-        self._functions.by_udf[udf.id] = function
+        self._runner.functions[udf.id] = function
         return udf
+
+    def load(self, name: str) -> Callable[..., Any]:
+        """Another UDF, for a registered function to run, as ``fused.load(name)`` within a UDF::
+
+            def parcels(z, x, y):
+                return emulator.load("expensive_loader")(z=z, x=x, y=y)
+
+        The UDF is looked up in the canvas of the UDF that is running. Calling it with keywords runs it on the same instance,
+        or takes its result from its own cache there. With ``z``, ``x`` and ``y``, it is run for that tile.
+
+        Raises:
+            LookupError: there is no UDF of this name in the canvas.
+        """
+        return self._runner.load(name, self.environment_id)
+
+    def add_canvas(
+        self,
+        name: str,
+        *,
+        access_scope: Literal["public", "team"] = "team",
+        share_client_id: str | None = None,
+        passcode: str | None = None,
+        email: str | None = None,
+        shared: bool = True,
+    ) -> Canvas:
+        """Create a canvas, or change the one of this name, which keeps its id and share token.
+
+        Args:
+            name: its name.
+            access_scope: ``"team"``: running its UDFs takes a session token. ``"public"``: the shared token is enough.
+            share_client_id: the instance that its shared UDFs run on. None: the preferred one.
+            passcode: what runs of a public canvas must send.
+            email: the user who owns it. None: the team.
+            shared: whether it has a share token.
+        """
+        return self.store.add_canvas(
+            self.environment_id,
+            name,
+            email=email,
+            access_scope=access_scope,
+            share_client_id=share_client_id,
+            passcode=passcode,
+            shared=shared,
+        )
+
+    def canvas_of(self, udf: Udf) -> Canvas:
+        """The canvas that a UDF belongs to."""
+        canvas = self.store.find_canvas(id=udf.canvas_id)
+        if canvas is None:
+            raise LookupError(f"UDF {udf.slug} is not stored in this emulator.")
+        return canvas
+
+    def canvas_url_token(self, udf: Udf) -> str:
+        """``fc_<token>/<udf>``: the UDF's shared token under its canvas, whose access rules apply."""
+        return f"{self.canvas_of(udf).share_token}/{udf.slug}"
+
+    def add_instance(self, client_id: str, preference_rank: int | None = None) -> None:
+        """Add a real-time instance. Each instance has caches of its own. The first one has rank 5."""
+        self.store.add_instance(client_id, self.environment_id, preference_rank)
+
+    @property
+    def session_tokens(self) -> list[str]:
+        """Every session token that was minted and not revoked."""
+        return self.store.session_tokens()
+
+    def expire_session_tokens(self) -> None:
+        """Make every session token so far invalid, as if its time were over."""
+        self.store.expire_session_tokens()
 
     def tile_url(self, udf: Udf, z: int, x: int, y: int) -> str:
         """The address of one tile of a shared UDF. It contains the shared token, so treat it as a secret."""
         return f"{self.root_url}/{udf.shared_token}/run/tiles/{z}/{x}/{y}"
 
-    def fill_cache(self, udf: Udf, tiles: Iterable[tuple[int, int, int]]) -> None:
-        """Cache a result for each tile, as if it had been requested."""
-        self.store.cache_many(udf.id, tiles)
+    def fill_cache(self, udf: Udf, tiles: Iterable[tuple[int, int, int]], *, client_id: str | None = None) -> None:
+        """Cache a result for each tile, as if it had been requested. Default: on the instance that shared runs are made on."""
+        self.store.cache_many(client_id or self.store.shared_client_id(udf), udf.id, tiles)
 
-    def cached_tiles(self, udf: Udf) -> set[tuple[int, int, int]]:
-        """The tiles of a UDF that have cached results."""
-        return self.store.cached_tiles(udf.id)
+    def cached_tiles(self, udf: Udf, *, client_id: str | None = None) -> set[tuple[int, int, int]]:
+        """The tiles of a UDF that have cached results, on one instance or on any."""
+        return self.store.cached_tiles(udf.id, client_id)
+
+    def forget_memory(self) -> None:
+        """Empty the memory tier, so that the next response for each cached result comes from object storage."""
+        self.store.forget_memory()
 
     @property
     def before_invalidation(self) -> Callable[[], None] | None:
         """A hook that is called when an invalidation has arrived, before it takes effect, to see what is still stale."""
-        return self._functions.before_invalidation
+        return self._hooks.before_invalidation
 
     @before_invalidation.setter
     def before_invalidation(self, hook: Callable[[], None] | None) -> None:
-        self._functions.before_invalidation = hook
+        self._hooks.before_invalidation = hook
 
     # -- misbehavior and received requests ---------------------------------------------------------------------------
 

@@ -166,7 +166,7 @@ def inspect_udf(service: Service, retrier: Retrier, reference: UdfReference) -> 
     graph = CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf])
     own = udf.id.lower()
     is_listed = canvas is not None and canvas.udfs is not None
-    callees = _related(graph, own, "callees")[::-1]
+    callees = tuple(sorted(_related(graph, own, "callees"), key=lambda each: -each.level))
     callers = _related(graph, own, "callers")
     family = [graph.nodes[each] for each in dict.fromkeys([own, *(each.id.lower() for each in (*callees, *callers))])]
     # A UDF of which something is not known may be a caller too.

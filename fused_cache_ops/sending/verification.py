@@ -14,6 +14,7 @@ from fused_cache_ops.outcome import Verification
 from fused_cache_ops.secret import Secret, is_shared_token
 from fused_cache_ops.selection.batches import MAX_BATCH, Batch
 from fused_cache_ops.selection.selection import Selection, WholeUdf
+from fused_cache_ops.service.access import Access
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import RUNS_AT_ONCE, Service
 from fused_cache_ops.tiles.tile import Tile, is_boolean
@@ -122,19 +123,20 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
         InvalidationCancelledError: the call was cancelled.
     """
     tiles = sorted(set(tiles))
+    access = Access(service, token, retrier)
     with ThreadPoolExecutor(RUNS_AT_ONCE, thread_name_prefix="fused-cache-ops-verify") as pool:
         try:
-            answers = list(pool.map(lambda tile: service.request_shared_tile(token, tile, retrier=retrier), tiles))
+            runs = list(pool.map(access.request_tile, tiles))
         except BaseException:  # cancelled or interrupted: no response is awaited
             retrier.stop()
             service.abort_requests(retrier)
             raise
     found: dict[Freshness, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
-    for tile, (headers, trouble) in zip(tiles, answers):
+    for tile, run in zip(tiles, runs):
         kind: Freshness = "unknown"
-        reason = trouble
-        if not trouble:
-            kind, reason = freshness(headers)
+        reason = run.trouble
+        if not reason:
+            kind, reason = freshness(run.headers)
         found[kind].append(f"{tile}: {reason}" if reason else str(tile))
     verification = Verification(**{kind: tuple(shown) for kind, shown in found.items()})
     if len(verification.fresh) < verification.sampled:

@@ -29,7 +29,14 @@ _REMEDIES: dict[int, str] = {
 
 
 def error_from(
-    status: int, headers: Mapping[str, str], content: bytes, *, what: str, host: str, clean: Callable[[str], str]
+    status: int,
+    headers: Mapping[str, str],
+    content: bytes,
+    *,
+    what: str,
+    host: str,
+    clean: Callable[[str], str],
+    remedy: str | None = None,
 ) -> FusedCacheError:
     """The error for a response other than 2xx.
 
@@ -40,10 +47,11 @@ def error_from(
         what: what was requested, for the message: ``looking up UDF 'roads'``.
         host: the host that responded.
         clean: removes secrets and line breaks from the server's text.
+        remedy: what the caller can do, whatever the status. Default: depends on the status.
     """
     said = clean(server_text(content))
     message = f"Failed {what}: {host} answered {status}{f' ({said})' if said else ''}."
-    if remedy := _REMEDIES.get(status):
+    if remedy := remedy or _REMEDIES.get(status):
         message = f"{message} {remedy}"
     if 300 <= status < 400:
         target = clean(headers.get("location", "an address it does not name"))

@@ -150,7 +150,8 @@ class Connections:
         *,
         owner: Call,
         body: bytes | None = None,
-        secret: Secret | None = None,
+        authorization: Secret | None = None,
+        secrets: Iterable[Secret | None] = (),
         wait: float,
         seconds: float,
     ) -> Answer:
@@ -161,7 +162,8 @@ class Connections:
             target: the path and query.
             owner: the call that the request belongs to, for `abort`.
             body: the JSON body.
-            secret: what else is masked in the response, as the token is.
+            authorization: the value of the Authorization header of this request, in place of the common one.
+            secrets: what else is masked in the response, as the token is.
             wait: seconds that connecting may take.
             seconds: seconds after which the response must be complete.
 
@@ -172,6 +174,9 @@ class Connections:
             OSError: the connection failed.
         """
         headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
+        if authorization is not None:
+            headers = headers | {"Authorization": authorization}
+        secrets = (self._secret, *secrets)
         exchange = _Exchange(time.monotonic() + seconds, owner)
         self._exchanges[threading.get_ident()] = exchange
         exchange.cut_off = owner.is_over()  # checked once `abort` would see the exchange
@@ -216,12 +221,8 @@ class Connections:
             exchange.connection.served = True
         return Answer(
             response.status,
-            {
-                name: masked(value, (self._secret, secret))
-                for name in _HEADERS
-                if (value := response.headers.get(name)) is not None
-            },
-            _masked(content, (self._secret, secret)),
+            {name: masked(value, secrets) for name in _HEADERS if (value := response.headers.get(name)) is not None},
+            _masked(content, secrets),
         )
 
     def abort(self, owner: Call) -> None:

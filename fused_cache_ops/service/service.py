@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import quote, urlsplit
 
 from fused_cache_ops.errors import (
@@ -19,13 +20,13 @@ from fused_cache_ops.errors import (
     UnexpectedResponseError,
 )
 from fused_cache_ops.secret import Secret, masked
-from fused_cache_ops.service.answers import cleaned, error_from, is_permanent, json_from, reason_of
+from fused_cache_ops.service.answers import cleaned, error_from, is_permanent, json_from, reason_of, server_text
 from fused_cache_ops.service.limiter import Limiter
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.settings import Settings
 from fused_cache_ops.tiles.tile import Tile
 from fused_cache_ops.udf_reference import UdfReference, checked_identifier, parse_udf
-from fused_cache_ops.wording import quoted
+from fused_cache_ops.wording import quoted, shortened
 
 if TYPE_CHECKING:
     from fused_cache_ops.service.connection import Certificate, Connections
@@ -33,6 +34,27 @@ if TYPE_CHECKING:
 
 RUNS_AT_ONCE = 8
 """Connections to shared UDFs. Each request on one runs a UDF."""
+
+
+_SESSION_SECONDS = 3600  # the service's own default
+_MINT_REMEDY = (
+    "A team canvas needs a Fused token of its team. A public one needs the right shared token, and its passcode if it has one "
+    "(passcode, FUSED_CANVAS_PASSCODE)."
+)
+
+
+class SharedRun(NamedTuple):
+    """The response to a run of a shared UDF.
+
+    Attributes:
+        status: the HTTP status, or None if there was no response.
+        headers: those that matter here, keyed by lowercase name, of a response that carries a tile.
+        trouble: why there is no tile, or ``""``.
+    """
+
+    status: int | None
+    headers: Mapping[str, str]
+    trouble: str = ""
 
 
 class Service:
@@ -68,10 +90,14 @@ class Service:
         self.limiter = Limiter(max_requests_per_second)
         self._certificates: Any = {"ca_bundle": ca_bundle, "client_certificate": client_certificate}
         self._authorization = settings.authorization
+        self._passcode = settings.passcode
         self._client_id = settings.client_id
         self._lock = threading.RLock()
         self._connections: Connections | None = None
         self._run_connections: Connections | None = None  # to shared UDFs, without the token
+        self.session_tokens: dict[bytes, Secret] = {}
+        """Those of team canvases, for `access`, by a digest of the canvas's share token."""
+        self._minted: deque[Secret] = deque(maxlen=100)  # a response may show one that has been replaced
         self._calls: weakref.WeakSet[Retrier] = weakref.WeakSet()  # those that have begun, for `cancel`
         _SERVICES.add(self)
 
@@ -208,7 +234,7 @@ class Service:
         if deleted is not None and (isinstance(deleted, bool) or not isinstance(deleted, int) or deleted < 0):
             raise UnexpectedResponseError(
                 f"{self._host} answered the invalidation of tiles of UDF {udf_id} with "
-                f"objects_deleted={self._clean(quoted(deleted), None)}, which is not a valid count: is base_url right?"
+                f"objects_deleted={self._clean(quoted(deleted))}, which is not a valid count: is base_url right?"
             )
         return deleted
 
@@ -218,10 +244,46 @@ class Service:
 
     # -- shared UDFs ---------------------------------------------------------------------------------------------
 
-    def request_shared_tile(self, token: Secret, tile: Tile, *, retrier: Retrier) -> tuple[Mapping[str, str], str]:
-        """Request a tile of a shared UDF, once. Returns the response's headers, and what went wrong or ``""``.
+    def mint_session_token(self, canvas: Secret, *, retrier: Retrier) -> Secret:
+        """A session token for the shared UDFs of a canvas. It is good for an hour.
 
-        The shared token in the address grants access. This client's own token is not sent.
+        Args:
+            canvas: the canvas's share token.
+            retrier: the call.
+
+        Raises:
+            FusedCacheError: the service refused it, as it does for a public canvas, or the request failed.
+        """
+        what = "minting a session token for the canvas"
+        try:
+            answer = self._request(
+                "POST",
+                ("session-token", "by-access-token", canvas),
+                what=what,
+                retrier=retrier,
+                body=b'{"ttl": %d}' % _SESSION_SECONDS,
+                secret=canvas,
+                remedy=_MINT_REMEDY,
+            )
+        except UnexpectedResponseError as error:
+            if error.status is None or not 200 <= error.status < 300:
+                raise
+            answer = None  # the error's text shows the beginning of the response, which may be the session token
+        minted = Secret(str(answer.get("session_token") or "")) if isinstance(answer, dict) else Secret("")
+        del answer
+        if not minted.reveal():
+            raise UnexpectedResponseError(f"Failed {what}: {self._host} answered without one: is base_url right?")
+        self._minted.append(minted)
+        return minted
+
+    def request_shared_tile(self, token: Secret, tile: Tile, *, retrier: Retrier, session: Secret | None = None) -> SharedRun:
+        """Request a tile of a shared UDF, once. This client's own token is not sent.
+
+        Args:
+            token: the shared token, which goes into the address.
+            tile: the tile.
+            retrier: the call.
+            session: a session token of the canvas. It goes along instead of the passcode.
 
         Raises:
             InvalidationCancelledError: `cancel` ended the call.
@@ -233,20 +295,32 @@ class Service:
         address = urlsplit(str(self.run_base_url))
         seconds = max(0.0, min(self.timeout, retrier.left))
         trouble = f"no response before the deadline of {retrier.deadline:g} s"
+        secrets = (token, session, self._passcode, *self._minted)
         if seconds:
-            target = Secret(f"{address.path}/{quote(token.reveal())}/run/tiles/{tile}")
+            target = Secret(
+                f"{address.path}/{quote(token.reveal())}/run/tiles/{tile}"
+                + (f"?fused_session_token={quote(session.reveal(), safe='')}" if session is not None else "")
+            )
+            passcode = None
+            if self._passcode is not None and session is None:
+                passcode = Secret(f"Fused-Canvas-Passcode {self._passcode.reveal()}")
             try:
-                answer = self._open_run_connections().send("GET", target, wait=seconds, seconds=seconds, owner=retrier)
+                answer = self._open_run_connections().send(
+                    "GET", target, authorization=passcode, secrets=secrets, wait=seconds, seconds=seconds, owner=retrier
+                )
             except (AnswerTimedOut, urllib3.exceptions.TimeoutError):
                 trouble = trouble if seconds < self.timeout else f"no response within {self.timeout:g} s"
             except (urllib3.exceptions.HTTPError, OSError, ConnectionDropped) as error:
-                trouble = self._clean(reason_of(error), token)
+                trouble = self._clean(reason_of(error), *secrets)
             else:
                 # The SDK reads the headers of a 200 alone, and no other status is known to carry a tile.
-                trouble = "" if answer.status == 200 else f"{address.netloc} answered {answer.status}"
-                return ({} if trouble else answer.headers), trouble
+                if answer.status == 200:
+                    return SharedRun(200, answer.headers)
+                said = shortened(self._clean(server_text(answer.body), *secrets), 120)
+                trouble = f"{address.netloc} answered {answer.status}{f' ({said})' if said else ''}"
+                return SharedRun(answer.status, {}, trouble)
         retrier.raise_if_cancelled()
-        return {}, trouble
+        return SharedRun(None, {}, trouble)
 
     # -- one request ---------------------------------------------------------------------------------------------
 
@@ -260,11 +334,12 @@ class Service:
         query: str = "",
         body: bytes | None = None,
         secret: Secret | None = None,
+        remedy: str | None = None,
     ) -> Any:
         """Send a request until it succeeds or fails permanently. Returns the response's JSON, or None if it has none."""
         target = Secret(f"{self._path}/{'/'.join(map(_escaped, path))}{query}")
         call = retrier or self.start()
-        return call.run(lambda seconds_left: self._send_once(method, target, body, what, secret, seconds_left, call))
+        return call.run(lambda seconds_left: self._send_once(method, target, body, what, secret, remedy, seconds_left, call))
 
     def _send_once(
         self,
@@ -273,6 +348,7 @@ class Service:
         body: bytes | None,
         what: str,
         secret: Secret | None,
+        remedy: str | None,
         seconds_left: float,
         retrier: Retrier,
     ) -> Any:
@@ -286,7 +362,7 @@ class Service:
         seconds = max(0.001, min(self.timeout, seconds_left))
         try:
             answer = connections.send(
-                method, target, body=body, secret=secret, wait=self.timeout, seconds=seconds, owner=retrier
+                method, target, body=body, secrets=(secret,), wait=self.timeout, seconds=seconds, owner=retrier
             )
         except ConnectionDropped:
             kind = StaleConnectionError
@@ -307,7 +383,7 @@ class Service:
             raise UnexpectedResponseError(f"Failed {what}: the response is larger than {LARGEST_BODY:,} bytes.")
         said: Any = {"what": what, "host": self._host, "clean": lambda text: self._clean(text, secret)}
         if not 200 <= answer.status < 300:
-            raise error_from(answer.status, answer.headers, content, **said)
+            raise error_from(answer.status, answer.headers, content, remedy=remedy, **said)
         if content.lstrip()[:1] == b"<":
             raise UnexpectedResponseError(
                 f"Failed {what}: {self._host} answered {answer.status} with an HTML page, so this is not the Fused "
@@ -318,8 +394,8 @@ class Service:
             return None
         return json_from(answer.status, content, **said)
 
-    def _clean(self, text: str, secret: Secret | None) -> str:
-        return cleaned(masked(text, (self._authorization, secret)))
+    def _clean(self, text: str, *secrets: Secret | None) -> str:
+        return cleaned(masked(text, (self._authorization, *secrets)))
 
     def _open_connections(self) -> Connections:
         with self._lock:

@@ -1,0 +1,97 @@
+"""Running UDFs: cached results, one per instance, and UDFs that run other UDFs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from fused_cache_ops.emulator.assumptions import Assumptions
+from fused_cache_ops.emulator.store import Store, Udf
+
+DEFAULT_AGE = 14 * 86400  # [docs] how long results are kept by default, in seconds
+
+TileIndex = tuple[int, int, int]
+
+
+class Outcome(NamedTuple):
+    """The result of a run as JSON, and the headers that say where it came from."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class UdfFailed(Exception):
+    """A UDF raised an exception, or has no function."""
+
+
+class _Running(NamedTuple):
+    udf: Udf
+    client_id: str
+
+
+_RUNNING: ContextVar[_Running] = ContextVar("fused_emulator_running")
+
+
+class Runner:
+    """Runs UDFs, and keeps their results.
+
+    Args:
+        store: the data.
+        assumptions: what the documentation leaves open.
+
+    Attributes:
+        functions: the Python functions behind the UDFs, by UDF id. A UDF kept from an earlier run may have none.
+    """
+
+    def __init__(self, store: Store, assumptions: Assumptions) -> None:
+        self._store = store
+        self._assumptions = assumptions
+        self.functions: dict[str, Callable[..., Any]] = {}
+
+    def run(
+        self, udf: Udf, client_id: str, tile: TileIndex | None, parameters: Mapping[str, Any], max_age: int | None = None
+    ) -> Outcome:
+        """Run a UDF on an instance, or take its result from that instance's cache.
+
+        Raises:
+            UdfFailed: the UDF raised an exception, or has no function.
+        """
+        key = json.dumps(parameters, sort_keys=True)
+        if max_age is None:
+            max_age = DEFAULT_AGE if udf.cache_max_age is None else udf.cache_max_age
+        hit = self._store.cached(client_id, udf.id, tile, key, max_age=max_age)
+        if hit is not None:
+            headers = self._assumptions.memory_headers if hit.in_memory else self._assumptions.storage_headers
+            return Outcome(hit.body, headers)
+        began = self._store.invalidations(client_id, udf.id)
+        function = self.functions.get(udf.id)
+        if function is None:
+            raise UdfFailed(f"UDF {udf.slug} has no function in this emulator: register it again")
+        running = _RUNNING.set(_Running(udf, client_id))
+        try:
+            answer = function(**(dict(zip("zxy", tile or ())) | dict(parameters)))
+            body = json.dumps(answer).encode()
+        except Exception as error:
+            raise UdfFailed(f"UDF {udf.slug} failed: {type(error).__name__}: {error}") from error
+        finally:
+            _RUNNING.reset(running)
+        if self._assumptions.late_results_are_stored or began == self._store.invalidations(client_id, udf.id):
+            self._store.cache_many(client_id, udf.id, [tile], key, body)
+        return Outcome(body, self._assumptions.fresh_headers)
+
+    def load(self, name: str, environment_id: str) -> Callable[..., Any]:
+        """What `Emulator.load` does."""
+        running = _RUNNING.get(None)
+        canvas, email = ("default", None) if running is None else (running.udf.canvas, running.udf.email)
+        udf = self._store.find_udf(environment_id=environment_id, email=email, canvas=canvas, slug=name)
+        if udf is None:
+            raise LookupError(f"There is no UDF {name!r} in the canvas {canvas!r}.")
+        client_id = self._store.shared_client_id(udf) if running is None else running.client_id
+
+        def call(**parameters: Any) -> Any:
+            tile = (parameters.pop("z"), parameters.pop("x"), parameters.pop("y")) if {*"zxy"} <= {*parameters} else None
+            return json.loads(self.run(udf, client_id, tile, parameters).body)
+
+        return call
