@@ -2,8 +2,11 @@
 
 import json
 import pickle
+import socket
 import subprocess
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -282,6 +285,46 @@ def test_a_malformed_canvas_is_an_error(monkeypatch: pytest.MonkeyPatch, client:
     service = answering(monkeypatch, client, record)
     with pytest.raises(UnexpectedResponseError, match=r"base_url|share_client_id"):
         read_canvas(service, "c", retrier=service.start())
+
+
+def everything_about(error: BaseException) -> str:
+    """An error as tools show it, with the locals of every frame of ours. The first frame is the test's."""
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    shown.stack = traceback.StackSummary.from_list(list(shown.stack)[1:])
+    return "".join(shown.format())
+
+
+def test_a_malformed_canvas_shows_neither_its_token_nor_its_passcode(
+    fused_emulator: Emulator, inspecting: FusedClient, parcels: Udf
+) -> None:
+    body = {"share_token": "fc_verysecret", "passcode": "verysecret", "name": 5}
+    for answer in (body, [body], json.dumps(body)):
+        fused_emulator.misbehave(status=200, body=answer, path="/collection/by-id")
+        with pytest.raises(UnexpectedResponseError) as caught:
+            inspecting.inspect(parcels.id)
+        assert "verysecret" not in everything_about(caught.value)
+
+
+def test_a_canvas_that_is_not_json_shows_neither_its_token_nor_its_passcode(fused_emulator: Emulator) -> None:
+    text = '{"share_token": "fc_verysecret", "passcode": "verysecret"'
+    response = f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(response)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with FusedClient(base_url=f"http://127.0.0.1:{server.getsockname()[1]}/server/v1", deadline=20) as client:
+            service = client._service
+            with pytest.raises(UnexpectedResponseError, match=r"Is base_url right") as caught:
+                read_canvas(service, "c", retrier=service.start())
+        thread.join()
+    assert caught.value.status == 200
+    assert "verysecret" not in everything_about(caught.value)
 
 
 @pytest.mark.parametrize("canvas_id", ["..", "a/b", "a?b"])

@@ -24,20 +24,22 @@ def report_table(report: UdfReport) -> Table:
 def _rows(report: UdfReport) -> Iterator[tuple[str, Iterable[str]]]:
     yield "id", [report.udf_id]
     yield "canvas", [report.canvas or "not known"]
-    yield (
-        "access",
-        [{"public": "public", "team": "team: maps need a session token"}.get(report.access_scope or "", "not known")],
-    )
+    scope = report.access_scope or "not known"
+    yield "access", ["team (maps need a session token)" if scope == "team" else scope]
     yield "instances", _instances(report)
     yield "results kept", [_age(report.cache_max_age, "not set or not known (Fused's default: 14d)")]
     yield "callers", _relatives(report.callers, "invalidate them too, after this UDF")
     yield "callees", _relatives(report.callees, "invalidate them too, before this UDF")
     if report.inner_caches:
-        yield "inner caches", ["No invalidation reaches these:", *map(_cache, report.inner_caches)]
+        yield "inner caches", ["No invalidation reaches these:", *_items(map(_cache, report.inner_caches))]
     if report.outside:
-        yield "outside", ["Never invalidated along with this UDF:", *map(str, report.outside)]
+        yield "outside", ["Never invalidated along with this UDF:", *_items(report.outside)]
     if report.unknown:
-        yield "not known", map(str, report.unknown)
+        yield "not known", _items(report.unknown)
+
+
+def _items(entries: Iterable[object]) -> Iterator[str]:
+    return (f"- {entry}" for entry in entries)
 
 
 def _instances(report: UdfReport) -> Iterator[str]:
