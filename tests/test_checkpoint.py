@@ -17,7 +17,7 @@ from fused_cache_ops import FusedClient, Tile
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, PermissionDeniedError
 from fused_cache_ops.outcome import PartialInvalidationError
-from fused_cache_ops.sending.checkpoint import FORMAT
+from fused_cache_ops.sending.checkpoint import FORMAT, _LocalFile
 
 TILES = [Tile(17, number % 1000, number // 1000) for number in range(95)]
 
@@ -318,3 +318,58 @@ def test_kill_minus_9_at_random_moments_loses_nothing(tmp_path: Path, batch: boo
     assert "more by an earlier call" in output
     # Each kill costs what was under way or not yet written down, half a second's work; never a new beginning.
     assert tiles < count * 2.5
+
+
+def test_a_record_that_could_not_be_written_is_not_promised(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
+    written = _LocalFile.write
+    count = 0
+
+    def until_the_disk_is_full(store: Any, content: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count > 1:
+            raise OSError(28, "No space left on device")
+        written(store, content)
+
+    monkeypatch.setattr(_LocalFile, "write", until_the_disk_is_full)
+    fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=403, times=None)
+    with pytest.raises(PartialInvalidationError) as caught:
+        client.invalidate_cache(udf.id, tiles=[f"9/{x}/0" for x in range(50)], checkpoint=place)
+    assert "checkpoint" not in str(caught.value)
+
+
+def test_a_draft_that_could_not_be_written_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        _LocalFile(tmp_path / "record.json").write(b"{}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("other", ["selection", "udf_id", "version"])
+def test_an_old_record_is_set_aside_whatever_it_is_of(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, other: str
+) -> None:
+    place.write_text(
+        json.dumps(
+            {
+                "format": "fused-cache-ops checkpoint",
+                "version": 1,
+                "udf_id": udf.id,
+                "client_id": fused_emulator.client_id,
+                "base_url": fused_emulator.base_url,
+                "selection": "of yesterday",
+                "updated": (datetime.now(timezone.utc) - timedelta(hours=13)).isoformat(),
+                "done": [[0, 2]],
+            }
+            | {other: 99}
+        )
+    )
+    assert client.invalidate_cache(udf.id, tiles=["1/0/0", "1/0/1"], checkpoint=place).tiles_invalidated == 2
+    assert not place.exists()

@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,104 @@ def test_in_a_terminal_there_is_a_bar(fused_emulator: Emulator, udf: Udf) -> Non
     assert process.returncode == 0
     assert "━" in shown.decode()
     assert "/64" in shown.decode()
+
+
+# -- what is left, wherever it is to go, however it ends ----------------------------------------------------------------
+
+
+def still_cached(emulator: Emulator, udf: Udf, zoom: int) -> set[str]:
+    return {"%d/%d/%d" % tile for tile in emulator.cached_tiles(udf) if tile[0] == zoom}
+
+
+@pytest.mark.parametrize("place", ["nowhere/rest.list", ".", "a\0b"])
+def test_a_place_for_the_rest_that_takes_none_is_refused_before_anything_is_sent(
+    fused_emulator: Emulator, udf: Udf, tiles_file: str, tmp_path: Path, place: str
+) -> None:
+    command = ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", str(tmp_path / place)]
+    done = runner.invoke(program, command)
+    assert done.exit_code == 2
+    assert "--remaining" in done.stderr
+    assert fused_emulator.requests == []
+
+
+def test_a_place_that_fails_in_the_end_has_the_rest_printed(
+    fused_emulator: Emulator, udf: Udf, tiles_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fused_cache_ops.selection.remaining.write_tile_list", full)
+    fused_emulator.fill_cache(udf, TILES)
+    fail_part_way(fused_emulator)
+    command = ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", str(tmp_path / "rest.list")]
+    done = runner.invoke(program, command)
+    assert done.exit_code == 1
+    assert "No space left" in done.stderr
+    assert 0 < len(still_cached(fused_emulator, udf, 9)) < len(TILES)
+    assert still_cached(fused_emulator, udf, 9) == set(done.stdout.split())
+
+
+def test_the_rest_may_go_to_the_file_that_the_tiles_came_from(fused_emulator: Emulator, udf: Udf, tiles_file: str) -> None:
+    fused_emulator.fill_cache(udf, TILES)
+    fail_part_way(fused_emulator)
+    command = ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", tiles_file]
+    assert runner.invoke(program, command).exit_code == 1
+    left = Path(tiles_file).read_text().split()
+    assert 0 < len(left) < len(TILES)
+    assert still_cached(fused_emulator, udf, 9) == set(left)
+
+
+def test_bad_lines_in_the_rest_are_told(fused_emulator: Emulator, udf: Udf, tiles_file: str, tmp_path: Path) -> None:
+    lines = Path(tiles_file).read_text().split()
+    lines[40] = lines[50] = "nonsense"
+    Path(tiles_file).write_text("\n".join(lines))
+    fused_emulator.fill_cache(udf, TILES)
+    fail_part_way(fused_emulator)
+    rest = tmp_path / "rest.list"
+    done = runner.invoke(program, ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", str(rest)])
+    assert "line 41" in done.stderr
+    assert "line 51" in done.stderr
+    assert still_cached(fused_emulator, udf, 9) - {str(TILES[40]), str(TILES[50])} == set(rest.read_text().split())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_the_rest_where_it_was_asked_for(
+    fused_emulator: Emulator, udf: Udf, tmp_path: Path, number: int, code: int
+) -> None:
+    tiles = [Tile(17, number % 1000, number // 1000) for number in range(120_000)]
+    fused_emulator.fill_cache(udf, tiles)
+    listed, rest = tmp_path / "tiles.list", tmp_path / "rest.list"
+    listed.write_text("".join(f"{tile}\n" for tile in tiles))
+
+    def delay_the_others() -> None:
+        fused_emulator.before_invalidation = None
+        fused_emulator.misbehave(latency=60.0, times=None)
+
+    fused_emulator.before_invalidation = delay_the_others
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from fused_cache_ops.cli import main; main()",
+            "invalidate",
+            udf.id,
+            "--tiles-file",
+            str(listed),
+            "--remaining",
+            str(rest),
+        ],
+        env=os.environ | fused_emulator.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    end = time.monotonic() + 120
+    while not (len(fused_emulator.requests) > 1 and fused_emulator.requests_under_way) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code, said.decode()
+    assert b"Interrupted" in said
+    left = set(rest.read_text().split())
+    assert still_cached(fused_emulator, udf, 17) == left
+    assert 0 < len(left) < len(tiles)

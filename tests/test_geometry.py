@@ -110,7 +110,7 @@ lines = st.lists(points, min_size=2, max_size=5, unique=True).map(lambda run: sh
 
 
 @given(polygons)
-@settings(max_examples=3000)
+@settings(max_examples=1000)
 def test_polygons_are_covered_as_by_brute_force(polygon: Any) -> None:
     if not polygon.is_valid or polygon.area == 0:
         return

@@ -215,14 +215,15 @@ def test_a_file_that_is_changed_in_place_is_an_error_and_its_record_stays(
 
 @given(st.data())
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
-def test_a_file_that_is_mutated_at_random_never_ends_in_a_wrong_success(data: Any) -> None:
+def test_a_file_that_is_mutated_at_random_never_ends_in_a_wrong_success(fused_emulator: Emulator, data: Any) -> None:
     """Whatever is done to the file after which request: a success has sent exactly what the file held at first."""
     import tempfile
 
     after = data.draw(st.integers(0, 5))
     mutation = data.draw(st.sampled_from(["append", "truncate", "swap", "rewrite", "replace", "remove", "nothing"]))
     at = data.draw(st.integers(0, 2000))
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder, Emulator() as emulator:
+    emulator = fused_emulator
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 50)
         patch.setattr("fused_cache_ops.selection.tile_list._CHUNK", 256)
         udf = emulator.register(dict, name="roads")
@@ -255,7 +256,7 @@ def test_a_file_that_is_mutated_at_random_never_ends_in_a_wrong_success(data: An
 
         emulator.before_invalidation = mutate
         before = emulator.cached_tiles(udf)
-        with FusedClient(token=emulator.token, base_url=emulator.base_url, client_id=emulator.client_id) as client:
+        with FusedClient(client_id=emulator.client_id) as client:
             try:
                 result = client.invalidate_cache(udf.id, tiles_file=path)
             except FusedCacheError as error:
@@ -453,3 +454,23 @@ def test_threads_may_read_one_selection_at_once(path: Path) -> None:
     for reader in readers:
         reader.join()
     assert found == [TILES] * 8
+
+
+def test_a_slow_pipe_is_sent_as_it_comes(fused_emulator: Emulator, full: Udf) -> None:
+    """Reading waits for no more than there is, so that a deadline ends what a pipe has not written yet."""
+    import os
+
+    reading, writing = os.pipe()
+    os.write(writing, b"".join(b"%d/%d/%d\n" % tile for tile in TILES[:3]))
+    with FusedClient(client_id=fused_emulator.client_id, deadline=60) as client, os.fdopen(reading, "rb") as pipe:
+        tiles = iter(plan_of(pipe))
+        assert [next(tiles) for _ in range(3)] == TILES[:3]
+        os.close(writing)
+        assert list(tiles) == []
+        assert client.invalidate_cache(full.id, tiles=TILES[:3]).tiles_invalidated == 3
+
+
+def plan_of(pipe: Any) -> Any:
+    from fused_cache_ops.selection.tile_list import list_source
+
+    return list_source(pipe, 30)

@@ -48,11 +48,12 @@ class RemainingTiles(Iterable[Tile]):
                 yield from tiles
                 break
             except InvalidInputError as error:  # a malformed line or tile: those after it can still be read
-                found.append(error.message)
+                if len(found) < _MOST_REASONS:
+                    found.append(error.message)
             except Exception as error:  # from the caller's own stream, which has ended
                 found.append(f"the rest of the tiles, because reading them failed: {type(error).__name__}: {error}")
                 break
-        self.unreadable = (*self._known, *found[:_MOST_REASONS])
+        self.unreadable = (*self._known, *found)
 
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write the tiles as a list for ``tiles_file``: one ``z/x/y`` per line, gzipped if the name ends in ``.gz``.

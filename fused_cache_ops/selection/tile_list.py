@@ -95,7 +95,7 @@ class TileFile:
     what was first read, so that exactly what was checked is sent.
 
     Args:
-        file: open for reading and unbuffered. It is closed when this object is no longer referenced.
+        file: open for reading. It is closed when this object is no longer referenced.
         name: how messages name the file.
         max_zoom: the highest zoom allowed.
     """
@@ -133,11 +133,12 @@ class TileFile:
             InvalidInputError: the file was changed.
             OSError: there is no room for the copy.
         """
-        copy = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed with the object
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the object
         try:
             chunks = _Chunks(self)
             while piece := chunks.read(_CHUNK):
                 copy.write(piece)
+            copy.flush()
         except BaseException:
             copy.close()
             raise
@@ -284,7 +285,7 @@ def _decompressed(read: Callable[[int], Any]) -> Callable[[int], Any]:
             if isinstance(first, bytes) and 0 < len(first) < len(_GZIP):
                 first += read(most)
             if isinstance(first, bytes) and first[:2] == _GZIP:
-                chosen = gzip.GzipFile(fileobj=io.BufferedReader(_Unread(first, read), _CHUNK)).read
+                chosen = gzip.GzipFile(fileobj=io.BufferedReader(_Unread(first, read), _CHUNK)).read1
             else:
                 chosen = read
                 return first
@@ -303,7 +304,8 @@ def list_source(source: TilesFile, max_zoom: int) -> TileFile | TileList:
     if is_repeatable(source):
         return TileFile.open(source, max_zoom)  # type: ignore[arg-type]
     stream: Any = getattr(sys.stdin, "buffer", sys.stdin) if source == "-" else source
-    return TileList(_decompressed(stream.read), name, max_zoom=max_zoom)
+    read = getattr(stream, "read1", stream.read)  # what a slow pipe has, without waiting for more
+    return TileList(_decompressed(read), name, max_zoom=max_zoom)
 
 
 def write_tile_list(tiles: Iterable[Tile], path: str | os.PathLike[str]) -> int:
