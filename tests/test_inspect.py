@@ -25,7 +25,7 @@ from fused_cache_ops.errors import (
     UnavailableError,
     UnexpectedResponseError,
 )
-from fused_cache_ops.lineage.calls import age_in_seconds
+from fused_cache_ops.lineage.calls import age_in_seconds, read_source
 from fused_cache_ops.service.canvases import read_canvas, read_udf
 from fused_cache_ops.udf_reference import parse_udf
 
@@ -389,6 +389,54 @@ def test_ages_are_read_as_the_sdk_reads_them(run_python: Callable[..., str]) -> 
     theirs = json.loads(run_python(AGES, json.dumps([f"@fused.udf(cache_max_age={age})" for age in written])))
     ours = [None if age == "AGE" else age_in_seconds(eval(age)) for age in written]
     assert ours == [None if age == "refused" else age for age in theirs]
+
+
+KEPT = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import fused
+import fused._submit as submitting
+from fused.models.udf import Udf
+
+u = Udf(name="u", entrypoint="udf", code="@fused.udf\\ndef udf(n):\\n    return n\\n")
+kept = []
+keep = []
+
+def cache(function, **options):
+    keep.append(True)
+    return function
+
+def run(udf, arguments, *, run_cache_max_age, **options):
+    made = submitting._make_run_cache_fn(run, u, run_cache_max_age, None, None, None)
+    keep.append(made is not run)
+
+def wrap(**options):
+    return lambda function: function
+
+submitting._submit_internal = run
+for call in json.loads(sys.argv[1]):
+    keep.clear()
+    submitting.fused_cache = lambda *functions, **options: cache(*functions, **options) if functions else wrap(**options)
+    eval(call)
+    kept.append(any(keep))
+print(json.dumps(kept))
+"""
+
+
+def test_client_side_caches_are_found_where_the_sdk_keeps_results(run_python: Callable[..., str]) -> None:
+    options = ["", "cache=False", "cache_max_age=0", "cache_max_age='1h'", "run_cache_max_age=0", "run_cache_max_age='1h'"]
+    options += ["cache_max_age=0, run_cache_max_age='1h'", "cache_max_age='1h', run_cache_max_age=0", "cache_max_age=None"]
+    options += ["cache=False, run_cache_max_age='1h'"]
+    callees = [
+        "fused.submit('x', [{{'n': 1}}], {})",
+        "fused.submit(u, [{{'n': 1}}], {})",
+        "fused.submit(u, [{{'n': 1}}], collect=False, {})",
+        "u.map([{{'n': 1}}], {})",
+    ]
+    calls = [callee.format(option) for callee in callees for option in options]
+    theirs = json.loads(run_python(KEPT, json.dumps(calls)))
+    ours = [bool(read_source(f"u = fused.load('x')\n{call}").caches) for call in calls]
+    assert dict(zip(calls, ours)) == dict(zip(calls, theirs))
 
 
 @pytest.fixture
