@@ -21,7 +21,7 @@ Direction = Literal["callers", "callees"]
 
 
 class OutsideCall(NamedTuple):
-    """A name that leads out of the canvas. It is never followed.
+    """A name that leads, or may lead, out of the canvas. There, it is never followed.
 
     Attributes:
         udf: the UDF whose code contains it.
