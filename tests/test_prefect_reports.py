@@ -116,7 +116,7 @@ def test_what_a_result_does_not_have_is_left_out() -> None:
 def test_a_geometry_is_read_once(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
     reader = geometry.read_geometry
-    monkeypatch.setattr(geometry, "read_geometry", lambda given: read.append(given) or reader(given))
+    monkeypatch.setattr(geometry, "read_geometry", lambda given, *more: read.append(given) or reader(given, *more))
     assert in_a_flow(geometry="POINT (1 1)", zooms=2).is_completed()
     assert read == ["POINT (1 1)"]
     assert "| 2 | 1 |" in str(Artifact.get("fused-cache-roads").data)

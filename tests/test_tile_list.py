@@ -125,7 +125,7 @@ def test_a_long_list_is_read_in_flat_memory(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 100_000
-    assert peak < 1_000_000
+    assert peak < 2_000_000  # 100,000 tiles would take five times that
 
 
 # -- parents, children, neighbors ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from starlette.routing import Mount
 
 from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.canvases import canvas_lookups, session_tokens
@@ -68,13 +69,17 @@ def build_application(
         return found
 
     application = FastAPI(title="Fused emulator", docs_url=None, redoc_url=None, openapi_url=None)
-    application.include_router(_api(store, assumptions, hooks, caller, batch_endpoint=batch_endpoint), prefix=PREFIX)
-    application.include_router(canvas_lookups(store, assumptions, caller), prefix=PREFIX)
-    application.include_router(session_tokens(store, assumptions, caller), prefix=PREFIX)
-    application.include_router(_runs_of_loaded_udfs(store, runner, caller), prefix=PREFIX)
-    shared = shared_runs(store, runner, assumptions)
-    application.include_router(shared, prefix=f"{PREFIX}/realtime-shared")  # where custom deployments run them
-    application.include_router(shared)
+    routers = [
+        _api(store, assumptions, hooks, caller, batch_endpoint=batch_endpoint),
+        canvas_lookups(store, assumptions, caller),
+        session_tokens(store, assumptions, caller),
+        _runs_of_loaded_udfs(store, runner, caller),
+    ]
+    shared = shared_runs(store, runner, assumptions).routes
+    # Mounted, because include_router would build every route once more, and most tests start an emulator.
+    custom = Mount("/realtime-shared", routes=shared)  # where custom deployments run them
+    routes = [route for router in routers for route in router.routes]
+    application.router.routes += [Mount(PREFIX, routes=[*routes, custom]), *shared]
     return application
 
 
