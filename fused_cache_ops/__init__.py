@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UnexpectedResponseError,
     )
     from fused_cache_ops.invalidate import invalidate_cache
+    from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError, Verification
     from fused_cache_ops.plan.plan import InvalidationPlan, plan_invalidation
     from fused_cache_ops.selection.keywords import WHOLE_UDF
@@ -50,6 +51,7 @@ __all__ = [
     "StaleConnectionError",
     "TeamEnvironment",
     "Tile",
+    "UdfReport",
     "UnavailableError",
     "UnexpectedRedirectError",
     "UnexpectedResponseError",
@@ -77,6 +79,7 @@ _HOMES = {
     "StaleConnectionError": "errors",
     "TeamEnvironment": "client",
     "Tile": "tiles.tile",
+    "UdfReport": "lineage.report",
     "UnavailableError": "errors",
     "UnexpectedRedirectError": "errors",
     "UnexpectedResponseError": "errors",

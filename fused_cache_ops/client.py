@@ -29,6 +29,7 @@ from fused_cache_ops.udf_reference import parse_udf
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.service.connection import Certificate
 
 
@@ -222,6 +223,25 @@ class FusedClient:
             FusedCacheError: the check failed.
         """
         return TeamEnvironment(**self._service.read_environment())
+
+    def inspect(self, udf: str | Secret) -> UdfReport:
+        """What could keep the map of a UDF stale although an invalidation succeeds: UDFs that call it or are called by it,
+        another real-time instance, caches inside the code. Changes nothing, and never runs the UDF's code.
+
+        It takes up to three requests. What the token may not see is named in the report's ``unknown``.
+
+        Args:
+            udf: as for `fused_cache_ops.invalidate_cache`.
+
+        Raises:
+            InvalidInputError: the reference cannot be read.
+            NotFoundError: the UDF does not exist, or this token may not see it.
+            FusedCacheError: a lookup failed.
+        """
+        from fused_cache_ops.lineage.report import inspect_udf
+
+        udf = sealed_udf(udf)
+        return inspect_udf(self._service, self._service.start(), parse_udf(udf))
 
     def cancel(self) -> None:
         """End the calls in progress immediately, from any thread. Calls that begin later are not affected.

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fused_cache_ops.cli.options import BaseUrl, ClientId, UdfName, selecting
+from fused_cache_ops.cli.report import report_table
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.errors import FusedCacheError, Remaining
 from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError
@@ -144,6 +145,29 @@ def invalidate(
         table.add_row(name.replace("_", " "), str(shown))
     Console().print(table)
     _end(done)
+
+
+@program.command()
+def inspect(
+    udf: UdfName,
+    client_id: ClientId = None,
+    base_url: BaseUrl = None,
+    deadline: Annotated[float, typer.Option(help="Seconds in total, retries included.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Show what could keep the map of a UDF stale although an invalidation succeeds. Changes nothing.
+
+    The token is read from FUSED_SERVICE_ACCOUNT_TOKEN. Exit codes: 0 done; 1 permanent failure; 75 temporary failure, retry.
+    """
+    try:
+        with FusedClient(client_id=client_id, base_url=base_url, deadline=deadline) as client:
+            report = client.inspect(udf)
+    except FusedCacheError as error:
+        _fail(error)
+    if as_json:
+        print(json.dumps(report.to_dict()))
+    else:
+        Console().print(report_table(report))
 
 
 @program.command()

@@ -1,0 +1,73 @@
+"""A report on a UDF as a table that fits a terminal."""
+
+from collections.abc import Iterable, Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from fused_cache_ops.lineage.report import InnerCache, RelatedUdf, UdfReport
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60))
+
+
+def report_table(report: UdfReport) -> Table:
+    """What could keep the map stale, line by line."""
+    table = Table(box=SIMPLE_HEAD, show_header=False, title_justify="left", title=Text(f"UDF {report.name or report.udf_id}"))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, lines in _rows(report):
+        table.add_row(name, Text("\n".join(lines)))
+    return table
+
+
+def _rows(report: UdfReport) -> Iterator[tuple[str, Iterable[str]]]:
+    yield "id", [report.udf_id]
+    yield "canvas", [report.canvas or "not known"]
+    scope = report.access_scope or "not known"
+    yield "access", ["team (maps need a session token)" if scope == "team" else scope]
+    yield "instances", _instances(report)
+    yield "results kept", [_age(report.cache_max_age, "not set or not known (Fused's default: 14d)")]
+    yield "callers", _relatives(report.callers, "invalidate them too, after this UDF")
+    yield "callees", _relatives(report.callees, "invalidate them too, before this UDF")
+    if report.inner_caches:
+        yield "inner caches", ["No invalidation reaches these:", *_items(map(_cache, report.inner_caches))]
+    if report.outside:
+        yield "outside", ["Never invalidated along with this UDF:", *_items(report.outside)]
+    if report.unknown:
+        yield "not known", _items(report.unknown)
+
+
+def _items(entries: Iterable[object]) -> Iterator[str]:
+    return (f"- {entry}" for entry in entries)
+
+
+def _instances(report: UdfReport) -> Iterator[str]:
+    yield f"invalidated: {report.client_id or 'not known'}"
+    yield f"maps run on: {report.share_client_id or 'not known'}"
+    if report.instances_differ:
+        yield "They differ, so an invalidation may not reach the maps"
+
+
+def _relatives(related: tuple[RelatedUdf, ...] | None, remedy: str) -> Iterator[str]:
+    if not related:
+        yield "not known" if related is None else "none"
+        return
+    for each in related:
+        kept = "" if each.cache_max_age is None else f", results kept {_age(each.cache_max_age, '')}"
+        yield f"{each.name or '(no name)'}  {each.id}"
+        yield f"   level {each.level}{kept}"
+    yield f"To do: {remedy}"
+
+
+def _cache(cache: InnerCache) -> str:
+    function = "outside of functions" if cache.function == "<module>" else f"{cache.function}()"
+    kept = _age(cache.max_age, "48h unless set otherwise")
+    return f"{cache.udf}, line {cache.line}: {cache.kind} {'on' if cache.kind[0] == '@' else 'in'} {function}, kept {kept}"
+
+
+def _age(seconds: int | None, otherwise: str) -> str:
+    if seconds is None:
+        return otherwise
+    unit, size = next(((unit, size) for unit, size in _UNITS if seconds and seconds % size == 0), ("s", 1))
+    return f"{seconds // size}{unit}"
