@@ -148,8 +148,13 @@ def prefect_api() -> Iterator[None]:
         yield
 
 
-def end_process(process: subprocess.Popen[bytes]) -> None:
-    """End a process: kindly, and if that takes too long on a busy machine, at once."""
+@pytest.fixture(scope="session")
+def end_process() -> Callable[[subprocess.Popen[bytes]], None]:
+    """Ends a process: kindly, and if that takes too long on a busy machine, at once."""
+    return _end
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(60)
@@ -194,4 +199,4 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, templates: Path) ->
             time.sleep(0.2)
         yield PrefectServer(url, home, environment)
     finally:
-        end_process(server)
+        _end(server)

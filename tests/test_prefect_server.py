@@ -94,16 +94,6 @@ class House:
         return [request.tiles for request in sent if request.status == 200]
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process: kindly, and if that takes too long on a busy machine, at once."""
-    process.terminate()
-    try:
-        process.wait(60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def eventually(find: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + 300
     while not (found := find()):
@@ -113,7 +103,7 @@ def eventually(find: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def house(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(prefect_server: Any, end_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder, home = tmp_path_factory.mktemp("house"), prefect_server.home
     (folder / "served.py").write_text(SERVED)
     create_table(folder / "stations.sqlite")
@@ -133,7 +123,7 @@ def house(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
         def start(name: str, *command: str) -> None:
             log = stack.enter_context((home / f"{name}.log").open("wb"))
             process = subprocess.Popen(command, cwd=FLOWS.parent, env=environment, stdout=log, stderr=log)
-            stack.callback(end, process)
+            stack.callback(end_process, process)
 
         start("served", sys.executable, str(folder / "served.py"))
         start("worker", *prefect, "worker", "start", "--pool", "fused", "--type", "process")

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 
 import pytest
@@ -115,18 +116,22 @@ class Clock:
         return False
 
 
+def simulated(monkeypatch: pytest.MonkeyPatch, draw: Callable[[float, float], float]) -> tuple[Clock, Retrier]:
+    """Patience of 15 seconds that nobody has to have."""
+    clock, limiter = Clock(), Limiter(draw=draw)
+    monkeypatch.setattr(retry.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(retry.random, "uniform", draw)
+    monkeypatch.setattr(limiter.changed, "wait", clock.wait)
+    retrier = Retrier(15.0, limiter)
+    monkeypatch.setattr(retrier._stop, "wait", clock.wait)
+    return clock, retrier
+
+
 @pytest.mark.parametrize("back_after", [0.5, 3.0, 9.0, 14.0, 14.7])
 @pytest.mark.parametrize("seed", range(20))
 def test_no_call_gives_up_before_its_deadline(monkeypatch: pytest.MonkeyPatch, back_after: float, seed: int) -> None:
     """A service that is back before the deadline is found to be, whatever pauses were drawn."""
-    clock = Clock()
-    rng = random.Random(seed)
-    monkeypatch.setattr(retry.time, "monotonic", clock.monotonic)
-    monkeypatch.setattr(retry.random, "uniform", rng.uniform)
-    limiter = Limiter(draw=rng.uniform)
-    monkeypatch.setattr(limiter.changed, "wait", clock.wait)
-    retrier = Retrier(15.0, limiter)
-    monkeypatch.setattr(retrier._stop, "wait", clock.wait)
+    clock, retrier = simulated(monkeypatch, random.Random(seed).uniform)
     tries: list[float] = []
 
     def send(seconds_left: float) -> str:
@@ -142,12 +147,7 @@ def test_no_call_gives_up_before_its_deadline(monkeypatch: pytest.MonkeyPatch, b
 
 
 def test_one_that_is_not_back_is_tried_until_the_deadline_and_not_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr(retry.time, "monotonic", clock.monotonic)
-    limiter = Limiter()
-    monkeypatch.setattr(limiter.changed, "wait", clock.wait)
-    retrier = Retrier(15.0, limiter)
-    monkeypatch.setattr(retrier._stop, "wait", clock.wait)
+    clock, retrier = simulated(monkeypatch, random.uniform)
     tries: list[float] = []
 
     def send(seconds_left: float) -> str:
