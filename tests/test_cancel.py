@@ -77,6 +77,15 @@ def test_a_client_can_be_used_again(client: FusedClient, udf: Udf) -> None:
     assert client.invalidate_cache(udf.id, tiles=TILES).tiles_invalidated == 200
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a shell's background job, such as this one may be, ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_does_not_wait_for_answers(fused_emulator: Emulator, udf: Udf, when: When) -> None:
     def delay_the_others() -> None:  # once the first request, which goes alone, has arrived
         fused_emulator.before_invalidation = None
