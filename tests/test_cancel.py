@@ -72,6 +72,25 @@ def test_every_call_of_the_client_ends(fused_emulator: Emulator, udf: Udf, when:
     assert {type(call.exception()) for call in calls} == {InvalidationCancelledError}
 
 
+def test_an_interrupt_while_a_worker_starts_leaves_nobody_waiting(
+    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "fused-cache-ops-1":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with FusedClient(client_id=fused_emulator.client_id) as client, pytest.raises(KeyboardInterrupt):
+        client.invalidate_cache(udf.id, tiles=TILES)
+    end = time.monotonic() + 60
+    while waiting := [thread for thread in threading.enumerate() if thread.name in ("fused-cache-ops-0", "fused-cache-ops-1")]:
+        assert time.monotonic() < end, waiting
+        time.sleep(0.01)
+
+
 def test_a_client_can_be_used_again(client: FusedClient, udf: Udf) -> None:
     client.cancel()
     assert client.invalidate_cache(udf.id, tiles=TILES).tiles_invalidated == 200

@@ -159,13 +159,13 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
                 worker = threading.Thread(
                     target=context.run, args=(serve,), name=f"fused-cache-ops-{len(workers)}", daemon=True
                 )
+                workers.append(worker)  # first, so that one that an interrupt has just started is told to end, too
                 try:
                     worker.start()
                 except RuntimeError:  # no more threads: the existing ones suffice
+                    workers.pop()
                     if not workers:
                         raise
-                else:
-                    workers.append(worker)
 
     def wait(tick: Callable[[], None]) -> None:
         for worker in workers:
