@@ -27,6 +27,7 @@ os.environ.update(
 )
 
 import contextlib  # noqa: E402
+import json  # noqa: E402
 import shutil  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
@@ -34,7 +35,7 @@ import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
-from typing import NamedTuple  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 
 import pytest  # noqa: E402
 
@@ -71,6 +72,52 @@ def client(fused_emulator: Emulator) -> Iterator[FusedClient]:
     """A client that knows its instance, so that only invalidations are sent for a UDF's id."""
     with FusedClient(client_id=fused_emulator.client_id, deadline=20) as client:
         yield client
+
+
+SDK_PREAMBLE = """
+import json, warnings
+warnings.simplefilter("ignore")
+import fused
+from fused.api import FusedAPI
+fused.options.base_url = {base_url!r}
+fused.options.shared_udf_base_url = {run_base_url!r}
+def source(udf, **parameters):
+    answer = fused.run(udf, _return_response=True, **parameters)
+    return answer.cache_source and answer.cache_source.value
+def refusal(call):
+    try:
+        call()
+    except Exception as error:
+        return f"{{type(error).__name__}}: {{error}}"
+"""
+
+
+@pytest.fixture
+def sdk(fused_emulator: Emulator, tmp_path: Path) -> Callable[..., Any]:
+    """Run lines of Python with the real SDK, in a process and home of its own. Returns their ``result``."""
+
+    def run(lines: str, *, token: str | None = None, **names: Any) -> Any:
+        preamble = SDK_PREAMBLE.format(base_url=fused_emulator.base_url, run_base_url=fused_emulator.root_url)
+        given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+        environment = os.environ | {"HOME": str(tmp_path), "FUSED_SYSTEM_TRUST": "0"}
+        if token is None:
+            environment |= {"FUSED_AUTH_TOKEN_TYPE": "Fused-Service-Token", "FUSED_AUTH_TOKEN": fused_emulator.token}
+        else:  # as after a login
+            credentials = tmp_path / ".fused" / "credentials"
+            credentials.parent.mkdir(exist_ok=True)
+            login = {"access_token": token, "auth_scheme": "Bearer", "refresh_token": "none", "id_token": "none", "scope": ""}
+            credentials.write_text(json.dumps(login | {"expires_in": 3600, "expires_at": "2999-01-01T00:00:00+00:00"}))
+        done = subprocess.run(
+            [sys.executable, "-c", f"{preamble}{given}{lines}\nprint(json.dumps(result))"],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 @pytest.fixture

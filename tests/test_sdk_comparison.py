@@ -1,9 +1,5 @@
 """Fused's own SDK is the judge of the emulator, and of what we send."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
@@ -12,55 +8,22 @@ import pytest
 from fused_cache_ops import FusedClient
 from fused_cache_ops.emulator import Emulator, ReceivedRequest, Udf
 
-SDK = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-import fused
-fused.options.base_url = {base_url!r}
-udf = fused.load({name!r})
-for tile in json.loads(sys.argv[1]):
+LINES = """
+udf = fused.load(name)
+for tile in tiles:
     udf.invalidate_cache(**tile)
-print(json.dumps({{"version": fused.__version__, "id": udf.metadata["fused:id"], "name": udf.name}}))
+result = {"version": fused.__version__, "id": udf.metadata["fused:id"], "name": udf.name}
 """
 
 RunSdk = Callable[..., dict[str, str]]
 
 
 @pytest.fixture
-def run_sdk(fused_emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> RunSdk:
-    """Load a UDF with the real SDK, in a process and home of its own, and invalidate each tile ({}: everything)."""
+def run_sdk(fused_emulator: Emulator, sdk: Callable[..., dict[str, str]]) -> RunSdk:
+    """Load a UDF with the real SDK, and invalidate each tile ({}: everything)."""
 
     def run(name: str, tiles: list[dict[str, int]], *, bearer: bool = False) -> dict[str, str]:
-        home = tmp_path_factory.mktemp("home")
-        environment = os.environ | {"HOME": str(home), "FUSED_SYSTEM_TRUST": "0"}
-        if bearer:  # as after a login
-            credentials = home / ".fused" / "credentials"
-            credentials.parent.mkdir()
-            credentials.write_text(
-                json.dumps(
-                    {
-                        "access_token": fused_emulator.bearer_token,
-                        "auth_scheme": "Bearer",
-                        "refresh_token": "none",
-                        "id_token": "none",
-                        "scope": "",
-                        "expires_in": 3600,
-                        "expires_at": "2999-01-01T00:00:00+00:00",
-                    }
-                )
-            )
-        else:
-            environment["FUSED_AUTH_TOKEN_TYPE"] = "Fused-Service-Token"
-            environment["FUSED_AUTH_TOKEN"] = fused_emulator.token
-        done = subprocess.run(
-            [sys.executable, "-c", SDK.format(base_url=fused_emulator.base_url, name=name), json.dumps(tiles)],
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        return sdk(LINES, token=fused_emulator.bearer_token if bearer else None, name=name, tiles=tiles)
 
     return run
 

@@ -1,64 +1,15 @@
 """Fused's own SDK runs UDFs, looks at canvases and mints session tokens in the emulator: it is the judge of each endpoint."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fused_cache_ops.emulator import Emulator, Udf
 
-PREAMBLE = """
-import json, warnings
-warnings.simplefilter("ignore")
-import fused
-from fused.api import FusedAPI
-fused.options.base_url = {base_url!r}
-fused.options.shared_udf_base_url = {run_base_url!r}
-def source(udf, **parameters):
-    answer = fused.run(udf, _return_response=True, **parameters)
-    return answer.cache_source and answer.cache_source.value
-def refusal(call):
-    try:
-        call()
-    except Exception as error:
-        return f"{{type(error).__name__}}: {{error}}"
-"""
 CODE = "@fused.udf\ndef udf(x: int = 0, y: int = 0, z: int = 0):\n    return 1\n"
 
 Sdk = Callable[..., Any]
-
-
-@pytest.fixture
-def sdk(fused_emulator: Emulator, tmp_path: Path) -> Sdk:
-    """Run lines of Python with the real SDK, in a process and home of its own. Returns their ``result``."""
-
-    def run(lines: str, *, token: str | None = None, **names: Any) -> Any:
-        preamble = PREAMBLE.format(base_url=fused_emulator.base_url, run_base_url=fused_emulator.root_url)
-        given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-        environment = os.environ | {"HOME": str(tmp_path), "FUSED_SYSTEM_TRUST": "0"}
-        if token is None:
-            environment |= {"FUSED_AUTH_TOKEN_TYPE": "Fused-Service-Token", "FUSED_AUTH_TOKEN": fused_emulator.token}
-        else:  # as after a login
-            credentials = tmp_path / ".fused" / "credentials"
-            credentials.parent.mkdir(exist_ok=True)
-            login = {"access_token": token, "auth_scheme": "Bearer", "refresh_token": "none", "id_token": "none", "scope": ""}
-            credentials.write_text(json.dumps(login | {"expires_in": 3600, "expires_at": "2999-01-01T00:00:00+00:00"}))
-        done = subprocess.run(
-            [sys.executable, "-c", f"{preamble}{given}{lines}\nprint(json.dumps(result))"],
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return run
 
 
 @pytest.fixture

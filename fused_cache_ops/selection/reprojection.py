@@ -7,7 +7,7 @@ along the pole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import InvalidInputError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Integers = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
     Booleans = npt.NDArray[np.bool_]
-    Convert = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
 DEGREES = "EPSG:4326"
 

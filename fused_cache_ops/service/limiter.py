@@ -108,7 +108,7 @@ class Limiter:
 
         Args:
             now: the time.
-            latest: when the caller has to go at the latest. A pause that the server did not ask for is shortened to that.
+            latest: the latest time at which the caller must send. A pause that the server did not request ends by then.
         """
         if now - max(self._last_asked, self._gate_opens) > LONGEST_PAUSE:
             self._cycle = _Tally(now)  # nobody wanted anything for a while, which is no low yield
