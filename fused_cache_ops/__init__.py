@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UnexpectedRedirectError,
         UnexpectedResponseError,
+        Unfinished,
     )
     from fused_cache_ops.invalidate import invalidate_cache
     from fused_cache_ops.lineage.report import UdfReport
@@ -55,6 +56,7 @@ __all__ = [
     "UnavailableError",
     "UnexpectedRedirectError",
     "UnexpectedResponseError",
+    "Unfinished",
     "Verification",
     "invalidate_cache",
     "merge_selections",
@@ -83,6 +85,7 @@ _HOMES = {
     "UnavailableError": "errors",
     "UnexpectedRedirectError": "errors",
     "UnexpectedResponseError": "errors",
+    "Unfinished": "errors",
     "Verification": "outcome",
     "invalidate_cache": "invalidate",
     "merge_selections": "selection.merging",

@@ -12,6 +12,7 @@ from fused_cache_ops.selection.keywords import SELECTION_DEFAULTS, SELECTION_HEL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fused_cache_ops.lineage.graph import Related
     from fused_cache_ops.plan.plan import InvalidationPlan
     from fused_cache_ops.secret import Secret
     from fused_cache_ops.sending.checkpoint import CheckpointLocation
@@ -26,6 +27,9 @@ class SendingKeywords(TypedDict, total=False):
     on_plan: Callable[[InvalidationPlan], object] | None
     verify_tiles: int
     shared_token: str | Secret | None
+    related: Related | None
+    max_related: int
+    again_after: float
 
 
 class CallKeywords(SelectionKeywords, SendingKeywords, total=False):
@@ -38,6 +42,9 @@ SENDING_DEFAULTS: SendingKeywords = {
     "on_plan": None,
     "verify_tiles": 0,
     "shared_token": None,
+    "related": None,
+    "max_related": 20,
+    "again_after": 0,
 }
 
 SENDING_SHAPERS = ("checkpoint", "verify_tiles")
@@ -55,4 +62,7 @@ CALL_HELP: dict[str, str] = {
     "on_plan": "Called once with the plan, before anything is sent.",
     "verify_tiles": "Afterwards, request this many of the tiles through a shared token, and report which were computed anew.",
     "shared_token": "The shared token to verify with. Not needed if the UDF is given by a shared token.",
+    "related": "Also invalidate the UDFs of the same canvas that call this one (callers), that it calls (callees), or both.",
+    "max_related": "The most UDFs that related may add.",
+    "again_after": "Send everything a second time after this many seconds, for runs that were under way. 130 is a good value.",
 }

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS, SENDING_SHAPERS, CallKeywords
 from fused_cache_ops.outcome import InvalidationResult, Verification
-from fused_cache_ops.plan.plan import plan_selection
+from fused_cache_ops.plan.plan import InvalidationPlan, PlannedTarget, plan_selection
 from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import SelectionKeywords
 from fused_cache_ops.selection.reading import read_selection, refuse_shapers
 from fused_cache_ops.selection.selection import WholeUdf
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location
+from fused_cache_ops.sending.targets import Targets, check_related, find_targets
 from fused_cache_ops.sending.verification import verify_selection
+from fused_cache_ops.service.canvases import read_udf
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.settings import (
     DEFAULT_CONCURRENCY,
     DEFAULT_DEADLINE,
     DEFAULT_TIMEOUT,
+    ClientId,
     check_limits,
     resolve_settings,
 )
@@ -29,6 +32,7 @@ from fused_cache_ops.udf_reference import parse_udf
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from fused_cache_ops.lineage.graph import Related
     from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.service.connection import Certificate
 
@@ -50,7 +54,9 @@ class FusedClient:
     Args:
         token: a service-account token. Default: ``FUSED_SERVICE_ACCOUNT_TOKEN``, otherwise the SDK's pair
             ``FUSED_AUTH_TOKEN_TYPE`` and ``FUSED_AUTH_TOKEN``. Pass ``"Bearer …"`` for a personal access token.
-        client_id: the real-time instance. Default: ``FUSED_CLIENT_ID``, otherwise the service's preferred one, looked up once.
+        client_id: one real-time instance, several (a list, or text with commas), or ``"all"``. Default: ``FUSED_CLIENT_ID``,
+            otherwise every instance on which a UDF's results may lie: the service's preferred one, and the one that the shared
+            UDFs of its canvas run on. Looking these up takes up to three requests per call.
         base_url: the deployment. Default: ``FUSED_BASE_URL``, otherwise ``https://www.fused.io/server/v1``. Plain http is
             accepted only for this machine.
         timeout: seconds that one request may take, until the last byte of the response.
@@ -75,7 +81,7 @@ class FusedClient:
         self,
         *,
         token: str | Secret | None = None,
-        client_id: str | None = None,
+        client_id: ClientId | None = None,
         base_url: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         deadline: float = DEFAULT_DEADLINE,
@@ -134,7 +140,7 @@ class FusedClient:
 
     @property
     def client_id(self) -> str | None:
-        """The real-time instance, if it was configured or has been looked up."""
+        """The preferred real-time instance, if it was configured or has been looked up."""
         return self._service.client_id
 
     def invalidate_cache(self, udf: str | Secret, **keywords: Unpack[CallKeywords]) -> InvalidationResult:
@@ -152,19 +158,60 @@ class FusedClient:
             refuse_shapers(sending, SENDING_DEFAULTS, SENDING_SHAPERS)
         if sending["checkpoint"] is not None:
             check_location(sending["checkpoint"])
-        if sending["on_plan"] is not None:
-            sending["on_plan"](plan_selection(reference, selection))
+        on_plan = sending["on_plan"]
+        plan = None if on_plan is None else plan_selection(reference, selection)
+
+        def show(targets: Targets | None) -> None:
+            if on_plan is not None and plan is not None:
+                on_plan(plan if targets is None else plan.sent_to(_planned(targets)))
+
         call = Call(
             self._service,
             retrier,
             reference,
             selection,
-            sending["checkpoint"],
-            sending["on_progress"],
-            sending["verify_tiles"],
-            shared_token,
+            on_targets=show,
+            checkpoint=sending["checkpoint"],
+            on_progress=sending["on_progress"],
+            verify_tiles=sending["verify_tiles"],
+            shared_token=shared_token,
+            related=sending["related"],
+            max_related=sending["max_related"],
+            again_after=sending["again_after"],
         )
         return call.run()
+
+    def plan_invalidation(
+        self,
+        udf: str | Secret,
+        *,
+        related: Related | None = None,
+        max_related: int = SENDING_DEFAULTS["max_related"],
+        **selection: Unpack[SelectionKeywords],
+    ) -> InvalidationPlan:
+        """What `invalidate_cache` would do with the same keywords, and where: the instances, the callers and the callees are
+        looked up. Changes nothing.
+
+        It takes up to three requests, and none for an empty selection.
+
+        Args:
+            udf: as for `fused_cache_ops.invalidate_cache`.
+            related: as there.
+            max_related: as there.
+            selection: the keywords that select tiles.
+
+        Raises:
+            InvalidInputError: the UDF or the selection cannot be read, or there are more relatives than ``max_related``.
+            FusedCacheError: a lookup failed.
+        """
+        udf = sealed_udf(udf)
+        check_related(related, max_related)
+        retrier = self._service.start()
+        reference = parse_udf(udf)
+        plan = plan_selection(reference, read_selection(retrier.check, **selection))
+        if plan.tile_count == 0:
+            return plan
+        return plan.sent_to(_planned(find_targets(self._service, retrier, reference, related, max_related)))
 
     def verify_cache(
         self,
@@ -204,10 +251,11 @@ class FusedClient:
             FusedCacheError: the lookup failed.
         """
         udf = sealed_udf(udf)
-        return self._service.resolve_udf(udf)
+        reference = parse_udf(udf)
+        return reference.udf_id or read_udf(self._service, reference, retrier=self._service.start()).id
 
     def resolve_client_id(self) -> str:
-        """The real-time instance: the configured one, otherwise the one with the highest ``preference_rank``.
+        """The preferred real-time instance: the first one configured, otherwise the one with the highest ``preference_rank``.
 
         Raises:
             ConfigurationError: the token has no real-time instance.
@@ -272,6 +320,12 @@ class FusedClient:
             "a FusedClient cannot be pickled, because it holds a token: create it where it is used, "
             "with FusedClient() and FUSED_SERVICE_ACCOUNT_TOKEN, or with your orchestrator's secret."
         )
+
+
+def _planned(targets: Targets) -> tuple[PlannedTarget, ...]:
+    return tuple(
+        PlannedTarget(each.cache.udf_id, each.name, each.cache.client_id, each.relation, each.is_whole) for each in targets.all
+    )
 
 
 def _selecting(keywords: CallKeywords) -> SelectionKeywords:

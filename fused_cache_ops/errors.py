@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Protocol, Union
+from typing import NamedTuple, Protocol, Union
 
 
 class Remaining(Protocol):
@@ -35,13 +35,29 @@ class Remaining(Protocol):
     def save(self, path: Union[str, os.PathLike[str]]) -> int: ...
 
 
+class Unfinished(NamedTuple):
+    """One UDF on one real-time instance whose invalidation was not completed.
+
+    Attributes:
+        udf_id: the UDF's id.
+        client_id: the instance.
+        remaining: the tiles not yet confirmed as invalidated. None for the whole UDF.
+    """
+
+    udf_id: str
+    client_id: str
+    remaining: Remaining | None
+
+
 class FusedCacheError(Exception):
     """Base class of every error that this package raises deliberately.
 
     Attributes:
         retryable: whether the same call may succeed later without any change.
         status: the HTTP status of the response, or None if there was no response.
-        remaining: the tiles not yet confirmed as invalidated, or None if no tiles were to be sent.
+        remaining: the tiles of the UDF not yet confirmed as invalidated on every instance, or None if no tiles were to be
+            sent.
+        unfinished: what was not completed, for each UDF and instance. Empty if the call failed before they were known.
     """
 
     retryable: bool = False
@@ -50,6 +66,7 @@ class FusedCacheError(Exception):
         super().__init__(message)
         self.status = status
         self.remaining: Remaining | None = None
+        self.unfinished: tuple[Unfinished, ...] = ()
 
     @property
     def message(self) -> str:

@@ -19,13 +19,14 @@ from fused_cache_ops.selection.keywords import (
 )
 from fused_cache_ops.sending.checkpoint import CheckpointLocation
 from fused_cache_ops.sending.progress import OnProgress
-from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT
+from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT, ClientId
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.tiles.zooms import Zooms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fused_cache_ops.lineage.graph import Related
     from fused_cache_ops.plan.plan import InvalidationPlan
 
 
@@ -47,7 +48,10 @@ def invalidate_cache(
     on_plan: Callable[[InvalidationPlan], object] | None = None,
     verify_tiles: int = 0,
     shared_token: str | Secret | None = None,
-    client_id: str | None = None,
+    related: Related | None = None,
+    max_related: int = 20,
+    again_after: float = 0,
+    client_id: ClientId | None = None,
     token: str | Secret | None = None,
     base_url: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
@@ -98,6 +102,14 @@ def invalidate_cache(
         verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them were
             computed anew. Each one runs the UDF.
         shared_token: the shared token for ``verify_tiles``. Not needed if ``udf`` is one.
+        related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
+            ``"callees"``, which it calls, or ``"both"``, directly or through others. They are read from the code of the
+            canvas's UDFs, which is never run. Callees are invalidated first and whole, then the UDF, then its callers, with the same
+            selection. Needs a token that may read the canvas.
+        max_related: the most UDFs that ``related`` may add. More are an error before anything is sent.
+        again_after: seconds after which everything is sent a second time, for runs that began before the load was committed
+            and stored their old results after the first pass. A run may take 120 seconds, so 130 is a good value. 0: no second
+            pass. The wait does not count toward the deadline. Tiles are verified after the second pass.
         client_id: as for `FusedClient`, like the next six.
         token: as for `FusedClient`.
         base_url: as for `FusedClient`.
@@ -115,7 +127,8 @@ def invalidate_cache(
             first request. Those of a generator or a file are checked as they are read.
         ConfigurationError: a setting is missing or invalid. No request was sent.
         InvalidationCancelledError: `FusedClient.cancel` ended the call.
-        PartialInvalidationError: the call failed after some tiles were invalidated. ``remaining`` holds the rest.
+        PartialInvalidationError: the call failed after something was invalidated. ``remaining`` holds the rest, and
+            ``unfinished`` the rest of each UDF and instance.
         FusedCacheError: the call failed before that. The subclass says why, and ``retryable`` whether a retry may help.
     """
     udf, shared_token, token = sealed_udf(udf), sealed(shared_token), sealed(token)  # masked in the locals of a traceback
@@ -146,4 +159,7 @@ def invalidate_cache(
             on_plan=on_plan,
             verify_tiles=verify_tiles,
             shared_token=shared_token,
+            related=related,
+            max_related=max_related,
+            again_after=again_after,
         )

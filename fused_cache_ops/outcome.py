@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining, Unfinished
 from fused_cache_ops.wording import counted
 
 
@@ -45,11 +45,11 @@ class InvalidationResult:
 
     Attributes:
         udf_id: the UDF's id. None if nothing was sent, so that a name was not looked up.
-        client_id: the real-time instance. None if nothing was sent and it was not configured.
-        tiles_invalidated: the number of tiles sent and confirmed. None for the whole UDF.
-        objects_deleted: the number of cached objects that the server reports as removed (a tile may have several, or none).
-            None if it does not report it: only the batch endpoint does.
-        requests_sent: HTTP requests, including lookups and retries.
+        client_id: the real-time instance, the preferred one of several. None if nothing was sent and it was not configured.
+        tiles_invalidated: the number of tiles sent and confirmed on every instance. None for the whole UDF.
+        objects_deleted: the number of cached objects that the server reports as removed (a tile may have several, or none), on
+            all instances together. None if it does not report it: only the batch endpoint does.
+        requests_sent: HTTP requests, including lookups, retries and those for related UDFs.
         retries: how many of the requests were retries.
         elapsed_seconds: wall-clock time.
         tiles_already_done: tiles that an earlier call invalidated, according to its checkpoint.
@@ -57,6 +57,10 @@ class InvalidationResult:
             not requested.
         zooms_left_stale: zooms that were dropped because there were too many tiles. Usually empty.
         note: a sentence about what was done because there were too many tiles. Usually None.
+        client_ids: the real-time instances. Empty if nothing was sent.
+        related: for ``related``, the result of each caller and callee by its id.
+        second_pass: for ``again_after``, ``"done"``. An orchestrator that has only scheduled it says ``"scheduled"``.
+        warnings: what could keep the map stale all the same, from the records that the call has read. None: it read none.
     """
 
     udf_id: str | None
@@ -70,19 +74,29 @@ class InvalidationResult:
     verification: Verification | None = None
     zooms_left_stale: tuple[int, ...] = ()
     note: str | None = None
+    client_ids: tuple[str, ...] = ()
+    related: dict[str, InvalidationResult] = field(default_factory=dict, hash=False)
+    second_pass: str | None = None
+    warnings: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
-        verification = self.verification and self.verification.to_dict()
-        return asdict(self) | {"verification": verification, "zooms_left_stale": list(self.zooms_left_stale)}
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} | {
+            "verification": self.verification and self.verification.to_dict(),
+            "related": {udf_id: result.to_dict() for udf_id, result in self.related.items()},
+        }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> InvalidationResult:
         """A result from the dict that `to_dict` returned."""
-        found = fields.get("verification")
-        verification = found and Verification(**{name: tuple(tiles) for name, tiles in found.items()})
-        stale = tuple(fields.get("zooms_left_stale", ()))
-        return cls(**{**fields, "verification": verification, "zooms_left_stale": stale})
+        checked = fields.get("verification")
+        related = fields.get("related") or {}
+        read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()} | {
+            "verification": checked and Verification(**{name: tuple(tiles) for name, tiles in checked.items()}),
+            "related": {udf_id: cls.from_dict(result) for udf_id, result in related.items()},
+        }
+        return cls(**read)
 
     @classmethod
     def merge(cls, results: Iterable[InvalidationResult | Mapping[str, Any]]) -> InvalidationResult:
@@ -103,6 +117,8 @@ class InvalidationResult:
             if len(several) > 1:
                 raise InvalidInputError(f"Results of several {name}s cannot be merged: {', '.join(several)}.")
         checked = [part.verification for part in parts if part.verification]
+        warned = [part.warnings for part in parts if part.warnings is not None]
+        relatives = dict.fromkeys(udf_id for part in parts for udf_id in part.related)
         return cls(
             udf_id=next((part.udf_id for part in parts if part.udf_id), None),
             client_id=next((part.client_id for part in parts if part.client_id), None),
@@ -119,6 +135,28 @@ class InvalidationResult:
             else None,
             zooms_left_stale=tuple(sorted({zoom for part in parts for zoom in part.zooms_left_stale})),
             note="; ".join(dict.fromkeys(part.note for part in parts if part.note)) or None,
+            client_ids=tuple(dict.fromkeys(client_id for part in parts for client_id in part.client_ids)),
+            related={
+                udf_id: cls.merge(part.related[udf_id] for part in parts if udf_id in part.related) for udf_id in relatives
+            },
+            second_pass=next((part.second_pass for part in parts if part.second_pass), None),
+            warnings=tuple(dict.fromkeys(itertools.chain(*warned))) if warned else None,
+        )
+
+    def followed_by(self, second: InvalidationResult) -> InvalidationResult:
+        """The result of two passes over the same tiles: of what was done in both, the sum, otherwise what the second says."""
+        return replace(
+            second,
+            objects_deleted=_total((self.objects_deleted, second.objects_deleted)),
+            requests_sent=self.requests_sent + second.requests_sent,
+            retries=self.retries + second.retries,
+            elapsed_seconds=round(self.elapsed_seconds + second.elapsed_seconds, 3),
+            related={
+                udf_id: self.related[udf_id].followed_by(result) if udf_id in self.related else result
+                for udf_id, result in second.related.items()
+            },
+            second_pass="done",
+            warnings=self.warnings if second.warnings is None else second.warnings,
         )
 
     def __str__(self) -> str:
@@ -129,6 +167,12 @@ class InvalidationResult:
         requests = counted(self.requests_sent, "request")
         retries = f" including {counted(self.retries, 'retry')}" if self.retries else ""
         earlier = f", {self.tiles_already_done:,} more by an earlier call" if self.tiles_already_done else ""
+        if len(self.client_ids) > 1:
+            what += f" on {len(self.client_ids)} instances"
+        if self.related:
+            what += f" and {counted(len(self.related), 'related UDF')}"
+        if self.second_pass:
+            what += " in two passes" if self.second_pass == "done" else f" (second pass {self.second_pass})"
         verified = f"; {self.verification}" if self.verification else ""
         note = f"; {self.note}" if self.note else ""
         return f"invalidated {what}{earlier}{objects} ({requests}{retries}, {self.elapsed_seconds:.2f} s){verified}{note}"
@@ -140,31 +184,41 @@ def _total(numbers: Iterable[int | None]) -> int | None:
 
 
 class PartialInvalidationError(FusedCacheError):
-    """Some tiles were invalidated, and then something failed.
+    """Something was invalidated, and something else failed.
 
     Attributes:
         result: what was done, as an `InvalidationResult` of the confirmed tiles.
-        remaining: exactly the tiles not yet confirmed as invalidated. Pass it to the next call. If necessary, it reads the
-            rest of the caller's own iterable as it goes and keeps what it has read, so it can be read more than once.
-        cause: the error that ended the call. ``retryable`` is that of the cause.
+        remaining: exactly the UDF's tiles not yet confirmed as invalidated on every instance. Pass it to the next call. If
+            necessary, it reads the rest of the caller's own iterable as it goes and keeps what it has read, so it can be read
+            more than once. None for the whole UDF.
+        unfinished: the same for each UDF and instance.
+        cause: the error that ended the call, or the first of several. ``retryable``: whether a retry may help any of them.
     """
 
     result: InvalidationResult
-    remaining: Remaining
     cause: Exception
 
-    def __init__(self, message: str, *, result: InvalidationResult, remaining: Remaining, cause: Exception) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        result: InvalidationResult,
+        remaining: Remaining | None,
+        cause: Exception,
+        unfinished: tuple[Unfinished, ...] = (),
+        retryable: bool | None = None,
+    ) -> None:
         super().__init__(message, status=getattr(cause, "status", None))
         self.result = result
         self.remaining = remaining
+        self.unfinished = unfinished
         self.cause = cause
-        self.retryable = bool(getattr(cause, "retryable", False))
+        self.retryable = bool(getattr(cause, "retryable", False)) if retryable is None else retryable
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_partial, (self.message, self.result, self.remaining, self.cause)
+        named = {name: getattr(self, name) for name in ("result", "remaining", "cause", "unfinished", "retryable")}
+        return _rebuild_partial, (self.message, named)
 
 
-def _rebuild_partial(
-    message: str, result: InvalidationResult, remaining: Remaining, cause: Exception
-) -> PartialInvalidationError:
-    return PartialInvalidationError(message, result=result, remaining=remaining, cause=cause)
+def _rebuild_partial(message: str, named: dict[str, Any]) -> PartialInvalidationError:
+    return PartialInvalidationError(message, **named)

@@ -3,7 +3,7 @@
 | setting | argument | environment |
 | --- | --- | --- |
 | token | ``token`` | ``FUSED_SERVICE_ACCOUNT_TOKEN``, then the SDK's ``FUSED_AUTH_TOKEN_TYPE`` + ``FUSED_AUTH_TOKEN`` |
-| client id | ``client_id`` | ``FUSED_CLIENT_ID`` |
+| instances | ``client_id``: one, several with commas, or ``all`` | ``FUSED_CLIENT_ID`` |
 | base URL | ``base_url`` | ``FUSED_BASE_URL`` |
 | base URL of shared UDFs | ``run_base_url`` | ``FUSED_RUN_BASE_URL`` |
 | passcode of a public canvas | ``passcode`` | ``FUSED_CANVAS_PASSCODE`` |
@@ -14,7 +14,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Union
 from urllib.parse import urlsplit
 
 from fused_cache_ops.errors import ConfigurationError
@@ -28,6 +30,11 @@ DEFAULT_TIMEOUT = 30.0
 DEFAULT_DEADLINE = 600.0
 DEFAULT_CONCURRENCY = 16
 
+ClientId = Union[str, "Sequence[str]"]
+"""A real-time instance, several (a sequence, or text with commas), or ``"all"``."""
+
+EVERY_INSTANCE = "all"
+
 _SERVICE = "Fused-Service-Token"
 # HTTP schemes are case-insensitive. The last two are what the SDK finds in the environment of a running UDF.
 _SCHEMES = {name.lower(): name for name in (_SERVICE, "Bearer", "Fused-Rtenv-Bearer", "Fused-Env-Bearer")}
@@ -37,11 +44,14 @@ _PASSCODE = re.compile(r"[\x20-\x7e]+")
 
 @dataclass(frozen=True)
 class Settings:
-    """Validated settings. ``authorization`` is the complete header value. Secrets are masked in its ``repr``."""
+    """Validated settings. ``authorization`` is the complete header value. Secrets are masked in its ``repr``.
+
+    ``client_ids`` is empty if no instance is set, and ``("all",)`` for every instance.
+    """
 
     authorization: Secret = field(repr=False)
     base_url: str
-    client_id: str | None
+    client_ids: tuple[str, ...]
     run_base_url: str | None
     passcode: Secret | None = field(default=None, repr=False)
 
@@ -49,7 +59,7 @@ class Settings:
 def resolve_settings(
     *,
     token: str | Secret | None = None,
-    client_id: str | None = None,
+    client_id: ClientId | None = None,
     base_url: str | None = None,
     run_base_url: str | None = None,
     passcode: str | Secret | None = None,
@@ -59,7 +69,7 @@ def resolve_settings(
 
     Args:
         token: a service-account token. Pass ``"Bearer …"`` for a personal access token.
-        client_id: the real-time instance. None uses the service's preferred one.
+        client_id: one real-time instance, several, or ``"all"``. None: those on which a UDF's results may lie.
         base_url: the deployment's address, with or without ``/server/v1``.
         run_base_url: where the deployment runs shared UDFs. Needed to verify; known for www.fused.io and this machine.
         passcode: the passcode of a public canvas, sent with its shared runs only.
@@ -71,8 +81,6 @@ def resolve_settings(
     token, passcode = sealed(token), sealed(passcode)  # masked before anything here can fail
     client_id = client_id if client_id is not None else os.environ.get("FUSED_CLIENT_ID") or None
     base_url = base_url if base_url is not None else os.environ.get("FUSED_BASE_URL") or DEFAULT_BASE_URL
-    if client_id is not None:
-        client_id = checked_identifier(client_id, "client_id", ConfigurationError)
     authorization = _authorization(token)
     checked = _checked_url("base_url", base_url, allow_http, DEFAULT_BASE_URL)
     run_base_url = run_base_url if run_base_url is not None else os.environ.get("FUSED_RUN_BASE_URL") or None
@@ -87,7 +95,7 @@ def resolve_settings(
     return Settings(
         authorization=authorization,
         base_url=checked if urlsplit(checked).path else f"{checked}/server/v1",
-        client_id=client_id,
+        client_ids=() if client_id is None else _client_ids(client_id),
         run_base_url=run_base_url,
         passcode=_passcode(passcode),
     )
@@ -107,6 +115,20 @@ def check_limits(timeout: float, deadline: float, max_concurrency: int, max_requ
     rate = max_requests_per_second
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.001 <= rate < 1e6):
         raise ConfigurationError(f"max_requests_per_second = {quoted(rate)} must be a number of at least 0.001, or None.")
+
+
+def _client_ids(given: ClientId) -> tuple[str, ...]:
+    parts: Sequence[str] = given.split(",") if isinstance(given, str) else given
+    if not isinstance(parts, (list, tuple)) or not parts:
+        raise ConfigurationError(
+            f"client_id = {quoted(given)} must be the id of an instance, several ids, or {EVERY_INSTANCE!r} for every instance."
+        )
+    found = tuple(dict.fromkeys(checked_identifier(part, "client_id", ConfigurationError) for part in parts))
+    if EVERY_INSTANCE in found and len(found) > 1:
+        raise ConfigurationError(
+            f"client_id = {quoted(given)} has {EVERY_INSTANCE!r} beside other instances: pass one or the other."
+        )
+    return found
 
 
 def _authorization(token: Secret | None) -> Secret:

@@ -43,10 +43,10 @@ def _items(entries: Iterable[object]) -> Iterator[str]:
 
 
 def _instances(report: UdfReport) -> Iterator[str]:
-    yield f"invalidated: {report.client_id or 'not known'}"
+    yield f"invalidated: {', '.join(report.client_ids) or 'not known'}"
     yield f"maps run on: {report.share_client_id or 'not known'}"
-    if report.instances_differ:
-        yield "They differ, so an invalidation may not reach the maps"
+    if report.map_is_reached is False:
+        yield "client_id leaves out the instance that maps run on, so an invalidation does not reach them"
 
 
 def _relatives(related: tuple[RelatedUdf, ...] | None, remedy: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from fused_cache_ops.service.canvases import Canvas, UdfRecord
 from fused_cache_ops.wording import quoted, shortened
 
 Direction = Literal["callers", "callees"]
+Related = Literal["callers", "callees", "both"]
 
 
 class OutsideCall(NamedTuple):
@@ -88,7 +89,7 @@ class CallGraph:
             for level in _levels(own, steps)
         )
 
-    def in_order(self, udf_id: str, related: Literal["callers", "callees", "both"]) -> tuple[tuple[UdfRecord, ...], ...]:
+    def in_order(self, udf_id: str, related: Related) -> tuple[tuple[UdfRecord, ...], ...]:
         """The levels in the order of invalidation: callees first, then the UDF itself, then its callers.
 
         A UDF that is both a callee and a caller counts as a callee.

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fused_cache_ops.errors import ConfigurationError, NotFoundError, PermissionDeniedError
-from fused_cache_ops.lineage.graph import CallGraph, Direction
-from fused_cache_ops.service.canvases import Canvas, UdfRecord, read_canvas, read_udf
+from fused_cache_ops.lineage.graph import CallGraph, Direction, Related
+from fused_cache_ops.lineage.lookup import Lookup, UnknownPart, look_up_everything, place
+from fused_cache_ops.service.canvases import Canvas, UdfRecord
 from fused_cache_ops.udf_reference import UdfReference
 from fused_cache_ops.wording import counted
 
 if TYPE_CHECKING:
     from fused_cache_ops.service.retry import Retrier
     from fused_cache_ops.service.service import Service
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -54,24 +56,6 @@ class InnerCache:
 
 
 @dataclass(frozen=True)
-class UnknownPart:
-    """Something that could not be found out.
-
-    Attributes:
-        udf: the name or id of the UDF whose code it is about. None: not about code.
-        line: the line of that code, from 1. None: not about one line.
-        reason: what is not known, and why.
-    """
-
-    udf: str | None
-    line: int | None
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{_place(self.udf, self.line)}{self.reason}"
-
-
-@dataclass(frozen=True)
 class OutsideName:
     """A UDF outside of the canvas that a UDF's code loads or runs. It is never invalidated along.
 
@@ -88,7 +72,7 @@ class OutsideName:
     reason: str
 
     def __str__(self) -> str:
-        return f"{_place(self.udf, self.line)}{self.name} ({self.reason})"
+        return f"{place(self.udf, self.line)}{self.name} ({self.reason})"
 
 
 @dataclass(frozen=True)
@@ -99,7 +83,8 @@ class UdfReport:
         udf_id: the UDF's id.
         name: its name in the canvas.
         canvas: the name of its canvas.
-        client_id: the real-time instance that is invalidated: the configured one, otherwise the service's preferred one.
+        client_ids: the real-time instances that an invalidation reaches, the preferred one first: the configured ones,
+            otherwise the service's preferred one and the one that the canvas's shared UDFs run on.
         share_client_id: the instance that the canvas's shared UDFs run on, and so a map's.
         access_scope: who may run the canvas's shared UDFs: ``"public"`` or ``"team"``.
         cache_max_age: seconds that the UDF's results are kept. None: not set (Fused keeps them 14 days) or not known.
@@ -114,7 +99,7 @@ class UdfReport:
     udf_id: str
     name: str | None
     canvas: str | None
-    client_id: str | None
+    client_ids: tuple[str, ...]
     share_client_id: str | None
     access_scope: str | None
     cache_max_age: int | None
@@ -125,14 +110,14 @@ class UdfReport:
     outside: tuple[OutsideName, ...]
 
     @property
-    def instances_differ(self) -> bool | None:
-        """Whether maps read from another instance than the one that is invalidated. None: not known."""
-        return None if None in (self.client_id, self.share_client_id) else self.client_id != self.share_client_id
+    def map_is_reached(self) -> bool | None:
+        """Whether the instance that maps run on is among those that an invalidation reaches. None: not known."""
+        return None if self.share_client_id is None or not self.client_ids else self.share_client_id in self.client_ids
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, and `instances_differ`, as a dict of JSON types."""
+        """The fields, and `map_is_reached`, as a dict of JSON types."""
         fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return fields | {"instances_differ": self.instances_differ}
+        return fields | {"map_is_reached": self.map_is_reached}
 
     def __str__(self) -> str:
         return f"UDF {self.name or self.udf_id}: {', '.join(self._findings()) or 'nothing found that could keep its map stale'}"
@@ -142,8 +127,8 @@ class UdfReport:
             yield counted(len(self.callers), "caller")
         if self.callees:
             yield counted(len(self.callees), "callee")
-        if self.instances_differ:
-            yield f"maps run on {self.share_client_id}, {self.client_id} is invalidated"
+        if self.map_is_reached is False:
+            yield f"maps run on {self.share_client_id}, {', '.join(self.client_ids)} is invalidated"
         if self.inner_caches:
             yield counted(len(self.inner_caches), "inner cache")
         if self.outside:
@@ -159,11 +144,15 @@ def inspect_udf(service: Service, retrier: Retrier, reference: UdfReference) -> 
         NotFoundError: the UDF does not exist, or this token may not see it.
         FusedCacheError: a lookup failed for another reason than a lack of permission.
     """
-    udf = read_udf(service, reference, retrier=retrier)
-    unknown: list[UnknownPart] = []
-    canvas = _canvas(service, retrier, udf, unknown)
-    client_id = _client_id(service, retrier, unknown)
-    graph = CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf])
+    found = look_up_everything(service, retrier, reference)
+    assert found.udf is not None  # noqa: S101 - it raises otherwise
+    return report_on(found.udf, found)
+
+
+def report_on(udf: UdfRecord, found: Lookup) -> UdfReport:
+    """The report on a UDF, from what was looked up."""
+    canvas = found.canvas
+    graph = graph_of(udf, canvas)
     own = udf.id.lower()
     is_listed = canvas is not None and canvas.udfs is not None
     callees = tuple(sorted(_related(graph, own, "callees"), key=lambda each: -each.level))
@@ -171,12 +160,12 @@ def inspect_udf(service: Service, retrier: Retrier, reference: UdfReference) -> 
     family = [graph.nodes[each] for each in dict.fromkeys([own, *(each.id.lower() for each in (*callees, *callers))])]
     # A UDF of which something is not known may be a caller too.
     everyone = dict.fromkeys([*family, *graph.nodes.values()])
-    unknown += [UnknownPart(_name(each.udf), each.line, each.reason) for node in everyone for each in node.unknown]
+    unknown = [UnknownPart(_name(each.udf), each.line, each.reason) for node in everyone for each in node.unknown]
     return UdfReport(
         udf_id=udf.id,
         name=udf.name,
         canvas=(canvas.name if canvas else None) or udf.canvas_name,
-        client_id=client_id,
+        client_ids=found.client_ids,
         share_client_id=canvas.share_client_id if canvas else None,
         access_scope=canvas.access_scope if canvas else None,
         cache_max_age=graph.nodes[own].max_age,
@@ -187,44 +176,44 @@ def inspect_udf(service: Service, retrier: Retrier, reference: UdfReference) -> 
             for node in family
             for cache in node.reading.caches
         ),
-        unknown=tuple(unknown),
+        unknown=(*found.unknown, *unknown),
         outside=tuple(
             OutsideName(_name(call.udf), call.line, call.name, call.reason) for node in family for call in node.outside
         ),
     )
 
 
-def _canvas(service: Service, retrier: Retrier, udf: UdfRecord, unknown: list[UnknownPart]) -> Canvas | None:
-    """The UDF's canvas, or None if this token may not read it."""
-    lacking = "so access, callers, callees and the instance of its maps are not known"
-    if udf.canvas_id is None:
-        unknown.append(UnknownPart(None, None, f"The service does not say which canvas the UDF is in, {lacking}"))
-        return None
-    try:
-        canvas = read_canvas(service, udf.canvas_id, retrier=retrier)
-    except (NotFoundError, PermissionDeniedError) as error:
-        shown = udf.canvas_name or udf.canvas_id
-        unknown.append(UnknownPart(None, None, f"This token may not read the canvas {shown!r} ({error.status}), {lacking}"))
-        return None
-    for value, what in (
-        (canvas.udfs, "which UDFs are in the canvas"),
-        (canvas.share_client_id, "which instance the canvas's shared UDFs run on"),
-        (canvas.access_scope, "who may run the canvas's shared UDFs"),
+def graph_of(udf: UdfRecord, canvas: Canvas | None) -> CallGraph:
+    """The graph of a UDF's canvas, or of the UDF alone if its canvas was not read."""
+    return CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf])
+
+
+def warnings_from(report: UdfReport, related: Related | None) -> Iterator[str]:
+    """What could keep the map stale although an invalidation with this ``related`` succeeded, a sentence each."""
+    if report.map_is_reached is False:
+        yield (
+            f"Maps run on instance {report.share_client_id}, which client_id leaves out: omit client_id, or add this instance."
+        )
+    for relatives, direction, effect in (
+        (report.callers, "callers", "keep results of their own"),
+        (report.callees, "callees", "may return old results"),
     ):
-        if value is None:
-            unknown.append(UnknownPart(None, None, f"The service does not say {what}"))
-    return canvas
+        if relatives and related not in (direction, "both"):
+            yield (
+                f"{counted(len(relatives), direction[:-1])} of this UDF {effect} ({_names(relatives)}): pass "
+                f"related='{direction}' to invalidate them too."
+            )
+    for cache in report.inner_caches:
+        yield f"{place(cache.udf, cache.line)}{cache.kind} in {cache.function} keeps results that no invalidation reaches."
+    for name in report.outside:
+        yield f"{name}: it is not in the canvas, so it is not invalidated."
+    for part in report.unknown:
+        yield f"{part}."
 
 
-def _client_id(service: Service, retrier: Retrier, unknown: list[UnknownPart]) -> str | None:
-    """The instance that is invalidated by default, or None if this token may not look it up, or has none."""
-    try:
-        return service.resolve_client_id(retrier=retrier)
-    except (NotFoundError, PermissionDeniedError) as error:
-        unknown.append(UnknownPart(None, None, f"This token may not list real-time instances ({error.status})"))
-    except ConfigurationError as error:  # it has none
-        unknown.append(UnknownPart(None, None, error.message))
-    return None
+def _names(relatives: tuple[RelatedUdf, ...]) -> str:
+    shown = ", ".join(each.name or each.id for each in relatives[:_SHOWN])
+    return shown if len(relatives) <= _SHOWN else f"{shown}, …"
 
 
 def _related(graph: CallGraph, udf_id: str, direction: Direction) -> tuple[RelatedUdf, ...]:
@@ -237,9 +226,3 @@ def _related(graph: CallGraph, udf_id: str, direction: Direction) -> tuple[Relat
 
 def _name(udf: UdfRecord) -> str:
     return udf.name or udf.id
-
-
-def _place(udf: str | None, line: int | None) -> str:
-    if udf is None:
-        return ""
-    return f"{udf}: " if line is None else f"{udf}, line {line}: "

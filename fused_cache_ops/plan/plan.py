@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.plan.footprint import LARGEST_FOOTPRINT, Footprint, as_geojson, drawn_footprint
@@ -16,25 +16,45 @@ from fused_cache_ops.selection.reading import check_shard, read_selection
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.tiles.tile import Tile
 from fused_cache_ops.udf_reference import UdfReference, parse_udf
-from fused_cache_ops.wording import counted
+from fused_cache_ops.wording import counted, quoted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+class PlannedTarget(NamedTuple):
+    """One UDF on one instance that would be invalidated.
+
+    Attributes:
+        udf_id: the UDF's id.
+        name: its name, or None if it was not looked up.
+        client_id: the real-time instance.
+        relation: what it is to the UDF of the plan: ``"callee"``, ``"udf"`` (itself) or ``"caller"``.
+        is_whole: whether everything is invalidated even if tiles are selected.
+    """
+
+    udf_id: str
+    name: str | None
+    client_id: str
+    relation: str
+    is_whole: bool
+
+
 @dataclass(frozen=True)
 class InvalidationPlan:
-    """What an invalidation would do. Nothing has been sent, and no name has been looked up.
+    """What an invalidation would do. Nothing has been sent.
 
     Attributes:
         udf: the UDF as it was given. A shared token is masked.
         tile_count: the number of tiles that would be sent. None for the whole UDF.
         tiles_per_zoom: the number of tiles at each zoom. None for the whole UDF.
-        request_count: the invalidating requests, if the deployment accepts batches. Lookups are not included.
-        estimated_bytes: the approximate total size of the request bodies.
+        request_count: the invalidating requests for all targets, if the deployment accepts batches. Lookups are not included.
+        estimated_bytes: the approximate total size of the request bodies, for all targets.
         zooms_left_stale: zooms that were dropped because there were too many tiles.
         note: a sentence about what was done because there were too many tiles.
         shard: ``(i, n)`` if this is one part of a selection, None if it is all of it.
+        targets: the UDFs and instances, in the order of invalidation. None: not looked up, so that the counts are those of the
+            UDF on one instance.
     """
 
     udf: str
@@ -46,6 +66,22 @@ class InvalidationPlan:
     note: str | None
     shard: tuple[int, int] | None
     _selection: Selection | WholeUdf = field(repr=False, compare=False)
+    targets: tuple[PlannedTarget, ...] | None = None
+
+    def sent_to(self, targets: tuple[PlannedTarget, ...]) -> InvalidationPlan:
+        """The same plan for these targets."""
+        whole = sum(each.is_whole for each in targets)
+        return replace(
+            self,
+            targets=targets,
+            request_count=whole + self.request_count * (len(targets) - whole),
+            estimated_bytes=self.estimated_bytes * (len(targets) - whole),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this selection from any other: the same tiles in the same order have the same fingerprint."""
+        return self._selection.digest()[0] if isinstance(self._selection, Selection) else "whole-udf"
 
     def tiles(self) -> Iterator[Tile]:
         """The tiles, generated as they are read, as a new iterator each time. Empty for the whole UDF."""
@@ -62,6 +98,7 @@ class InvalidationPlan:
             "zooms_left_stale": list(self.zooms_left_stale),
             "note": self.note,
             "shard": None if self.shard is None else list(self.shard),
+            "targets": None if self.targets is None else [each._asdict() for each in self.targets],
         }
 
     def shards(self, n: int) -> list[InvalidationPlan]:
@@ -105,20 +142,30 @@ class InvalidationPlan:
     def __str__(self) -> str:
         what = "everything" if self.tile_count is None else counted(self.tile_count, "tile")
         requests = counted(self.request_count, "request")
+        if self.targets is not None and len(self.targets) > 1:
+            what += f" on {counted(len({each.client_id for each in self.targets}), 'instance')}"
+            relatives = len({each.udf_id for each in self.targets}) - 1
+            requests += f", {counted(relatives, 'related UDF')} included" if relatives else ""
         note = f"; {self.note}" if self.note else ""
         return f"would invalidate {what} of UDF {self.udf} in {requests}{note}"
 
 
-def plan_invalidation(udf: str | Secret, **selection: Unpack[SelectionKeywords]) -> InvalidationPlan:
+def plan_invalidation(udf: str | Secret, *, related: object = None, **selection: Unpack[SelectionKeywords]) -> InvalidationPlan:
     """What `invalidate_cache` would do with the same keywords. Sends nothing, and needs no token.
 
-    Bounds and geometries are counted without generating their tiles.
+    Bounds and geometries are counted without generating their tiles. ``related`` takes lookups: see
+    `FusedClient.plan_invalidation`.
 
     Raises:
         InvalidInputError: the UDF or the selection cannot be read, has more than ``max_tiles``, or can be read only once
             (a generator, standard input), so that counting would exhaust it.
     """
     udf = sealed_udf(udf)
+    if related is not None:
+        raise InvalidInputError(
+            f"related = {quoted(related)} needs to look up the UDFs of the canvas, which this function never does: use "
+            "FusedClient.plan_invalidation."
+        )
     return plan_selection(parse_udf(udf), read_selection(**selection))
 
 

@@ -16,6 +16,7 @@ from fused_cache_ops.selection.expansion import Expanded
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.spans import EVERYTHING, Span, Spans
+from fused_cache_ops.selection.spool import Spool
 from fused_cache_ops.selection.tile_list import TileFile
 from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.tile import Tile
@@ -72,13 +73,24 @@ class Listed:
 
 
 class Once:
-    """A stream that can be read only once. A second reader continues where the first one ended."""
+    """A stream that can be read only once. A second reader continues where the first one ended, unless it is kept."""
 
     def __init__(self, stream: Iterator[Tile]) -> None:
         self._stream = stream
+        self._spool: Spool | None = None
 
     def read(self) -> Iterator[Tile]:
-        return self._stream
+        return self._stream if self._spool is None else self._spool.read()
+
+    def keep(self) -> None:
+        """Before it is read: keep what will be read, so that a second reader gets it too."""
+        self._spool = Spool(self._stream)
+
+    def stop_keeping(self) -> None:
+        """After `keep`, and with one reader: keep nothing more."""
+        if self._spool is not None:
+            self._spool.stop_keeping()
+            self._spool = None
 
 
 def nothing() -> Iterator[Block]:
@@ -136,6 +148,7 @@ class Selection:
         self._make = make
         self._blocks = blocks
         self.repeatable = repeatable
+        self._once = not repeatable
         self._counts: dict[int, int] | None = None
         self._kept: list[Block] | None = None
         self.watch: Watch = nobody_watches
@@ -149,6 +162,18 @@ class Selection:
         copied.watch = nobody_watches
         return copied
 
+    def keep(self) -> None:
+        """Make a selection that can be read only once repeatable: what is read is kept. To be called before it is read."""
+        if self._once and isinstance(self._make, Listed) and isinstance(self._make.source, Once):
+            self._make.source.keep()
+            self.repeatable = True
+
+    def stop_keeping(self) -> None:
+        """After `keep`, and with one reader: keep nothing more."""
+        if self._once and isinstance(self._make, Listed) and isinstance(self._make.source, Once):
+            self._make.source.stop_keeping()
+            self.repeatable = False
+
     def batches(self, size: int, done: Spans | None = None) -> Iterator[Batch]:
         """The tiles in batches of ``size``, without those at the positions in ``done``."""
         windows = self._windows if done is None else tuple(done.missing(self._windows))
@@ -159,8 +184,8 @@ class Selection:
         """The tiles, one by one."""
         return itertools.chain.from_iterable(self.batches(_READ_AHEAD))
 
-    def remaining(self, done: Spans) -> RemainingTiles:
-        """The tiles that are not done. Later changes to the caller's list or file do not affect them.
+    def kept_for_later(self) -> Selection:
+        """The same selection, for reading after the call has ended. Later changes to the caller's file do not affect it.
 
         Raises:
             InvalidInputError: the file was changed.
@@ -170,7 +195,11 @@ class Selection:
             own._make = self._make.copied()
         except OSError:  # no room for a copy: keep using the opened file, and treat changes to it as errors
             pass
-        return RemainingTiles(lambda: tiles_of(own.batches(_READ_AHEAD, done)))
+        return own
+
+    def remaining(self, done: Spans) -> RemainingTiles:
+        """The tiles that are not done."""
+        return RemainingTiles(lambda: tiles_of(self.batches(_READ_AHEAD, done)))
 
     def blocks(self) -> Iterator[Block]:
         """The tiles as blocks."""
@@ -246,7 +275,7 @@ class Selection:
 
     def _stream(self) -> Iterator[Tile] | Iterator[Block]:
         stream: Any = self._make() if self._kept is None else iter(self._kept)
-        if not self.repeatable:
+        if self._once:
             stream = _Watched(stream, self)
         if self.zooms_left_stale:
             left_out = frozenset(self.zooms_left_stale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Union
 
 Span = tuple[int, Union[int, float]]
@@ -47,6 +47,23 @@ class Spans:
                 start = end
             if start < stop:
                 yield start, stop
+
+    @classmethod
+    def common(cls, sets: Sequence[Spans]) -> Spans:
+        """The positions that are in each of the sets. Of no sets: none."""
+        found = list(sets[0]) if sets else []
+        for other in sets[1:]:
+            ours, theirs, found = iter(found), iter(other), []
+            one, two = next(ours, None), next(theirs, None)
+            while one is not None and two is not None:
+                start, stop = max(one[0], two[0]), min(one[1], two[1])
+                if start < stop:
+                    found.append((start, stop))
+                if one[1] < two[1]:
+                    one = next(ours, None)
+                else:
+                    two = next(theirs, None)
+        return cls(found)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(self._spans)

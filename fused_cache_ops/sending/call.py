@@ -1,29 +1,64 @@
-"""One call, from a validated selection to its result."""
+"""One call, from a validated selection to its result: every target in order, a second pass if requested, and verification."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.errors import (
+    FusedCacheError,
+    InvalidInputError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    UnavailableError,
+    Unfinished,
+)
+from fused_cache_ops.lineage.graph import Related
 from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError, Verification
 from fused_cache_ops.secret import Secret
-from fused_cache_ops.selection.batches import MAX_BATCH, Batch
+from fused_cache_ops.selection.batches import MAX_BATCH
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.selection import Selection, WholeUdf, nobody_watches
+from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.checkpoint import Checkpoint, CheckpointLocation
+from fused_cache_ops.sending.delivery import Delivery, confirmed_on_each, total_deleted
 from fused_cache_ops.sending.outbox import Outbox
 from fused_cache_ops.sending.progress import OnProgress, Progress
+from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets
 from fused_cache_ops.sending.verification import Sample, check_verify_tiles, request_tiles
-from fused_cache_ops.sending.workers import Work, send_tiles
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.udf_reference import UdfReference
+from fused_cache_ops.wording import counted
 
 logger = logging.getLogger(__name__)
 
+_OF_ONE_TARGET = (PermissionDeniedError, NotFoundError, InvalidRequestError, UnavailableError, RateLimitedError)
+"""What ends one target. The others may still succeed. Anything else ends the call."""
+
 
 class Call:
-    """One call, from a validated selection to its result."""
+    """One call, from a validated selection to its result.
+
+    Args:
+        service: the deployment.
+        retrier: the call's retries and its deadline.
+        udf: the UDF.
+        selection: what to invalidate.
+        on_targets: called once before anything is sent, with the targets, or None if there is nothing to send.
+        checkpoint, on_progress, verify_tiles, shared_token, related, max_related, again_after: as for
+            `fused_cache_ops.invalidate_cache`.
+
+    Raises:
+        InvalidInputError: a keyword is invalid, or needs another selection.
+        ConfigurationError: a checkpoint or a verification is not possible.
+    """
 
     def __init__(
         self,
@@ -31,154 +66,330 @@ class Call:
         retrier: Retrier,
         udf: UdfReference,
         selection: Selection | WholeUdf,
+        *,
+        on_targets: Callable[[Targets | None], object],
         checkpoint: CheckpointLocation | None,
         on_progress: OnProgress | None,
         verify_tiles: int,
         shared_token: Secret | None,
+        related: Related | None,
+        max_related: int,
+        again_after: float,
     ) -> None:
         tiles = selection if isinstance(selection, Selection) else None
-        if checkpoint is not None and tiles is not None and not tiles.repeatable:
-            raise InvalidInputError(
-                "A checkpoint needs a selection that can be read more than once, so that a second call can tell what is done: "
-                "pass a list or the path of a file instead of a generator, standard input or an open file."
-            )
+        check_related(related, max_related)
+        check_again_after(again_after)
+        if tiles is not None and not tiles.repeatable:
+            for given, what in ((checkpoint is not None, "A checkpoint"), (again_after, f"again_after = {again_after:g}")):
+                if given:
+                    raise InvalidInputError(
+                        f"{what} needs a selection that can be read more than once, so that a second "
+                        f"{'call can tell what is done' if what == 'A checkpoint' else 'pass can send it again'}: "
+                        "pass a list or the path of a file instead of a generator, standard input or an open file."
+                    )
         if verify_tiles and tiles is None:
             raise InvalidInputError("verify_tiles needs a selection of tiles to sample from: the whole UDF has none.")
         self._service = service
+        self._retrier = retrier
         self._udf = udf
         self._selection = selection
         self._tiles = tiles
+        self._on_targets = on_targets
         self._checkpoint = checkpoint
+        self._related, self._max_related = related, max_related
+        self._again_after = again_after
         self._run_token = check_verify_tiles(verify_tiles, udf, shared_token, service)
+        self._verify_tiles = verify_tiles
         self._sample = Sample(verify_tiles) if verify_tiles else None
-        self._retrier = retrier
-        self._step = "sending"
+        self._verification: Verification | None = None
         self._progress = Progress(on_progress)
+        self._step = "sending"
         self._record: Checkpoint | None = None
-        self._already_done = 0
-        self._work = Work(
-            Outbox(tiles.batches(MAX_BATCH) if tiles is not None else iter(())),
-            self._retrier,
-            note=self._note if self._sample else None,
-            tick=self._tick,
-        )
+        self._total: int | None = None
+        self._targets: Targets | None = None
+        self._earlier: list[Delivery] = []  # of the first pass, once it is over
+        self._deliveries: list[Delivery] = []
+        if tiles is not None and not (related is None and service.is_one_instance):
+            tiles.keep()  # until it is known how often it is sent
+        self._outbox = Outbox(tiles.batches(MAX_BATCH) if tiles is not None else iter(()))
+        self._begun: Outbox | None = self._outbox
+        self._kept_tiles: Selection | None = None
+        self._single: RemainingTiles | None = None
 
     def run(self) -> InvalidationResult:
         """Send everything.
 
         Raises:
-            FusedCacheError: ``remaining`` holds the tiles not yet confirmed.
+            FusedCacheError: ``remaining`` and ``unfinished`` hold what is not yet confirmed.
         """
-        udf_id = self._udf.udf_id
-        failure: Exception | None = None
-        verification: Verification | None = None
-        try:
+        with self._accounted():
             self._retrier.check()
-            if self._tiles is None or self._work.outbox.look_ahead():
-                udf_id = self._service.resolve_udf(self._udf, retrier=self._retrier)
-                self._send(udf_id)
+            if self._tiles is None or self._outbox.look_ahead():
+                self._targets = find_targets(self._service, self._retrier, self._udf, self._related, self._max_related)
+        self._on_targets(self._targets)
+        with self._accounted():
+            if self._targets is not None:
+                self._send(self._targets)
             if self._sample and self._run_token:
                 self._step = "verifying"
-                verification = request_tiles(self._service, self._retrier, self._run_token, self._sample.tiles)
-        except Exception as error:
-            failure = error
-        except KeyboardInterrupt as interrupt:
-            if self._tiles is not None:
-                interrupt.remaining = self._remaining(self._tiles)  # type: ignore[attr-defined]
-            raise
-        finally:
-            if self._record is not None and not self._is_complete():
-                self._record.save(at_once=True)
-        work, whole = self._work, self._tiles is None
-        result = InvalidationResult(
-            udf_id=udf_id,
-            client_id=self._service.client_id,
-            tiles_invalidated=None if whole else work.confirmed,
-            objects_deleted=None if whole else work.objects_deleted,
-            requests_sent=self._retrier.requests_sent,
-            retries=self._retrier.retries,
-            elapsed_seconds=round(self._retrier.elapsed, 3),
-            tiles_already_done=self._already_done,
-            verification=verification,
-            zooms_left_stale=self._selection.zooms_left_stale,
-            note=self._selection.note,
-        )
-        if failure is not None:
-            raise self._failed(failure, result)
+                self._verification = request_tiles(self._service, self._retrier, self._run_token, self._sample.tiles)
+        result = self._result()
         logger.info("Fused cache: %s", result)
         return result
 
-    def _send(self, udf_id: str) -> None:
-        if self._tiles is None:
-            self._service.invalidate_udf(udf_id, retrier=self._retrier)
-            return
-        work = self._work
-        self._progress.total = self._tiles.known_count()
-        if self._checkpoint is not None:
-            self._resume(self._tiles, self._checkpoint, udf_id)
-        self._progress.tell(self._already_done, 0, at_once=True)
-        send_tiles(self._service, udf_id, work)
-        self._progress.tell(self._already_done + work.confirmed, self._retrier.retries, at_once=True)
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    def _send(self, targets: Targets) -> None:
+        tiles = self._tiles
+        if tiles is not None:
+            self._total = tiles.known_count()
+            if self._checkpoint is not None:
+                selection, self._total = tiles.digest()
+                key = {"udf_id": targets.udf_id, "base_url": self._service.base_url, "selection": selection}
+                self._record = Checkpoint(self._checkpoint, key, tiles.end(self._total))
+            lists = sum(not target.is_whole for target in targets.all)
+            if lists == 1:
+                tiles.stop_keeping()
+            self._progress.total = None if self._total is None else self._total * lists * (2 if self._again_after else 1)
+        self._begin_pass(targets, 1)
+        self._finish_pass(1)
+        if self._again_after:
+            wait = self._again_after if self._record is None else self._record.wait_left(self._again_after)
+            self._begin_pass(targets, 2)
+            self._step = "waiting for the second pass"
+            logger.info("Fused cache: the second pass begins in %.0f s.", wait)
+            self._retrier.wait(wait)
+            self._step = "sending again"
+            self._finish_pass(2)
         if self._record is not None:
             self._record.remove()
 
-    def _resume(self, tiles: Selection, checkpoint: CheckpointLocation, udf_id: str) -> None:
-        selection, total = tiles.digest()
-        key = {
-            "udf_id": udf_id,
-            "client_id": self._service.resolve_client_id(retrier=self._retrier),
-            "base_url": self._service.base_url,
-            "selection": selection,
-        }
-        self._record = Checkpoint(checkpoint, key, tiles.end(total))
-        self._work.done = self._record.done
-        self._already_done = self._record.done.count
-        self._progress.total = total
-        self._work.outbox = Outbox(tiles.batches(MAX_BATCH, self._record.done))
+    def _begin_pass(self, targets: Targets, number: int) -> None:
+        self._earlier, self._deliveries = self._deliveries, []
+        incomplete_level = math.inf
+        for target in targets.all:
+            tiles = None if target.is_whole else self._tiles
+            place = (*target.cache, number)
+            done = Spans() if self._record is None else self._record.spans(*place)
+            if self._record is not None and target.level > incomplete_level:
+                # It may have been computed since, from old results of what comes before.
+                done = self._record.forget(*place)
+            delivery = Delivery(target, tiles, done, self._total)
+            if not delivery.is_complete:
+                incomplete_level = min(incomplete_level, target.level)
+            self._deliveries.append(delivery)
+        self._tell(at_once=True)
 
-    def _is_complete(self) -> bool:
-        return self._progress.total is not None and self._work.done.count >= self._progress.total
+    def _finish_pass(self, number: int) -> None:
+        """Send to every target in order. One that fails does not keep the others from being invalidated.
 
-    def _note(self, batch: Batch) -> None:
+        Raises:
+            FusedCacheError: a target failed, or the call ended.
+        """
+        to_send = [each for each in self._deliveries if not each.is_complete]
         if self._sample is not None:
-            self._sample.add(batch)
-
-    def _tick(self) -> None:
-        """Runs in the caller's thread, periodically, while workers send."""
-        self._progress.tell(self._already_done + self._work.confirmed, self._retrier.retries)
+            self._sample = Sample(self._verify_tiles)
+        for position, delivery in enumerate(to_send):
+            self._retrier.check()
+            parts = len(to_send) - position
+            patience = math.inf if parts == 1 else self._retrier.left / parts
+            try:
+                delivery.send(
+                    self._service,
+                    self._service.branch(self._retrier, patience=patience),
+                    self._begun_outbox(delivery),
+                    self._sample.add if self._sample is not None and delivery is self._named()[0] else None,
+                    functools.partial(self._tick, delivery),
+                )
+            except _OF_ONE_TARGET as error:
+                delivery.failure = error
+                if parts > 1:
+                    logger.warning("%s The other UDFs and instances are invalidated nevertheless.", error.message)
+        self._tell(at_once=True)
+        if failures := self._failures():
+            raise failures[0]
         if self._record is not None:
-            with self._work.lock:
+            self._record.end_pass(number)
+
+    def _begun_outbox(self, delivery: Delivery) -> Outbox | None:
+        """The outbox from which the first batch has been taken already, for the first that is sent all tiles."""
+        if delivery.tiles is None or delivery.done.count or self._outbox is not self._begun:
+            return None
+        self._begun = None
+        return self._outbox
+
+    def _tick(self, delivery: Delivery) -> None:
+        """Runs in the caller's thread, periodically, while workers send."""
+        self._tell()
+        if self._record is not None and delivery.work is not None:
+            with delivery.work.lock:
                 self._record.save()
 
-    def _remaining(self, tiles: Selection) -> RemainingTiles:
-        tiles.watch = nobody_watches
-        if not tiles.repeatable:
-            return self._work.outbox.remaining()
-        try:
-            return tiles.remaining(self._work.done)
-        except InvalidInputError as error:  # the list was changed, so only the tiles in hand are known
-            in_hand = self._work.outbox.in_hand()
-            return RemainingTiles(in_hand.__iter__, (error.message,))
+    def _tell(self, *, at_once: bool = False) -> None:
+        if self._tiles is not None:
+            done = sum(each.done.count for each in self._all() if each.tiles is not None)
+            retries = self._retrier.retries + sum(each.retries for each in self._all())
+            self._progress.tell(done, retries, at_once=at_once)
 
-    def _failed(self, failure: Exception, result: InvalidationResult) -> Exception:
-        tiles, confirmed = self._tiles, self._work.confirmed
-        if tiles is None:
+    # -- the outcome ---------------------------------------------------------------------------------------------
+
+    def _named(self, deliveries: Iterable[Delivery] | None = None) -> list[Delivery]:
+        """Those of the UDF that was named, one for each instance."""
+        return [each for each in (self._deliveries if deliveries is None else deliveries) if each.target.relation == "udf"]
+
+    def _failures(self) -> list[Exception]:
+        return [each.failure for each in self._deliveries if each.failure is not None]
+
+    def _result(self) -> InvalidationResult:
+        targets = self._targets
+        others = dict.fromkeys(each.target.cache.udf_id for each in self._deliveries if each.target.relation != "udf")
+        return self._result_of(
+            self._udf.udf_id if targets is None else targets.udf_id,
+            self._named,
+            self._tiles,
+            extra={
+                "client_id": self._service.client_id if targets is None else targets.client_ids[0],
+                "requests_sent": self._retrier.requests_sent + sum(each.requests_sent for each in self._all()),
+                "retries": self._retrier.retries + sum(each.retries for each in self._all()),
+                "elapsed_seconds": round(self._retrier.elapsed, 3),
+                "verification": self._verification,
+                "zooms_left_stale": self._selection.zooms_left_stale,
+                "note": self._selection.note,
+                "related": {udf_id: self._relative(udf_id) for udf_id in others},
+                "warnings": None if targets is None else targets.warnings,
+            },
+        )
+
+    def _relative(self, udf_id: str) -> InvalidationResult:
+        def own(deliveries: Iterable[Delivery]) -> list[Delivery]:
+            return [each for each in deliveries if each.target.cache.udf_id == udf_id]
+
+        return self._result_of(udf_id, own, own(self._deliveries)[0].tiles, extra={})
+
+    def _result_of(
+        self,
+        udf_id: str | None,
+        choose: Callable[[Iterable[Delivery]], list[Delivery]],
+        tiles: Selection | None,
+        *,
+        extra: dict[str, Any],
+    ) -> InvalidationResult:
+        now, both = choose(self._earlier or self._deliveries), choose(self._all())
+        done, recorded = confirmed_on_each(now)
+        client_ids = tuple(each.target.cache.client_id for each in now)
+        fields: dict[str, Any] = {
+            "client_id": next(iter(client_ids), None),
+            "requests_sent": sum(each.requests_sent for each in both),
+            "retries": sum(each.retries for each in both),
+            "elapsed_seconds": round(sum(each.elapsed for each in both), 3),
+        }
+        return InvalidationResult(
+            udf_id=udf_id,
+            tiles_invalidated=None if tiles is None else done.count - recorded.count,
+            objects_deleted=None if tiles is None else total_deleted(both),
+            tiles_already_done=0 if tiles is None else recorded.count,
+            client_ids=client_ids,
+            second_pass="done" if self._earlier and all(each.is_complete for each in self._deliveries) else None,
+            **(fields | extra),
+        )
+
+    def _all(self) -> list[Delivery]:
+        return [*self._earlier, *self._deliveries]
+
+    @contextlib.contextmanager
+    def _accounted(self) -> Iterator[None]:
+        """Raise what fails with what remains, and keep the checkpoint."""
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            self._save()
+            if self._tiles is not None:
+                interrupt.remaining = self._remaining(self._tiles)  # type: ignore[attr-defined]
+            raise
+        except Exception as error:
+            self._save()
+            failed = self._failed(error)
+            if failed is error:
+                raise
+            raise failed from error
+        except BaseException:
+            self._save()
+            raise
+
+    def _save(self) -> None:
+        if self._record is not None and not all(each.is_complete for each in self._deliveries):
+            self._record.save(at_once=True)
+
+    def _remaining(self, tiles: Selection) -> RemainingTiles:
+        """The named UDF's tiles that are not confirmed on every instance."""
+        return self._left_of(tiles, confirmed_on_each(self._named())[0], None)
+
+    def _left_of(self, tiles: Selection, done: Spans, delivery: Delivery | None) -> RemainingTiles:
+        if self._single is not None:
+            return self._single
+        tiles.watch = nobody_watches
+        begun = [each.work for each in ([delivery] if delivery else self._deliveries) if each.work is not None]
+        outbox = begun[-1].outbox if begun else self._outbox
+        if not tiles.repeatable:
+            self._single = outbox.remaining()  # it takes over the stream
+            return self._single
+        try:
+            self._kept_tiles = self._kept_tiles or tiles.kept_for_later()
+            return self._kept_tiles.remaining(done)
+        except InvalidInputError as error:  # the list was changed, so only the tiles in hand are known
+            return RemainingTiles(outbox.in_hand().__iter__, (error.message,))
+
+    def _unfinished(self) -> tuple[Unfinished, ...]:
+        return tuple(
+            Unfinished(*each.target.cache, None if each.tiles is None else self._left_of(each.tiles, each.done, each))
+            for each in self._deliveries
+            if not each.is_complete
+        )
+
+    def _failed(self, failure: Exception) -> Exception:
+        tiles = self._tiles
+        unfinished = self._unfinished()
+        remaining = None if tiles is None else self._remaining(tiles)
+        anything_done = any(each.count_sent for each in self._all())
+        failures = self._failures() or [failure]
+        if not anything_done and isinstance(failure, FusedCacheError):
+            failure.remaining, failure.unfinished = remaining, unfinished
+            if len(failures) > 1:
+                failure.args = (_listed(failures),)
+                failure.retryable = _is_any_retryable(failures)
             return failure
-        if confirmed == 0 and isinstance(failure, FusedCacheError):
-            failure.remaining = self._remaining(tiles)
-            return failure
-        reason = str(failure) if isinstance(failure, FusedCacheError) else f"{type(failure).__name__}: {failure}."
-        done = f"{confirmed:,} tiles were invalidated" if confirmed else "No tile was invalidated"
+        return PartialInvalidationError(
+            f"{self._what_was_done()} {self._step} failed: {_listed(failures)}{self._remedy()}",
+            result=self._result(),
+            remaining=remaining,
+            cause=failure,
+            unfinished=unfinished,
+            retryable=_is_any_retryable(failures),
+        )
+
+    def _what_was_done(self) -> str:
+        if self._tiles is None or len(self._deliveries) > 1:
+            complete = sum(each.is_complete for each in self._deliveries)
+            found = counted(len(self._deliveries), "invalidation")
+            return f"{complete} of {found} succeeded (one for each UDF and instance), but"
+        confirmed = sum(each.count_sent for each in self._all())
+        return f"{confirmed:,} tiles were invalidated before" if confirmed else "No tile was invalidated before"
+
+    def _remedy(self) -> str:
         remedy = ""
-        if self._step == "sending":
+        if self._tiles is not None and self._step == "sending":
             remedy = " The tiles not yet confirmed are in this error's .remaining: pass them as tiles= to the next call."
+        if len(self._deliveries) > 1:
+            remedy += " .unfinished lists them for each UDF and instance."
         if self._record is not None and self._record.saved_count:
             remedy += f" The checkpoint records {self._record.saved_count:,} tiles: run the same call again to send the rest."
-        partial = PartialInvalidationError(
-            f"{done} before {self._step} failed: {reason}{remedy}",
-            result=result,
-            remaining=self._remaining(tiles),
-            cause=failure,
-        )
-        partial.__cause__ = failure
-        return partial
+        return remedy
+
+
+def _listed(failures: list[Exception]) -> str:
+    said = [str(each) if isinstance(each, FusedCacheError) else f"{type(each).__name__}: {each}." for each in failures]
+    return " ".join(dict.fromkeys(said))
+
+
+def _is_any_retryable(failures: list[Exception]) -> bool:
+    return any(bool(getattr(each, "retryable", False)) for each in failures)

@@ -23,7 +23,7 @@ CheckpointLocation = Union[str, "os.PathLike[str]"]
 """A path, or with the extra ``fsspec`` any URL that fsspec supports. A location that ends in ``/`` is a folder."""
 
 FORMAT = "fused-cache-ops checkpoint"
-VERSION = 1
+VERSION = 2
 LIFETIME = timedelta(hours=12)
 """A record untouched for this long belongs to an earlier load, whose tiles may have changed again since. It is ignored, and
 everything is sent."""
@@ -32,16 +32,15 @@ _INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds between writes
 
 
 class Checkpoint:
-    """The positions of a selection that are done, stored in a file or an object.
+    """What is done of one invalidation, for every target and both passes, stored in a file or an object.
 
     Args:
         location: where to store the record.
-        key: what identifies the invalidation, all as text: UDF, instance, deployment and the selection's fingerprint.
-        total: the number of tiles in the selection.
+        key: what identifies the invalidation, all as text: UDF, deployment and the selection's fingerprint.
+        total: the position after the last tile of the selection.
 
     Attributes:
-        done: the positions that are done. The sender adds to them.
-        saved_count: how many of them the last successful write recorded.
+        saved_count: how many positions the last successful write recorded.
 
     Raises:
         InvalidInputError: the location holds the record of another invalidation, or something that is not a checkpoint.
@@ -56,17 +55,41 @@ class Checkpoint:
         self._saved_at = 0.0
         self.saved_count = 0
         self._warned = False
-        self.done = Spans(self._read())
+        self._first_pass_ended: str | None = None
+        self._done: dict[tuple[str, str, int], Spans] = {}
+        self._read()
         try:
             self._write()
         except OSError as error:
             raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}.") from error
-        if self.done.count:
-            logger.info("Fused cache: resuming from %s, %s of %s tiles are done.", self._store.name, self.done.count, total)
+        if self.saved_count:
+            logger.info("Fused cache: resuming from %s, which records %s tiles.", self._store.name, f"{self.saved_count:,}")
+
+    def spans(self, udf_id: str, client_id: str, number: int) -> Spans:
+        """The positions that are done for one UDF on one instance in a pass. The sender adds to them. The whole UDF has one."""
+        return self._done.setdefault((udf_id, client_id, number), Spans())
+
+    def forget(self, udf_id: str, client_id: str, number: int) -> Spans:
+        """Drop what is recorded for one UDF on one instance in a pass. Returns its new, empty record."""
+        self._done.pop((udf_id, client_id, number), None)
+        return self.spans(udf_id, client_id, number)
+
+    def end_pass(self, number: int) -> None:
+        """Record that a pass is over."""
+        if number == 1 and self._first_pass_ended is None:
+            self._first_pass_ended = _now()
+            self.save(at_once=True)
+
+    def wait_left(self, seconds: float) -> float:
+        """Seconds until the second pass, which begins ``seconds`` after the first one ended."""
+        if self._first_pass_ended is None:
+            return seconds
+        since = datetime.now(timezone.utc) - datetime.fromisoformat(self._first_pass_ended)
+        return min(max(seconds - since.total_seconds(), 0.0), seconds)
 
     def save(self, *, at_once: bool = False) -> None:
         """Write the record, unless it has just been written. A failure to write is logged once."""
-        if self.done.count == self.saved_count or not (at_once or time.monotonic() - self._saved_at > self._store.interval):
+        if not at_once and (self._count() == self.saved_count or time.monotonic() - self._saved_at <= self._store.interval):
             return
         try:
             self._write()
@@ -85,8 +108,11 @@ class Checkpoint:
                 f"({_reason(error)}). Remove it by hand: otherwise the next call that uses it sends nothing."
             ) from error
 
+    def _count(self) -> int:
+        return sum(spans.count for spans in self._done.values())
+
     def _write(self) -> None:
-        count = self.done.count
+        count = self._count()
         record = {
             "format": FORMAT,
             "version": VERSION,
@@ -95,19 +121,23 @@ class Checkpoint:
             "tiles_done": count,
             "started": self._started,
             "updated": _now(),
-            "done": [list(span) for span in self.done],
+            "first_pass_ended": self._first_pass_ended,
+            "targets": [
+                {"udf_id": udf_id, "client_id": client_id, "pass": number, "done": [list(span) for span in spans]}
+                for (udf_id, client_id, number), spans in self._done.items()
+            ],
         }
         self._saved_at = time.monotonic()
         self._store.write(json.dumps(record, indent=1).encode())
         self.saved_count = count
 
-    def _read(self) -> list[tuple[int, int]]:
+    def _read(self) -> None:
         try:
             content = self._store.read()
         except OSError as error:
             raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}.") from error
         if not content or not content.strip():
-            return []
+            return
         try:
             record = json.loads(content)
         except (ValueError, RecursionError):
@@ -115,7 +145,7 @@ class Checkpoint:
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             if content.lstrip().startswith(b'{\n "format": "%s"' % FORMAT.encode()):
                 logger.warning("The checkpoint %s is truncated: everything is sent.", self._store.name)
-                return []
+                return
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} is not a checkpoint and is left untouched. Use another location."
             )
@@ -123,7 +153,7 @@ class Checkpoint:
             logger.warning(
                 "The checkpoint %s is from an earlier load (%s): everything is sent.", self._store.name, record["updated"]
             )
-            return []
+            return
         if record.get("version") != VERSION:
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} has version {record.get('version')!r}, but this package reads version "
@@ -139,15 +169,23 @@ class Checkpoint:
             )
         try:
             datetime.fromisoformat(record["updated"])
-            spans = [(int(start), int(stop)) for start, stop in record["done"]]
-            sane = all(0 <= start < stop <= self._total for start, stop in spans)
+            if record["first_pass_ended"] is not None:
+                datetime.fromisoformat(record["first_pass_ended"])
+            done = {
+                (str(each["udf_id"]), str(each["client_id"]), int(each["pass"])): [
+                    (int(start), int(stop)) for start, stop in each["done"]
+                ]
+                for each in record["targets"]
+            }
+            sane = all(0 <= start < stop <= self._total for spans in done.values() for start, stop in spans)
         except (KeyError, TypeError, ValueError):
             sane = False
         if not sane:
             logger.warning("The checkpoint %s is corrupt: everything is sent.", self._store.name)
-            return []
+            return
         self._started = str(record.get("started"))
-        return spans
+        self._first_pass_ended = record["first_pass_ended"]
+        self._done = {target: Spans(spans) for target, spans in done.items()}
 
 
 class _Store(Protocol):

@@ -14,7 +14,7 @@ from fused_cache_ops.selection.batches import MAX_BATCH, Batch, BlockBatches
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.outbox import Outbox
 from fused_cache_ops.service.retry import Retrier, Stopped
-from fused_cache_ops.service.service import Service
+from fused_cache_ops.service.service import Service, UdfCache
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +31,11 @@ class Work:
     Args:
         outbox: the batches to send.
         retrier: retries and rate limiting.
+        done: the positions that are confirmed already. Those that this call confirms are added.
         note: called with each confirmed batch, by one worker at a time.
         tick: called periodically by the caller's thread while workers send.
 
     Attributes:
-        done: the positions that are confirmed, including those of earlier calls.
-        confirmed: the number of tiles that this call sent and that were confirmed.
         objects_deleted: the number of cached objects that the server reports as removed, or None if it does not report it.
     """
 
@@ -44,15 +43,15 @@ class Work:
         self,
         outbox: Outbox,
         retrier: Retrier,
+        done: Spans,
         *,
         note: Callable[[Batch], None] | None,
         tick: Callable[[], None],
     ) -> None:
         self.outbox = outbox
         self.retrier = retrier
-        self.done = Spans()
+        self.done = done
         self.tick = tick
-        self.confirmed = 0
         self.objects_deleted: int | None = 0
         self.lock = threading.Lock()
         self._note = note
@@ -73,7 +72,6 @@ class Work:
             self.outbox.put_back(batch)
             raise
         with self.lock:
-            self.confirmed += len(batch)
             self.done.add(batch.start, batch.start + len(batch))
             total = self.objects_deleted
             self.objects_deleted = None if total is None or deleted is None else total + deleted
@@ -81,7 +79,7 @@ class Work:
                 self._note(batch)
 
 
-def send_tiles(service: Service, udf_id: str, work: Work) -> None:
+def send_tiles(service: Service, cache: UdfCache, work: Work) -> None:
     """Send everything in the outbox: in batches, or tile by tile if the deployment does not accept batches.
 
     Raises:
@@ -96,7 +94,7 @@ def send_tiles(service: Service, udf_id: str, work: Work) -> None:
             deleted = [send_batch(part) for part in BlockBatches(batch.blocks(), largest)]
             return None if None in deleted else sum(number or 0 for number in deleted)
         try:
-            return service.invalidate_batch(udf_id, batch.body(), retrier=work.retrier)
+            return service.invalidate_batch(cache, batch.body(), retrier=work.retrier)
         except FusedCacheError as error:
             if error.status != 413 or len(batch) < 2:
                 raise
@@ -105,7 +103,7 @@ def send_tiles(service: Service, udf_id: str, work: Work) -> None:
             return send_batch(batch)
 
     def send_tile(batch: Batch) -> None:
-        service.invalidate_tile(udf_id, batch.at(0), retrier=work.retrier)
+        service.invalidate_tile(cache, batch.at(0), retrier=work.retrier)
 
     # The first request goes alone: it shows whether this deployment accepts batches at all.
     if work.outbox.look_ahead() > 1:

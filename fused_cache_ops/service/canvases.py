@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fused_cache_ops.errors import UnexpectedResponseError
+from fused_cache_ops.errors import InvalidRequestError, NotFoundError, UnexpectedResponseError
 from fused_cache_ops.udf_reference import UdfReference, checked_identifier
 from fused_cache_ops.wording import quoted
 
@@ -68,7 +68,7 @@ class Canvas:
 
 
 def read_udf(service: Service, reference: UdfReference, *, retrier: Retrier) -> UdfRecord:
-    """The record of a UDF, in one request.
+    """The record of a UDF, in one request. The UDF's code is never run.
 
     Raises:
         NotFoundError: the UDF does not exist, or this token may not see it.
@@ -77,7 +77,14 @@ def read_udf(service: Service, reference: UdfReference, *, retrier: Retrier) -> 
     """
     path = reference.lookup if reference.udf_id is None else ("udf", "by-id", reference.udf_id)
     what = f"looking up UDF {reference.shown}"
-    return _udf(service.read(path, what=what, retrier=retrier, secret=reference.secret), f"UDF {reference.shown}")
+    try:
+        record = service.read(path, what=what, retrier=retrier, secret=reference.secret)
+    except (NotFoundError, InvalidRequestError) as error:
+        if reference.secret is not None:
+            hint = "if the token is right, give the UDF by its id or name, and the token as shared_token"
+            error.args = (f"{error.message} Not every kind of shared token is known to look a UDF up: {hint}.",)
+        raise
+    return _udf(record, f"UDF {reference.shown}")
 
 
 def read_canvas(service: Service, canvas_id: str, *, retrier: Retrier) -> Canvas:

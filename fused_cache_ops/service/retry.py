@@ -46,6 +46,8 @@ class Retrier:
         deadline: seconds that the whole call may take, counted from now.
         limiter: the rate limiter shared with other calls, or None for a separate one.
 
+    With a patience, a request that has failed for longer than that is given up, although the deadline is not reached.
+
     Attributes:
         requests_sent: requests so far, by all workers.
         retries: how many of these were retries.
@@ -57,6 +59,8 @@ class Retrier:
         self.retries = 0
         self.cancelled = False
         self._limiter = limiter or Limiter()
+        self._patience = math.inf
+        self._waited = 0.0
         self._started = time.monotonic()
         self._stop = threading.Event()
         self._trouble = ""
@@ -70,7 +74,32 @@ class Retrier:
     @property
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self._started + self.deadline - time.monotonic()
+        return self._end - time.monotonic()
+
+    @property
+    def _end(self) -> float:
+        return self._started + self.deadline + self._waited
+
+    def branch(self, patience: float) -> Retrier:
+        """A retrier for one part of this call: the same deadline and limiter, its own counts, and a stop of its own.
+
+        Args:
+            patience: seconds after which a request of this part is given up, so that time is left for the other parts.
+        """
+        part = Retrier(self.deadline, self._limiter)
+        part._started, part._waited, part._patience = self._started, self._waited, patience
+        return part
+
+    def wait(self, seconds: float) -> None:
+        """Wait, without counting that toward the deadline.
+
+        Raises:
+            InvalidationCancelledError: after `cancel`, immediately.
+        """
+        began = time.monotonic()
+        self._stop.wait(seconds)
+        self._waited += time.monotonic() - began
+        self.raise_if_cancelled()
 
     def is_over(self) -> bool:
         """Whether the call is cancelled or stopped."""
@@ -112,6 +141,7 @@ class Retrier:
             Stopped: after `stop`.
         """
         attempt = stale = 0
+        first_failed = math.inf
         while True:
             turn = self._wait_for_turn()
             with self._limiter.changed:
@@ -146,9 +176,11 @@ class Retrier:
             self._trouble = failure.message
             if self._stop.is_set():
                 raise self._stopped()
+            first_failed = min(first_failed, began)
             pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 16)))
             pause = max(min(pause, self._longest_pause()), retry_after or 0.0)
-            if pause >= self.left or self.left < _SHORTEST_TRY:
+            left = min(self.left, first_failed + self._patience - time.monotonic())
+            if pause >= left or left < _SHORTEST_TRY:
                 failure.args = (f"{failure.message} {self._gave_up(attempt, retry_after)}",)
                 raise failure
             if closed_for:
@@ -160,7 +192,7 @@ class Retrier:
 
     def _last_try(self) -> float:
         """The latest time to start an attempt, so that it ends by the deadline."""
-        return self._started + self.deadline - min(self._longest_try, self.deadline / 4)
+        return self._end - min(self._longest_try, self.deadline / 4)
 
     def _longest_pause(self) -> float:
         """The time left, minus one attempt, but at least half of the time left."""
@@ -214,7 +246,8 @@ class Retrier:
         asked = "" if retry_after is None else f" and the server asks for a pause of {retry_after:g} s"
         tries = "attempt" if attempts == 1 else "attempts"
         return (
-            f"Gave up after {attempts} {tries} in {self.elapsed:.1f} s: the deadline is {self.deadline:g} s{asked}. "
+            f"Gave up after {attempts} {tries} in {self.elapsed:.1f} s: the deadline is {self.deadline:g} s"
+            f"{'' if self._patience >= self.deadline else ' for all UDFs and instances'}{asked}. "
             "Raise deadline= to wait longer."
         )
 

@@ -13,8 +13,6 @@ from urllib.parse import quote, urlsplit
 from fused_cache_ops.errors import (
     ConfigurationError,
     FusedCacheError,
-    InvalidRequestError,
-    NotFoundError,
     StaleConnectionError,
     UnavailableError,
     UnexpectedResponseError,
@@ -23,9 +21,9 @@ from fused_cache_ops.secret import Secret, masked
 from fused_cache_ops.service.answers import cleaned, error_from, is_permanent, json_from, reason_of, server_text
 from fused_cache_ops.service.limiter import Limiter
 from fused_cache_ops.service.retry import Retrier
-from fused_cache_ops.settings import Settings
+from fused_cache_ops.settings import EVERY_INSTANCE, Settings
 from fused_cache_ops.tiles.tile import Tile
-from fused_cache_ops.udf_reference import UdfReference, checked_identifier, parse_udf
+from fused_cache_ops.udf_reference import checked_identifier
 from fused_cache_ops.wording import quoted, shortened
 
 if TYPE_CHECKING:
@@ -41,6 +39,13 @@ _MINT_REMEDY = (
     "A team canvas needs a Fused token of its team. A public one needs the right shared token, and its passcode if it has one "
     "(passcode, FUSED_CANVAS_PASSCODE)."
 )
+
+
+class UdfCache(NamedTuple):
+    """The cached results of one UDF on one real-time instance, each named by its id."""
+
+    udf_id: str
+    client_id: str
 
 
 class SharedRun(NamedTuple):
@@ -91,7 +96,9 @@ class Service:
         self._certificates: Any = {"ca_bundle": ca_bundle, "client_certificate": client_certificate}
         self._authorization = settings.authorization
         self._passcode = settings.passcode
-        self._client_id = settings.client_id
+        self._given_instances = settings.client_ids
+        self._every_instance = settings.client_ids == (EVERY_INSTANCE,)
+        self._instances = () if self._every_instance else settings.client_ids  # the preferred one first
         self._lock = threading.RLock()
         self._connections: Connections | None = None
         self._run_connections: Connections | None = None  # to shared UDFs, without the token
@@ -102,36 +109,23 @@ class Service:
         _SERVICES.add(self)
 
     @property
+    def instances_are_set(self) -> bool:
+        """Whether the caller has said which instances to invalidate on."""
+        return bool(self._given_instances)
+
+    @property
+    def is_one_instance(self) -> bool:
+        """Whether the caller has said that there is one instance to invalidate on."""
+        return len(self._given_instances) == 1 and not self._every_instance
+
+    @property
     def client_id(self) -> str | None:
-        """The real-time instance, if it was configured or has been looked up."""
-        return self._client_id
+        """The preferred real-time instance, if it was configured or has been looked up."""
+        return next(iter(self._instances), None)
 
-    def resolve_udf(self, udf: str | Secret | UdfReference, *, retrier: Retrier | None = None) -> str:
-        """The id of a UDF given by id, name or shared token. An id needs no request. The UDF's code is never run.
-
-        Raises:
-            InvalidInputError: the reference cannot be read.
-            NotFoundError: the UDF does not exist, or this token may not see it.
-            FusedCacheError: the lookup failed.
-        """
-        reference = parse_udf(udf)
-        if reference.udf_id is not None:
-            return reference.udf_id
-        what = f"looking up UDF {reference.shown}"
-        try:
-            record = self._request("GET", reference.lookup, retrier=retrier, what=what, secret=reference.secret)
-        except (NotFoundError, InvalidRequestError) as error:
-            if reference.secret is not None:
-                hint = "if the token is right, give the UDF by its id or name, and the token as shared_token"
-                error.args = (f"{error.message} Not every kind of shared token is known to look a UDF up: {hint}.",)
-            raise
-        udf_id = record.get("id") if isinstance(record, dict) else None
-        if not isinstance(udf_id, str):
-            raise UnexpectedResponseError(f"The service returned no id for UDF {reference.shown}: is base_url right?")
-        return checked_identifier(udf_id, "the UDF's id in the service's response", UnexpectedResponseError)
-
-    def resolve_client_id(self, *, retrier: Retrier | None = None) -> str:
-        """The real-time instance: the configured one, otherwise the one with the highest ``preference_rank``.
+    def resolve_client_ids(self, *, retrier: Retrier | None = None) -> tuple[str, ...]:
+        """The real-time instances to invalidate on, the preferred one first: the configured ones, or every instance if
+        ``"all"`` is configured, otherwise the one with the highest ``preference_rank``.
 
         As in Fused's SDK, the first of equals is taken, and a missing rank counts as 0.
 
@@ -140,7 +134,7 @@ class Service:
             FusedCacheError: the lookup failed.
         """
         with self._lock:
-            if self._client_id is None:
+            if not self._instances:
                 answer = self._request(
                     "GET", ("realtime-instance", "available"), retrier=retrier, what="looking up the real-time instance"
                 )
@@ -149,11 +143,23 @@ class Service:
                     raise UnexpectedResponseError("The service's list of real-time instances is malformed: set client_id.")
                 if not instances:
                     raise ConfigurationError("This token has no real-time instance: pass client_id= or set FUSED_CLIENT_ID.")
-                preferred = max(instances, key=lambda entry: entry.get("preference_rank") or 0)
-                self._client_id = checked_identifier(
-                    preferred["client_id"], "client_id in the service's response", UnexpectedResponseError
+                instances.sort(key=lambda entry: -(entry.get("preference_rank") or 0))
+                self._instances = tuple(
+                    dict.fromkeys(
+                        checked_identifier(entry["client_id"], "client_id in the service's response", UnexpectedResponseError)
+                        for entry in (instances if self._every_instance else instances[:1])
+                    )
                 )
-            return self._client_id
+            return self._instances
+
+    def resolve_client_id(self, *, retrier: Retrier | None = None) -> str:
+        """The preferred one of `resolve_client_ids`.
+
+        Raises:
+            ConfigurationError: the token has no real-time instance.
+            FusedCacheError: the lookup failed.
+        """
+        return self.resolve_client_ids(retrier=retrier)[0]
 
     def read_environment(self) -> dict[str, str | None]:
         """The ``id`` and ``name`` of the environment that the token belongs to.
@@ -181,6 +187,14 @@ class Service:
         with self._lock:
             self._calls.add(retrier)
         return retrier
+
+    def branch(self, retrier: Retrier, *, patience: float) -> Retrier:
+        """A retrier for one part of a call: see `Retrier.branch`. `cancel` ends it too."""
+        part = retrier.branch(patience)
+        with self._lock:
+            self._calls.add(part)
+        retrier.raise_if_cancelled()  # just before this one was known to `cancel`
+        return part
 
     def cancel(self) -> None:
         """End the calls in progress immediately, from any thread. Calls that begin later are not affected. The ended calls
@@ -214,33 +228,33 @@ class Service:
 
     # -- the three requests that invalidate ----------------------------------------------------------------------
 
-    def invalidate_udf(self, udf_id: str, *, retrier: Retrier) -> None:
+    def invalidate_udf(self, cache: UdfCache, *, retrier: Retrier) -> None:
         """Send the one request that invalidates the whole cache of a UDF."""
-        self._invalidate("DELETE", "delete", udf_id, retrier)
+        self._invalidate("DELETE", "delete", cache, retrier)
 
-    def invalidate_tile(self, udf_id: str, tile: Tile, *, retrier: Retrier) -> None:
+    def invalidate_tile(self, cache: UdfCache, tile: Tile, *, retrier: Retrier) -> None:
         """Send the one request that invalidates one tile."""
-        self._invalidate("DELETE", "delete", udf_id, retrier, query="?z=%d&x=%d&y=%d" % tile)
+        self._invalidate("DELETE", "delete", cache, retrier, query="?z=%d&x=%d&y=%d" % tile)
 
-    def invalidate_batch(self, udf_id: str, body: bytes, *, retrier: Retrier) -> int | None:
+    def invalidate_batch(self, cache: UdfCache, body: bytes, *, retrier: Retrier) -> int | None:
         """Send one request that invalidates 1 to 50,000 tiles. Returns the number of objects deleted, if the server reports it.
 
         A deployment without the endpoint responds with 404 or 405.
         """
-        answer = self._invalidate("POST", "batch-delete", udf_id, retrier, body=body)
+        answer = self._invalidate("POST", "batch-delete", cache, retrier, body=body)
         if answer is None:
             return None
         deleted = answer.get("objects_deleted") if isinstance(answer, dict) else answer
         if deleted is not None and (isinstance(deleted, bool) or not isinstance(deleted, int) or deleted < 0):
             raise UnexpectedResponseError(
-                f"{self._host} answered the invalidation of tiles of UDF {udf_id} with "
+                f"{self._host} answered the invalidation of tiles of UDF {cache.udf_id} with "
                 f"objects_deleted={self._clean(quoted(deleted))}, which is not a valid count: is base_url right?"
             )
         return deleted
 
-    def _invalidate(self, method: str, action: str, udf_id: str, retrier: Retrier, **request: Any) -> Any:
-        path = ("realtime-shared", self.resolve_client_id(retrier=retrier), "udf-cache", "by-id", udf_id, action)
-        return self._request(method, path, retrier=retrier, what=f"invalidating UDF {udf_id}", **request)
+    def _invalidate(self, method: str, action: str, cache: UdfCache, retrier: Retrier, **request: Any) -> Any:
+        path = ("realtime-shared", cache.client_id, "udf-cache", "by-id", cache.udf_id, action)
+        return self._request(method, path, retrier=retrier, what=f"invalidating UDF {cache.udf_id}", **request)
 
     # -- shared UDFs ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,150 @@
+"""What is to be sent where: the UDF itself and its relatives, each on every instance on which its results may lie."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, get_args
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.lineage.graph import Related
+from fused_cache_ops.lineage.lookup import Lookup, look_up
+from fused_cache_ops.lineage.report import graph_of, report_on, warnings_from
+from fused_cache_ops.service.canvases import UdfRecord
+from fused_cache_ops.service.retry import Retrier
+from fused_cache_ops.service.service import Service, UdfCache
+from fused_cache_ops.udf_reference import UdfReference
+from fused_cache_ops.wording import counted, quoted, rendered_to_nothing
+
+logger = logging.getLogger(__name__)
+
+LONGEST_AGAIN_AFTER = 86_400
+_SHOWN = 5
+
+
+class Target(NamedTuple):
+    """One UDF on one instance.
+
+    Attributes:
+        cache: what is invalidated.
+        name: the UDF's name, or None if it was not looked up.
+        relation: what it is to the UDF that was named: ``"callee"``, ``"udf"``, ``"caller"``.
+        is_whole: whether everything is invalidated even if tiles are selected. Callees are cached by their parameters.
+        level: targets of one level do not depend on each other. Those of the next level come after them.
+    """
+
+    cache: UdfCache
+    name: str | None
+    relation: str
+    is_whole: bool
+    level: int
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where one call sends its selection.
+
+    Attributes:
+        udf_id: the id of the UDF that was named.
+        client_ids: the instances, the preferred one first.
+        all: the targets, in the order of invalidation: callees, the UDF, callers.
+        warnings: what could keep the map stale all the same. None: no record was read.
+    """
+
+    udf_id: str
+    client_ids: tuple[str, ...]
+    all: tuple[Target, ...]
+    warnings: tuple[str, ...] | None
+
+
+def check_related(related: Any, max_related: Any) -> None:
+    """Reject invalid values of ``related`` and ``max_related``.
+
+    Raises:
+        InvalidInputError: one of them is invalid.
+    """
+    allowed = get_args(Related)
+    if related is not None and related not in allowed:
+        nothing = isinstance(related, str) and rendered_to_nothing(related)
+        why = ", which looks like a template that rendered to nothing" if nothing else ""
+        shown = ", ".join(map(repr, allowed))
+        raise InvalidInputError(f"related = {quoted(related)}{why} must be one of {shown}. Omit it for this UDF alone.")
+    if isinstance(max_related, bool) or not isinstance(max_related, int) or max_related < 1:
+        raise InvalidInputError(f"max_related = {quoted(max_related)} must be a whole number above 0.")
+
+
+def check_again_after(seconds: Any) -> None:
+    """Reject an invalid wait before the second pass.
+
+    Raises:
+        InvalidInputError: it is not a number of seconds from 0 to a day.
+    """
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    if not is_number or not 0 <= seconds <= LONGEST_AGAIN_AFTER:
+        raise InvalidInputError(
+            f"again_after = {quoted(seconds)} must be a number of seconds from 0 to {LONGEST_AGAIN_AFTER:,}. A run may take "
+            "120 seconds, so 130 is a good value. 0 means no second pass."
+        )
+
+
+def find_targets(
+    service: Service, retrier: Retrier, reference: UdfReference, related: Related | None, max_related: int
+) -> Targets:
+    """Look up where to send the invalidation of a UDF.
+
+    Raises:
+        InvalidInputError: there are more relatives than ``max_related``, or they cannot be known.
+        FusedCacheError: a lookup failed.
+    """
+    found = look_up(service, retrier, reference, relatives=related is not None)
+    udf = found.udf
+    if udf is None:
+        assert reference.udf_id is not None  # noqa: S101 - otherwise it was looked up
+        return Targets(
+            reference.udf_id,
+            found.client_ids,
+            tuple(_on_each(found, UdfRecord(reference.udf_id), "udf", 0)),
+            _told(found, tuple(f"{part}." for part in found.unknown)) or None,
+        )
+    levels = graph_of(udf, found.canvas).in_order(udf.id, related) if related is not None else ((udf,),)
+    _check_number(udf, levels, max_related)
+    own = next(number for number, level in enumerate(levels) if udf in level)
+    return Targets(
+        udf.id,
+        found.client_ids,
+        tuple(
+            target
+            for number, level in enumerate(levels)
+            for each in level
+            for target in _on_each(found, each, ("callee", "udf", "caller")[(number >= own) + (number > own)], number)
+        ),
+        _told(found, tuple(warnings_from(report_on(udf, found), related))),
+    )
+
+
+def _on_each(found: Lookup, udf: UdfRecord, relation: str, level: int) -> Iterator[Target]:
+    for client_id in found.client_ids:
+        yield Target(UdfCache(udf.id, client_id), udf.name, relation, relation == "callee", level)
+
+
+def _check_number(udf: UdfRecord, levels: tuple[tuple[UdfRecord, ...], ...], most: int) -> None:
+    relatives = [each for level in levels for each in level if each.id != udf.id]
+    if len(relatives) > most:
+        named = ", ".join(each.name or each.id for each in relatives[:_SHOWN]) + (", …" if len(relatives) > _SHOWN else "")
+        raise InvalidInputError(
+            f"UDF {udf.name or udf.id} has {counted(len(relatives), 'related UDF')} ({named}), over max_related={most}. "
+            "Nothing was sent. Raise max_related if they are all to be invalidated."
+        )
+
+
+def _told(found: Lookup, warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """Log the warnings as one line. What the token may not see changes what is sent, so that is logged as a warning."""
+    if warnings:
+        logger.log(
+            logging.WARNING if found.unknown else logging.INFO,
+            "Fused cache: the map may stay stale all the same: %s",
+            " ".join(warnings),
+        )
+    return warnings
