@@ -104,8 +104,8 @@ def invalidate_cache(
         shared_token: the shared token for ``verify_tiles``. Not needed if ``udf`` is one.
         related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
             ``"callees"``, which it calls, or ``"both"``, directly or through others. They are read from the code of the
-            canvas's UDFs, which is never run. Callees are invalidated first and whole, then the UDF, then its callers, with the same
-            selection. Needs a token that may read the canvas.
+            canvas's UDFs, which is never run. Callees are invalidated first and whole, then the UDF, then its callers, with
+            the same selection. Needs a token that may read the canvas.
         max_related: the most UDFs that ``related`` may add. More are an error before anything is sent.
         again_after: seconds after which everything is sent a second time, for runs that began before the load was committed
             and stored their old results after the first pass. A run may take 120 seconds, so 130 is a good value. 0: no second

@@ -128,6 +128,7 @@ class Call:
                 self._targets = find_targets(self._service, self._retrier, self._udf, self._related, self._max_related)
         self._on_targets(self._targets)
         with self._accounted():
+            self._retrier.check()
             if self._targets is not None:
                 self._send(self._targets)
             if self._sample and self._run_token:

@@ -101,7 +101,7 @@ class FusedCredentials(CredentialsBlock):
         settings = resolve_settings()
         return cls(
             token=SecretStr(settings.authorization.reveal()),
-            client_id=settings.client_ids or None,
+            client_id=",".join(settings.client_ids) or None,
             base_url=settings.base_url,
             run_base_url=os.environ.get("FUSED_RUN_BASE_URL") or None,
             passcode=SecretStr(settings.passcode.reveal()) if settings.passcode else None,
