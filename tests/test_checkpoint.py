@@ -111,15 +111,13 @@ def test_all_done_removes_it(client: FusedClient, udf: Udf, place: Path) -> None
 def test_it_reads_well(client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path) -> None:
     first = fail_part_way(client, fused_emulator, udf, place)
     record = json.loads(place.read_text())
-    assert (record["format"], record["version"]) == ("fused-cache-ops checkpoint", 1)
-    assert (record["udf_id"], record["client_id"], record["base_url"]) == (
-        udf.id,
-        fused_emulator.client_id,
-        fused_emulator.base_url,
-    )
+    assert (record["format"], record["version"]) == ("fused-cache-ops checkpoint", 2)
+    assert (record["udf_id"], record["base_url"]) == (udf.id, fused_emulator.base_url)
+    [target] = record["targets"]
+    assert (target["udf_id"], target["client_id"], target["pass"]) == (udf.id, fused_emulator.client_id, 1)
     assert record["tiles"] == 95
     assert record["tiles_done"] == 95 - len(list(first.remaining or ()))
-    assert sum(stop - start for start, stop in record["done"]) == record["tiles_done"]
+    assert sum(stop - start for start, stop in target["done"]) == record["tiles_done"]
     assert fused_emulator.token not in place.read_text()
 
 
@@ -154,8 +152,8 @@ def test_a_file_of_somebody_else_is_left_as_it_is(client: FusedClient, udf: Udf,
 
 def test_a_record_of_a_later_version_is_refused(client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path) -> None:
     fail_part_way(client, fused_emulator, udf, place)
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"version": 2}))
-    with pytest.raises(InvalidInputError, match="version 2"):
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"version": 3}))
+    with pytest.raises(InvalidInputError, match="version 3"):
         client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
 
 
@@ -164,7 +162,10 @@ NONSENSE: dict[str, Any] = {
     "backwards": {"done": [[20, 10]]},
     "negative": {"done": [[-5, 10]]},
     "no spans": {"done": "all"},
+    "no spans for a target": {"targets": [{"udf_id": "u"}]},
+    "no targets": {"targets": None},
     "no time": {"updated": "yesterday"},
+    "no time of the first pass": {"first_pass_ended": "yesterday"},
     "long ago": {"updated": (datetime.now(timezone.utc) - timedelta(hours=13)).isoformat()},
 }
 
@@ -179,7 +180,9 @@ def test_a_record_that_makes_no_sense_or_is_old_sends_everything(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fail_part_way(client, fused_emulator, udf, place)
-    place.write_text(json.dumps(json.loads(place.read_text()) | change))
+    record = json.loads(place.read_text())
+    (record["targets"][0] if "done" in change else record).update(change)
+    place.write_text(json.dumps(record))
     result = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
     assert (result.tiles_invalidated, result.tiles_already_done) == (95, 0)
     assert "everything is sent" in caplog.text

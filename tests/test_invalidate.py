@@ -127,8 +127,10 @@ def test_an_empty_selection_sends_nothing(client: FusedClient, fused_emulator: E
     assert (result.tiles_invalidated, result.requests_sent, result.udf_id) == (0, 0, None)
 
 
-def test_a_name_costs_two_look_ups(fused_emulator: Emulator, udf: Udf) -> None:
-    assert invalidate_cache("roads", tiles=["1/0/0"]).requests_sent == 3
+@pytest.mark.parametrize("by", ["id", "name", "shared_token"])
+def test_a_udf_and_its_instances_cost_three_look_ups(fused_emulator: Emulator, udf: Udf, by: str) -> None:
+    given = {"id": udf.id, "name": "roads", "shared_token": udf.shared_token}[by]
+    assert invalidate_cache(given, tiles=["1/0/0"]).requests_sent == 4
 
 
 def test_the_result_is_json(client: FusedClient, udf: Udf) -> None:
@@ -146,6 +148,10 @@ def test_the_result_is_json(client: FusedClient, udf: Udf) -> None:
         "verification",
         "zooms_left_stale",
         "note",
+        "client_ids",
+        "related",
+        "second_pass",
+        "warnings",
     ]
 
 

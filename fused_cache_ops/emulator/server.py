@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import inspect
 import re
 import secrets
 import socket
+import textwrap
 import threading
 import time
 import uuid
@@ -334,6 +336,8 @@ class _Server(uvicorn.Server):
 
 def _source(function: Callable[..., Any]) -> str:
     try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        return f"def {function.__name__}(**parameters):\n    ...\n"
+        code = textwrap.dedent(inspect.getsource(function))
+        ast.parse(code)
+    except (OSError, TypeError, SyntaxError):  # of a lambda, only the first line may be found
+        code = "def udf(**parameters):\n    ...\n"
+    return code

@@ -89,7 +89,8 @@ def look_up(service: Service, retrier: Retrier, reference: UdfReference, *, rela
             unknown.append(UnknownPart(None, None, f"This token may not look the UDF up ({error.status}), {_LACKING}"))
     if udf is not None and reads_canvas:
         canvas = canvas_of(service, retrier, udf, unknown, required=relatives)
-    return Lookup(udf, canvas, _instances(service, retrier, canvas), tuple(unknown))
+    client_ids = _instances(service, retrier, canvas, unknown)
+    return Lookup(udf, canvas, client_ids, tuple(unknown))
 
 
 def look_up_everything(service: Service, retrier: Retrier, reference: UdfReference) -> Lookup:
@@ -102,13 +103,20 @@ def look_up_everything(service: Service, retrier: Retrier, reference: UdfReferen
     udf = read_udf(service, reference, retrier=retrier)
     unknown: list[UnknownPart] = []
     canvas = canvas_of(service, retrier, udf, unknown, required=False)
+    if canvas is not None:
+        for value, what in (
+            (canvas.share_client_id, "which instance the canvas's shared UDFs run on"),
+            (canvas.access_scope, "who may run the canvas's shared UDFs"),
+        ):
+            if value is None:
+                unknown.append(UnknownPart(None, None, f"The service does not say {what}"))
     client_ids: tuple[str, ...] = ()
     try:
-        client_ids = _instances(service, retrier, canvas)
+        client_ids = _instances(service, retrier, canvas, unknown)
     except (NotFoundError, PermissionDeniedError) as error:
         unknown.append(UnknownPart(None, None, f"This token may not list real-time instances ({error.status})"))
     except ConfigurationError as error:  # it has none
-        unknown.append(UnknownPart(None, None, error.message))
+        unknown.append(UnknownPart(None, None, error.message.rstrip(".")))
     return Lookup(udf, canvas, client_ids, tuple(unknown))
 
 
@@ -137,23 +145,23 @@ def canvas_of(
         raise InvalidInputError(
             f"related needs the UDFs of the canvas {shown!r}, and the service does not list them. {_INSTEAD}"
         )
-    for value, what in (
-        (canvas.udfs, "which UDFs are in the canvas"),
-        (canvas.share_client_id, "which instance the canvas's shared UDFs run on"),
-        (canvas.access_scope, "who may run the canvas's shared UDFs"),
-    ):
-        if value is None:
-            unknown.append(UnknownPart(None, None, f"The service does not say {what}"))
+    if canvas.udfs is None:
+        unknown.append(UnknownPart(None, None, "The service does not say which UDFs are in the canvas"))
     return canvas
 
 
-def _instances(service: Service, retrier: Retrier, canvas: Canvas | None) -> tuple[str, ...]:
+def _instances(service: Service, retrier: Retrier, canvas: Canvas | None, unknown: list[UnknownPart]) -> tuple[str, ...]:
     """The configured instances, otherwise the preferred one and the one that maps run on."""
     shared = canvas.share_client_id if canvas is not None and not service.instances_are_set else None
+    found: tuple[str, ...] = ()
     try:
         found = service.resolve_client_ids(retrier=retrier)
-    except (NotFoundError, PermissionDeniedError, ConfigurationError):
+    except (NotFoundError, PermissionDeniedError) as error:
         if shared is None:
             raise
-        found = ()
+        unknown.append(UnknownPart(None, None, f"This token may not list real-time instances ({error.status})"))
+    except ConfigurationError as error:  # it has none
+        if shared is None:
+            raise
+        unknown.append(UnknownPart(None, None, error.message.rstrip(".")))
     return tuple(dict.fromkeys((*found, *([shared] if shared else []))))

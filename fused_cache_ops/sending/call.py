@@ -198,7 +198,7 @@ class Call:
                 delivery.send(
                     self._service,
                     self._service.branch(self._retrier, patience=patience),
-                    self._begun_outbox(delivery),
+                    self._outbox_for(delivery),
                     self._sample.add if self._sample is not None and delivery is self._named()[0] else None,
                     functools.partial(self._tick, delivery),
                 )
@@ -212,12 +212,14 @@ class Call:
         if self._record is not None:
             self._record.end_pass(number)
 
-    def _begun_outbox(self, delivery: Delivery) -> Outbox | None:
-        """The outbox from which the first batch has been taken already, for the first that is sent all tiles."""
-        if delivery.tiles is None or delivery.done.count or self._outbox is not self._begun:
+    def _outbox_for(self, delivery: Delivery) -> Outbox | None:
+        """What is left for a target. The first batch has been read already: the first target that is sent all tiles gets it."""
+        if delivery.tiles is None:
             return None
-        self._begun = None
-        return self._outbox
+        if delivery.done.count:
+            return Outbox(delivery.tiles.batches(MAX_BATCH, delivery.done))
+        begun, self._begun = self._begun, None
+        return begun or Outbox(delivery.tiles.batches(MAX_BATCH))
 
     def _tick(self, delivery: Delivery) -> None:
         """Runs in the caller's thread, periodically, while workers send."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from fused_cache_ops.selection.batches import MAX_BATCH, Batch
+from fused_cache_ops.selection.batches import Batch
 from fused_cache_ops.selection.selection import Selection
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.outbox import Outbox
@@ -72,7 +72,7 @@ class Delivery:
         Args:
             service: the deployment.
             retrier: a retrier for this target alone.
-            outbox: an outbox that has been begun, or None.
+            outbox: the tiles that are left. None for the whole UDF.
             note: called with each confirmed batch.
             tick: called periodically.
 
@@ -82,11 +82,10 @@ class Delivery:
         began = time.monotonic()
         self._retrier = retrier
         try:
-            if self.tiles is None:
+            if outbox is None:
                 service.invalidate_udf(self.target.cache, retrier=retrier)
                 self.done.add(0, 1)
             else:
-                outbox = outbox or Outbox(self.tiles.batches(MAX_BATCH, self.done if self.done.count else None))
                 self.work = Work(outbox, retrier, self.done, note=note, tick=tick)
                 send_tiles(service, self.target.cache, self.work)
             self.is_complete = True

@@ -1,0 +1,248 @@
+"""When the step is green, the map is right: each way in which a map stays stale, seen as the map sees it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from fused_cache_ops import FusedClient, invalidate_cache
+from fused_cache_ops.emulator import Emulator, Udf
+
+TILE = "1/0/0"
+
+
+@pytest.fixture
+def table() -> dict[str, str]:
+    """What the UDFs read."""
+    return {"load": "old"}
+
+
+@pytest.fixture
+def loader(fused_emulator: Emulator, table: dict[str, str]) -> Udf:
+    """A hidden, cached loader, in a canvas whose maps run on another instance than the preferred one."""
+    fused_emulator.add_instance("fused-maps")
+    fused_emulator.add_canvas("land", access_scope="public", share_client_id="fused-maps")
+    return fused_emulator.register(
+        lambda **parameters: table["load"], name="loader", canvas="land", visible=False, code="def udf():\n    return 1\n"
+    )
+
+
+@pytest.fixture
+def parcels(fused_emulator: Emulator, loader: Udf) -> Udf:
+    """The visible UDF that draws what the loader returns."""
+
+    def draw(z: int, x: int, y: int) -> str:
+        return str(fused_emulator.load("loader")(region="all"))
+
+    code = 'def udf(bounds):\n    return fused.load("loader")(region="all")\n'
+    return fused_emulator.register(draw, name="parcels", canvas="land", code=code)
+
+
+@pytest.fixture
+def seen(fused_emulator: Emulator) -> Callable[..., Any]:
+    """What the map shows of a UDF's tile."""
+
+    def look(udf: Udf, tile: str = TILE) -> Any:
+        return requests.get(fused_emulator.tile_url(udf, *map(int, tile.split("/"))), timeout=60).json()
+
+    return look
+
+
+# -- callers and callees ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_caller_of_the_invalidated_udf_is_fresh_if_callers_are_asked_for(
+    loader: Udf, parcels: Udf, table: dict[str, str], seen: Callable[..., Any], whole: bool
+) -> None:
+    before = seen(parcels)
+    table["load"] = "new"
+    selection: Any = {} if whole else {"tiles": [TILE]}
+    # A loader is cached by its parameters, so it is invalidated whole. Its callers draw tiles.
+    if not whole:
+        invalidate_cache(loader.id)
+    result = invalidate_cache("land/loader", related="callers", **selection)
+    assert (before, seen(parcels)) == ("old", "new")
+    assert list(result.related) == [parcels.id]
+
+
+def test_a_callee_is_invalidated_first_and_whole(
+    fused_emulator: Emulator, loader: Udf, parcels: Udf, table: dict[str, str], seen: Callable[..., Any]
+) -> None:
+    before = seen(parcels)
+    table["load"] = "new"
+    result = invalidate_cache("land/parcels", tiles=[TILE], related="callees")
+    assert (before, seen(parcels)) == ("old", "new")
+    deletes = [request.path.split("/by-id/")[1] for request in fused_emulator.requests if request.method == "DELETE"]
+    assert deletes == [*[f"{loader.id}/delete"] * 2, *[f"{parcels.id}/delete"] * 2]
+    assert (result.related[loader.id].tiles_invalidated, result.tiles_invalidated) == (None, 1)
+
+
+def test_without_being_asked_the_result_warns_of_callers(
+    loader: Udf, parcels: Udf, table: dict[str, str], seen: Callable[..., Any]
+) -> None:
+    seen(parcels)
+    table["load"] = "new"
+    result = invalidate_cache("land/loader")
+    assert seen(parcels) == "old"
+    assert result.warnings == (
+        "1 caller of this UDF keep results of their own (parcels): pass related='callers' to invalidate them too.",
+    )
+
+
+# -- instances ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_instance_that_maps_run_on_is_reached_by_default(
+    loader: Udf, table: dict[str, str], seen: Callable[..., Any]
+) -> None:
+    before = seen(loader)
+    table["load"] = "new"
+    result = invalidate_cache(loader.id, tiles=[TILE])
+    assert (before, seen(loader)) == ("old", "new")
+    assert (result.client_id, result.client_ids) == ("fused-team", ("fused-team", "fused-maps"))
+    assert result.tiles_invalidated == 1
+
+
+def test_and_so_are_all_instances_if_asked_for(
+    fused_emulator: Emulator, loader: Udf, table: dict[str, str], seen: Callable[..., Any]
+) -> None:
+    fused_emulator.add_instance("fused-third", 9)
+    for client_id in ("fused-third", "fused-team"):
+        fused_emulator.fill_cache(loader, [(1, 0, 0)], client_id=client_id)
+    before = seen(loader)
+    table["load"] = "new"
+    result = invalidate_cache(loader.id, tiles=[TILE], client_id="all")
+    assert (before, seen(loader)) == ("old", "new")
+    assert fused_emulator.cached_tiles(loader, client_id="fused-third") == set()
+    assert result.client_ids == ("fused-third", "fused-team", "fused-maps")
+
+
+def test_where_instances_share_their_caches_that_does_no_harm(
+    fused_emulator: Emulator, loader: Udf, table: dict[str, str], seen: Callable[..., Any]
+) -> None:
+    fused_emulator.assumptions.mixed_instances = True
+    seen(loader)
+    table["load"] = "new"
+    assert invalidate_cache(loader.id, tiles=[TILE]).tiles_invalidated == 1
+    assert seen(loader) == "new"
+
+
+def test_one_that_leaves_the_maps_instance_out_is_warned(loader: Udf) -> None:
+    with FusedClient(client_id="fused-team") as client:
+        report = client.inspect(loader.id)
+        result = client.invalidate_cache("land/loader", related="callers")
+    assert report.map_is_reached is False
+    assert result.warnings == (
+        "Maps run on instance fused-maps, which client_id leaves out: omit client_id, or add this instance.",
+    )
+
+
+# -- runs under way -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_run(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
+    """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
+    reading, go = threading.Event(), threading.Event()
+
+    def run_slowly(**parameters: Any) -> str:
+        found = table["load"]
+        if not go.is_set():
+            reading.set()
+            assert go.wait(60)
+        return found
+
+    slow = fused_emulator.register(run_slowly, name="slow", canvas="land", code="def udf():\n    return 1\n")
+    url = fused_emulator.tile_url(slow, 1, 0, 0)
+    visitor = threading.Thread(target=lambda: requests.get(url, timeout=60), daemon=True)
+    visitor.start()
+    assert reading.wait(60)
+    table["load"] = "new"
+    yield slow, go
+    go.set()
+    visitor.join(60)
+
+
+def test_a_run_that_stores_its_old_result_after_the_first_pass_is_caught_by_the_second(
+    fused_emulator: Emulator,
+    slow_run: tuple[Udf, threading.Event],
+    seen: Callable[..., Any],
+    when: Callable[..., threading.Thread],
+) -> None:
+    slow, go = slow_run
+
+    def sent() -> int:
+        return sum(request.method == "DELETE" for request in fused_emulator.requests)
+
+    when(lambda: sent() >= 2, go.set)  # the first pass is over, on both instances
+    result = invalidate_cache(slow.id, tiles=[TILE], again_after=3)
+    assert result.second_pass == "done"
+    assert sent() == 4
+    assert seen(slow) == "new"
+
+
+def test_without_a_second_pass_it_stays(
+    fused_emulator: Emulator, slow_run: tuple[Udf, threading.Event], seen: Callable[..., Any]
+) -> None:
+    slow, go = slow_run
+    invalidate_cache(slow.id, tiles=[TILE])
+    go.set()
+    fused_emulator_has = lambda: fused_emulator.cached_tiles(slow)  # noqa: E731
+    for _ in range(600):
+        if fused_emulator_has():
+            break
+        threading.Event().wait(0.05)
+    assert seen(slow) == "old"
+
+
+# -- verification -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({"x-fused-cached": "s3"}, "from_cache"),
+        ({"x-fused-cached": ""}, "from_cache"),
+        ({"x-cache": "HIT"}, "from_cache"),
+        ({"x-cache": "Hit from cloudfront"}, "unknown"),
+        ({"x-cache": "Miss", "age": "7"}, "unknown"),
+        ({"x-cache": "Miss"}, "fresh"),
+    ],
+    ids=str,
+)
+def test_stale_is_never_taken_for_fresh(
+    fused_emulator: Emulator, loader: Udf, headers: dict[str, str], found: str
+) -> None:
+    fused_emulator.misbehave(status=200, body={}, headers=headers, path="/run/tiles/", times=None)
+    result = invalidate_cache(loader.id, tiles=[TILE], verify_tiles=1, shared_token=loader.shared_token)
+    assert result.verification is not None
+    assert len(getattr(result.verification, found)) == 1
+
+
+def test_the_tiles_of_a_team_canvas_are_verified_with_a_session_token(fused_emulator: Emulator, table: dict[str, str]) -> None:
+    fused_emulator.add_canvas("team-maps", access_scope="team")
+    udf = fused_emulator.register(lambda **parameters: table["load"], name="rivers", canvas="team-maps")
+    result = invalidate_cache(udf.id, tiles=[TILE], verify_tiles=1, shared_token=fused_emulator.canvas_url_token(udf))
+    assert result.verification is not None
+    assert result.verification.fresh == (TILE,)
+
+
+def test_the_current_form_of_shared_tokens_is_read(fused_emulator: Emulator, loader: Udf) -> None:
+    canvas = fused_emulator.canvas_of(loader)
+    fused_emulator.add_canvas("land", access_scope="public", share_client_id=canvas.share_client_id)
+    result = invalidate_cache(fused_emulator.canvas_url_token(loader), tiles=[TILE], verify_tiles=1)
+    assert result.verification is not None
+    assert result.verification.fresh == (TILE,)
+
+
+# -- what no invalidation reaches ---------------------------------------------------------------------------------------
+
+
+def test_inner_caches_are_named_with_udf_function_and_line(fused_emulator: Emulator, loader: Udf) -> None:
+    code = "import fused\n\n@fused.udf\ndef udf():\n    @fused.cache\n    def read():\n        return 1\n    return read()\n"
+    fused_emulator.register(lambda **parameters: 1, name="inner", canvas="land", code=code)
+    result = invalidate_cache("land/inner")
+    assert result.warnings == ("inner, line 5: @fused.cache in read keeps results that no invalidation reaches.",)
