@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from fused_cache_ops.invalidate import invalidate_cache
     from fused_cache_ops.lineage.report import UdfReport
-    from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError, Verification
+    from fused_cache_ops.outcome import FirstPass, InvalidationResult, PartialInvalidationError, Verification
     from fused_cache_ops.plan.plan import InvalidationPlan, plan_invalidation
     from fused_cache_ops.selection.keywords import WHOLE_UDF
     from fused_cache_ops.selection.merging import merge_selections
@@ -38,6 +38,7 @@ __all__ = [
     "WHOLE_UDF",
     "AuthenticationError",
     "ConfigurationError",
+    "FirstPass",
     "FusedCacheError",
     "FusedClient",
     "InvalidInputError",
@@ -67,6 +68,7 @@ _HOMES = {
     "WHOLE_UDF": "selection.keywords",
     "AuthenticationError": "errors",
     "ConfigurationError": "errors",
+    "FirstPass": "outcome",
     "FusedCacheError": "errors",
     "FusedClient": "client",
     "InvalidInputError": "errors",

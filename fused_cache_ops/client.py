@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS, SENDING_SHAPERS, CallKeywords
-from fused_cache_ops.outcome import InvalidationResult, Verification
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.outcome import FirstPass, InvalidationResult, Verification
 from fused_cache_ops.plan.plan import InvalidationPlan, PlannedTarget, plan_selection
 from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import SelectionKeywords
 from fused_cache_ops.selection.reading import read_selection, refuse_shapers
-from fused_cache_ops.selection.selection import WholeUdf
+from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location
 from fused_cache_ops.sending.targets import Targets, check_related, find_targets
@@ -149,7 +150,57 @@ class FusedClient:
         Takes the keywords of `fused_cache_ops.invalidate_cache`, except for the client's own settings.
         """
         udf = sealed_udf(udf)
-        keywords["shared_token"] = shared_token = sealed(keywords.get("shared_token"))
+        keywords["shared_token"] = sealed(keywords.get("shared_token"))
+        call, _ = self._call(udf, keywords)
+        return call.run()
+
+    def first_pass(self, udf: str | Secret, **keywords: Unpack[CallKeywords]) -> FirstPass:
+        """The first of the two passes of ``again_after``, for orchestrators that can wait without keeping a worker.
+
+        After ``again_after`` seconds, call `second_pass` with the same keywords, from any process. Tiles are not verified
+        before that.
+
+        Args:
+            udf: as for `fused_cache_ops.invalidate_cache`.
+            keywords: as for `invalidate_cache`.
+
+        Raises:
+            FusedCacheError: as for `invalidate_cache`.
+        """
+        udf = sealed_udf(udf)
+        keywords["shared_token"] = sealed(keywords.get("shared_token"))
+        call, plan = self._call(udf, keywords, only_pass=1)
+        return FirstPass(plan.fingerprint, call.run())
+
+    def second_pass(self, udf: str | Secret, first: FirstPass, **keywords: Unpack[CallKeywords]) -> InvalidationResult:
+        """The second of the two passes of ``again_after``, and the verification, if requested.
+
+        Args:
+            udf: as for `first_pass`.
+            first: what `first_pass` returned.
+            keywords: as for `first_pass`.
+
+        Returns:
+            The result of both passes.
+
+        Raises:
+            InvalidInputError: the keywords select other tiles than the first pass.
+            FusedCacheError: as for `invalidate_cache`.
+        """
+        udf = sealed_udf(udf)
+        keywords["shared_token"] = sealed(keywords.get("shared_token"))
+        call, plan = self._call(udf, keywords, only_pass=2)
+        if plan.fingerprint != first.fingerprint:
+            raise InvalidInputError(
+                f"The selection has changed since the first pass (its fingerprint was {first.fingerprint} and is now "
+                f"{plan.fingerprint}), so the second pass would not invalidate the same tiles. The first pass is done. Run the "
+                "invalidation again, with a selection that stays the same while it waits."
+            )
+        return first.result.followed_by(call.run())
+
+    def _call(
+        self, udf: str | Secret, keywords: CallKeywords, *, only_pass: Literal[1, 2] | None = None
+    ) -> tuple[Call, InvalidationPlan]:
         sending: CallKeywords = {**SENDING_DEFAULTS, **keywords}
         retrier = self._service.start()  # from here on, `cancel` ends this call
         reference = parse_udf(udf)
@@ -159,7 +210,10 @@ class FusedClient:
         if sending["checkpoint"] is not None:
             check_location(sending["checkpoint"])
         on_plan = sending["on_plan"]
-        plan = None if on_plan is None else plan_selection(reference, selection)
+        # Counting takes time, and exhausts what can be read only once. The call itself refuses to send that twice.
+        plan = (
+            plan_selection(reference, selection) if on_plan is not None or (only_pass and _is_repeatable(selection)) else None
+        )
 
         def show(targets: Targets | None) -> None:
             if on_plan is not None and plan is not None:
@@ -174,12 +228,13 @@ class FusedClient:
             checkpoint=sending["checkpoint"],
             on_progress=sending["on_progress"],
             verify_tiles=sending["verify_tiles"],
-            shared_token=shared_token,
+            shared_token=sealed(sending["shared_token"]),
             related=sending["related"],
             max_related=sending["max_related"],
             again_after=sending["again_after"],
+            only_pass=only_pass,
         )
-        return call.run()
+        return call, cast("InvalidationPlan", plan)
 
     def plan_invalidation(
         self,
@@ -320,6 +375,10 @@ class FusedClient:
             "a FusedClient cannot be pickled, because it holds a token: create it where it is used, "
             "with FusedClient() and FUSED_SERVICE_ACCOUNT_TOKEN, or with your orchestrator's secret."
         )
+
+
+def _is_repeatable(selection: Selection | WholeUdf) -> bool:
+    return isinstance(selection, WholeUdf) or selection.repeatable
 
 
 def _planned(targets: Targets) -> tuple[PlannedTarget, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP, CALL_SHAPERS, CallKeywords
+    from fused_cache_ops.lineage.graph import Related
     from fused_cache_ops.secret import Secret, sealed, sealed_udf
     from fused_cache_ops.selection.keywords import (
         DEFAULT_MAX_TILES,
@@ -60,6 +61,7 @@ __all__ = [
     "CheckpointLocation",
     "NotGiven",
     "OnProgress",
+    "Related",
     "Secret",
     "SelectionKeywords",
     "TileSelection",
@@ -96,6 +98,7 @@ _HOMES = {
     "CheckpointLocation": "sending.checkpoint",
     "NotGiven": "selection.keywords",
     "OnProgress": "sending.progress",
+    "Related": "lineage.graph",
     "Secret": "secret",
     "SelectionKeywords": "selection.keywords",
     "TileSelection": "selection.keywords",

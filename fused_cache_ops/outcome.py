@@ -178,6 +178,33 @@ class InvalidationResult:
         return f"invalidated {what}{earlier}{objects} ({requests}{retries}, {self.elapsed_seconds:.2f} s){verified}{note}"
 
 
+@dataclass(frozen=True)
+class FirstPass:
+    """What `fused_cache_ops.FusedClient.first_pass` did. It holds no secret, so it can be stored while the caller waits.
+
+    Attributes:
+        fingerprint: what tells its selection from any other.
+        result: what was done.
+    """
+
+    fingerprint: str
+    result: InvalidationResult
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to send, so that no second pass is needed."""
+        return not self.result.client_ids
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types."""
+        return {"fingerprint": self.fingerprint, "result": self.result.to_dict()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> FirstPass:
+        """A first pass from the dict that `to_dict` returned."""
+        return cls(fields["fingerprint"], InvalidationResult.from_dict(fields["result"]))
+
+
 def _total(numbers: Iterable[int | None]) -> int | None:
     known = list(numbers)
     return None if None in known else sum(number or 0 for number in known)

@@ -213,9 +213,7 @@ def test_without_a_second_pass_it_stays(
     ],
     ids=str,
 )
-def test_stale_is_never_taken_for_fresh(
-    fused_emulator: Emulator, loader: Udf, headers: dict[str, str], found: str
-) -> None:
+def test_stale_is_never_taken_for_fresh(fused_emulator: Emulator, loader: Udf, headers: dict[str, str], found: str) -> None:
     fused_emulator.misbehave(status=200, body={}, headers=headers, path="/run/tiles/", times=None)
     result = invalidate_cache(loader.id, tiles=[TILE], verify_tiles=1, shared_token=loader.shared_token)
     assert result.verification is not None

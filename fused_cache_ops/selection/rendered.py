@@ -13,7 +13,8 @@ from fused_cache_ops.wording import quoted
 
 _LISTS = ("tiles", "bounds", "shard")
 _BOOLEANS = {"true": True, "false": False}
-_NUMBERS = ("buffer", "max_tiles", "max_zoom", "verify_tiles")
+_NUMBERS = ("buffer", "max_tiles", "max_zoom", "verify_tiles", "max_related")
+_SECONDS = ("again_after",)
 
 
 def read_rendered(rendered: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def _read(name: str, value: Any) -> Any:
         return _read_list(name, value)
     if name == "whole_udf":
         return _read_boolean(name, value)
+    if name in _SECONDS:
+        return _read_seconds(name, value)
     return _read_number(name, value) if name in _NUMBERS else value
 
 
@@ -65,3 +68,10 @@ def _read_number(name: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise InvalidInputError(f"{name} rendered to {quoted(text)}, which is not a whole number.") from None
+
+
+def _read_seconds(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInputError(f"{name} rendered to {quoted(text)}, which is not a number of seconds.") from None

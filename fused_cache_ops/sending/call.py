@@ -51,6 +51,8 @@ class Call:
         retrier: the call's retries and its deadline.
         udf: the UDF.
         selection: what to invalidate.
+        only_pass: 1 or 2 to make only one of the two passes of ``again_after``, without waiting. Tiles are verified after the
+            second.
         on_targets: called once before anything is sent, with the targets, or None if there is nothing to send.
         checkpoint, on_progress, verify_tiles, shared_token, related, max_related, again_after: as for
             `fused_cache_ops.invalidate_cache`.
@@ -75,12 +77,16 @@ class Call:
         related: Related | None,
         max_related: int,
         again_after: float,
+        only_pass: int | None = None,
     ) -> None:
         tiles = selection if isinstance(selection, Selection) else None
         check_related(related, max_related)
         check_again_after(again_after)
         if tiles is not None and not tiles.repeatable:
-            for given, what in ((checkpoint is not None, "A checkpoint"), (again_after, f"again_after = {again_after:g}")):
+            for given, what in (
+                (checkpoint is not None, "A checkpoint"),
+                (again_after or only_pass, f"again_after = {again_after:g}"),
+            ):
                 if given:
                     raise InvalidInputError(
                         f"{what} needs a selection that can be read more than once, so that a second "
@@ -97,10 +103,11 @@ class Call:
         self._on_targets = on_targets
         self._checkpoint = checkpoint
         self._related, self._max_related = related, max_related
-        self._again_after = again_after
+        self._again_after = 0.0 if only_pass else again_after
+        self._pass_number = only_pass or 1
         self._run_token = check_verify_tiles(verify_tiles, udf, shared_token, service)
-        self._verify_tiles = verify_tiles
-        self._sample = Sample(verify_tiles) if verify_tiles else None
+        self._verify_tiles = 0 if only_pass == 1 else verify_tiles
+        self._sample = Sample(self._verify_tiles) if self._verify_tiles else None
         self._verification: Verification | None = None
         self._progress = Progress(on_progress)
         self._step = "sending"
@@ -152,8 +159,8 @@ class Call:
             if lists == 1:
                 tiles.stop_keeping()
             self._progress.total = None if self._total is None else self._total * lists * (2 if self._again_after else 1)
-        self._begin_pass(targets, 1)
-        self._finish_pass(1)
+        self._begin_pass(targets, self._pass_number)
+        self._finish_pass(self._pass_number)
         if self._again_after:
             wait = self._again_after if self._record is None else self._record.wait_left(self._again_after)
             self._begin_pass(targets, 2)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fused._compat import AirflowFailException
-from airflow_provider_fused.operators import SELECTION_FIELDS, FusedInvalidateCacheOperator
+from airflow_provider_fused.operators import SELECTION_FIELDS, FusedInvalidateCacheOperator, in_airflows_terms
 from fused_cache_ops import InvalidInputError
-from fused_cache_ops.integration import require_kind
+from fused_cache_ops.integration import read_rendered, require_kind
 
 if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import DecoratedOperator, determine_kwargs, task_decorator_factory
@@ -21,6 +22,10 @@ else:
         from airflow.decorators.base import DecoratedOperator, task_decorator_factory
         from airflow.utils.context import context_merge
         from airflow.utils.operator_helpers import determine_kwargs
+
+
+LARGEST_STORED = 64_000
+"""Bytes of JSON that a deferred task may keep in Airflow's database."""
 
 
 class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateCacheOperator):
@@ -51,7 +56,12 @@ class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateC
     def execute(self, context: Any) -> dict[str, Any]:
         context_merge(context, self.op_kwargs)
         returned = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, context))
-        for name, value in _selection(returned).items():
+        selection = _selection(returned)
+        with in_airflows_terms():
+            waits = read_rendered({"again_after": self.again_after})["again_after"]
+        if waits:
+            selection = self._returned = _storable(selection)
+        for name, value in selection.items():
             setattr(self, name, value)
         return FusedInvalidateCacheOperator.execute(self, context)
 
@@ -73,6 +83,27 @@ def _selection(returned: Any) -> Mapping[str, Any]:
     except InvalidInputError as error:
         raise AirflowFailException(str(error)) from error
     return returned
+
+
+def _storable(selection: Mapping[str, Any]) -> dict[str, Any]:
+    """The selection as Airflow can store it while the task is deferred.
+
+    :raises AirflowFailException: it is too large, or not JSON
+    """
+    tiles = selection.get("tiles")
+    listed = {"tiles": list(tiles)} if isinstance(tiles, Set) else {}
+    try:
+        text = json.dumps({**selection, **listed})
+    except (TypeError, ValueError, RecursionError):
+        text = ""
+    if not text or len(text) > LARGEST_STORED:
+        what = f"has {len(text):,} bytes as JSON, over {LARGEST_STORED:,}" if text else "cannot be written as JSON"
+        raise AirflowFailException(
+            f"With again_after, Airflow stores what the function returned until the second pass, and that {what}. Nothing was "
+            "invalidated. Write the tiles to a file, and return {'tiles_file': path}."
+        )
+    stored: dict[str, Any] = json.loads(text)
+    return stored
 
 
 def fused_invalidate_cache_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:

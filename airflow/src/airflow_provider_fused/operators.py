@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_fused.hooks import FusedHook
     from fused_cache_ops import FusedClient
-    from fused_cache_ops.integration import Bounds, NotGiven, TileSelection, WhenTooMany, Zooms
+    from fused_cache_ops.integration import Bounds, CallKeywords, NotGiven, Related, TileSelection, WhenTooMany, Zooms
 
 
 SELECTION_FIELDS = tuple(SELECTION_DEFAULTS)
@@ -59,12 +61,19 @@ class FusedInvalidateCacheOperator(BaseOperator):
     :param verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them
         were computed anew (templated)
     :param shared_token: the shared token for ``verify_tiles``, if ``udf`` is not one itself (templated; masked in the UI)
+    :param related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
+        ``"callees"``, which it calls, or ``"both"`` (templated)
+    :param max_related: the most UDFs that ``related`` may add (templated)
+    :param again_after: send everything a second time after this many seconds, for runs that began before the load was
+        committed. A run may take 120 seconds, so 130 is a good value. Meanwhile the task is deferred: it needs a triggerer,
+        and occupies no worker slot. Tiles are verified after the second pass (templated)
     :param fused_conn_id: the connection of type ``fused`` (templated)
     :param max_zoom: the highest zoom that the selection may contain (templated)
 
     :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_invalidated`` (None for the whole UDF),
         ``objects_deleted`` (None if the service does not report it), ``requests_sent``, ``retries``, ``elapsed_seconds``,
-        ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``
+        ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``, ``client_ids``, ``related`` (the result of
+        each related UDF by its id), ``second_pass``, ``warnings``
     :raises AirflowFailException: a permanent error, which fails the task without retries
     :raises FusedUnavailableError: a transient error that outlasted the core's own retries. The task's ``retries`` apply
 
@@ -94,6 +103,9 @@ class FusedInvalidateCacheOperator(BaseOperator):
         checkpoint: str | None = None,
         verify_tiles: int | str = 0,
         shared_token: str | None = None,
+        related: Related | str | XComArg | None = None,
+        max_related: int | str | XComArg = 20,
+        again_after: float | str | XComArg = 0,
         fused_conn_id: str = "fused_default",
         max_zoom: int | str | XComArg = HIGHEST_ZOOM,
         **kwargs: Any,
@@ -113,10 +125,14 @@ class FusedInvalidateCacheOperator(BaseOperator):
         self.checkpoint = checkpoint
         self.verify_tiles = verify_tiles
         self.shared_token = shared_token
+        self.related = related
+        self.max_related = max_related
+        self.again_after = again_after
         self.fused_conn_id = fused_conn_id
         self.max_zoom = max_zoom
         self._client: FusedClient | None = None
         self._result: dict[str, Any] = {}
+        self._returned: dict[str, Any] | None = None  # by a decorated function, which is not called again
         self.base_url: str | None = None  # set when the task runs, for the link
 
     @cached_property
@@ -125,26 +141,52 @@ class FusedInvalidateCacheOperator(BaseOperator):
 
         return FusedHook(self.fused_conn_id)
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: RET503 - defer raises
+        with in_airflows_terms(), self._keywords(context) as (client, keywords):
+            udf = cast("str", self.udf)
+            if not keywords["again_after"]:
+                return self._told(context, client.invalidate_cache(udf, **keywords).to_dict())
+            first = client.first_pass(udf, **keywords)
+        if first.is_empty:
+            return self._told(context, first.result.to_dict())
+        from airflow_provider_fused.triggers import SecondPassTrigger
+
+        self.log.info("Deferred: the second pass begins in %g s.", keywords["again_after"])
+        moment = datetime.now(timezone.utc) + timedelta(seconds=keywords["again_after"])
+        trigger = SecondPassTrigger(moment.isoformat(), first.to_dict(), self._returned)
+        self.defer(trigger=trigger, method_name="second_pass")
+
+    def second_pass(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """Airflow calls this instead of ``execute`` once the wait is over, with the fields rendered anew."""
+        from fused_cache_ops import FirstPass
+
+        for name, value in (event["returned"] or {}).items():
+            setattr(self, name, value)
+        with in_airflows_terms(), self._keywords(context) as (client, keywords):
+            result = client.second_pass(cast("str", self.udf), FirstPass.from_dict(event["first"]), **keywords)
+        return self._told(context, result.to_dict())
+
+    @contextlib.contextmanager
+    def _keywords(self, context: Any) -> Iterator[tuple[FusedClient, CallKeywords]]:
+        """A client, and the rendered fields as the core's keywords."""
         from airflow_provider_fused.templating import read_fields
-        from fused_cache_ops import FusedCacheError, InvalidationCancelledError
         from fused_cache_ops.integration import require_kind
 
-        try:
-            keywords = read_fields({name: getattr(self, name) for name in CALL_FIELDS})
-            if _is_expanded_from_dicts(self):
-                given = {name: value for name, value in keywords.items() if value is not CALL_FIELD_DEFAULTS[name]}
-                require_kind(given, "An item of expand_kwargs names")
-            keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
-            with self.hook.get_conn() as client:
-                self._client, self.base_url = client, client.base_url
-                result = client.invalidate_cache(cast("str", self.udf), **keywords).to_dict()
-        except FusedCacheError as error:
-            # A cancelled call can be resumed, whoever cancelled it, so the task's retries apply.
-            cancelled = isinstance(error, InvalidationCancelledError) or isinstance(error.__cause__, InvalidationCancelledError)
-            failure = FusedUnavailableError if error.retryable or cancelled else AirflowFailException
-            raise failure(str(error)) from error
-        self._tell_outlets(context, result)
+        keywords = read_fields({name: getattr(self, name) for name in CALL_FIELDS})
+        if _is_expanded_from_dicts(self):
+            given = {name: value for name, value in keywords.items() if value is not CALL_FIELD_DEFAULTS[name]}
+            require_kind(given, "An item of expand_kwargs names")
+        keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
+        with self.hook.get_conn() as client:
+            self._client, self.base_url = client, client.base_url
+            yield client, keywords
+
+    def _told(self, context: Any, result: dict[str, Any]) -> dict[str, Any]:
+        """The result, which each outlet asset's event gets too, for DAGs that are scheduled on the asset."""
+        events = context.get("outlet_events")
+        for outlet in self.outlets or ():
+            if events is not None and hasattr(outlet, "uri"):  # an asset, not an asset alias
+                events[outlet].extra = result
         self._result = result
         return result
 
@@ -152,22 +194,29 @@ class FusedInvalidateCacheOperator(BaseOperator):
         if self._client is not None:
             self._client.cancel()
 
-    def _tell_outlets(self, context: Any, result: dict[str, Any]) -> None:
-        """Attach the result to each outlet asset's event, for DAGs that are scheduled on the asset."""
-        events = context.get("outlet_events")
-        for outlet in self.outlets or ():
-            if events is not None and hasattr(outlet, "uri"):  # an asset, not an asset alias
-                events[outlet].extra = result
-
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """For the OpenLineage provider, if installed: the UDF's cache as the task's output dataset."""
+        """For the OpenLineage provider, if installed: the caches as the task's output datasets, one per UDF and instance."""
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage
 
-        udf_id, client_id = (self._result.get(name) for name in ("udf_id", "client_id"))
-        if udf_id is None:
-            return OperatorLineage()
-        return OperatorLineage(outputs=[Dataset(namespace=f"fused://{client_id}", name=f"udf-cache/{udf_id}")])
+        results = [self._result, *self._result.get("related", {}).values()]
+        caches = [(client_id, each["udf_id"]) for each in results for client_id in each.get("client_ids", ())]
+        outputs = [Dataset(namespace=f"fused://{client_id}", name=f"udf-cache/{udf_id}") for client_id, udf_id in caches]
+        return OperatorLineage(outputs=outputs)
+
+
+@contextlib.contextmanager
+def in_airflows_terms() -> Iterator[None]:
+    """Raise the core's errors as those that Airflow retries, or does not."""
+    from fused_cache_ops import FusedCacheError, InvalidationCancelledError
+
+    try:
+        yield
+    except FusedCacheError as error:
+        # A cancelled call can be resumed, whoever cancelled it, so the task's retries apply.
+        cancelled = isinstance(error, InvalidationCancelledError) or isinstance(error.__cause__, InvalidationCancelledError)
+        failure = FusedUnavailableError if error.retryable or cancelled else AirflowFailException
+        raise failure(str(error)) from error
 
 
 def own_checkpoint(checkpoint: Any, context: Any) -> Any:

@@ -1,0 +1,202 @@
+"""When the task is green, the map is right: callers, instances, and runs under way, in real DAG runs."""
+
+import importlib.util
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from airflow.exceptions import TaskDeferred
+
+from airflow_provider_fused._compat import AirflowFailException
+from airflow_provider_fused.decorators import LARGEST_STORED
+from airflow_provider_fused.notifications import FusedInvalidateCacheNotifier
+from airflow_provider_fused.operators import FusedInvalidateCacheOperator
+from fused_cache_ops import InvalidInputError
+from fused_cache_ops.emulator import Emulator, Udf
+
+try:
+    from airflow.sdk import task
+except ImportError:
+    from airflow.decorators import task
+
+pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.usefixtures("airflow_database", "connection")]
+
+TILE = "1/0/0"
+
+
+@pytest.fixture
+def connection(fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = {"conn_type": "fused", "host": fused_emulator.base_url, "password": fused_emulator.token}
+    monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(uri))
+
+
+@pytest.fixture
+def table() -> dict[str, str]:
+    """What the UDFs read."""
+    return {"load": "old"}
+
+
+@pytest.fixture
+def loader(fused_emulator: Emulator, table: dict[str, str]) -> Udf:
+    """A hidden, cached loader, in a canvas whose maps run on another instance than the preferred one."""
+    fused_emulator.add_instance("fused-maps")
+    fused_emulator.add_canvas("land", access_scope="public", share_client_id="fused-maps")
+    code = "def udf():\n    return 1\n"
+    return fused_emulator.register(lambda **parameters: table["load"], name="loader", canvas="land", code=code)
+
+
+def look(emulator: Emulator, udf: Udf) -> Any:
+    """What the map shows."""
+    return requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=60).json()
+
+
+@pytest.fixture(scope="module")
+def dags(install_dag: Callable[[Path], Path]) -> Any:
+    copy = install_dag(Path(__file__).with_name("dag_green_means_fresh.py"))
+    spec = importlib.util.spec_from_file_location("dag_green_means_fresh", copy)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.DAGS
+
+
+def deletes(emulator: Emulator) -> int:
+    return sum(request.method == "DELETE" for request in emulator.requests)
+
+
+def test_a_caller_is_fresh_too(fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str]) -> None:
+    def draw(z: int, x: int, y: int) -> str:
+        return str(fused_emulator.load("loader")(region="all"))
+
+    code = 'def udf():\n    return fused.load("loader")()\n'
+    parcels = fused_emulator.register(draw, name="parcels", canvas="land", code=code)
+    before = look(fused_emulator, parcels)
+    table["load"] = "new"
+    assert str(dags["callers"].test().state).endswith("success")
+    assert (before, look(fused_emulator, parcels)) == ("old", "new")
+
+
+def test_the_instance_that_maps_run_on_is_reached(
+    fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str]
+) -> None:
+    before = look(fused_emulator, loader)
+    table["load"] = "new"
+    assert str(dags["instance"].test().state).endswith("success")
+    assert (before, look(fused_emulator, loader)) == ("old", "new")
+
+
+@pytest.fixture
+def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
+    """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
+    reading, go = threading.Event(), threading.Event()
+
+    def run_slowly(**parameters: Any) -> str:
+        found = table["load"]
+        if not go.is_set():
+            reading.set()
+            assert go.wait(60)
+        return found
+
+    udf = fused_emulator.register(run_slowly, name="slow", canvas="land", code="def udf():\n    return 1\n")
+    visitor = threading.Thread(target=look, args=(fused_emulator, udf), daemon=True)
+    visitor.start()
+    assert reading.wait(60)
+    table["load"] = "new"
+    yield udf, go
+    go.set()
+    visitor.join(60)
+
+
+@pytest.mark.parametrize("form", ["operator", "decorator"])
+def test_a_run_under_way_is_caught_by_the_second_pass(
+    fused_emulator: Emulator, dags: Any, slow: tuple[Udf, threading.Event], when: Callable[..., threading.Thread], form: str
+) -> None:
+    udf, go = slow
+    when(lambda: deletes(fused_emulator) >= 2, go.set)  # the first pass is over, on both instances
+    assert str(dags[form].test().state).endswith("success")
+    assert deletes(fused_emulator) == 4
+    assert look(fused_emulator, udf) == "new"
+
+
+def first_pass(**fields: Any) -> tuple[FusedInvalidateCacheOperator, dict[str, Any]]:
+    """The operator after its first pass, and what Airflow stores of the trigger."""
+    operator = FusedInvalidateCacheOperator(task_id="t", **fields)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute({})
+    assert deferred.value.method_name == "second_pass"
+    return operator, json.loads(json.dumps(deferred.value.trigger.serialize()[1]))
+
+
+def test_what_is_stored_while_it_waits_is_json_without_a_secret(fused_emulator: Emulator, loader: Udf) -> None:
+    _, stored = first_pass(udf=loader.shared_token, tiles=[TILE], again_after=60, verify_tiles=1)
+    assert sorted(stored) == ["first", "moment", "returned"]
+    assert fused_emulator.token not in json.dumps(stored)
+    assert loader.shared_token not in json.dumps(stored)
+
+
+def test_tiles_are_verified_after_the_second_pass_only(fused_emulator: Emulator, loader: Udf) -> None:
+    operator, stored = first_pass(udf=loader.shared_token, tiles=[TILE], again_after=60, verify_tiles=1)
+    assert stored["first"]["result"]["verification"] is None
+    result = operator.second_pass({}, stored)
+    assert result["verification"] == {"fresh": [TILE], "from_cache": [], "unknown": []}
+    assert (result["second_pass"], result["tiles_invalidated"]) == ("done", 1)
+    assert result["requests_sent"] > stored["first"]["result"]["requests_sent"]
+
+
+def test_a_selection_that_renders_otherwise_on_resume_fails_with_both_fingerprints(
+    fused_emulator: Emulator, loader: Udf
+) -> None:
+    operator, stored = first_pass(udf=loader.id, tiles=[TILE], again_after=60)
+    operator.tiles = ["1/1/1"]
+    sent = deletes(fused_emulator)
+    with pytest.raises(AirflowFailException, match="selection has changed") as caught:
+        operator.second_pass({}, stored)
+    assert stored["first"]["fingerprint"] in str(caught.value)
+    assert deletes(fused_emulator) == sent
+
+
+def test_nothing_to_send_is_no_reason_to_wait(fused_emulator: Emulator, loader: Udf) -> None:
+    result = FusedInvalidateCacheOperator(task_id="t", udf=loader.id, tiles=[], again_after=60).execute({})
+    assert (result["tiles_invalidated"], result["second_pass"]) == (0, None)
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    "returned", [{"bounds": {1}}, [[17, x, 0] for x in range(LARGEST_STORED // 12)]], ids=["no JSON", "large"]
+)
+def test_what_cannot_be_stored_is_refused_before_anything_is_sent(fused_emulator: Emulator, loader: Udf, returned: Any) -> None:
+    @task.fused_invalidate_cache(udf=loader.id, again_after=60)
+    def changed() -> Any:
+        return returned
+
+    with pytest.raises(AirflowFailException, match="tiles_file"):
+        changed().operator.execute({})
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("related", "None"), ("related", "all"), ("again_after", "soon"), ("max_related", "x")]
+)
+def test_what_cannot_be_read_fails_before_anything_is_sent(
+    fused_emulator: Emulator, loader: Udf, field: str, value: str
+) -> None:
+    fields: Any = {field: value}
+    with pytest.raises(AirflowFailException, match=field):
+        FusedInvalidateCacheOperator(task_id="t", udf=loader.id, **fields).execute({})
+    assert fused_emulator.requests == []
+
+
+def test_a_notifier_cannot_wait() -> None:
+    with pytest.raises(InvalidInputError, match="FusedInvalidateCacheOperator"):
+        FusedInvalidateCacheNotifier(udf="roads", again_after=130)
+
+
+def test_the_second_pass_needs_no_other_folder(tmp_path: Path, loader: Udf) -> None:
+    operator, stored = first_pass(udf=loader.id, tiles=[TILE], again_after=60, checkpoint=str(tmp_path / "c.json"))
+    operator.second_pass({}, stored)
+    assert list(tmp_path.iterdir()) == []
