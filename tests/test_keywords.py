@@ -104,7 +104,8 @@ def test_prefects_flow_is_a_form_of_its_own() -> None:
 def test_dagsters_fields_are_the_declaration(model: Any) -> None:
     fields = model.model_fields
     own = {"udf", "verify_tiles"} if model is InvalidateCacheConfig else set()  # the component has them beside the selection
-    assert fields.keys() == SELECTION_DEFAULTS.keys() | {"checkpoint"} | own
+    sending = {"checkpoint", "related", "max_related", "again_after"}
+    assert fields.keys() == SELECTION_DEFAULTS.keys() | sending | own
     for name, default in SELECTION_DEFAULTS.items():
         # Dagster cannot tell null from left out, so what stands for left out is text.
         text = default.value if default in (WHOLE_UDF, NOT_GIVEN) else default  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.bounds import read_bounds
-from fused_cache_ops.selection.keywords import KINDS, WHOLE_UDF
+from fused_cache_ops.selection.keywords import KINDS, SELECTION_DEFAULTS, WHOLE_UDF
 from fused_cache_ops.selection.reading import kinds_in, refuse_single_use
 from fused_cache_ops.selection.tile_list import TileFile
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, Tile, TileStream
@@ -36,7 +36,11 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
     if len(given) == 1:
         return given[0]  # type: ignore[return-value]
     if "whole_udf" in kinds:
-        return {"whole_udf": True}
+        # What shapes a selection, or needs one, has no meaning any more.
+        kept = [{name: value for name, value in each.items() if name not in _OF_TILES} for each in given]
+        if different := [other for other in kept if other != kept[0]]:
+            raise InvalidInputError(f"Selections with {kept[0]} and with {different[0]} cannot be merged: make them equal.")
+        return {"whole_udf": True, **kept[0]}  # type: ignore[typeddict-item]
     others: list[dict[str, Any]] = []
     for selection in given:
         refuse_single_use(selection)  # type: ignore[arg-type]
@@ -57,6 +61,9 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
         return {"bounds": [box for value in values for box in read_bounds(value)], **others[0]}  # type: ignore[typeddict-item]
     shapes = [shape for value in values for shape in (value if isinstance(value, (list, tuple)) else [value])]
     return {"geometry": shapes, **others[0]}  # type: ignore[typeddict-item]
+
+
+_OF_TILES = {*SELECTION_DEFAULTS, "checkpoint", "verify_tiles"}
 
 
 def _kind(selection: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ class SecondPassTrigger(BaseTrigger):
     """
 
     def __init__(self, moment: str, first: dict[str, Any], returned: dict[str, Any] | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.moment = moment
         self.first = first
         self.returned = returned
@@ -44,4 +44,4 @@ class SecondPassTrigger(BaseTrigger):
         moment = datetime.fromisoformat(self.moment)
         while (left := (moment - datetime.now(timezone.utc)).total_seconds()) > 0:
             await asyncio.sleep(min(left, _LONGEST_SLEEP))
-        yield TriggerEvent({"first": self.first, "returned": self.returned})
+        yield TriggerEvent({"first": self.first, "returned": self.returned})  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import dagster as dg
 
 from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, permanent_failures, select
-from fused_cache_ops.integration import CallKeywords, SelectionKeywords, sealed
+from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords, sealed
 
 AFTER_EACH_LOAD: dg.AutomationCondition[Any] = (
     dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window()).with_label("after_each_load")
@@ -146,7 +146,7 @@ def build_fused_cache_check(
         with permanent_failures():
             keys = partition_keys(execution.instance, context.run, partitions_def)
             told: Mapping[str, Any] = select(selection_fn, known, ((context, key) for key in keys))
-            keywords: Any = {name: value for name, value in told.items() if name not in ("checkpoint", "verify_tiles")}
+            keywords: Any = {name: value for name, value in told.items() if name in SELECTION_DEFAULTS}
             keywords["shared_token"] = sealed(fused.shared_token or None)
             with fused.get_client() as client:
                 found = client.verify_cache(udf, verify_tiles=verify_tiles, **keywords)

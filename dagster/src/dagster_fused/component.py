@@ -53,7 +53,7 @@ class SelectionModel(SelectionFields, dg.Model):
 
 
 def _resolve_selection(context: dg.ResolutionContext, value: Any) -> dict[str, Any]:
-    given = value.model_dump(exclude_unset=True) if isinstance(value, SelectionModel) else value
+    given = value.given() if isinstance(value, SelectionModel) else value
     resolved = dict(context.resolve_value(given))
     if not resolved:
         raise ValueError("selection is empty: omit it to invalidate the whole UDF.")

@@ -44,6 +44,13 @@ class SelectionFields(BaseModel):
     max_zoom: Any = _field("max_zoom")
     shard: Any = _field("shard")
     checkpoint: Optional[str] = Field(default=None, description=CALL_HELP["checkpoint"])
+    related: str = Field(default="not-given", description=f"{CALL_HELP['related']} 'not-given' means omitted.")
+    max_related: int = Field(default=20, description=CALL_HELP["max_related"])
+    again_after: float = Field(
+        default=0.0,
+        description=f"{CALL_HELP['again_after']} Meanwhile the step is up for retry, which counts as one of its retries. "
+        "0 means no second pass.",
+    )
 
     @field_validator(*(name for name, default in SELECTION_DEFAULTS.items() if default is not None), mode="before")
     @classmethod
@@ -57,6 +64,4 @@ class SelectionFields(BaseModel):
     def given(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as the core's keywords."""
         fields = {name: getattr(self, name) for name in SelectionFields.model_fields}
-        return {
-            name: value for name, value in fields.items() if value != (_left_out(name) if name in SELECTION_DEFAULTS else None)
-        }
+        return {name: value for name, value in fields.items() if value != SelectionFields.model_fields[name].default}

@@ -5,7 +5,7 @@ from typing import Any, Optional, Union
 
 import dagster as dg
 
-from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, select
+from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, refuse_to_wait, select
 from fused_cache_ops import InvalidInputError
 from fused_cache_ops.integration import CallKeywords
 
@@ -35,7 +35,8 @@ def fused_invalidate_cache_on_success(
         after: the names of the ops or assets after which to invalidate, for a job's hook.
         selection_fn: ``selection_fn(context, partition_key)`` returns what changed, as for `build_fused_cache_asset`. It gets
             a `dagster.HookContext`, whose ``op_output_values`` and ``op_output_metadata`` are those of the load.
-        selection: the core's keywords that are known in advance. With neither, the whole UDF is invalidated.
+        selection: the core's keywords that are known in advance. With neither, the whole UDF is invalidated. Not
+            ``again_after``, because a hook cannot be retried.
         partitions_def: the partitions of the asset. Required for runs of several partitions.
         resource_key: the key of the `FusedResource`.
         name: the hook's name. Hooks of the same job, op or asset need different names.
@@ -44,6 +45,7 @@ def fused_invalidate_cache_on_success(
         dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or tiles are selected twice.
     """
     known = dict(selection or {})
+    refuse_to_wait(f"Hook {name!r}", known)
     shown = check_definition(f"Hook {name!r}", udf, known, selection_fn=selection_fn)
     wanted = None if after is None else {each.replace("/", "__") for each in ([after] if isinstance(after, str) else after)}
 

@@ -1,13 +1,17 @@
 """What ops, assets, hooks and sensors share: the core's call, and its errors and results in Dagster's terms."""
 
 import contextlib
+import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Optional, cast
 
 import dagster as dg
+from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 
 from dagster_fused.resources import FusedResource
-from fused_cache_ops import ConfigurationError, FusedCacheError, InvalidInputError, merge_selections
+from fused_cache_ops import ConfigurationError, FirstPass, FusedCacheError, InvalidInputError, merge_selections
 from fused_cache_ops.integration import (
     CALL_DEFAULTS,
     CALL_SHAPERS,
@@ -21,14 +25,16 @@ from fused_cache_ops.integration import (
 )
 
 if TYPE_CHECKING:
-    from fused_cache_ops import InvalidationPlan, InvalidationResult
+    from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult
 
 SelectionFn = Callable[[Any, Optional[str]], Any]
 """``selection_fn(context, partition_key)``: what changed, as tiles or as the core's keywords (``{"bounds": …}``). The key is
 None if there are no partitions."""
 
-FIELDS = (*SELECTION_DEFAULTS, "checkpoint", "verify_tiles")
+FIELDS = (*SELECTION_DEFAULTS, "checkpoint", "verify_tiles", "related", "max_related", "again_after")
 
+_SOON = 1.0  # seconds before the second pass is due, that are not worth another attempt
+_INSTEAD = "use build_fused_cache_asset, an op, or build_invalidate_on_run_success_sensor, or omit it."
 _DRAWN_BLOCKS = 250  # at each zoom, because a footprint in metadata is stored with every run
 _LARGEST_DRAWN = 1_000_000  # tiles, because drawing more takes seconds
 
@@ -62,9 +68,44 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
     if keywords.get("verify_tiles"):
         keywords["shared_token"] = sealed(fused.shared_token or None)
     with fused.get_client() as client:
-        result = client.invalidate_cache(udf, **keywords)
+        result = _send(context, client, udf, keywords)
     context.log.info(str(result))
     return result.to_dict(), describe(result, plans[0])
+
+
+def _send(context: Any, client: "FusedClient", udf: str, keywords: CallKeywords) -> "InvalidationResult":
+    """The call. Between two passes, the step ends and is retried, so that it occupies no worker. The retry starts from
+    scratch, so the first pass is recorded among the run's tags."""
+    seconds = keywords.get("again_after")
+    if not seconds:
+        return client.invalidate_cache(udf, **keywords)
+    if isinstance(context, dg.HookContext):
+        raise InvalidInputError(f"again_after = {seconds!r} needs a step that can be retried, and a hook is none: {_INSTEAD}")
+    step: Any = getattr(getattr(context, "op_execution_context", context), "_step_execution_context", None)
+    if step is None:  # invoked directly, outside of any run
+        return client.invalidate_cache(udf, **keywords)
+    if step.retry_mode.disabled:
+        raise InvalidInputError(
+            f"again_after = {seconds!r} needs retries, and this run's executor has them disabled: enable them, or omit it."
+        )
+    key = (
+        f"{HIDDEN_TAG_PREFIX}fused_first_pass_{blake2b(f'{step.run_id}/{step.step.key}'.encode(), digest_size=12).hexdigest()}"
+    )
+    run = step.instance.get_run_by_id(step.run_id)
+    recorded = run.tags.get(key) if run is not None else None
+    if recorded is None:
+        first = client.first_pass(udf, **keywords)
+        if first.is_empty:
+            return first.result
+        context.log.info(f"{first.result}. The second pass begins in {seconds:g} s, as a retry of this step.")
+        step.instance.add_run_tags(step.run_id, {key: json.dumps(first.to_dict() | {"due": time.time() + seconds})})
+        left = float(seconds)
+    else:
+        fields = json.loads(recorded)
+        first, left = FirstPass.from_dict(fields), fields["due"] - time.time()
+    if left > _SOON:
+        raise dg.RetryRequested(max_retries=context.retry_number + 1, seconds_to_wait=left)
+    return client.second_pass(udf, first, **keywords)
 
 
 def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str, Any]:
@@ -73,6 +114,21 @@ def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str
     The footprint needs the core's extra ``geo``, and is omitted without it.
     """
     metadata = result.to_dict()
+    if result.related:
+        metadata["related"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "udf_id": udf_id,
+                        "tiles": "the whole UDF" if each.tiles_invalidated is None else f"{each.tiles_invalidated:,}",
+                        "instances": ", ".join(each.client_ids),
+                    }
+                )
+                for udf_id, each in result.related.items()
+            ]
+        )
+    if result.warnings:
+        metadata["warnings"] = dg.MetadataValue.md("\n".join(f"- {warning}" for warning in result.warnings))
     if plan.tiles_per_zoom:
         metadata["tiles_per_zoom"] = dg.MetadataValue.table(
             [dg.TableRecord({"zoom": zoom, "tiles": tiles}) for zoom, tiles in plan.tiles_per_zoom.items()],
@@ -113,6 +169,18 @@ def check_definition(
         return parse_udf(udf).shown
     except InvalidInputError as error:
         raise dg.DagsterInvalidDefinitionError(f"{what}: {error}") from error
+
+
+def refuse_to_wait(what: str, known: Mapping[str, Any]) -> None:
+    """Reject ``again_after`` where there is no step to be retried.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: it is given.
+    """
+    if known.get("again_after"):
+        raise dg.DagsterInvalidDefinitionError(
+            f"{what}: again_after = {known['again_after']!r} needs a step that can be retried: {_INSTEAD}"
+        )
 
 
 def select(

@@ -1,0 +1,235 @@
+"""When the step is green, the map is right: callers, instances, and runs under way, in real runs."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+import requests
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_job
+
+from dagster_fused import FusedResource, build_fused_cache_asset, build_invalidate_cache_op, fused_invalidate_cache_on_success
+from dagster_fused.ops import invalidate_cache_op
+from fused_cache_ops.emulator import Emulator, Udf
+
+pytestmark = pytest.mark.xdist_group("dagster")
+
+TILE = "1/0/0"
+
+
+@pytest.fixture
+def table() -> dict[str, str]:
+    """What the UDFs read."""
+    return {"load": "old"}
+
+
+@pytest.fixture
+def loader(fused_emulator: Emulator, table: dict[str, str]) -> Udf:
+    """A hidden, cached loader, in a canvas whose maps run on another instance than the preferred one."""
+    fused_emulator.add_instance("fused-maps")
+    fused_emulator.add_canvas("land", access_scope="public", share_client_id="fused-maps")
+    code = "def udf():\n    return 1\n"
+    return fused_emulator.register(lambda **parameters: table["load"], name="loader", canvas="land", code=code)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def fused(fused_emulator: Emulator) -> FusedResource:
+    return FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url)
+
+
+def look(emulator: Emulator, udf: Udf) -> Any:
+    """What the map shows."""
+    return requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=60).json()
+
+
+def deletes(emulator: Emulator) -> int:
+    return sum(request.method == "DELETE" for request in emulator.requests)
+
+
+def job_of(op: dg.OpDefinition) -> dg.JobDefinition:
+    @dg.job
+    def job() -> None:
+        op()
+
+    return job
+
+
+def parcels_over(emulator: Emulator) -> Udf:
+    def draw(z: int, x: int, y: int) -> str:
+        return str(emulator.load("loader")(region="all"))
+
+    return emulator.register(draw, name="parcels", canvas="land", code='def udf():\n    return fused.load("loader")()\n')
+
+
+@pytest.mark.parametrize("form", ["op", "config", "asset"])
+def test_a_caller_is_fresh_too(
+    fused_emulator: Emulator, fused: FusedResource, loader: Udf, table: dict[str, str], form: str
+) -> None:
+    parcels = parcels_over(fused_emulator)
+    before = look(fused_emulator, parcels)
+    table["load"] = "new"
+    if form == "asset":
+        asset = build_fused_cache_asset("cache", udf="land/loader", selection={"related": "callers"})
+        done = dg.materialize([asset], resources={"fused": fused})
+        [event] = done.get_asset_materialization_events()
+        assert "related" in event.materialization.metadata
+    elif form == "op":
+        op = build_invalidate_cache_op("refresh", udf="land/loader", selection={"related": "callers"})
+        done = job_of(op).execute_in_process(resources={"fused": fused})
+    else:
+        config: Any = {"ops": {"invalidate_cache_op": {"config": {"udf": "land/loader", "related": "callers"}}}}
+        done = job_of(invalidate_cache_op).execute_in_process(config, resources={"fused": fused})
+    assert done.success
+    assert (before, look(fused_emulator, parcels)) == ("old", "new")
+
+
+def test_the_instance_that_maps_run_on_is_reached(
+    fused_emulator: Emulator, fused: FusedResource, loader: Udf, table: dict[str, str]
+) -> None:
+    before = look(fused_emulator, loader)
+    table["load"] = "new"
+    op = build_invalidate_cache_op("refresh", udf=loader.id, selection={"tiles": [TILE]})
+    result = job_of(op).execute_in_process(resources={"fused": fused})
+    assert result.output_for_node("refresh")["client_ids"] == ["fused-team", "fused-maps"]
+    assert (before, look(fused_emulator, loader)) == ("old", "new")
+
+
+@pytest.fixture
+def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
+    """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
+    reading, go = threading.Event(), threading.Event()
+
+    def run_slowly(**parameters: Any) -> str:
+        found = table["load"]
+        if not go.is_set():
+            reading.set()
+            assert go.wait(60)
+        return found
+
+    udf = fused_emulator.register(run_slowly, name="slow", canvas="land", code="def udf():\n    return 1\n")
+    visitor = threading.Thread(target=look, args=(fused_emulator, udf), daemon=True)
+    visitor.start()
+    assert reading.wait(60)
+    table["load"] = "new"
+    yield udf, go
+    go.set()
+    visitor.join(60)
+
+
+@pytest.mark.parametrize("form", ["op", "asset"])
+def test_a_run_under_way_is_caught_by_the_second_pass(
+    fused_emulator: Emulator,
+    fused: FusedResource,
+    instance: dg.DagsterInstance,
+    slow: tuple[Udf, threading.Event],
+    when: Callable[..., threading.Thread],
+    form: str,
+) -> None:
+    udf, go = slow
+    when(lambda: deletes(fused_emulator) >= 2, go.set)  # the first pass is over, on both instances
+    keywords: Any = {"tiles": [TILE], "again_after": 3}
+    if form == "asset":
+        asset = build_fused_cache_asset("cache", udf=udf.id, selection=keywords)
+        done: Any = dg.materialize([asset], resources={"fused": fused}, instance=instance)
+    else:
+        op = build_invalidate_cache_op("refresh", udf=udf.id, selection=keywords)
+        done = job_of(op).execute_in_process(resources={"fused": fused}, instance=instance)
+    assert done.success
+    kinds = [event.event_type_value for event in done.all_events]
+    assert (kinds.count("STEP_UP_FOR_RETRY"), kinds.count("STEP_RESTARTED")) == (1, 1)
+    assert deletes(fused_emulator) == 4
+    assert look(fused_emulator, udf) == "new"
+
+
+def test_what_is_recorded_of_the_first_pass_is_hidden_and_holds_no_secret(
+    fused_emulator: Emulator, fused: FusedResource, instance: dg.DagsterInstance, loader: Udf
+) -> None:
+    op = build_invalidate_cache_op("refresh", udf=loader.shared_token, selection={"tiles": [TILE], "again_after": 2})
+    done = job_of(op).execute_in_process(resources={"fused": fused}, instance=instance)
+    run = instance.get_run_by_id(done.run_id)
+    assert run is not None
+    [(name, value)] = [(name, value) for name, value in run.tags.items() if "first_pass" in name]
+    assert name.startswith(".dagster/")
+    assert fused_emulator.token not in value
+    assert loader.shared_token not in value
+    assert done.output_for_node("refresh")["second_pass"] == "done"
+
+
+def test_an_error_that_may_pass_is_retried_as_the_second_pass_alone(
+    fused_emulator: Emulator, instance: dg.DagsterInstance, loader: Udf, when: Callable[..., threading.Thread]
+) -> None:
+    fused = FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, client_id="fused-team", deadline=0.5)
+
+    def is_up_for_retry_again() -> bool:
+        [run_id] = instance.get_run_ids()
+        entries = [entry.dagster_event_type for entry in instance.all_logs(run_id)]
+        return entries.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) >= 2
+
+    when(lambda: deletes(fused_emulator) == 1, lambda: fused_emulator.misbehave(status=503, path="/delete", times=None))
+    when(lambda: deletes(fused_emulator) > 1 and is_up_for_retry_again(), fused_emulator.behave)
+    op = build_invalidate_cache_op(
+        "refresh",
+        udf=loader.id,
+        selection={"tiles": [TILE], "again_after": 2},
+        retry_policy=dg.RetryPolicy(max_retries=100, delay=0.5),
+    )
+    done = job_of(op).execute_in_process(resources={"fused": fused}, instance=instance)
+    assert done.success
+    answered = [request.status for request in fused_emulator.requests if request.method == "DELETE"]
+    assert answered.count(204) == 2
+    assert 503 in answered
+
+
+def test_where_retries_are_disabled_nothing_is_sent(
+    fused_emulator: Emulator, fused: FusedResource, instance: dg.DagsterInstance, loader: Udf
+) -> None:
+    op = build_invalidate_cache_op("refresh", udf=loader.id, selection={"tiles": [TILE], "again_after": 2})
+
+    @dg.job(executor_def=dg.in_process_executor, resource_defs={"fused": fused})
+    def job() -> None:
+        op()
+
+    disabled: Any = {"execution": {"config": {"retries": {"disabled": {}}}}}
+    done = execute_job(InMemoryJob(job), instance=instance, run_config=disabled)
+    assert not done.success
+    [failure] = [event for event in done.all_events if event.is_step_failure]
+    assert "has them disabled" in str(failure.step_failure_data.error)
+    assert fused_emulator.requests == []
+
+
+def test_a_hook_refuses_to_wait() -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="again_after = 130 needs a step that can be retried"):
+        fused_invalidate_cache_on_success("roads", selection={"again_after": 130})
+
+
+def test_a_hooks_function_cannot_ask_for_it_either(fused_emulator: Emulator, fused: FusedResource, loader: Udf) -> None:
+    hook = fused_invalidate_cache_on_success(loader.id, selection_fn=lambda context, key: {"tiles": [TILE], "again_after": 130})
+
+    @dg.op
+    def load() -> None: ...
+
+    @dg.job(hooks={hook}, resource_defs={"fused": fused})
+    def job() -> None:
+        load()
+
+    done = job.execute_in_process()
+    assert "HOOK_ERRORED" in [event.event_type_value for event in done.all_events]
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize("related", ["none", "all", ""])
+def test_what_cannot_be_read_fails_before_anything_is_sent(
+    fused_emulator: Emulator, fused: FusedResource, loader: Udf, related: str
+) -> None:
+    config: Any = {"ops": {"invalidate_cache_op": {"config": {"udf": loader.id, "related": related}}}}
+    with pytest.raises(dg.Failure, match="related"):
+        job_of(invalidate_cache_op).execute_in_process(config, resources={"fused": fused})
+    assert fused_emulator.requests == []
