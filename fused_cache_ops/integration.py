@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         WhenTooMany,
     )
     from fused_cache_ops.selection.merging import merge_selections
-    from fused_cache_ops.selection.reading import refuse_shapers, refuse_single_use, require_kind
+    from fused_cache_ops.selection.reading import kinds_in, refuse_shapers, refuse_single_use, require_kind
     from fused_cache_ops.selection.rendered import read_rendered
     from fused_cache_ops.sending.checkpoint import CheckpointLocation
     from fused_cache_ops.sending.progress import OnProgress
@@ -68,6 +68,7 @@ __all__ = [
     "TilesFile",
     "WhenTooMany",
     "Zooms",
+    "kinds_in",
     "merge_selections",
     "parse_udf",
     "read_rendered",
@@ -105,6 +106,7 @@ _HOMES = {
     "TilesFile": "selection.keywords",
     "WhenTooMany": "selection.keywords",
     "Zooms": "tiles.zooms",
+    "kinds_in": "selection.reading",
     "merge_selections": "selection.merging",
     "parse_udf": "udf_reference",
     "read_rendered": "selection.rendered",

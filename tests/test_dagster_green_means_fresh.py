@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import requests
-from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.api import execute_job
 
 from dagster_fused import FusedResource, build_fused_cache_asset, build_invalidate_cache_op, fused_invalidate_cache_on_success
@@ -188,17 +188,20 @@ def test_an_error_that_may_pass_is_retried_as_the_second_pass_alone(
     assert 503 in answered
 
 
+@dg.job(executor_def=dg.in_process_executor, resource_defs={"fused": FusedResource()})
+def without_retries() -> None:
+    invalidate_cache_op()
+
+
 def test_where_retries_are_disabled_nothing_is_sent(
-    fused_emulator: Emulator, fused: FusedResource, instance: dg.DagsterInstance, loader: Udf
+    fused_emulator: Emulator, instance: dg.DagsterInstance, loader: Udf
 ) -> None:
-    op = build_invalidate_cache_op("refresh", udf=loader.id, selection={"tiles": [TILE], "again_after": 2})
-
-    @dg.job(executor_def=dg.in_process_executor, resource_defs={"fused": fused})
-    def job() -> None:
-        op()
-
-    disabled: Any = {"execution": {"config": {"retries": {"disabled": {}}}}}
-    done = execute_job(InMemoryJob(job), instance=instance, run_config=disabled)
+    config: Any = {
+        "execution": {"config": {"retries": {"disabled": {}}}},
+        "ops": {"invalidate_cache_op": {"config": {"udf": loader.id, "tiles": [TILE], "again_after": 2}}},
+    }
+    job = ReconstructableJob.for_file(__file__, "without_retries")
+    done = execute_job(job, instance=instance, run_config=config)
     assert not done.success
     [failure] = [event for event in done.all_events if event.is_step_failure]
     assert "has them disabled" in str(failure.step_failure_data.error)

@@ -24,7 +24,7 @@ from prefect_fused import invalidate_cache as task
 from prefect_fused.keywords import LIMITS, TASK_DEFAULTS, TaskKeywords
 
 CALLBACKS = {"on_progress", "on_plan"}  # no text, and each orchestrator has places of its own for what they tell
-SENDING = {"checkpoint", "verify_tiles", "shared_token"}
+SENDING = {"checkpoint", "verify_tiles", "shared_token", "related", "max_related", "again_after"}
 
 
 def defaults_of(function: Any) -> dict[str, Any]:
@@ -81,8 +81,9 @@ def test_airflows_notifier_has_the_operators_signature() -> None:
 def test_prefects_tasks_are_the_declaration_and_the_limits_of_a_call(function: Any) -> None:
     found = defaults_of(function.fn)
     expected = {name: default for name, default in CALL_DEFAULTS.items() if name not in CALLBACKS} | LIMITS
-    assert found == {"udf": inspect.Parameter.empty, "credentials": None} | expected
-    assert set(TaskKeywords.__annotations__) == set(TASK_DEFAULTS) == set(expected)
+    own = {"again_deployment": None}  # who makes the second pass, so that no worker waits for it
+    assert found == {"udf": inspect.Parameter.empty, "credentials": None} | expected | own
+    assert set(TaskKeywords.__annotations__) == set(TASK_DEFAULTS) == set(expected | own)
 
 
 @pytest.mark.parametrize("name", TASK_DEFAULTS)
@@ -92,8 +93,9 @@ def test_prefects_tasks_describe_each_keyword(name: str) -> None:
 
 def test_prefects_flow_is_a_form_of_its_own() -> None:
     found = defaults_of(invalidate_cache_flow.fn)
-    # No shard: a form starts one run. No secret: Prefect keeps parameters in clear. The whole UDF has to be said.
-    left_out = {"shard", "shared_token", "verify_tiles", "checkpoint"} | CALLBACKS
+    # No shard: a form starts one run. No secret: Prefect keeps parameters in clear. The whole UDF has to be said. No second
+    # pass: it is scheduled as a run of this flow.
+    left_out = {"shard", "shared_token", "verify_tiles", "checkpoint", "again_after"} | CALLBACKS
     assert found.keys() == {"udf", "credentials", "whole_udf", "deadline"} | (CALL_DEFAULTS.keys() - left_out)
     assert {found[name] for name in KINDS} == {None}
     shapes = SELECTION_DEFAULTS.keys() - {*KINDS, "shard"}

@@ -33,9 +33,14 @@ def load():
 def submitted(udf: str):
     invalidate_cache.submit(udf, credentials=FusedCredentials.load("production"), tiles=["15/1/1", "15/1/2"]).wait()
 
+@flow
+def twice(udf: str):
+    block = FusedCredentials.load("production")
+    return invalidate_cache(udf, block, tiles=["15/1/1"], again_after=15, again_deployment="Invalidate Fused cache/served")
+
 if __name__ == "__main__":
     FusedCredentials.from_env().save("production")
-    serve(invalidate_cache_flow.to_deployment("served"), load.to_deployment("served"), submitted.to_deployment("served"))
+    serve(*(each.to_deployment("served") for each in (invalidate_cache_flow, load, submitted, twice)))
 """
 
 
@@ -153,6 +158,16 @@ def test_the_event_of_an_asset_starts_the_deployment_that_invalidates(house: Hou
     before = len(house.invalidations(house.stations))
     subprocess.run([sys.executable, str(FLOWS / "load_asset.py")], env=house.environment, check=True, capture_output=True)
     eventually(lambda: house.invalidations(house.stations)[before:] == [2])
+
+
+def test_the_second_pass_is_a_run_for_which_nobody_waits(house: House) -> None:
+    before = len(house.invalidations(house.roads))
+    assert house.ends(house.start("twice/served", udf="roads")) == "Completed"
+    assert house.invalidations(house.roads)[before:] == [1] or len(house.invalidations(house.roads)) > before + 1
+    states = [run["state_name"] for run in house.ask("POST", "/flow_runs/filter", limit=200)]
+    assert states.count("Scheduled") == 1
+    assert "Running" not in states
+    eventually(lambda: len(house.invalidations(house.roads)) == before + 2)
 
 
 @pytest.mark.parametrize("deployment", ["Invalidate Fused cache", "submitted"])

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, NoReturn, Optional, cast
 
 import typer
 from rich.console import Console
@@ -23,7 +23,8 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from fused_cache_ops.cli.options import BaseUrl, ClientId, UdfName, selecting
+from fused_cache_ops.call_keywords import CALL_HELP
+from fused_cache_ops.cli.options import BaseUrl, ClientId, MaxRelated, RelatedUdfs, UdfName, selecting
 from fused_cache_ops.cli.report import report_table
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.errors import FusedCacheError, Remaining
@@ -46,11 +47,22 @@ def plan(
     html: Annotated[Optional[Path], typer.Option(help="Write an HTML page with the footprint on a map.")] = None,
     geojson: Annotated[Optional[Path], typer.Option(help="Write the footprint as GeoJSON.")] = None,
     list_tiles: Annotated[bool, typer.Option("--list", help="Print only the tiles, as z/x/y.")] = False,
+    related: RelatedUdfs = None,
+    max_related: MaxRelated = 20,
+    client_id: ClientId = None,
+    base_url: BaseUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Count and draw what an invalidation would send. Sends nothing and needs no token."""
+    """Count and draw what an invalidation would send. Invalidates nothing.
+
+    It needs no token and sends nothing, except with --related, which looks up who calls whom.
+    """
     try:
-        made = plan_invalidation(udf, **selection)
+        if related is None:
+            made = plan_invalidation(udf, **selection)
+        else:
+            with FusedClient(client_id=client_id, base_url=base_url, deadline=60) as client:
+                made = client.plan_invalidation(udf, related=cast("Any", related), max_related=max_related, **selection)
         if html:
             html.write_text(made.to_html(), encoding="utf-8")
         if geojson:
@@ -70,6 +82,12 @@ def plan(
     console = Console()
     if made.tiles_per_zoom:
         console.print(table)
+    if made.targets:
+        order = Table("order", "UDF", "is", "instance", "what")
+        for number, each in enumerate(made.targets, start=1):
+            what = "everything" if each.is_whole or made.tile_count is None else "the tiles"
+            order.add_row(str(number), each.name or each.udf_id, each.relation, each.client_id, what)
+        console.print(order)
     console.print(Text(f"{made}."))
 
 
@@ -86,6 +104,9 @@ def invalidate(
         Optional[Path], typer.Option(help="If it fails, write the tiles not yet confirmed here instead of printing them.")
     ] = None,
     verify_tiles: Annotated[int, typer.Option(help="Afterwards, request this many tiles: none may come from the cache.")] = 0,
+    related: RelatedUdfs = None,
+    max_related: MaxRelated = 20,
+    again_after: Annotated[float, typer.Option(help=CALL_HELP["again_after"])] = 0.0,
     # Only from the environment: everyone on the machine can see a command's options.
     shared_token: Annotated[Optional[str], typer.Option(envvar="FUSED_SHARED_TOKEN", hidden=True)] = None,
     client_id: ClientId = None,
@@ -120,6 +141,9 @@ def invalidate(
                 verify_tiles=verify_tiles,
                 shared_token=shared_token,
                 on_progress=on_progress,
+                related=cast("Any", related),
+                max_related=max_related,
+                again_after=again_after,
             )
     except FusedCacheError as error:
         if error.remaining is not None:
@@ -137,8 +161,11 @@ def invalidate(
         _end(done)
         return
     table = Table("", "", show_header=False)
-    optional = ("zooms_left_stale", "note", "verification", "tiles_already_done")
-    for name, value in (result | {"verification": done.verification}).items():
+    optional = ("zooms_left_stale", "note", "verification", "tiles_already_done", "second_pass", "warnings", "related")
+    others = {udf_id: str(each) for udf_id, each in done.related.items()}
+    instances = ", ".join(done.client_ids)
+    rows = {"verification": done.verification, "related": "\n".join(others.values()), "client_ids": instances}
+    for name, value in (result | rows | {"warnings": "\n".join(done.warnings or ())}).items():
         if name in optional and not value:
             continue
         shown = "the whole UDF" if name == "tiles_invalidated" and value is None else "unknown" if value is None else value

@@ -7,11 +7,18 @@ from typing import Annotated, Any, Optional, cast
 
 import typer
 
+from fused_cache_ops.call_keywords import CALL_HELP
 from fused_cache_ops.selection.keywords import KINDS, SELECTION_DEFAULTS, SELECTION_HELP, SHAPERS, SelectionKeywords
 
 ClientId = Annotated[
-    Optional[str], typer.Option(envvar="FUSED_CLIENT_ID", help="Real-time instance. Default: the preferred one.")
+    Optional[str],
+    typer.Option(
+        envvar="FUSED_CLIENT_ID",
+        help="Real-time instance, several with commas, or all. Default: the preferred one, and the one that maps run on.",
+    ),
 ]
+RelatedUdfs = Annotated[Optional[str], typer.Option("--related", help=CALL_HELP["related"])]
+MaxRelated = Annotated[int, typer.Option(help=CALL_HELP["max_related"])]
 BaseUrl = Annotated[Optional[str], typer.Option(envvar="FUSED_BASE_URL", help="Address of the deployment.")]
 UdfName = Annotated[str, typer.Argument(help="Id, name, canvas/name, team/name, user@host/name or shared token.")]
 

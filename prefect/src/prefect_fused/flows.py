@@ -37,6 +37,8 @@ def invalidate_cache_flow(
     when_too_many: Literal["fail", "whole-udf", "coarser"] = "fail",
     max_zoom: Annotated[int, Field(ge=0)] = HIGHEST_ZOOM,
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
+    related: Optional[Literal["callers", "callees", "both"]] = None,
+    max_related: Annotated[int, Field(ge=1)] = 20,
 ) -> dict[str, Any]:
     """Invalidate the cached results of a Fused UDF: those of a selection of tiles, or all of them.
 
@@ -57,6 +59,8 @@ def invalidate_cache_flow(
         when_too_many: What to do when there are more: fail, invalidate the whole UDF, or leave the deepest zooms stale.
         max_zoom: The highest zoom that the selection may contain.
         deadline: Seconds that one attempt may take, retried requests included.
+        related: Also invalidate the UDFs of the same canvas that call this one (callers), that it calls (callees), or both.
+        max_related: The most UDFs that related may add.
 
     Returns:
         What was done, as for `invalidate_cache`.
@@ -89,6 +93,8 @@ def invalidate_cache_flow(
         when_too_many=when_too_many,
         max_zoom=max_zoom,
         deadline=deadline,
+        related=related,
+        max_related=max_related,
         **selection,
     )
     return result

@@ -127,6 +127,11 @@ def _check(udf: str, source: str | None, name: str, keywords: TaskKeywords) -> N
     parse_udf(udf)
     if unknown := sorted(keywords.keys() - TASK_DEFAULTS.keys()):
         raise TypeError(f"Unknown keywords: {', '.join(unknown)}. The keywords are {', '.join(TASK_DEFAULTS)}.")
+    if keywords.get("again_after") or keywords.get("again_deployment"):
+        raise InvalidInputError(
+            f"again_after = {keywords.get('again_after')!r} would keep the run waiting, because a hook cannot schedule a "
+            "second pass: call the task invalidate_cache in the flow instead, or omit it."
+        )
     if source is not None and source not in KINDS:
         raise InvalidInputError(f"{name}={source!r} is not a kind of selection: use one of {', '.join(KINDS)}.")
     given = [kind for kind in KINDS if kind in keywords] + ([f"{name}={source!r}"] if source else [])

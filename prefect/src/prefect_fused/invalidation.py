@@ -22,9 +22,10 @@ from prefect_fused.credentials import FusedCredentials
 from prefect_fused.logs import logs_of
 from prefect_fused.reports import Progress, report_result
 from prefect_fused.run import Run
+from prefect_fused.second_pass import SecondPass
 
 if TYPE_CHECKING:
-    from fused_cache_ops import InvalidationPlan
+    from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult
     from fused_cache_ops.integration import CallKeywords
     from prefect_fused.keywords import Limits
 
@@ -59,6 +60,7 @@ class Invalidation:
         limits: Limits,
         run: Run | None = None,
     ) -> None:
+        deployment = keywords.pop("again_deployment", None)  # type: ignore[typeddict-item]
         refuse_single_use(keywords)
         if not isinstance(credentials, (FusedCredentials, NoneType)):
             raise ConfigurationError(
@@ -76,6 +78,7 @@ class Invalidation:
         self._client = (credentials or FusedCredentials()).get_client(**given)
         self._run = run or Run.current()
         self._cancelled = False
+        self._later = None if deployment is None else SecondPass(deployment, udf, credentials, keywords, limits.get("deadline"))
 
     def send(self) -> dict[str, Any]:
         """Send the invalidation, and return what was done as a dict of JSON types.
@@ -89,7 +92,7 @@ class Invalidation:
             self._keywords["on_plan"] = plans.append
         with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
             try:
-                result = client.invalidate_cache(self._udf, on_progress=progress.tell, **self._keywords)
+                result = self._invalidate(client, progress)
             except FusedCacheError as error:
                 if self._cancelled:
                     logger.warning("Fused cache of %s: %s", self._shown, error.message)
@@ -101,6 +104,13 @@ class Invalidation:
         if result.udf_id is not None:  # otherwise there was nothing to send
             self._emit(INVALIDATED, result.udf_id, result.to_dict())
         return result.to_dict()
+
+    def _invalidate(self, client: FusedClient, progress: Progress) -> InvalidationResult:
+        if self._later is None:
+            return client.invalidate_cache(self._udf, on_progress=progress.tell, **self._keywords)
+        self._later.check()
+        first = client.first_pass(self._udf, on_progress=progress.tell, **self._keywords)
+        return first.result if first.is_empty else self._later.schedule(first.result)
 
     async def asend(self) -> dict[str, Any]:
         """Like `send`, in a thread. If the coroutine is cancelled, as by a timeout, sending stops first."""

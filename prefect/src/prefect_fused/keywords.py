@@ -15,7 +15,7 @@ from fused_cache_ops.integration import (
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from fused_cache_ops.integration import CheckpointLocation, Secret
+    from fused_cache_ops.integration import CheckpointLocation, Related, Secret
 
 
 class Limits(TypedDict, total=False):
@@ -33,6 +33,10 @@ class TaskKeywords(SelectionKeywords, Limits, total=False):
     checkpoint: CheckpointLocation | None
     verify_tiles: int
     shared_token: SecretStr | Secret | str | None
+    related: Related | None
+    max_related: int
+    again_after: float
+    again_deployment: str | None
 
 
 LIMITS: Limits = {
@@ -45,6 +49,7 @@ LIMITS: Limits = {
 TASK_DEFAULTS: dict[str, Any] = {
     **{name: default for name, default in CALL_DEFAULTS.items() if name not in ("on_progress", "on_plan")},
     **LIMITS,
+    "again_deployment": None,
 }
 
 

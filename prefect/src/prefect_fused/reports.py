@@ -81,7 +81,7 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
     """A result as markdown."""
     rows = {
         "UDF id": result.udf_id or "not looked up, because there was nothing to send",
-        "Real-time instance": result.client_id,
+        "Real-time instance": ", ".join(result.client_ids) or result.client_id,
         "Tiles": "the whole UDF" if result.tiles_invalidated is None else f"{result.tiles_invalidated:,}",
         "By an earlier call": f"{result.tiles_already_done:,}" if result.tiles_already_done else None,
         "Cached objects deleted": None if result.objects_deleted is None else f"{result.objects_deleted:,}",
@@ -89,11 +89,18 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
         "Seconds": f"{result.elapsed_seconds:,.2f}",
         "Verified": result.verification and str(result.verification).removeprefix("verified: "),
         "Zooms left stale": ", ".join(map(str, result.zooms_left_stale)) or None,
+        "Related UDFs": f"{len(result.related)}" if result.related else None,
+        "Second pass": result.second_pass,
         "Note": result.note,
     }
     parts = [f"# Fused cache of `{shown.replace('`', '')}` invalidated", _table("What", "", rows)]
     if plan.tiles_per_zoom is not None:
         parts.append(_table("Zoom", "Tiles", {str(zoom): f"{count:,}" for zoom, count in plan.tiles_per_zoom.items()}))
+    if result.related:
+        counts = {udf_id: each.tiles_invalidated for udf_id, each in result.related.items()}
+        parts.append(_table("Related UDF", "Tiles", {name: "all" if n is None else f"{n:,}" for name, n in counts.items()}))
+    if result.warnings:
+        parts.append("\n".join(["The map may stay stale all the same:", "", *(f"- {each}" for each in result.warnings)]))
     if (plan.tile_count or 0) > DEFAULT_MAX_TILES:
         parts.append(f"More than {DEFAULT_MAX_TILES:,} tiles: not drawn.")
     else:

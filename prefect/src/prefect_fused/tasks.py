@@ -93,6 +93,14 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
         verify_tiles: Afterwards, request this many of the tiles through a shared token. The result says which of them
             were computed anew.
         shared_token: The shared token for `verify_tiles`, if `udf` is not one itself.
+        related: Also invalidate UDFs of the same canvas: `"callers"`, which call this one and keep results of their own,
+            `"callees"`, which it calls, or `"both"`.
+        max_related: The most UDFs that `related` may add.
+        again_after: Send everything a second time after this many seconds, for runs that began before the load was
+            committed. A run may take 120 seconds, so 130 is a good value. Without `again_deployment` the task waits.
+        again_deployment: The deployment of `invalidate_cache_flow` that makes the second pass, as `flow/deployment`, so that
+            no worker waits. The task is then Completed after the first pass, and its result has `second_pass: "scheduled"`.
+            It needs a saved block, or a token in the environment of the deployment's worker.
         timeout: Seconds that one request may take.
         deadline: Seconds that one attempt may take, the core's own retries included.
         max_concurrency: Requests in flight at once when tiles are sent one by one.
@@ -101,7 +109,8 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
     Returns:
         What was done: `udf_id`, `client_id`, `tiles_invalidated` (None for the whole UDF), `objects_deleted` (None if the
         service does not report it), `requests_sent`, `retries`, `elapsed_seconds`, `tiles_already_done`, `verification`,
-        `zooms_left_stale`, `note`.
+        `zooms_left_stale`, `note`, `client_ids`, `related` (the result of each related UDF by its id), `second_pass`,
+        `warnings`.
 
     Raises:
         fused_cache_ops.FusedCacheError: The invalidation failed. Prefect retries only transient errors.

@@ -1,0 +1,199 @@
+"""When the run is completed, the map is right: callers, instances, and runs under way, in real flow runs."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+import requests
+from prefect import flow, get_client
+
+from fused_cache_ops import InvalidInputError, Tile
+from fused_cache_ops.emulator import Emulator, Udf
+from prefect_fused import (
+    FusedCredentials,
+    invalidate_cache,
+    invalidate_cache_flow,
+    invalidate_on_commit,
+    invalidate_on_completion,
+)
+from prefect_fused.second_pass import LARGEST_PARAMETERS, SecondPass
+
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_api")]
+
+TILE = "1/0/0"
+AGAIN = "Invalidate Fused cache/again"
+
+
+@pytest.fixture
+def table() -> dict[str, str]:
+    """What the UDFs read."""
+    return {"load": "old"}
+
+
+@pytest.fixture
+def loader(fused_emulator: Emulator, table: dict[str, str]) -> Udf:
+    """A hidden, cached loader, in a canvas whose maps run on another instance than the preferred one."""
+    fused_emulator.add_instance("fused-maps")
+    fused_emulator.add_canvas("land", access_scope="public", share_client_id="fused-maps")
+    code = "def udf():\n    return 1\n"
+    return fused_emulator.register(lambda **parameters: table["load"], name="loader", canvas="land", code=code)
+
+
+def look(emulator: Emulator, udf: Udf) -> Any:
+    """What the map shows."""
+    return requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=60).json()
+
+
+def deletes(emulator: Emulator) -> int:
+    return sum(request.method == "DELETE" for request in emulator.requests)
+
+
+@flow
+def pipeline(**keywords: Any) -> dict[str, Any]:
+    return invalidate_cache(**keywords)
+
+
+@pytest.mark.parametrize("form", ["task", "flow"])
+def test_a_caller_is_fresh_too(fused_emulator: Emulator, loader: Udf, table: dict[str, str], form: str) -> None:
+    def draw(z: int, x: int, y: int) -> str:
+        return str(fused_emulator.load("loader")(region="all"))
+
+    code = 'def udf():\n    return fused.load("loader")()\n'
+    parcels = fused_emulator.register(draw, name="parcels", canvas="land", code=code)
+    before = look(fused_emulator, parcels)
+    table["load"] = "new"
+    if form == "task":
+        result = pipeline(udf="land/loader", related="callers")
+    else:
+        result = invalidate_cache_flow("land/loader", whole_udf=True, related="callers")
+    assert list(result["related"]) == [parcels.id]
+    assert (before, look(fused_emulator, parcels)) == ("old", "new")
+
+
+def test_the_instance_that_maps_run_on_is_reached(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> None:
+    before = look(fused_emulator, loader)
+    table["load"] = "new"
+    assert pipeline(udf=loader.id, tiles=[TILE])["client_ids"] == ["fused-team", "fused-maps"]
+    assert (before, look(fused_emulator, loader)) == ("old", "new")
+
+
+@pytest.fixture
+def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
+    """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
+    reading, go = threading.Event(), threading.Event()
+
+    def run_slowly(**parameters: Any) -> str:
+        found = table["load"]
+        if not go.is_set():
+            reading.set()
+            assert go.wait(60)
+        return found
+
+    udf = fused_emulator.register(run_slowly, name="slow", canvas="land", code="def udf():\n    return 1\n")
+    visitor = threading.Thread(target=look, args=(fused_emulator, udf), daemon=True)
+    visitor.start()
+    assert reading.wait(60)
+    table["load"] = "new"
+    yield udf, go
+    go.set()
+    visitor.join(60)
+
+
+def test_a_run_under_way_is_caught_by_a_task_that_waits(
+    fused_emulator: Emulator, slow: tuple[Udf, threading.Event], when: Callable[..., threading.Thread]
+) -> None:
+    udf, go = slow
+    when(lambda: deletes(fused_emulator) >= 2, go.set)  # the first pass is over, on both instances
+    result = pipeline(udf=udf.id, tiles=[TILE], again_after=3)
+    assert result["second_pass"] == "done"
+    assert deletes(fused_emulator) == 4
+    assert look(fused_emulator, udf) == "new"
+
+
+@pytest.fixture
+def deployed() -> None:
+    invalidate_cache_flow.to_deployment("again").apply()
+
+
+def scheduled() -> list[Any]:
+    with get_client(sync_client=True) as api:
+        return [run for run in api.read_flow_runs(limit=200) if run.deployment_id and run.state_name == "Scheduled"]
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_deployment_makes_the_second_pass_with_the_same_selection(
+    fused_emulator: Emulator, slow: tuple[Udf, threading.Event]
+) -> None:
+    udf, go = slow
+    earlier = {run.id for run in scheduled()}
+    result = pipeline(udf=udf.id, tiles=[(1, 0, 0), Tile(1, 1, 1)], again_after=130, again_deployment=AGAIN)
+    assert (result["second_pass"], deletes(fused_emulator)) == ("scheduled", 0)
+    [run] = [run for run in scheduled() if run.id not in earlier]
+    seconds = (run.next_scheduled_start_time - datetime.now(timezone.utc)).total_seconds()
+    assert 0 < seconds <= 130
+    assert fused_emulator.token not in str(run.parameters)
+    go.set()
+    while not fused_emulator.cached_tiles(udf):
+        threading.Event().wait(0.05)
+    invalidate_cache_flow(**run.parameters)  # as its worker does, once it is time
+    assert look(fused_emulator, udf) == "new"
+
+
+@pytest.mark.parametrize("name", ["Invalidate Fused cache/nowhere", "no slash"])
+def test_a_deployment_that_does_not_exist_is_refused_before_anything_is_sent(
+    fused_emulator: Emulator, loader: Udf, name: str
+) -> None:
+    with pytest.raises(InvalidInputError, match="does not exist"):
+        pipeline(udf=loader.id, again_after=130, again_deployment=name)
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    ("keywords", "problem"),
+    [
+        ({"again_after": 0}, "again_after is 0"),
+        ({"verify_tiles": 1, "tiles": [TILE]}, "verify_tiles"),
+        ({"shard": (0, 2), "tiles": [TILE]}, "shard"),
+        ({"credentials": FusedCredentials()}, "not saved"),
+        ({"udf": "fsh_" + "0" * 32}, "plain text"),
+    ],
+    ids=["no wait", "verify_tiles", "shard", "block", "token"],
+)
+def test_what_a_deployment_cannot_do_is_refused_before_anything_is_sent(
+    fused_emulator: Emulator, loader: Udf, keywords: dict[str, Any], problem: str
+) -> None:
+    given: Any = {"udf": loader.id, "again_after": 130, "again_deployment": AGAIN} | keywords
+    with pytest.raises(InvalidInputError, match=problem):
+        pipeline(**given)
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ({}, {"whole_udf": True}),
+        ({"tiles_file": "t.txt", "zooms": range(3, 5)}, {"tiles_file": "t.txt", "zooms": "3,4"}),
+        ({"bounds": (0, 0, 1, 1), "zooms": "10-14"}, {"bounds": [0, 0, 1, 1], "zooms": "10-14"}),
+        ({"bounds": [(1, 1, 2, 2), (1, 1, 3, 3)], "zooms": 3}, {"tiles": ["3/4/3"]}),
+        ({"tiles": [(1, 0, 0)], "zooms": "1"}, {"tiles": ["1/0/0"]}),
+        ({"tiles": [], "related": "callers"}, {"tiles": [], "related": "callers"}),
+    ],
+    ids=str,
+)
+def test_the_flow_gets_what_the_task_was_given(selection: Any, expected: dict[str, Any]) -> None:
+    given = SecondPass(AGAIN, "roads", None, {"again_after": 130, **selection}, None)._parameters
+    assert {name: given[name] for name in expected} == expected
+
+
+def test_more_tiles_than_prefect_stores_are_refused() -> None:
+    tiles = [Tile(17, x, 0) for x in range(LARGEST_PARAMETERS // 12)]
+    with pytest.raises(InvalidInputError, match="pass tiles_file"):
+        SecondPass(AGAIN, "roads", None, {"again_after": 130, "tiles": tiles}, None)
+
+
+@pytest.mark.parametrize("hook", [invalidate_on_completion, invalidate_on_commit])
+def test_a_hook_refuses_to_wait(hook: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidInputError, match="again_after = 130"):
+        hook("roads", again_after=130)
