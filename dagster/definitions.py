@@ -11,7 +11,10 @@ def load() -> list[str]:
     return load_new_stations()  # your load, which returns the tiles it changed: ["10/486/391", …]
 
 
-invalidate = build_invalidate_cache_op("invalidate", udf="charging_stations", from_upstream="tiles")
+# UDFs of the canvas that draw on this one keep results of their own, so they are invalidated too.
+invalidate = build_invalidate_cache_op(
+    "invalidate", udf="charging_stations", from_upstream="tiles", selection={"related": "callers"}
+)
 
 
 @dg.job(op_retry_policy=dg.RetryPolicy(max_retries=2, delay=10))

@@ -12,7 +12,8 @@ def load_then_invalidate():
     def load() -> list[str]:
         return load_new_stations()  # your load, which returns the tiles it changed: ["10/486/391", …]
 
-    FusedInvalidateCacheOperator(task_id="invalidate", udf="charging_stations", tiles=load(), retries=2)
+    # UDFs of the canvas that draw on this one keep results of their own, so they are invalidated too.
+    FusedInvalidateCacheOperator(task_id="invalidate", udf="charging_stations", tiles=load(), related="callers", retries=2)
 
 
 load_then_invalidate()

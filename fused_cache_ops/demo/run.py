@@ -14,7 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from fused_cache_ops.demo.pipelines import PIPELINES, Pipeline, PipelineFailed, run_pipeline
-from fused_cache_ops.demo.stations import LISBON, PORTO, UDF_NAME, ZOOM, build_udf, create_table, stations_in_tile
+from fused_cache_ops.demo.stations import (
+    CALLER_CODE,
+    CALLER_NAME,
+    LISBON,
+    PORTO,
+    UDF_NAME,
+    ZOOM,
+    build_caller,
+    build_udf,
+    create_table,
+    stations_in_tile,
+)
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.tiles.tile import Tile
 
@@ -62,14 +73,24 @@ def _run_one(pipeline: Pipeline, console: Console) -> bool:
         create_table(database)
         with Emulator() as emulator:
             udf = emulator.register(build_udf(database), name=UDF_NAME)
-            look = _looker(emulator, udf, database)
+            caller = emulator.register(build_caller(emulator.load), name=CALLER_NAME, code=CALLER_CODE)
+            look, look_at_caller = _looker(emulator, udf, database), _looker(emulator, caller, database)
             changed, unchanged = (Tile.containing(*place, ZOOM) for place in (LISBON, PORTO))
-            look("before", changed), look("before", unchanged)  # fill the cache, as people looking at the map do
+            (
+                look("before", changed),
+                look("before", unchanged),
+                look_at_caller("before", changed),
+            )  # fill the cache, as people looking at the map do
             expectations = [Expectation(look("before the load", changed), True, True, "right, from the cache")]
 
             # One more look as the invalidation arrives: after the load, but before the invalidation takes effect.
             between: list[View] = []
-            emulator.before_invalidation = lambda: between.append(look("loaded, not yet invalidated", changed))
+
+            def look_once() -> None:
+                emulator.before_invalidation = None
+                between.append(look("loaded, not yet invalidated", changed))
+
+            emulator.before_invalidation = look_once
             started = time.monotonic()
             try:
                 with console.status(f"{pipeline.title} is starting") as status:
@@ -99,6 +120,7 @@ def _run_one(pipeline: Pipeline, console: Console) -> bool:
             expectations += [
                 Expectation(between[0], False, True, "STALE: the cache shows the old rows"),
                 Expectation(look("after the pipeline", changed), True, False, "FRESH: computed anew"),
+                Expectation(look_at_caller("after it, in a UDF that calls it", changed), True, False, "FRESH too: a caller"),
                 Expectation(look("after the pipeline", unchanged), True, True, "untouched: still from the cache"),
             ]
             calls = [call for call in emulator.requests if call.path.endswith("delete")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fused_cache_ops.tiles.tile import Tile
 
 ZOOM = 10
 UDF_NAME = "charging_stations"
+CALLER_NAME = "station_map"
 
 LISBON = (-9.14, 38.72)
 PORTO = (-8.61, 41.15)
@@ -51,3 +53,27 @@ def build_udf(database: Path) -> Any:
         return stations_in_tile(database, Tile(z, x, y))
 
     return charging_stations
+
+
+CALLER_CODE = f"""
+import fused
+
+@fused.udf
+def udf(x, y, z):
+    return fused.load("{UDF_NAME}")(x=x, y=y, z=z)
+"""
+"""A UDF that calls the one above, as the service would show its code."""
+
+
+def build_caller(load: Callable[[str], Callable[..., Any]]) -> Any:
+    """The UDF that calls the tile UDF, and keeps a result of its own.
+
+    Args:
+        load: what ``fused.load`` is where the UDF runs.
+    """
+
+    def station_map(z: int, x: int, y: int) -> list[str]:
+        names: list[str] = load(UDF_NAME)(z=z, x=x, y=y)
+        return names
+
+    return station_map

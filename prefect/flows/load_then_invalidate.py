@@ -14,7 +14,8 @@ def load() -> list[str]:
 @flow
 def load_then_invalidate() -> dict:
     credentials = FusedCredentials()  # from the environment; a stored block: FusedCredentials.load("production")
-    return invalidate_cache("charging_stations", credentials=credentials, tiles=load())
+    # UDFs of the canvas that draw on this one keep results of their own, so they are invalidated too.
+    return invalidate_cache("charging_stations", credentials=credentials, tiles=load(), related="callers")
 
 
 if __name__ == "__main__":
