@@ -1,4 +1,7 @@
-"""Run `airflow standalone` against the emulator: load, asset event, invalidation. Run by scripts/airflow-standalone."""
+"""Run `airflow standalone` against the emulator: load, asset event, invalidation; and a second pass for which no worker waits.
+
+Run by scripts/airflow-standalone.
+"""
 
 import contextlib
 import json
@@ -6,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -19,6 +23,19 @@ from fused_cache_ops.emulator import Emulator
 
 DAGS = Path(__file__).parents[1] / "airflow" / "dags"
 TOKEN = "t0p-s3cret-t0ken-of-standalone"
+
+TWICE = """
+from airflow.sdk import dag
+from airflow_provider_fused.operators import FusedInvalidateCacheOperator
+
+
+@dag(schedule=None)
+def twice():
+    FusedInvalidateCacheOperator(task_id="invalidate", udf="parcels", tiles=["10/0/0"], again_after=45)
+
+
+twice()
+"""
 
 
 def wait(what: str, done: Callable[[], object], seconds: float) -> None:
@@ -35,10 +52,37 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+def wait_twice(home: Path, airflow: list[str], environment: dict[str, str], emulator: Emulator) -> None:
+    """A task with a second pass: while it waits, it is deferred, and occupies no slot."""
+    emulator.forget_requests()
+
+    def sent() -> int:
+        return sum(request.method == "DELETE" for request in emulator.requests)
+
+    def states() -> dict[str, int]:
+        with contextlib.closing(sqlite3.connect(f"file:{home / 'airflow.db'}?mode=ro", uri=True)) as database:
+            return dict(
+                database.execute(
+                    "SELECT state, COUNT(*) FROM task_instance "
+                    "WHERE state IN ('running', 'queued', 'deferred') OR dag_id = 'twice' GROUP BY state"
+                )
+            )
+
+    subprocess.run([*airflow, "dags", "trigger", "twice"], env=environment, check=True, capture_output=True)
+    wait("The first pass", lambda: sent() == 1, 200)
+    wait("The task is deferred", lambda: states() == {"deferred": 1}, 30)
+    for _ in range(5):
+        time.sleep(3)
+        print(f"While it waits, task instances by state: {states()}, invalidations sent: {sent()}", flush=True)
+    wait("The second pass", lambda: sent() == 2, 200)
+    wait("The task has succeeded", lambda: states() == {"success": 1}, 60)
+
+
 def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="fused-airflow-"))
     (home / "dags").mkdir()
     shutil.copy(DAGS / "invalidate_on_asset.py", home / "dags")
+    (home / "dags" / "twice.py").write_text(TWICE)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with Emulator(token=TOKEN) as emulator:
@@ -78,7 +122,7 @@ def main() -> None:
 
             def known() -> bool:
                 done = subprocess.run([*airflow, "dags", "list", "-o", "json"], env=environment, capture_output=True, text=True)
-                return "invalidate_on_asset" in done.stdout and "load_parcels" in done.stdout
+                return all(name in done.stdout for name in ("invalidate_on_asset", "load_parcels", "twice"))
 
             wait("The DAGs are known", known, 180)
             subprocess.run([*airflow, "dags", "trigger", "load_parcels"], env=environment, check=True, capture_output=True)
@@ -93,6 +137,7 @@ def main() -> None:
             )
             for run in json.loads(runs.stdout):
                 print(f"Run {run['run_id']}: {run['state']}")
+            wait_twice(home, airflow, environment, emulator)
             if "--wait" in sys.argv:
                 input(f"{url}  Enter ends it. ")
         finally:

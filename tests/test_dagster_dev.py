@@ -48,12 +48,12 @@ LOGS = """query Logs($key: [String!]!) { capturedLogs(logKey: $key) { stdout std
 
 
 @contextlib.contextmanager
-def dagster_dev(home: Path, variables: dict[str, str]) -> Iterator[str]:
-    """``dagster dev`` of the example, in a process group that ends with the context; its URL."""
+def dagster_dev(home: Path, variables: dict[str, str], file: Path = EXAMPLE) -> Iterator[str]:
+    """``dagster dev`` of a file, in a process group that ends with the context; its URL."""
     home.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "dagster", "dev", "-f", str(EXAMPLE), "-h", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "dagster", "dev", "-f", str(file), "-h", "127.0.0.1", "-p", str(port)]
     environment = os.environ | {"DAGSTER_HOME": str(home)} | variables
     with (home / "output.log").open("wb") as log:
         server = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -100,14 +100,14 @@ def query(url: str, text: str, **variables: Any) -> dict[str, Any]:
     return data
 
 
-def launch(url: str, *, asset: str, partition: str) -> None:
+def launch(url: str, *, asset: str, partition: str | None, file: Path = EXAMPLE) -> None:
     selector = {
-        "repositoryLocationName": EXAMPLE.name,
+        "repositoryLocationName": file.name,
         "repositoryName": "__repository__",
         "jobName": "__ASSET_JOB",
         "assetSelection": [{"path": [asset]}],
     }
-    tags = [{"key": "dagster/partition", "value": partition}]
+    tags = [] if partition is None else [{"key": "dagster/partition", "value": partition}]
     answer = query(url, LAUNCH, parameters={"selector": selector, "executionMetadata": {"tags": tags}, "runConfigData": {}})
     assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
 
@@ -158,3 +158,53 @@ def test_automation_invalidates_after_a_load_and_shows_no_token(tmp_path: Path) 
     for secret in (TOKEN, udf.shared_token):
         assert secret not in str([purge, load, logs, resource])
         assert [place for place, content in places.items() if secret.encode() in content] == []
+
+
+TWICE = """
+import dagster as dg
+from dagster_fused import FusedResource, build_fused_cache_asset
+
+twice = build_fused_cache_asset("twice", udf="parcels", selection={"tiles": ["10/486/391"], "again_after": 20})
+defs = dg.Definitions(assets=[twice], resources={"fused": FusedResource()})
+"""
+
+
+def spawned() -> int:
+    """The processes that Dagster has spawned for runs and their steps, below this one, from Linux's ``/proc``."""
+    above, spawned = {}, set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            process = int(stat.parent.name)
+            above[process] = int(stat.read_text().rpartition(")")[2].split()[1])
+            if b"spawn_main" in stat.with_name("cmdline").read_bytes():
+                spawned.add(process)
+
+    def is_below(process: int) -> bool:
+        while process in above:
+            process = above[process]
+            if process == os.getpid():
+                return True
+        return False
+
+    return sum(map(is_below, spawned))
+
+
+def test_no_step_process_waits_for_the_second_pass(tmp_path: Path) -> None:
+    home, file = tmp_path / "home", tmp_path / "twice.py"
+    home.mkdir()
+    file.write_text(TWICE)
+    with Emulator() as emulator:
+        emulator.register(lambda **tile: tile, name="parcels")
+
+        def invalidations() -> int:
+            return sum(request.method == "DELETE" for request in emulator.requests)
+
+        with dagster_dev(home, emulator.environment(), file) as url:
+            wait_for(lambda: query(url, READY)["repositoriesOrError"]["nodes"], home)
+            launch(url, asset="twice", partition=None, file=file)
+            wait_for(lambda: invalidations() == 1, home)
+            # What the step ran in ends. Only the run itself is left, which Dagster keeps until all of its steps are over.
+            waiting = wait_for(lambda: spawned() == 1, home, seconds=15)
+            sent = invalidations()
+            wait_for(lambda: runs(url)[0]["status"] == "SUCCESS", home)
+        assert (waiting, sent, invalidations()) == (True, 1, 2)
