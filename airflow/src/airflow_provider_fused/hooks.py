@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 class FusedHook(BaseHook):
     """Opens a `fused_cache_ops.FusedClient` from an Airflow connection.
 
-    The connection's host is the base URL (default: ``https://www.fused.io/server/v1``), its login the client id (default: the
-    service's preferred instance) and its password the service-account token. The extra takes ``timeout``, ``deadline``,
-    ``max_concurrency`` and ``max_requests_per_second``, as numbers or text, and ``ca_bundle``, ``client_certificate``,
-    ``run_base_url`` and ``passcode``. For an empty field, the section ``[fused]`` of Airflow's configuration applies
-    (``AIRFLOW__FUSED__DEADLINE`` and so on), then the core's environment variables (``FUSED_SERVICE_ACCOUNT_TOKEN`` and
-    so on).
+    The connection's host is the base URL (default: ``https://www.fused.io/server/v1``), its login the client id and its
+    password the service-account token. The client id is one instance, several with commas, or ``all`` (default: the preferred
+    one, and the one that maps run on). The extra takes ``timeout``, ``deadline``, ``max_concurrency`` and
+    ``max_requests_per_second``, as numbers or text, and ``ca_bundle``, ``client_certificate``, ``run_base_url`` and
+    ``passcode``. For an empty field, the section ``[fused]`` of Airflow's configuration applies (``AIRFLOW__FUSED__DEADLINE``
+    and so on), then the core's environment variables (``FUSED_SERVICE_ACCOUNT_TOKEN`` and so on).
 
     :param fused_conn_id: the connection's id
     """

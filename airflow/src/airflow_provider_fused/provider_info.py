@@ -61,7 +61,7 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
     "relabeling": {"host": "Base URL", "login": "Client id", "password": "Service account token"},
     "placeholders": {
         "host": "https://www.fused.io/server/v1",
-        "login": "default: the service's preferred real-time instance",
+        "login": "default: the preferred real-time instance, and that of the maps",
     },
 }
 

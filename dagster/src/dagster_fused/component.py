@@ -153,7 +153,10 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
     ] = None
     client_id: Annotated[
         Optional[str],
-        dg.Resolver.default(description="Real-time instance. Default: FUSED_CLIENT_ID, otherwise the service's preferred one."),
+        dg.Resolver.default(
+            description="One real-time instance, several with commas, or all. Default: FUSED_CLIENT_ID, otherwise the "
+            "preferred one and the one that maps run on."
+        ),
     ] = None
     base_url: Annotated[
         Optional[str],

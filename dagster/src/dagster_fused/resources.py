@@ -33,7 +33,8 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
     )
     client_id: Optional[str] = Field(
         default=None,
-        description="Real-time instance. Default: FUSED_CLIENT_ID, otherwise the service's preferred one.",
+        description="One real-time instance, several with commas, or all. Default: FUSED_CLIENT_ID, otherwise the "
+        "preferred one and the one that maps run on.",
     )
     base_url: Optional[str] = Field(
         default=None,

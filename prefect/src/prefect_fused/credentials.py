@@ -20,7 +20,7 @@ class FusedCredentials(CredentialsBlock):
 
     Attributes:
         token: The service account's token.
-        client_id: The real-time instance.
+        client_id: One real-time instance, several with commas, or `all`.
         base_url: The deployment's address.
         run_base_url: Where the deployment runs shared UDFs.
         passcode: The passcode of a public canvas, for verification.
@@ -54,7 +54,8 @@ class FusedCredentials(CredentialsBlock):
     client_id: Optional[str] = Field(
         default=None,
         title="Client id",
-        description="The real-time instance. Default: FUSED_CLIENT_ID, otherwise the service's preferred one.",
+        description="One real-time instance, several with commas, or all. Default: FUSED_CLIENT_ID, otherwise the "
+        "preferred one and the one that maps run on.",
     )
     base_url: Optional[str] = Field(
         default=None,
