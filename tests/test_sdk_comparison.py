@@ -94,7 +94,8 @@ def test_our_look_ups_are_the_sdks(fused_emulator: Emulator, roads: Udf, run_sdk
     fused_emulator.forget_requests()
     with FusedClient() as client:
         client.invalidate_cache("team/roads")
-    assert look_ups() == theirs
+    # The SDK does not ask which instance the canvas's maps run on.
+    assert [each for each in look_ups() if "/collection/" not in each[1]] == theirs
 
 
 def test_the_sdk_needs_a_call_for_each_tile_and_we_one_for_all(fused_emulator: Emulator, roads: Udf, run_sdk: RunSdk) -> None:

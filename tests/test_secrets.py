@@ -188,4 +188,4 @@ def test_the_token_is_written_into_the_header_alone(fused_emulator: Emulator, ud
         connections = client._service._open_connections()
         assert isinstance(connections, Connections)
         assert fused_emulator.token not in repr(vars(connections)) + repr(connections._headers)
-    assert [request.status for request in fused_emulator.requests] == [200, 204]
+    assert [request.status for request in fused_emulator.requests] == [200, 200, 200, 204]
