@@ -112,3 +112,43 @@ def test_a_function_that_is_not_there_is_named(tmp_path: Path, reference: str) -
     (tmp_path / "udfs.py").write_text("roads = 5\n")
     done = runner.invoke(program, ["emulator", "--udf", reference.format(file=tmp_path / "udfs.py")])
     assert done.exit_code == 2
+
+
+@pytest.fixture
+def land(fused_emulator: Emulator) -> Udf:
+    """A UDF with a caller, in a canvas whose maps run on another instance than the preferred one."""
+    fused_emulator.add_instance("fused-maps")
+    fused_emulator.add_canvas("land", share_client_id="fused-maps")
+    fused_emulator.register(dict, name="map", canvas="land", code="def udf():\n    fused.load('roads')()\n")
+    return fused_emulator.register(dict, name="roads", canvas="land", code="def udf():\n    pass\n")
+
+
+def test_a_plan_with_relatives_shows_the_order(fused_emulator: Emulator, land: Udf) -> None:
+    done = runner.invoke(program, ["plan", "land/roads", "--whole-udf", "--related", "callers"])
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.stdout.splitlines() if "fused-" in line]
+    assert [("roads" in line, "map" in line.split("fused-")[0]) for line in lines] == [(True, False)] * 2 + [(False, True)] * 2
+    assert "on 2 instances" in done.stdout
+    assert all(request.method == "GET" for request in fused_emulator.requests)
+
+
+def test_an_invalidation_with_relatives_and_a_second_pass_shows_both(land: Udf) -> None:
+    done = runner.invoke(program, ["invalidate", "land/roads", "--whole-udf", "--related", "callers", "--again-after", "0.1"])
+    assert done.exit_code == 0, done.output
+    shown = " ".join(done.stdout.split())
+    for expected in ("fused-team, fused-maps", "second pass", "done", "related"):
+        assert expected in shown
+
+
+def test_what_may_keep_the_map_stale_is_shown(land: Udf) -> None:
+    done = runner.invoke(program, ["invalidate", "land/roads", "--whole-udf"])
+    assert done.exit_code == 0, done.output
+    assert "related='callers'" in " ".join(done.stdout.split())
+
+
+def test_an_unknown_relation_is_an_error(land: Udf, fused_emulator: Emulator) -> None:
+    for command in ("plan", "invalidate"):
+        done = runner.invoke(program, [command, "land/roads", "--whole-udf", "--related", "everyone"])
+        assert done.exit_code == 1
+        assert "must be one of" in " ".join(done.output.split())
+    assert fused_emulator.requests == []

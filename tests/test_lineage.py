@@ -568,3 +568,18 @@ def test_the_records_own_age_comes_before_the_decorators() -> None:
     udf = UdfRecord("1", "map", code="@fused.udf(cache_max_age=AGE)\ndef udf(): ...", max_age=60)
     node = CallGraph(Canvas("c", "maps", udfs=(udf,))).nodes["1"]
     assert (node.max_age, node.unknown) == (60, ())
+
+
+def test_around_one_udf_only_what_mentions_it_is_read() -> None:
+    codes = {
+        "roads": "fused.load('raw')",
+        "map": "fused.load('roads')",
+        "atlas": "fused.load('map')",
+        "other": "fused.load(name)",
+        "raw": "def udf(:",
+    }
+    udfs = tuple(UdfRecord(name, name, code=code) for name, code in codes.items())
+    graph = CallGraph(Canvas("c", "maps", udfs=udfs), around=udfs[0])
+    assert [[udf.name for udf in level] for level in graph.levels("roads", "callers")] == [["map"]]
+    assert [[udf.name for udf in level] for level in graph.levels("roads", "callees")] == [["raw"]]
+    assert [node.udf.name for node in graph.nodes.values() if node.unknown] == []

@@ -149,10 +149,10 @@ def inspect_udf(service: Service, retrier: Retrier, reference: UdfReference) -> 
     return report_on(found.udf, found)
 
 
-def report_on(udf: UdfRecord, found: Lookup) -> UdfReport:
+def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph | None = None) -> UdfReport:
     """The report on a UDF, from what was looked up."""
     canvas = found.canvas
-    graph = graph_of(udf, canvas)
+    graph = graph or graph_of(udf, canvas)
     own = udf.id.lower()
     is_listed = canvas is not None and canvas.udfs is not None
     callees = tuple(sorted(_related(graph, own, "callees"), key=lambda each: -each.level))
@@ -183,9 +183,9 @@ def report_on(udf: UdfRecord, found: Lookup) -> UdfReport:
     )
 
 
-def graph_of(udf: UdfRecord, canvas: Canvas | None) -> CallGraph:
+def graph_of(udf: UdfRecord, canvas: Canvas | None, *, direct_only: bool = False) -> CallGraph:
     """The graph of a UDF's canvas, or of the UDF alone if its canvas was not read."""
-    return CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf])
+    return CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf], udf if direct_only else None)
 
 
 def warnings_from(report: UdfReport, related: Related | None) -> Iterator[str]:

@@ -108,7 +108,8 @@ def find_targets(
             tuple(_on_each(found, UdfRecord(reference.udf_id), "udf", 0)),
             _told(found, tuple(f"{part}." for part in found.unknown)) or None,
         )
-    levels = graph_of(udf, found.canvas).in_order(udf.id, related) if related is not None else ((udf,),)
+    graph = graph_of(udf, found.canvas, direct_only=related is None)
+    levels = graph.in_order(udf.id, related) if related is not None else ((udf,),)
     _check_number(udf, levels, max_related)
     own = next(number for number, level in enumerate(levels) if udf in level)
     return Targets(
@@ -120,7 +121,7 @@ def find_targets(
             for each in level
             for target in _on_each(found, each, ("callee", "udf", "caller")[(number >= own) + (number > own)], number)
         ),
-        _told(found, tuple(warnings_from(report_on(udf, found), related))),
+        _told(found, tuple(warnings_from(report_on(udf, found, graph), related))),
     )
 
 
