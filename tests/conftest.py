@@ -38,6 +38,7 @@ from collections.abc import Callable, Iterator  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
 import pytest  # noqa: E402
+import requests  # noqa: E402
 
 try:
     import hypothesis
@@ -72,6 +73,68 @@ def client(fused_emulator: Emulator) -> Iterator[FusedClient]:
     """A client that knows its instance, so that only invalidations are sent for a UDF's id."""
     with FusedClient(client_id=fused_emulator.client_id, deadline=20) as client:
         yield client
+
+
+@pytest.fixture
+def table() -> dict[str, str]:
+    """What the UDFs read."""
+    return {"load": "old"}
+
+
+@pytest.fixture
+def loader(fused_emulator: Emulator, table: dict[str, str]) -> Udf:
+    """A hidden, cached loader, in a canvas whose maps run on another instance than the preferred one."""
+    fused_emulator.add_instance("fused-maps")
+    fused_emulator.add_canvas("land", access_scope="public", share_client_id="fused-maps")
+    return fused_emulator.register(
+        lambda **parameters: table["load"], name="loader", canvas="land", visible=False, code="def udf():\n    return 1\n"
+    )
+
+
+@pytest.fixture
+def parcels(fused_emulator: Emulator, loader: Udf) -> Udf:
+    """The visible UDF that draws what the loader returns, and keeps a result of its own."""
+
+    def draw(z: int, x: int, y: int) -> str:
+        return str(fused_emulator.load("loader")(region="all"))
+
+    code = 'def udf(bounds):\n    return fused.load("loader")(region="all")\n'
+    return fused_emulator.register(draw, name="parcels", canvas="land", code=code)
+
+
+@pytest.fixture
+def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
+    """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
+    reading, go = threading.Event(), threading.Event()
+
+    def run_slowly(**parameters: Any) -> str:
+        found = table["load"]
+        if not go.is_set():
+            reading.set()
+            assert go.wait(120)
+        return found
+
+    udf = fused_emulator.register(run_slowly, name="slow", canvas="land", code="def udf():\n    return 1\n")
+    url = fused_emulator.tile_url(udf, 1, 0, 0)
+    visitor = threading.Thread(target=lambda: requests.get(url, timeout=120), daemon=True)
+    visitor.start()
+    assert reading.wait(120)
+    table["load"] = "new"
+    yield udf, go
+    go.set()
+    visitor.join(120)
+
+
+@pytest.fixture
+def seen(fused_emulator: Emulator) -> Callable[[Udf], Any]:
+    """What the map shows of a UDF's tile 1/0/0."""
+    return lambda udf: requests.get(fused_emulator.tile_url(udf, 1, 0, 0), timeout=120).json()
+
+
+@pytest.fixture
+def deletes(fused_emulator: Emulator) -> Callable[[], int]:
+    """How many invalidations of single tiles and whole UDFs have been sent."""
+    return lambda: sum(request.method == "DELETE" for request in fused_emulator.requests)
 
 
 SDK_PREAMBLE = """

@@ -3,12 +3,11 @@
 import importlib.util
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from airflow.exceptions import TaskDeferred
 
 from airflow_provider_fused._compat import AirflowFailException
@@ -34,26 +33,6 @@ def connection(fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(uri))
 
 
-@pytest.fixture
-def table() -> dict[str, str]:
-    """What the UDFs read."""
-    return {"load": "old"}
-
-
-@pytest.fixture
-def loader(fused_emulator: Emulator, table: dict[str, str]) -> Udf:
-    """A hidden, cached loader, in a canvas whose maps run on another instance than the preferred one."""
-    fused_emulator.add_instance("fused-maps")
-    fused_emulator.add_canvas("land", access_scope="public", share_client_id="fused-maps")
-    code = "def udf():\n    return 1\n"
-    return fused_emulator.register(lambda **parameters: table["load"], name="loader", canvas="land", code=code)
-
-
-def look(emulator: Emulator, udf: Udf) -> Any:
-    """What the map shows."""
-    return requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=60).json()
-
-
 @pytest.fixture(scope="module")
 def dags(install_dag: Callable[[Path], Path]) -> Any:
     copy = install_dag(Path(__file__).with_name("dag_green_means_fresh.py"))
@@ -65,62 +44,39 @@ def dags(install_dag: Callable[[Path], Path]) -> Any:
     return module.DAGS
 
 
-def deletes(emulator: Emulator) -> int:
-    return sum(request.method == "DELETE" for request in emulator.requests)
-
-
-def test_a_caller_is_fresh_too(fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str]) -> None:
-    def draw(z: int, x: int, y: int) -> str:
-        return str(fused_emulator.load("loader")(region="all"))
-
-    code = 'def udf():\n    return fused.load("loader")()\n'
-    parcels = fused_emulator.register(draw, name="parcels", canvas="land", code=code)
-    before = look(fused_emulator, parcels)
+def test_a_caller_is_fresh_too(
+    fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any], parcels: Udf
+) -> None:
+    before = seen(parcels)
     table["load"] = "new"
     assert str(dags["callers"].test().state).endswith("success")
-    assert (before, look(fused_emulator, parcels)) == ("old", "new")
+    assert (before, seen(parcels)) == ("old", "new")
 
 
 def test_the_instance_that_maps_run_on_is_reached(
-    fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str]
+    fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any]
 ) -> None:
-    before = look(fused_emulator, loader)
+    before = seen(loader)
     table["load"] = "new"
     assert str(dags["instance"].test().state).endswith("success")
-    assert (before, look(fused_emulator, loader)) == ("old", "new")
-
-
-@pytest.fixture
-def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
-    """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
-    reading, go = threading.Event(), threading.Event()
-
-    def run_slowly(**parameters: Any) -> str:
-        found = table["load"]
-        if not go.is_set():
-            reading.set()
-            assert go.wait(60)
-        return found
-
-    udf = fused_emulator.register(run_slowly, name="slow", canvas="land", code="def udf():\n    return 1\n")
-    visitor = threading.Thread(target=look, args=(fused_emulator, udf), daemon=True)
-    visitor.start()
-    assert reading.wait(60)
-    table["load"] = "new"
-    yield udf, go
-    go.set()
-    visitor.join(60)
+    assert (before, seen(loader)) == ("old", "new")
 
 
 @pytest.mark.parametrize("form", ["operator", "decorator"])
 def test_a_run_under_way_is_caught_by_the_second_pass(
-    fused_emulator: Emulator, dags: Any, slow: tuple[Udf, threading.Event], when: Callable[..., threading.Thread], form: str
+    fused_emulator: Emulator,
+    dags: Any,
+    slow: tuple[Udf, threading.Event],
+    when: Callable[..., threading.Thread],
+    form: str,
+    seen: Callable[[Udf], Any],
+    deletes: Callable[[], int],
 ) -> None:
     udf, go = slow
-    when(lambda: deletes(fused_emulator) >= 2, go.set)  # the first pass is over, on both instances
+    when(lambda: deletes() >= 2, go.set)  # the first pass is over, on both instances
     assert str(dags[form].test().state).endswith("success")
-    assert deletes(fused_emulator) == 4
-    assert look(fused_emulator, udf) == "new"
+    assert deletes() == 4
+    assert seen(udf) == "new"
 
 
 def first_pass(**fields: Any) -> tuple[FusedInvalidateCacheOperator, dict[str, Any]]:
@@ -149,15 +105,15 @@ def test_tiles_are_verified_after_the_second_pass_only(fused_emulator: Emulator,
 
 
 def test_a_selection_that_renders_otherwise_on_resume_fails_with_both_fingerprints(
-    fused_emulator: Emulator, loader: Udf
+    fused_emulator: Emulator, loader: Udf, deletes: Callable[[], int]
 ) -> None:
     operator, stored = first_pass(udf=loader.id, tiles=[TILE], again_after=60)
     operator.tiles = ["1/1/1"]
-    sent = deletes(fused_emulator)
+    sent = deletes()
     with pytest.raises(AirflowFailException, match="selection has changed") as caught:
         operator.second_pass({}, stored)
     assert stored["first"]["fingerprint"] in str(caught.value)
-    assert deletes(fused_emulator) == sent
+    assert deletes() == sent
 
 
 def test_nothing_to_send_is_no_reason_to_wait(fused_emulator: Emulator, loader: Udf) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import requests
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.api import execute_job
 
@@ -20,21 +19,6 @@ TILE = "1/0/0"
 
 
 @pytest.fixture
-def table() -> dict[str, str]:
-    """What the UDFs read."""
-    return {"load": "old"}
-
-
-@pytest.fixture
-def loader(fused_emulator: Emulator, table: dict[str, str]) -> Udf:
-    """A hidden, cached loader, in a canvas whose maps run on another instance than the preferred one."""
-    fused_emulator.add_instance("fused-maps")
-    fused_emulator.add_canvas("land", access_scope="public", share_client_id="fused-maps")
-    code = "def udf():\n    return 1\n"
-    return fused_emulator.register(lambda **parameters: table["load"], name="loader", canvas="land", code=code)
-
-
-@pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
@@ -45,15 +29,6 @@ def fused(fused_emulator: Emulator) -> FusedResource:
     return FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url)
 
 
-def look(emulator: Emulator, udf: Udf) -> Any:
-    """What the map shows."""
-    return requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=60).json()
-
-
-def deletes(emulator: Emulator) -> int:
-    return sum(request.method == "DELETE" for request in emulator.requests)
-
-
 def job_of(op: dg.OpDefinition) -> dg.JobDefinition:
     @dg.job
     def job() -> None:
@@ -62,19 +37,17 @@ def job_of(op: dg.OpDefinition) -> dg.JobDefinition:
     return job
 
 
-def parcels_over(emulator: Emulator) -> Udf:
-    def draw(z: int, x: int, y: int) -> str:
-        return str(emulator.load("loader")(region="all"))
-
-    return emulator.register(draw, name="parcels", canvas="land", code='def udf():\n    return fused.load("loader")()\n')
-
-
 @pytest.mark.parametrize("form", ["op", "config", "asset"])
 def test_a_caller_is_fresh_too(
-    fused_emulator: Emulator, fused: FusedResource, loader: Udf, table: dict[str, str], form: str
+    fused_emulator: Emulator,
+    fused: FusedResource,
+    loader: Udf,
+    table: dict[str, str],
+    form: str,
+    seen: Callable[[Udf], Any],
+    parcels: Udf,
 ) -> None:
-    parcels = parcels_over(fused_emulator)
-    before = look(fused_emulator, parcels)
+    before = seen(parcels)
     table["load"] = "new"
     if form == "asset":
         asset = build_fused_cache_asset("cache", udf="land/loader", selection={"related": "callers"})
@@ -88,40 +61,18 @@ def test_a_caller_is_fresh_too(
         config: Any = {"ops": {"invalidate_cache_op": {"config": {"udf": "land/loader", "related": "callers"}}}}
         done = job_of(invalidate_cache_op).execute_in_process(config, resources={"fused": fused})
     assert done.success
-    assert (before, look(fused_emulator, parcels)) == ("old", "new")
+    assert (before, seen(parcels)) == ("old", "new")
 
 
 def test_the_instance_that_maps_run_on_is_reached(
-    fused_emulator: Emulator, fused: FusedResource, loader: Udf, table: dict[str, str]
+    fused_emulator: Emulator, fused: FusedResource, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any]
 ) -> None:
-    before = look(fused_emulator, loader)
+    before = seen(loader)
     table["load"] = "new"
     op = build_invalidate_cache_op("refresh", udf=loader.id, selection={"tiles": [TILE]})
     result = job_of(op).execute_in_process(resources={"fused": fused})
     assert result.output_for_node("refresh")["client_ids"] == ["fused-team", "fused-maps"]
-    assert (before, look(fused_emulator, loader)) == ("old", "new")
-
-
-@pytest.fixture
-def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
-    """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
-    reading, go = threading.Event(), threading.Event()
-
-    def run_slowly(**parameters: Any) -> str:
-        found = table["load"]
-        if not go.is_set():
-            reading.set()
-            assert go.wait(60)
-        return found
-
-    udf = fused_emulator.register(run_slowly, name="slow", canvas="land", code="def udf():\n    return 1\n")
-    visitor = threading.Thread(target=look, args=(fused_emulator, udf), daemon=True)
-    visitor.start()
-    assert reading.wait(60)
-    table["load"] = "new"
-    yield udf, go
-    go.set()
-    visitor.join(60)
+    assert (before, seen(loader)) == ("old", "new")
 
 
 @pytest.mark.parametrize("form", ["op", "asset"])
@@ -132,9 +83,11 @@ def test_a_run_under_way_is_caught_by_the_second_pass(
     slow: tuple[Udf, threading.Event],
     when: Callable[..., threading.Thread],
     form: str,
+    seen: Callable[[Udf], Any],
+    deletes: Callable[[], int],
 ) -> None:
     udf, go = slow
-    when(lambda: deletes(fused_emulator) >= 2, go.set)  # the first pass is over, on both instances
+    when(lambda: deletes() >= 2, go.set)  # the first pass is over, on both instances
     keywords: Any = {"tiles": [TILE], "again_after": 3}
     if form == "asset":
         asset = build_fused_cache_asset("cache", udf=udf.id, selection=keywords)
@@ -145,8 +98,8 @@ def test_a_run_under_way_is_caught_by_the_second_pass(
     assert done.success
     kinds = [event.event_type_value for event in done.all_events]
     assert (kinds.count("STEP_UP_FOR_RETRY"), kinds.count("STEP_RESTARTED")) == (1, 1)
-    assert deletes(fused_emulator) == 4
-    assert look(fused_emulator, udf) == "new"
+    assert deletes() == 4
+    assert seen(udf) == "new"
 
 
 def test_what_is_recorded_of_the_first_pass_is_hidden_and_holds_no_secret(
@@ -164,7 +117,11 @@ def test_what_is_recorded_of_the_first_pass_is_hidden_and_holds_no_secret(
 
 
 def test_an_error_that_may_pass_is_retried_as_the_second_pass_alone(
-    fused_emulator: Emulator, instance: dg.DagsterInstance, loader: Udf, when: Callable[..., threading.Thread]
+    fused_emulator: Emulator,
+    instance: dg.DagsterInstance,
+    loader: Udf,
+    when: Callable[..., threading.Thread],
+    deletes: Callable[[], int],
 ) -> None:
     fused = FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url, client_id="fused-team", deadline=0.5)
 
@@ -173,8 +130,8 @@ def test_an_error_that_may_pass_is_retried_as_the_second_pass_alone(
         entries = [entry.dagster_event_type for entry in instance.all_logs(run_id)]
         return entries.count(dg.DagsterEventType.STEP_UP_FOR_RETRY) >= 2
 
-    when(lambda: deletes(fused_emulator) == 1, lambda: fused_emulator.misbehave(status=503, path="/delete", times=None))
-    when(lambda: deletes(fused_emulator) > 1 and is_up_for_retry_again(), fused_emulator.behave)
+    when(lambda: deletes() == 1, lambda: fused_emulator.misbehave(status=503, path="/delete", times=None))
+    when(lambda: deletes() > 1 and is_up_for_retry_again(), fused_emulator.behave)
     op = build_invalidate_cache_op(
         "refresh",
         udf=loader.id,

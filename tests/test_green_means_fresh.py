@@ -1,53 +1,15 @@
 """When the step is green, the map is right: each way in which a map stays stale, seen as the map sees it."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import requests
 
 from fused_cache_ops import FusedClient, invalidate_cache
 from fused_cache_ops.emulator import Emulator, Udf
 
 TILE = "1/0/0"
-
-
-@pytest.fixture
-def table() -> dict[str, str]:
-    """What the UDFs read."""
-    return {"load": "old"}
-
-
-@pytest.fixture
-def loader(fused_emulator: Emulator, table: dict[str, str]) -> Udf:
-    """A hidden, cached loader, in a canvas whose maps run on another instance than the preferred one."""
-    fused_emulator.add_instance("fused-maps")
-    fused_emulator.add_canvas("land", access_scope="public", share_client_id="fused-maps")
-    return fused_emulator.register(
-        lambda **parameters: table["load"], name="loader", canvas="land", visible=False, code="def udf():\n    return 1\n"
-    )
-
-
-@pytest.fixture
-def parcels(fused_emulator: Emulator, loader: Udf) -> Udf:
-    """The visible UDF that draws what the loader returns."""
-
-    def draw(z: int, x: int, y: int) -> str:
-        return str(fused_emulator.load("loader")(region="all"))
-
-    code = 'def udf(bounds):\n    return fused.load("loader")(region="all")\n'
-    return fused_emulator.register(draw, name="parcels", canvas="land", code=code)
-
-
-@pytest.fixture
-def seen(fused_emulator: Emulator) -> Callable[..., Any]:
-    """What the map shows of a UDF's tile."""
-
-    def look(udf: Udf, tile: str = TILE) -> Any:
-        return requests.get(fused_emulator.tile_url(udf, *map(int, tile.split("/"))), timeout=60).json()
-
-    return look
 
 
 # -- callers and callees ------------------------------------------------------------------------------------------------
@@ -143,59 +105,33 @@ def test_one_that_leaves_the_maps_instance_out_is_warned(loader: Udf) -> None:
 # -- runs under way -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def slow_run(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
-    """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
-    reading, go = threading.Event(), threading.Event()
-
-    def run_slowly(**parameters: Any) -> str:
-        found = table["load"]
-        if not go.is_set():
-            reading.set()
-            assert go.wait(60)
-        return found
-
-    slow = fused_emulator.register(run_slowly, name="slow", canvas="land", code="def udf():\n    return 1\n")
-    url = fused_emulator.tile_url(slow, 1, 0, 0)
-    visitor = threading.Thread(target=lambda: requests.get(url, timeout=60), daemon=True)
-    visitor.start()
-    assert reading.wait(60)
-    table["load"] = "new"
-    yield slow, go
-    go.set()
-    visitor.join(60)
-
-
 def test_a_run_that_stores_its_old_result_after_the_first_pass_is_caught_by_the_second(
     fused_emulator: Emulator,
-    slow_run: tuple[Udf, threading.Event],
+    slow: tuple[Udf, threading.Event],
     seen: Callable[..., Any],
     when: Callable[..., threading.Thread],
 ) -> None:
-    slow, go = slow_run
+    udf, go = slow
 
     def sent() -> int:
         return sum(request.method == "DELETE" for request in fused_emulator.requests)
 
     when(lambda: sent() >= 2, go.set)  # the first pass is over, on both instances
-    result = invalidate_cache(slow.id, tiles=[TILE], again_after=3)
+    result = invalidate_cache(udf.id, tiles=[TILE], again_after=3)
     assert result.second_pass == "done"
     assert sent() == 4
-    assert seen(slow) == "new"
+    assert seen(udf) == "new"
 
 
 def test_without_a_second_pass_it_stays(
-    fused_emulator: Emulator, slow_run: tuple[Udf, threading.Event], seen: Callable[..., Any]
+    fused_emulator: Emulator, slow: tuple[Udf, threading.Event], seen: Callable[[Udf], Any]
 ) -> None:
-    slow, go = slow_run
-    invalidate_cache(slow.id, tiles=[TILE])
+    udf, go = slow
+    invalidate_cache(udf.id, tiles=[TILE])
     go.set()
-    fused_emulator_has = lambda: fused_emulator.cached_tiles(slow)  # noqa: E731
-    for _ in range(600):
-        if fused_emulator_has():
-            break
+    while not fused_emulator.cached_tiles(udf):  # until the run has stored its result
         threading.Event().wait(0.05)
-    assert seen(slow) == "old"
+    assert seen(udf) == "old"
 
 
 # -- verification -------------------------------------------------------------------------------------------------------

@@ -1,12 +1,11 @@
 """When the run is completed, the map is right: callers, instances, and runs under way, in real flow runs."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-import requests
 from prefect import flow, get_client
 
 from fused_cache_ops import InvalidInputError, Tile
@@ -26,90 +25,47 @@ TILE = "1/0/0"
 AGAIN = "Invalidate Fused cache/again"
 
 
-@pytest.fixture
-def table() -> dict[str, str]:
-    """What the UDFs read."""
-    return {"load": "old"}
-
-
-@pytest.fixture
-def loader(fused_emulator: Emulator, table: dict[str, str]) -> Udf:
-    """A hidden, cached loader, in a canvas whose maps run on another instance than the preferred one."""
-    fused_emulator.add_instance("fused-maps")
-    fused_emulator.add_canvas("land", access_scope="public", share_client_id="fused-maps")
-    code = "def udf():\n    return 1\n"
-    return fused_emulator.register(lambda **parameters: table["load"], name="loader", canvas="land", code=code)
-
-
-def look(emulator: Emulator, udf: Udf) -> Any:
-    """What the map shows."""
-    return requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=60).json()
-
-
-def deletes(emulator: Emulator) -> int:
-    return sum(request.method == "DELETE" for request in emulator.requests)
-
-
 @flow
 def pipeline(**keywords: Any) -> dict[str, Any]:
     return invalidate_cache(**keywords)
 
 
 @pytest.mark.parametrize("form", ["task", "flow"])
-def test_a_caller_is_fresh_too(fused_emulator: Emulator, loader: Udf, table: dict[str, str], form: str) -> None:
-    def draw(z: int, x: int, y: int) -> str:
-        return str(fused_emulator.load("loader")(region="all"))
-
-    code = 'def udf():\n    return fused.load("loader")()\n'
-    parcels = fused_emulator.register(draw, name="parcels", canvas="land", code=code)
-    before = look(fused_emulator, parcels)
+def test_a_caller_is_fresh_too(
+    fused_emulator: Emulator, loader: Udf, table: dict[str, str], form: str, seen: Callable[[Udf], Any], parcels: Udf
+) -> None:
+    before = seen(parcels)
     table["load"] = "new"
     if form == "task":
         result = pipeline(udf="land/loader", related="callers")
     else:
         result = invalidate_cache_flow("land/loader", whole_udf=True, related="callers")
     assert list(result["related"]) == [parcels.id]
-    assert (before, look(fused_emulator, parcels)) == ("old", "new")
+    assert (before, seen(parcels)) == ("old", "new")
 
 
-def test_the_instance_that_maps_run_on_is_reached(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> None:
-    before = look(fused_emulator, loader)
+def test_the_instance_that_maps_run_on_is_reached(
+    fused_emulator: Emulator, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any]
+) -> None:
+    before = seen(loader)
     table["load"] = "new"
     assert pipeline(udf=loader.id, tiles=[TILE])["client_ids"] == ["fused-team", "fused-maps"]
-    assert (before, look(fused_emulator, loader)) == ("old", "new")
-
-
-@pytest.fixture
-def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
-    """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
-    reading, go = threading.Event(), threading.Event()
-
-    def run_slowly(**parameters: Any) -> str:
-        found = table["load"]
-        if not go.is_set():
-            reading.set()
-            assert go.wait(60)
-        return found
-
-    udf = fused_emulator.register(run_slowly, name="slow", canvas="land", code="def udf():\n    return 1\n")
-    visitor = threading.Thread(target=look, args=(fused_emulator, udf), daemon=True)
-    visitor.start()
-    assert reading.wait(60)
-    table["load"] = "new"
-    yield udf, go
-    go.set()
-    visitor.join(60)
+    assert (before, seen(loader)) == ("old", "new")
 
 
 def test_a_run_under_way_is_caught_by_a_task_that_waits(
-    fused_emulator: Emulator, slow: tuple[Udf, threading.Event], when: Callable[..., threading.Thread]
+    fused_emulator: Emulator,
+    slow: tuple[Udf, threading.Event],
+    when: Callable[..., threading.Thread],
+    seen: Callable[[Udf], Any],
+    deletes: Callable[[], int],
 ) -> None:
     udf, go = slow
-    when(lambda: deletes(fused_emulator) >= 2, go.set)  # the first pass is over, on both instances
+    when(lambda: deletes() >= 2, go.set)  # the first pass is over, on both instances
     result = pipeline(udf=udf.id, tiles=[TILE], again_after=3)
     assert result["second_pass"] == "done"
-    assert deletes(fused_emulator) == 4
-    assert look(fused_emulator, udf) == "new"
+    assert deletes() == 4
+    assert seen(udf) == "new"
 
 
 @pytest.fixture
@@ -124,12 +80,12 @@ def scheduled() -> list[Any]:
 
 @pytest.mark.usefixtures("deployed")
 def test_a_deployment_makes_the_second_pass_with_the_same_selection(
-    fused_emulator: Emulator, slow: tuple[Udf, threading.Event]
+    fused_emulator: Emulator, slow: tuple[Udf, threading.Event], seen: Callable[[Udf], Any], deletes: Callable[[], int]
 ) -> None:
     udf, go = slow
     earlier = {run.id for run in scheduled()}
     result = pipeline(udf=udf.id, tiles=[(1, 0, 0), Tile(1, 1, 1)], again_after=130, again_deployment=AGAIN)
-    assert (result["second_pass"], deletes(fused_emulator)) == ("scheduled", 0)
+    assert (result["second_pass"], deletes()) == ("scheduled", 0)
     [run] = [run for run in scheduled() if run.id not in earlier]
     seconds = (run.next_scheduled_start_time - datetime.now(timezone.utc)).total_seconds()
     assert 0 < seconds <= 130
@@ -138,7 +94,7 @@ def test_a_deployment_makes_the_second_pass_with_the_same_selection(
     while not fused_emulator.cached_tiles(udf):
         threading.Event().wait(0.05)
     invalidate_cache_flow(**run.parameters)  # as its worker does, once it is time
-    assert look(fused_emulator, udf) == "new"
+    assert seen(udf) == "new"
 
 
 @pytest.mark.parametrize("name", ["Invalidate Fused cache/nowhere", "no slash"])
