@@ -223,18 +223,18 @@ def test_cancelling_at_random_moments_loses_no_tile(fused_emulator: Emulator, ud
 
 
 def test_a_slow_generator_does_not_outlast_the_deadline(fused_emulator: Emulator, udf: Udf) -> None:
-    taken = 0
+    taken, pause = 0, 0.2  # seconds: a batch takes many times the deadline
 
     def slowly() -> Iterator[Tile]:
         nonlocal taken
         for taken, tile in enumerate(TILES * 10, 1):  # noqa: B007
-            time.sleep(0.2)  # a batch takes twice the deadline
+            time.sleep(pause)
             yield tile
 
     with FusedClient(client_id=fused_emulator.client_id, deadline=1) as client:
         with pytest.raises(FusedCacheError, match="The deadline of 1 s") as caught:
             client.invalidate_cache(udf.id, tiles=slowly())
-    count = taken
+    count, pause = taken, 0.0
     assert count <= 10  # of 2,000
     remaining = iter(caught.value.remaining or ())
     assert [next(remaining) for _ in range(count)] == (TILES * 10)[:count]
