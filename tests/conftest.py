@@ -137,11 +137,33 @@ def deletes(fused_emulator: Emulator) -> Callable[[], int]:
     return lambda: sum(request.method == "DELETE" for request in fused_emulator.requests)
 
 
-SDK_PREAMBLE = """
-import json, warnings
+SDK_SERVER = """
+import json, os, sys, traceback, warnings
 warnings.simplefilter("ignore")
 import fused
 from fused.api import FusedAPI
+for line in sys.stdin:
+    task = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(os.open(task[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            os.environ.clear()
+            os.environ.update(task["environment"])
+            exec(task["code"], {"fused": fused, "FusedAPI": FusedAPI, "json": json})
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+SDK_PREAMBLE = """
 fused.options.base_url = {base_url!r}
 fused.options.shared_udf_base_url = {run_base_url!r}
 def source(udf, **parameters):
@@ -155,9 +177,22 @@ def refusal(call):
 """
 
 
+@pytest.fixture(scope="session")
+def sdk_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A process that has imported the real SDK, which takes seconds, and runs each snippet in a fork of its own."""
+    environment = os.environ | {"HOME": str(tmp_path_factory.mktemp("sdk"))}
+    with subprocess.Popen(
+        [sys.executable, "-c", SDK_SERVER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        yield server
+
+
 @pytest.fixture
-def sdk(fused_emulator: Emulator, tmp_path: Path) -> Callable[..., Any]:
+def sdk(fused_emulator: Emulator, tmp_path: Path, sdk_server: subprocess.Popen[str]) -> Callable[..., Any]:
     """Run lines of Python with the real SDK, in a process and home of its own. Returns their ``result``."""
+    assert sdk_server.stdin is not None
+    assert sdk_server.stdout is not None
+    commands, answers = sdk_server.stdin, sdk_server.stdout
 
     def run(lines: str, *, token: str | None = None, **names: Any) -> Any:
         preamble = SDK_PREAMBLE.format(base_url=fused_emulator.base_url, run_base_url=fused_emulator.root_url)
@@ -170,15 +205,16 @@ def sdk(fused_emulator: Emulator, tmp_path: Path) -> Callable[..., Any]:
             credentials.parent.mkdir(exist_ok=True)
             login = {"access_token": token, "auth_scheme": "Bearer", "refresh_token": "none", "id_token": "none", "scope": ""}
             credentials.write_text(json.dumps(login | {"expires_in": 3600, "expires_at": "2999-01-01T00:00:00+00:00"}))
-        done = subprocess.run(
-            [sys.executable, "-c", f"{preamble}{given}{lines}\nprint(json.dumps(result))"],
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        task = {
+            "code": f"{preamble}{given}{lines}\nprint(json.dumps(result))",
+            "environment": environment,
+            "stdout": str(tmp_path / "stdout"),
+            "stderr": str(tmp_path / "stderr"),
+        }
+        commands.write(f"{json.dumps(task)}\n")
+        commands.flush()
+        assert answers.readline().strip() == "0", (tmp_path / "stderr").read_text()
+        return json.loads((tmp_path / "stdout").read_text().splitlines()[-1])
 
     return run
 
