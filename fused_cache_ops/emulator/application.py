@@ -1,14 +1,17 @@
 """The endpoints, as Fused's REST reference and SDK define them. Where neither does, a comment says so."""
 
+import functools
 import json
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, NamedTuple
+from contextvars import ContextVar
+from typing import Annotated, Any, NamedTuple, cast
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.canvases import canvas_lookups, session_tokens
@@ -48,22 +51,58 @@ class Hooks:
         self.before_invalidation: Callable[[], None] | None = None
 
 
-def build_application(
-    store: Store, runner: Runner, assumptions: Assumptions, hooks: Hooks, *, batch_endpoint: bool = True
-) -> FastAPI:
-    """The service as an ASGI application.
+class Parts(NamedTuple):
+    """What one emulator consists of.
 
-    Args:
+    Attributes:
         store: the data.
         runner: runs the UDFs.
         assumptions: what the documentation leaves open.
         hooks: what is called at certain moments.
+    """
+
+    store: Store
+    runner: Runner
+    assumptions: Assumptions
+    hooks: Hooks
+
+
+_PARTS: ContextVar[Parts] = ContextVar("parts")
+
+
+class _Part:
+    """A part of the emulator that the request has reached. Emulators share their routes, which are costly to build."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(_PARTS.get(), self._name), name)
+
+
+def build_application(parts: Parts, *, batch_endpoint: bool = True) -> ASGIApp:
+    """The service as an ASGI application.
+
+    Args:
+        parts: what the emulator consists of.
         batch_endpoint: False for a deployment without ``batch-delete``.
     """
+    routes = _build_routes(batch_endpoint)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        _PARTS.set(parts)
+        await routes(scope, receive, send)
+
+    return application
+
+
+@functools.cache
+def _build_routes(batch_endpoint: bool) -> FastAPI:
+    store, runner, assumptions, hooks = (cast("Any", _Part(name)) for name in Parts._fields)
 
     async def caller(request: Request) -> Caller:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        found = store.caller(scheme, token.strip())
+        found: Caller | None = store.caller(scheme, token.strip())
         if found is None:
             raise HTTPException(401, "Not authenticated: missing, malformed or expired credentials")
         return found

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import uvicorn
 
-from fused_cache_ops.emulator.application import PREFIX, Hooks, build_application
+from fused_cache_ops.emulator.application import PREFIX, Hooks, Parts, build_application
 from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.faults import Fault, Misbehavior
 from fused_cache_ops.emulator.runs import Runner
@@ -73,7 +73,8 @@ class Emulator:
         self._hooks = Hooks()
         self._runner = Runner(self.store, self.assumptions)
         self._misbehavior = Misbehavior(self.store)
-        application = build_application(self.store, self._runner, self.assumptions, self._hooks, batch_endpoint=batch_endpoint)
+        parts = Parts(self.store, self._runner, self.assumptions, self._hooks)
+        application = build_application(parts, batch_endpoint=batch_endpoint)
         self._server = _Server(
             uvicorn.Config(
                 self._misbehavior.wrap(application),
