@@ -27,6 +27,7 @@ os.environ.update(
 )
 
 import contextlib  # noqa: E402
+import fcntl  # noqa: E402
 import json  # noqa: E402
 import shutil  # noqa: E402
 import socket  # noqa: E402
@@ -239,27 +240,50 @@ def when() -> Callable[..., threading.Thread]:
 
 
 @pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the orchestrators' fresh databases: each is made once, and copied for every test that needs its own."""
-    return tmp_path_factory.mktemp("templates")
+def shared_templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the orchestrators' fresh databases: each is made once, and copied for every test that needs its own. The
+    processes of a run share it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "templates"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def templates(shared_templates: Path, request: pytest.FixtureRequest) -> Path:
+    """The same folder, with the database of the orchestrator that the test is run for."""
+    _make_template(request.getfixturevalue("name"), shared_templates)
+    return shared_templates
+
+
+def _make_template(name: str, templates: Path) -> Path | None:
+    pipeline = PIPELINES[name]
+    if pipeline.database is None:
+        return None
+    made = templates / pipeline.database
+    with (templates / f"{name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            home = templates / name
+            home.mkdir(exist_ok=True)
+            environment = os.environ | {f"{name.upper()}_HOME": str(home)}
+            done = subprocess.run(pipeline.migrate, env=environment, check=False, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (home / pipeline.database).replace(made)
+    return made
 
 
 def fresh_database(name: str, home: Path, templates: Path) -> Path:
     """An orchestrator's fresh database in its home."""
-    pipeline = PIPELINES[name]
-    assert pipeline.database is not None
-    kept = templates / pipeline.database
-    if not kept.exists():
-        environment = os.environ | {f"{name.upper()}_HOME": str(templates)}
-        done = subprocess.run(pipeline.migrate, env=environment, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return Path(shutil.copy(kept, home))
+    made = _make_template(name, templates)
+    assert made is not None
+    return Path(shutil.copy(made, home))
 
 
 @pytest.fixture(scope="session")
-def airflow_database(templates: Path) -> Path:
+def airflow_database(shared_templates: Path) -> Path:
     """Airflow's own database, ready for `dag.test()`."""
-    return fresh_database("airflow", Path(os.environ["AIRFLOW_HOME"]), templates)
+    return fresh_database("airflow", Path(os.environ["AIRFLOW_HOME"]), shared_templates)
 
 
 @pytest.fixture(scope="session")
@@ -318,12 +342,12 @@ class PrefectServer(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator[PrefectServer]:
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, shared_templates: Path) -> Iterator[PrefectServer]:
     """`prefect server start`, for what other processes have to reach."""
     import httpx
 
     home = tmp_path_factory.mktemp("prefect-server")
-    fresh_database("prefect", home, templates)
+    fresh_database("prefect", home, shared_templates)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"

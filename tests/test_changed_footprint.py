@@ -17,7 +17,9 @@ def parcel(x: int, y: int) -> shapely.Polygon:
     return shapely.box(*mercantile.bounds(x, y, 14)).buffer(-0.002)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PIPELINES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-changed_footprint")) for name in PIPELINES]
+)
 def test_exactly_the_changed_footprint_is_invalidated(name: str, tmp_path: Path, templates: Path) -> None:
     before = {"kept": parcel(7782, 6285), "moved": parcel(7800, 6285), "removed": parcel(7820, 6285)}
     after = {"kept": parcel(7782, 6285), "moved": parcel(7801, 6285), "added": parcel(7840, 6285)}

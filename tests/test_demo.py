@@ -14,7 +14,7 @@ from fused_cache_ops.demo.run import run_demo
 
 
 def in_group(names: list[str]) -> list[object]:
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+    return [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-demo")) for name in names]
 
 
 @pytest.mark.parametrize("name", in_group(list(PIPELINES)))

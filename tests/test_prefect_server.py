@@ -16,7 +16,7 @@ import pytest
 from fused_cache_ops.demo.stations import build_udf, create_table
 from fused_cache_ops.emulator import Emulator, Udf
 
-pytestmark = pytest.mark.xdist_group("prefect")
+pytestmark = pytest.mark.xdist_group("prefect-server")
 
 FLOWS = Path(__file__).parents[1] / "prefect" / "flows"
 TOKEN = "t0p-s3cret-t0ken"

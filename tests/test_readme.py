@@ -26,7 +26,7 @@ def readme_example() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-readme")) for name in NAMES])
 def test_the_example_of_each_orchestrator_runs(readme_example: ModuleType, name: str, templates: Path) -> None:
     readme_example.run_example(name, readme_example.example(ROOT / "README.md", name.capitalize()), templates)
 

@@ -11,7 +11,7 @@ from fused_cache_ops.emulator import Emulator
 AREA = {"bounds": (-9.25, 38.68, -9.08, 38.80), "zooms": "10-16"}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PIPELINES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-server")) for name in PIPELINES])
 def test_four_shards_are_one_invalidation(name: str, tmp_path: Path, templates: Path, request: pytest.FixtureRequest) -> None:
     plan = plan_invalidation("parcels", **AREA)
     variables = {}

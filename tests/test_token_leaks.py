@@ -122,7 +122,9 @@ def test_a_partial_failure_shows_no_token_and_can_leave_the_process(
     assert TOKEN.encode() not in pickle.dumps(caught.value)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PIPELINES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-token_leaks")) for name in PIPELINES]
+)
 def test_no_orchestrator_writes_the_token_anywhere(
     name: str, tmp_path: Path, templates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
