@@ -72,23 +72,32 @@ def test_every_call_of_the_client_ends(fused_emulator: Emulator, udf: Udf, when:
     assert {type(call.exception()) for call in calls} == {InvalidationCancelledError}
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["has started", "starts later"])
 def test_an_interrupt_while_a_worker_starts_leaves_nobody_waiting(
-    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
+    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
     start = threading.Thread.start
+    workers = []
 
     def interrupted(thread: threading.Thread) -> None:
-        start(thread)
-        if thread.name == "fused-cache-ops-1":
-            raise KeyboardInterrupt
+        is_worker = thread.name.startswith("fused-cache-ops-") and thread.name[-1].isdigit()
+        if is_worker:
+            workers.append(thread)
+        if not is_worker or len(workers) < 2:
+            return start(thread)
+        if not late:
+            start(thread)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
-    with FusedClient(client_id=fused_emulator.client_id) as client, pytest.raises(KeyboardInterrupt):
-        client.invalidate_cache(udf.id, tiles=TILES)
-    end = time.monotonic() + 60
-    while waiting := [thread for thread in threading.enumerate() if thread.name in ("fused-cache-ops-0", "fused-cache-ops-1")]:
-        assert time.monotonic() < end, waiting
-        time.sleep(0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with FusedClient(client_id=fused_emulator.client_id) as client, pytest.raises(KeyboardInterrupt):
+            client.invalidate_cache(udf.id, tiles=TILES)
+    if late:
+        workers[-1].start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker for worker in workers if worker.is_alive()] == []
 
 
 def test_a_client_can_be_used_again(client: FusedClient, udf: Udf) -> None:

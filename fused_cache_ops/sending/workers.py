@@ -190,6 +190,8 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
         wait(lambda: None)
     finally:
         _take_back(handed, work)
+        for _ in workers:  # an interrupt may have left one that only starts now
+            handed.put(None)
     for failure in failures:
         if not isinstance(failure, Stopped):
             raise failure
