@@ -37,6 +37,7 @@ import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
+from urllib.parse import urlsplit  # noqa: E402
 
 import pytest  # noqa: E402
 import requests  # noqa: E402
@@ -310,11 +311,15 @@ def install_dag(airflow_database: Path) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def prefect_api() -> Iterator[None]:
+def prefect_api(pytestconfig: pytest.Config) -> Iterator[None]:
     """Prefect's test server, one for all tests of its group."""
-    from prefect.testing.utilities import prefect_test_harness  # importing Prefect takes seconds
+    from prefect.settings import PREFECT_API_URL  # importing Prefect takes seconds
+    from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=180):
+        # Prefect leaves a client open in each flow run (``prefect.results``, which asks for the server's default storage).
+        port = urlsplit(PREFECT_API_URL.value()).port
+        pytestconfig.addinivalue_line("filterwarnings", rf"ignore:Exception ignored in. <socket\.socket .*raddr=.*, {port}\)")
         yield
 
 

@@ -295,12 +295,16 @@ def test_kill_minus_9_at_random_moments_loses_nothing(tmp_path: Path, batch: boo
         emulator.fill_cache(udf, [(17, number % 1000, number // 1000) for number in range(count)])
         emulator.misbehave(latency=0.02, times=None)
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / "c.json"), str(count), str(size)]
-        kills = 0
+        kills = recorded = 0
         while True:
             seen = len(emulator.requests)
             process = subprocess.Popen(command, env=emulator.environment() | {"PATH": ""}, stdout=subprocess.PIPE, text=True)
             while process.poll() is None and len(emulator.requests) < seen + 3:  # until it has begun
                 time.sleep(0.01)
+            if kills == 2:  # at the latest, what has been done is on record
+                while process.poll() is None and not recorded:
+                    time.sleep(0.01)
+                    recorded = json.loads((tmp_path / "c.json").read_text())["tiles_done"]
             try:
                 output, _ = process.communicate(timeout=dice.uniform(0.1, 0.9) if kills < 10 else 120)
                 break

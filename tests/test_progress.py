@@ -60,15 +60,18 @@ def test_retries_are_reported(client: FusedClient, fused_emulator: Emulator, udf
 
 def test_a_callback_that_fails_ends_the_call_and_loses_nothing(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.fill_cache(udf, TILES)
-    fused_emulator.misbehave(latency=0.15, times=None)
+    fused_emulator.misbehave(latency=0.5, times=None)  # so that the callback is due again before the answers are in
+    failed: list[int] = []
 
     def fail(done: int, total: int | None, retries: int) -> None:
         if done > 30:
+            failed.append(done)
             raise ZeroDivisionError
 
     with pytest.raises(PartialInvalidationError) as caught:
         client.invalidate_cache(udf.id, tiles=TILES, on_progress=fail)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert len(failed) == 1
     assert fused_emulator.cached_tiles(udf) & set(TILES) == set(caught.value.remaining)
 
 

@@ -166,6 +166,8 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
                         raise
 
     def wait(tick: Callable[[], None]) -> None:
+        for _ in workers:
+            handed.put(None)
         for worker in workers:
             while worker.is_alive():
                 worker.join(_TICK)
@@ -174,19 +176,16 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
     try:
         try:
             hand_out()
+            wait(work.tick)
         except Exception as error:  # from reading the tiles, or from the progress callback
             work.retrier.stop()
             failures.insert(0, error)
-        for _ in workers:
-            handed.put(None)
-        wait(work.tick)
+            wait(lambda: None)  # without the callback, which might fail again: what is in flight is still awaited
     except BaseException as leaving:
         # The caller has been interrupted: no response is awaited.
         work.retrier.stop()
         failures.insert(0, leaving)
         service.abort_requests(work.retrier)
-        for _ in workers:
-            handed.put(None)
         wait(lambda: None)
     finally:
         _take_back(handed, work)
