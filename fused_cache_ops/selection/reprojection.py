@@ -7,6 +7,7 @@ along the pole.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -241,7 +242,9 @@ class _Edges:
         """Longitudes and latitudes."""
         import numpy as np
 
-        longitude, latitude = self._transformer.transform(x, y)
+        # Plain arrays, because older versions of pyproj take numpy's for a number if they have one element.
+        plain = (array("d", each.astype(np.float64).tobytes()) for each in (x, y))
+        longitude, latitude = map(np.asarray, self._transformer.transform(*plain))
         lost = np.flatnonzero(~(np.isfinite(longitude) & np.isfinite(latitude)))
         if len(lost):
             raise InvalidInputError(
