@@ -193,6 +193,10 @@ def _known_scheme(scheme: str, origin: str) -> str:
         raise ConfigurationError(f"{origin} is not a known scheme: use one of {', '.join(_SCHEMES.values())}.") from None
 
 
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f:.]*:[0-9a-f:.]*(%.+)?")
+"""A name, whose parts are neither empty nor too long, or an address of IPv6."""
+
+
 def _checked_url(name: str, url: str, allow_http: bool, example: str) -> str:
     if not isinstance(url, str):
         raise ConfigurationError(f"{name} is of type {type(url).__name__}, not a string. Example: {example}")
@@ -218,7 +222,7 @@ def _read_url(url: str, allow_http: bool) -> tuple[str, str, str]:
         return "", "", "contains an @, as after a user name or password: the token belongs in its own setting"
     if parts.scheme not in ("http", "https") or not host:
         return "", shown, "must begin with https:// and name a host"
-    if host.isascii() and not re.fullmatch(r"[a-z0-9._-]{1,253}|[0-9a-f:.]+(%.+)?", host):
+    if host.isascii() and not _HOST.fullmatch(host):
         return "", shown, "does not name a valid host"
     if re.search(r"[?#\s\\%\x00-\x1f\x7f]", url):
         return "", shown, "must be a plain address, without a query, fragment, escapes or spaces"

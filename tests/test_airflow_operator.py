@@ -1,5 +1,6 @@
 """The operator in real DAG runs, and its failures in Airflow's terms."""
 
+import contextlib
 import importlib.util
 import json
 import sqlite3
@@ -46,7 +47,7 @@ def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterato
                 states.setdefault(instance.task_id, []).append(str(instance.state))
                 tries[instance.task_id] = instance.try_number
         found = Runs(states, tries, emulator.requests)
-        with sqlite3.connect(airflow_database) as database:
+        with contextlib.closing(sqlite3.connect(airflow_database)) as database:
             for task_id, value in database.execute("SELECT task_id, value FROM xcom WHERE key = 'return_value'"):
                 found.xcoms[task_id] = json.loads(value)
         yield found

@@ -110,12 +110,14 @@ HOSTILE: dict[str, tuple[Behaviour, type[FusedCacheError], str]] = {
 def test_a_hostile_server_leads_to_a_clear_error_within_the_deadline(
     behave: Behaviour, error: type[FusedCacheError], message: str
 ) -> None:
+    # What is wrong with an answer has to be found out, however long that takes here. What has no end has to be ended.
+    timeout, deadline = (60, 120) if error is UnexpectedResponseError else (0.6, 1.5)
     with serving(behave) as base_url:
-        with FusedClient(token="a-token", client_id="c", base_url=base_url, timeout=0.6, deadline=1.5) as client:
+        with FusedClient(token="a-token", client_id="c", base_url=base_url, timeout=timeout, deadline=deadline) as client:
             started = time.monotonic()
             with pytest.raises(error, match=message) as caught:
                 client.invalidate_cache(UDF, tiles=["1/0/0", "1/0/1"])
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 120
     assert list(caught.value.remaining or ()) == [(1, 0, 0), (1, 0, 1)]
 
 

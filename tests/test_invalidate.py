@@ -1,5 +1,6 @@
 """The one function: what it sends, what it returns, and what it hands back when it fails."""
 
+import contextlib
 import contextvars
 import json
 import pickle
@@ -239,10 +240,10 @@ def test_tiles_are_read_in_the_callers_thread(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, small_batches: int, tmp_path: Path
 ) -> None:
     # sqlite3 refuses a cursor that is used in another thread.
-    connection = sqlite3.connect(tmp_path / "tiles.sqlite")
-    connection.execute("CREATE TABLE expired (z, x, y)")
-    connection.executemany("INSERT INTO expired VALUES (?, ?, ?)", many(95))
-    result = client.invalidate_cache(udf.id, tiles=connection.execute("SELECT z, x, y FROM expired"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "tiles.sqlite")) as connection:
+        connection.execute("CREATE TABLE expired (z, x, y)")
+        connection.executemany("INSERT INTO expired VALUES (?, ?, ?)", many(95))
+        result = client.invalidate_cache(udf.id, tiles=connection.execute("SELECT z, x, y FROM expired"))
     assert result.tiles_invalidated == 95
 
 
