@@ -97,6 +97,7 @@ def test_a_base_url_is_brought_into_one_form(base_url: str | None, becomes: str)
         "https://user:s3cret@fused.io",
         "https://fused.io/?a=1",
     ]
+    + ["https://.fused.io", "https://fused..io", f"https://{'x' * 64}.io", "https://:443", "https://*.fused.io"]
     + ["https://fused.io/#a", "https://fused.io/a b", "https://fused.io/%2e%2e", "https://fused.io:port", 5]
     + ["http://fused.io", "http://127.0.0.1.example.com", "http://0.0.0.0", "http://localhost.example.com"],
 )

@@ -165,7 +165,8 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
                     if not workers:
                         raise
 
-    def wait(tick: Callable[[], None]) -> None:
+    def finish(tick: Callable[[], None]) -> None:
+        """Tell the workers that nothing more comes, and wait until they have ended."""
         for _ in workers:
             handed.put(None)
         for worker in workers:
@@ -176,17 +177,17 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
     try:
         try:
             hand_out()
-            wait(work.tick)
+            finish(work.tick)
         except Exception as error:  # from reading the tiles, or from the progress callback
             work.retrier.stop()
             failures.insert(0, error)
-            wait(lambda: None)  # without the callback, which might fail again: what is in flight is still awaited
+            finish(lambda: None)  # without the callback, which might fail again: what is in flight is still awaited
     except BaseException as leaving:
         # The caller has been interrupted: no response is awaited.
         work.retrier.stop()
         failures.insert(0, leaving)
         service.abort_requests(work.retrier)
-        wait(lambda: None)
+        finish(lambda: None)
     finally:
         _take_back(handed, work)
         for _ in workers:  # an interrupt may have left one that only starts now
