@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from fused_cache_ops.selection.numbers import NumberStream, TilesAsNumbers, tiles_of_numbers
 from fused_cache_ops.selection.spans import EVERYTHING, Span
 from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.tile import Tile
@@ -46,7 +47,7 @@ class Batch(Protocol):
 
 
 class TileBatch:
-    """Tiles that were given one by one. They are stored as plain numbers: 24 bytes a tile instead of over a hundred."""
+    """Tiles that were given one by one. They are stored as plain numbers: 12 bytes a tile instead of over a hundred."""
 
     def __init__(self, numbers: array[int], start: int) -> None:
         self.start = start
@@ -55,14 +56,13 @@ class TileBatch:
     @classmethod
     def of(cls, tile: Tile, start: int) -> TileBatch:
         """A batch of one tile."""
-        return cls(array("Q", tile), start)
+        return cls(array("I", tile), start)
 
     def __len__(self) -> int:
         return len(self._numbers) // 3
 
     def __iter__(self) -> Iterator[Tile]:
-        numbers = iter(self._numbers)
-        return map(tuple.__new__, itertools.repeat(Tile), zip(numbers, numbers, numbers))
+        return tiles_of_numbers(self._numbers)
 
     def at(self, offset: int) -> Tile:
         return Tile(*self._numbers[3 * offset : 3 * offset + 3])
@@ -155,17 +155,18 @@ class TileBatches(_Batches):
 
     def __init__(self, stream: Iterator[Tile], size: int, spans: Iterable[Span] = EVERYTHING) -> None:
         super().__init__(size, spans)
-        self._stream = stream
-        self._held = array("Q")
+        self._stream = stream if isinstance(stream, NumberStream) else TilesAsNumbers(stream)
+        self._held = array("I")
 
     def _pass_over(self, position: int) -> None:
-        for _ in itertools.islice(self._stream, max(0, position - self._position)):
-            self._position += 1
+        while (left := position - self._position) > 0 and (numbers := self._stream.take(left)):
+            self._position += len(numbers) // 3
 
     def _fill(self, count: int) -> Batch:
-        # extend keeps what it has read if the stream raises.
-        self._held.extend(itertools.chain.from_iterable(itertools.islice(self._stream, count - len(self._held) // 3)))
-        numbers, self._held = self._held, array("Q")
+        # What has been read is kept if the stream raises.
+        while (room := count - len(self._held) // 3) and (numbers := self._stream.take(room)):
+            self._held.extend(numbers)
+        numbers, self._held = self._held, array("I")
         return TileBatch(numbers, self._position)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
+from fused_cache_ops.selection.numbers import HeldNumbers
 from fused_cache_ops.tiles.tile import Tile
 
 _AT_ONCE = 10_000  # tiles
@@ -29,7 +30,6 @@ class TileSnapshot:
     def __len__(self) -> int:
         return self._count
 
-    def read(self) -> Iterator[Tile]:
+    def read(self) -> HeldNumbers:
         """The tiles, from the start."""
-        numbers = itertools.chain.from_iterable(self._chunks)
-        return map(tuple.__new__, itertools.repeat(Tile), zip(numbers, numbers, numbers))
+        return HeldNumbers(iter(self._chunks))

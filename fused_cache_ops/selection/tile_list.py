@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import operator
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ import tempfile
 import threading
 import weakref
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +22,8 @@ from typing import IO, Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.keywords import TilesFile
-from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, ZOOM_LIMIT, Tile, parse_tile
+from fused_cache_ops.selection.numbers import NumberStream
+from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, QUADKEY, Tile, from_quadkey, parse_tile
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
 LONGEST_LINE = 65_536
@@ -28,14 +31,15 @@ LONGEST_LINE = 65_536
 
 _CHUNK = 1 << 17
 _PATH = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})", re.ASCII)
-_QUADKEY = re.compile(rf"[0-3]{{1,{ZOOM_LIMIT}}}", re.ASCII)
 _GZIP = b"\x1f\x8b"
+_AS_JSON = bytes.maketrans(b"/\n", b",,")
 
 
-class TileList(Iterator[Tile]):
-    """The validated tiles of a list, line by line. Blank lines and lines that begin with ``#`` are skipped.
+class TileList(NumberStream):
+    """The validated tiles of a list. Blank lines and lines that begin with ``#`` are skipped.
 
-    A malformed line raises `InvalidInputError`, which names it. Iterating further continues after that line.
+    Lines of three plain numbers are read many at a time. A piece of the list that holds anything else is read line by line.
+    A malformed line raises `InvalidInputError`, which names it. Reading further continues after that line.
 
     Args:
         read: ``read(n)`` returns up to ``n`` more bytes or characters, and nothing at the end.
@@ -44,34 +48,49 @@ class TileList(Iterator[Tile]):
     """
 
     def __init__(self, read: Callable[[int], Any], name: str, *, max_zoom: int = HIGHEST_ZOOM) -> None:
+        super().__init__()
         self._name = name
-        self._lines = _Lines(read, name)
+        self._pieces = _Pieces(read, name)
         self._max_zoom = max_zoom
         self._columns: dict[str, int] | None = None
+        self._lines: Iterator[tuple[int, Any]] = iter(())
+        self._failure: InvalidInputError | None = None
 
-    def __next__(self) -> Tile:
-        for number, line in self._lines:
-            try:
-                text = (line if isinstance(line, str) else line.decode()).strip()
-                if not text or text.startswith("#"):
-                    continue
-                tile = self._parse(text)
-            except (InvalidInputError, ValueError, RecursionError) as error:
-                reason = str(error) or type(error).__name__
+    def next_piece(self) -> array[int]:
+        while True:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            found = array("I")
+            for number, line in self._lines:
+                try:
+                    text = (line if isinstance(line, str) else line.decode()).strip()
+                    if text and not text.startswith("#"):
+                        found.extend(self._parse(text) or ())
+                except (InvalidInputError, ValueError, RecursionError) as error:
+                    reason = str(error) or type(error).__name__
+                    self._failure = InvalidInputError(
+                        f"{self._name}, line {number}: {quoted(line, 60)} is not a valid tile: {reason}"
+                    )
+                    break
             else:
-                if tile is None:
-                    continue
-                return tile
-            raise InvalidInputError(f"{self._name}, line {number}: {quoted(line, 60)} is not a valid tile: {reason}")
-        raise StopIteration
+                if not found:
+                    piece = next(self._pieces, None)
+                    if piece is None:
+                        return found
+                    found = _plain_numbers(piece[1], self._max_zoom)
+                    if not found:
+                        self._lines = enumerate(_lines_of(piece[1]), piece[0])
+            if found:
+                return found
 
     def _parse(self, line: str) -> Tile | None:
         if match := _PATH.fullmatch(line):
             item: Any = (int(match[1]), int(match[2]), int(match[3]))
         elif line[0] in "{[" or (line[0] == '"' and "/" in line):
             item = json.loads(line)
-        elif _QUADKEY.fullmatch(line):
-            item = _from_quadkey(line)
+        elif QUADKEY.fullmatch(line):
+            item = from_quadkey(line)
         elif "," in line:
             cells = [cell.strip().strip('"') for cell in line.split(",")]
             if self._columns is None:
@@ -196,30 +215,35 @@ class _Chunks:
         return piece
 
 
-class _Lines(Iterator[tuple[int, Any]]):
-    """Numbered lines, read in pieces. Lines longer than `LONGEST_LINE` are not held in memory.
+class _Pieces(Iterator[tuple[int, Any]]):
+    """Whole lines, some at a time, and the number of the first one. Lines longer than `LONGEST_LINE` are not held in memory.
 
-    After an error, there are no more lines, because it is unknown where the next one begins.
+    After an error, there are no more, because it is unknown where the next line begins.
     """
 
     def __init__(self, read: Callable[[int], Any], name: str) -> None:
         self._read = read
         self._name = name
-        self._number = 0
-        self._lines: Iterator[Any] = iter(())
+        self._number = 1
         self._rest: Any = None
+        self._failure: Exception | None = None
         self._over = False
 
     def __next__(self) -> tuple[int, Any]:
-        while True:
-            for line in self._lines:
-                self._number += 1
-                return self._number, line
-            if self._over:
-                raise StopIteration
-            self._fill()
+        while not self._over:
+            first, piece = self._number, self._next_piece()
+            if piece:
+                self._number += piece.count("\n" if isinstance(piece, str) else b"\n")
+                self._check_rest()
+                return first, piece
+            self._check_rest()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        raise StopIteration
 
-    def _fill(self) -> None:
+    def _next_piece(self) -> Any:
+        """The whole lines of what is read next. At the end, the last line may lack its line feed."""
         try:
             piece = self._read(_CHUNK)
         except InvalidInputError:
@@ -228,7 +252,7 @@ class _Lines(Iterator[tuple[int, Any]]):
         except (ValueError, EOFError, OSError, zlib.error) as error:  # not UTF-8, not gzip, truncated, closed
             self._over = True
             raise InvalidInputError(
-                f"{self._name} cannot be read from line {self._number + 1} on, as text or gzip: {error}."
+                f"{self._name} cannot be read from line {self._number} on, as text or gzip: {error}."
             ) from None
         if not isinstance(piece, (str, bytes)):
             self._over = True
@@ -237,25 +261,50 @@ class _Lines(Iterator[tuple[int, Any]]):
             self._rest = piece[:0]
             mark = "\ufeff" if isinstance(piece, str) else b"\xef\xbb\xbf"
             piece = piece.removeprefix(mark)  # type: ignore[arg-type]
-        lines = (self._rest + piece).split("\n" if isinstance(piece, str) else b"\n")
         self._over = not piece
-        self._rest = piece[:0] if self._over else lines.pop()
-        self._lines = iter(lines)
+        text = self._rest + piece
+        end = len(text) if self._over else text.rfind("\n" if isinstance(text, str) else b"\n") + 1
+        self._rest = text[end:]
+        return text[:end]
+
+    def _check_rest(self) -> None:
+        """An endless line is an error, but first come the lines before it."""
         if len(self._rest) > LONGEST_LINE:
-            # First the lines before it, then the error.
-            self._lines = _then_raise(
-                lines,
-                InvalidInputError(
-                    f"{self._name}, line {self._number + len(lines) + 1}: {quoted(self._rest[:60])} has more than "
-                    f"{LONGEST_LINE:,} characters: is it a list with one tile per line?"
-                ),
-            )
             self._over = True
+            self._failure = InvalidInputError(
+                f"{self._name}, line {self._number}: {quoted(self._rest[:60])} has more than {LONGEST_LINE:,} characters: is "
+                "it a list with one tile per line?"
+            )
 
 
-def _then_raise(lines: list[Any], error: Exception) -> Iterator[Any]:
-    yield from lines
-    raise error
+def _lines_of(piece: Any) -> list[Any]:
+    lines: list[Any] = piece.split("\n" if isinstance(piece, str) else b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _plain_numbers(piece: Any, max_zoom: int) -> array[int]:
+    """The numbers of lines ``z/x/y``, if all lines are like that and all tiles are valid. Otherwise none.
+
+    All of it runs in C: no Python code runs per line.
+    """
+    none = array("I")
+    if isinstance(piece, str):
+        if not piece.isascii():
+            return none
+        piece = piece.encode()
+    text = piece if piece.endswith(b"\n") else piece + b"\n"
+    if text.translate(None, b"0123456789") != b"//\n" * text.count(b"\n"):
+        return none
+    try:
+        # JSON refuses nothing between two slashes, and leading zeros.
+        numbers = array("I", json.loads(b"[%b]" % text.translate(_AS_JSON)[:-1]))
+    except (ValueError, OverflowError):
+        return none
+    zooms = numbers[0::3]
+    if max(zooms) > max_zoom:
+        return none
+    beyond = any(map(operator.rshift, numbers[1::3], zooms)) or any(map(operator.rshift, numbers[2::3], zooms))
+    return none if beyond else numbers
 
 
 class _Unread(io.RawIOBase):
@@ -360,9 +409,3 @@ def _state(file: IO[bytes]) -> tuple[int, int]:
     """What usually changes when a file's content changes."""
     found = os.fstat(file.fileno())
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (0, 0)
-
-
-def _from_quadkey(quadkey: str) -> tuple[int, int, int]:
-    x = int("".join(str(int(digit) & 1) for digit in quadkey), 2)
-    y = int("".join(str(int(digit) >> 1) for digit in quadkey), 2)
-    return len(quadkey), x, y
