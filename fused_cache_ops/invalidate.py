@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.client import FusedClient
@@ -13,6 +14,7 @@ from fused_cache_ops.selection.keywords import (
     WHOLE_UDF,
     Bounds,
     NotGiven,
+    RenderResolution,
     TileSelection,
     TilesFile,
     WhenTooMany,
@@ -37,12 +39,18 @@ def invalidate_cache(
     bounds: Bounds | NotGiven = NOT_GIVEN,
     geometry: Any = NOT_GIVEN,
     tiles_file: TilesFile | NotGiven = NOT_GIVEN,
+    cells: Any = NOT_GIVEN,
+    hex_dataset: str | os.PathLike[str] | NotGiven = NOT_GIVEN,
     whole_udf: bool = False,
     zooms: Zooms | None = None,
     buffer: int = 0,
     max_tiles: int = DEFAULT_MAX_TILES,
     when_too_many: WhenTooMany = "fail",
     shard: tuple[int, int] | None = None,
+    geometry_column: str | None = None,
+    crs: Any = None,
+    render_resolution: RenderResolution = None,
+    partition: str | list[str] | NotGiven = NOT_GIVEN,
     checkpoint: CheckpointLocation | None = None,
     on_progress: OnProgress | None = None,
     on_plan: Callable[[InvalidationPlan], object] | None = None,
@@ -63,35 +71,52 @@ def invalidate_cache(
     """Invalidate the cached results of a UDF: all of them, or those of some tiles.
 
     Without a selection, the whole UDF is invalidated, as with the SDK's method of this name. A selection is one of ``tiles``,
-    ``tiles_file``, ``bounds`` and ``geometry``. A single tile takes one request. More tiles are sent in batches of up to
-    50,000, or one by one over kept-alive connections if the deployment does not accept batches. An empty selection sends
-    nothing. None is an error, so that a load that forgot its ``return`` cannot invalidate everything. Transient errors are
-    retried until the deadline.
+    ``tiles_file``, ``bounds``, ``geometry``, ``cells`` and ``hex_dataset``. A single tile takes one request. More tiles are
+    sent in batches of up to 50,000, or one by one over kept-alive connections if the deployment does not accept batches. An
+    empty selection sends nothing. None is an error, so that a load that forgot its ``return`` cannot invalidate everything.
+    Transient errors are retried until the deadline.
 
     Args:
         udf: an id (a UUID), ``name``, ``canvas/name``, ``team/name``, ``user@host/name``, ``@handle/name``, or a shared
             token (``fsh_…``, ``fc_<token>/<udf>``, ``fc_<team>/<canvas>/<udf>``, ``UDF_…``, 64 hexadecimal digits). Names are
             looked up over HTTP. The UDF's code is never run.
         tiles: any iterable of `Tile`, ``(z, x, y)``, ``"z/x/y"`` or ``{"z": …, "x": …, "y": …}``. It is read once, as it is
-            sent.
+            sent. Or an Arrow or pandas table with columns ``z``, ``x`` and ``y``, or ``tile`` (``"z/x/y"``), or ``quadkey``.
         bounds: ``(west, south, east, north)`` in degrees, or several such boxes. West > east crosses the antimeridian. Edges
             are exact to 1e-11 degrees, about a micrometer: the bounds of a tile select that tile, but not its neighbors.
-        geometry: GeoJSON (a dict or text), WKT, WKB, anything with ``__geo_interface__``, a GeoDataFrame (reprojected from
-            its CRS), the path or URL of a vector file, or a list of these for their union. Needs the extra ``geo``.
+        geometry: GeoJSON (a dict or text), WKT, WKB, anything with ``__geo_interface__``, a GeoDataFrame, anything that hands
+            out Arrow data (pyarrow, DuckDB, Polars, deltalake), the path or URL of a vector or Parquet file, or a list of
+            these for their union. What names a coordinate reference system is reprojected. A table or file that does not is
+            an error. A bare geometry is in degrees. Tables are read in batches, so memory grows with the tiles found. Needs
+            the extra ``geo``.
         tiles_file: a list of tiles, one per line: a path, ``"-"`` or an open file. The format is ``z/x/y``, CSV, JSON lines
             or quadkeys, gzipped or not. It is read as it is sent. A file is opened once, and changing it in place in the
             meantime is an error.
+        cells: H3 cell ids as text or whole numbers: any iterable, a numpy array, an Arrow column, or the path of a file with
+            one cell per line. A cell's edges are straight in degrees. Needs the extra ``h3``.
+        hex_dataset: the path or URL of an H3 dataset written by ``fused.h3.partition`` or ``run_ingest_raster_to_h3``. The
+            cells that name its files are selected, with their descendants, which overhang them. Needs the extra ``h3``.
         whole_udf: invalidate everything. Without a selection, that happens anyway. Pass it if the selection comes from data,
             so that missing data cannot invalidate everything.
-        zooms: ``12``, ``range(10, 15)``, ``"10-14"``, ``[10, 12]``. Required with ``bounds`` and ``geometry``. With a list
-            of tiles, adds their parents and children at these zooms.
+        zooms: ``12``, ``range(10, 15)``, ``"10-14"``, ``[10, 12]``. Required with ``bounds``, ``geometry``, ``cells`` and
+            ``hex_dataset``. With a list of tiles, adds their parents and children at these zooms.
         buffer: tiles to add on every side, for UDFs that read beyond their tile.
-        max_tiles: the most tiles that bounds, a geometry, or a list's ``zooms`` and ``buffer`` may produce. It does not apply
+        max_tiles: the most tiles that an area, or a list's ``zooms`` and ``buffer`` may produce. It does not apply
             to a plain list, or to a selection that can be read only once.
         when_too_many: what to do when there are more than ``max_tiles``: ``"fail"``; ``"whole-udf"``, which invalidates
             everything; or ``"coarser"``, which leaves the deepest zooms stale. The latter two warn, and the result says so.
         shard: ``(i, n)`` for only the ``i``-th of ``n`` equal parts of the selection, counted from 0, so that several machines
             can share one invalidation. `InvalidationResult.merge` merges their results.
+        geometry_column: the column of a table or Parquet file that holds the geometries, as WKB or WKT, if none is marked as
+            such or several are.
+        crs: the coordinate reference system of a geometry that does not name one, in any form that pyproj reads, such as
+            ``"EPSG:25832"``. A geometry that names another one is an error.
+        render_resolution: the resolution of the H3 cells that the map draws. Where it is coarser than the changed cells, their
+            parents are invalidated, each with its own outline. None: the map draws the cells themselves at every zoom. A
+            number, a mapping from zooms to numbers, ``"fused"`` for the rule of Fused's examples
+            (``max(min(int(3 + zoom / 1.5), 12) - 1, 2)``), or ``("fused", offset)`` for another offset than 1.
+        partition: the folders of the dataset that were rewritten, such as ``"date=2026-11-22"``, or a list of these. Without
+            it, all of the dataset.
         checkpoint: where to record what is done: a path, or with the extra ``fsspec`` any URL that it supports. A location
             that ends in ``/`` is a folder, with one file per selection. If a call dies, however it dies, its record remains,
             and the next call with the same keywords sends only the rest. A call that succeeds removes it. Use one location
@@ -147,6 +172,8 @@ def invalidate_cache(
             tiles_file=tiles_file,
             bounds=bounds,
             geometry=geometry,
+            cells=cells,
+            hex_dataset=hex_dataset,
             whole_udf=whole_udf,
             zooms=zooms,
             buffer=buffer,
@@ -154,6 +181,10 @@ def invalidate_cache(
             when_too_many=when_too_many,
             max_zoom=max_zoom,
             shard=shard,
+            geometry_column=geometry_column,
+            crs=crs,
+            render_resolution=render_resolution,
+            partition=partition,
             checkpoint=checkpoint,
             on_progress=on_progress,
             on_plan=on_plan,

@@ -128,6 +128,36 @@ def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterat
 
 
 @pytest.fixture
+def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
+    """What the examples load: a delivery for DuckDB, a Delta table, an H3 dataset. Returns which parcels are still cached."""
+    import deltalake
+    import duckdb
+    import h3
+    import mercantile
+    import pyarrow
+    import shapely
+
+    tiles = {name: mercantile.Tile(7782 + 30 * number, 6285, 14) for number, name in enumerate(("kept", "new", "sold", "hex"))}
+    wkb = {name: shapely.to_wkb(shapely.box(*mercantile.bounds(tile)).buffer(-0.002)) for name, tile in tiles.items()}
+    database, delivery, delta, hexes = (tmp_path / name for name in ("p.duckdb", "new.parquet", "delta", "hexes"))
+    with duckdb.connect(str(database)) as connection:
+        connection.sql("CREATE TABLE parcels (id VARCHAR, geometry BLOB)")
+        connection.sql(f"COPY (SELECT 'new' AS id, unhex('{wkb['new'].hex()}') AS geometry) TO '{delivery}'")
+    rows = pyarrow.table({"id": ["kept", "sold"], "geometry": pyarrow.array([wkb["kept"], wkb["sold"]], pyarrow.binary())})
+    deltalake.write_deltalake(str(delta), rows, configuration={"delta.enableChangeDataFeed": "true"})
+    bounds = mercantile.bounds(tiles["hex"])
+    cell = h3.latlng_to_cell((bounds.north + bounds.south) / 2, (bounds.west + bounds.east) / 2, 8)
+    (hexes / "date=2026-11-22").mkdir(parents=True)
+    (hexes / "date=2026-11-22" / f"{cell}.parquet").touch()
+    places = {"PARCELS_DATABASE": database, "PARCELS_DELIVERY": delivery, "PARCELS_DELTA": delta, "PARCELS_HEXES": hexes}
+    for variable, path in places.items():
+        monkeypatch.setenv(variable, str(path))
+    udf = fused_emulator.register(lambda **tile: tile, name="parcels")
+    fused_emulator.fill_cache(udf, [(tile.z, tile.x, tile.y) for tile in tiles.values()])
+    return lambda: {name for name, tile in tiles.items() if (tile.z, tile.x, tile.y) in fused_emulator.cached_tiles(udf)}
+
+
+@pytest.fixture
 def seen(fused_emulator: Emulator) -> Callable[[Udf], Any]:
     """What the map shows of a UDF's tile 1/0/0."""
     return lambda udf: requests.get(fused_emulator.tile_url(udf, 1, 0, 0), timeout=120).json()

@@ -5,6 +5,7 @@ from airflow.sdk import dag, task
 from airflow_provider_fused.operators import FusedInvalidateCacheOperator
 from fused_cache_ops import Tile
 
+CELL = "89756a535a7ffff"
 FUSED_TILE = ["1/0/0", "1/1/1"]
 
 
@@ -66,6 +67,21 @@ def selections():
     operator(task_id="geometry_null", udf="roads", geometry="{{ none | tojson }}", zooms=3)
     operator(task_id="tiles_file", udf="roads", tiles_file="{{ var.value.get('tiles_file', '/nowhere') }}")
     operator(task_id="tiles_file_none", udf="roads", tiles_file="{{ none }}")
+    operator(task_id="cells", udf="roads", cells=[CELL], zooms="0-1")
+    operator(task_id="cells_template", udf="roads", cells="{{ params.cells }}", zooms="0-1", params={"cells": [CELL]})
+    operator(task_id="cells_none", udf="roads", cells="{{ none }}", zooms=1)
+    operator(task_id="cells_drawn", udf="roads", cells=[CELL], zooms=6, render_resolution="{{ {6: 1} }}")
+    dataset = "{{ var.value.get('hex_dataset', '/nowhere') }}"
+    operator(task_id="dataset_nowhere", udf="roads", hex_dataset=dataset, zooms=1)
+    operator(
+        task_id="partition_none",
+        udf="roads",
+        hex_dataset="{{ params.here }}",
+        partition="{{ none }}",
+        zooms=1,
+        params={"here": "."},
+    )
+    operator(task_id="geometry_system", udf="roads", geometry="POINT (166979 166998)", crs="{{ 'EPSG:3857' }}", zooms="0-1")
     operator(task_id="zooms_none", udf="roads", tiles=FUSED_TILE, zooms="{{ none }}")
     operator(task_id="too_many", udf="roads", bounds=[1, 1, 2, 2], zooms=14, max_tiles="{{ 10 }}", when_too_many="fail")
     # A permanent failure is not tried again, however many retries the task has.

@@ -75,3 +75,21 @@ def test_an_asset_without_events_invalidates_nothing(run: Callable[..., Any], fu
 def test_the_notifier(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
     assert run("invalidate_by_notifier") == {"load": ["success"]}
     assert fused_emulator.cached_tiles(parcels) == {KEPT}
+
+
+@pytest.mark.parametrize(
+    ("name", "invalidated"),
+    [("invalidate_loaded_rows", "new"), ("invalidate_delta_changes", "sold"), ("invalidate_hex_partition", "hex")],
+)
+def test_what_changed_comes_from_the_data_itself(
+    run: Callable[..., Any],
+    fused_emulator: Emulator,
+    parcel_sources: Callable[[], set[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    invalidated: str,
+) -> None:
+    fields = {"conn_type": "fused", "host": fused_emulator.base_url, "password": fused_emulator.token}
+    monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
+    assert set(map(tuple, run(name).values())) == {("success",)}
+    assert parcel_sources() == {"kept", "new", "sold", "hex"} - {invalidated}

@@ -48,7 +48,8 @@ def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterato
                 tries[instance.task_id] = instance.try_number
         found = Runs(states, tries, emulator.requests)
         with contextlib.closing(sqlite3.connect(airflow_database)) as database:
-            for task_id, value in database.execute("SELECT task_id, value FROM xcom WHERE key = 'return_value'"):
+            query = "SELECT task_id, value FROM xcom WHERE key = 'return_value' AND dag_id LIKE '%selections'"
+            for task_id, value in database.execute(query):
                 found.xcoms[task_id] = json.loads(value)
         yield found
 
@@ -71,6 +72,10 @@ def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterato
         ("bounds_template", 18, 4),
         ("bounds_empty", 0, 0),
         ("geometry", 2, 4),
+        ("geometry_system", 2, 4),
+        ("cells", 2, 4),
+        ("cells_template", 2, 4),
+        ("cells_drawn", 6, 4),
     ],
 )
 def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
@@ -97,6 +102,9 @@ def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
         "whole_rendered_to_nothing",
         "tiles_file",
         "tiles_file_none",
+        "cells_none",
+        "dataset_nowhere",
+        "partition_none",
         "zooms_none",
         "too_many",
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pyarrow
 import pytest
 
 from airflow_provider_fused.decorators import fused_invalidate_cache_task
@@ -55,8 +56,9 @@ def decorated(returned: Any, **arguments: Any) -> Any:
         ([], 4),
         ({"tiles": ["1/0/0", "1/0/1"]}, 2),
         ({"bounds": [0, -80, 180, 80], "zooms": 1}, 2),
+        ({"geometry": pyarrow.table({"g": ["POINT (1.5 1.5)"]}), "geometry_column": "g", "crs": 4326, "zooms": 1}, 3),
     ],
-    ids=["list", "empty", "dict", "bounds"],
+    ids=["list", "empty", "dict", "bounds", "table"],
 )
 def test_what_the_function_returns_is_invalidated(fused_emulator: Emulator, udf: Udf, returned: Any, left: int) -> None:
     decorated(returned).execute({})
@@ -232,3 +234,14 @@ def test_the_task_log_tells_what_was_done(udf: Udf, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO):
         operator(tiles=["1/0/0"]).execute({})
     assert "invalidated 1 tile of UDF" in caplog.text
+
+
+# -- tables ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tiles", "geometry", "cells"])
+@pytest.mark.parametrize("made", [FusedInvalidateCacheOperator, FusedInvalidateCacheNotifier])
+def test_a_table_in_a_field_is_refused_where_the_dag_is_defined(kind: str, made: Any) -> None:
+    own = {"task_id": "t"} if made is FusedInvalidateCacheOperator else {}
+    with pytest.raises(InvalidInputError, match=rf"{kind} is a Table, which a field of a task cannot hold: pass the path"):
+        made(udf="roads", **own, **{kind: pyarrow.table({"z": [1]})})

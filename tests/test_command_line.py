@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import requests
 from typer.testing import CliRunner
@@ -30,6 +32,77 @@ def test_invalidate_prints_a_table_for_people(fused_emulator: Emulator, udf: Udf
     assert done.exit_code == 0
     assert re.search(r"tiles invalidated\W+the whole UDF", done.stdout)
     assert fused_emulator.cached_tiles(udf) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--cells", "{folder}/cells.txt"],
+        ["--cells", "{folder}/cells.txt", "--render-resolution", "5"],
+        ["--cells", "{folder}/cells.txt", "--render-resolution", '{"0": 1, "1": 5}'],
+        ["--hex-dataset", "{folder}/hexes", "--partition", "date=1", "--render-resolution", "7"],
+        ["--hex-dataset", "{folder}/hexes", "--partition", "date=1", "--partition", "date=2"],
+        ["--geometry", "{folder}/table.parquet", "--geometry-column", "shape", "--crs", "EPSG:3857"],
+    ],
+    ids=lambda arguments: " ".join(arguments[::2]),
+)
+def test_invalidate_takes_what_changed_from_cells_datasets_and_tables(
+    fused_emulator: Emulator, udf: Udf, tmp_path: Path, arguments: list[str]
+) -> None:
+    (tmp_path / "cells.txt").write_text("89756a535a7ffff\n")
+    for name in ("date=1", "date=2"):
+        (tmp_path / "hexes" / name).mkdir(parents=True)
+        (tmp_path / "hexes" / name / "87756a535ffffff.parquet").touch()
+    pyarrow.parquet.write_table(pyarrow.table({"shape": ["POINT (166979 166998)"]}), tmp_path / "table.parquet")
+    given = [argument.replace("{folder}", str(tmp_path)) for argument in arguments]
+    done = runner.invoke(program, ["invalidate", "roads", "--zooms", "0-1", "--json", *given])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["tiles_invalidated"] == 2
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
+
+
+def write_states(folder: Path) -> list[str]:
+    """Two states of a table, of which one row differs: at (1.5, 1.5) in Web Mercator."""
+    for name, value in (("before", 1), ("after", 2)):
+        table = pyarrow.table({"key": [1, 2], "value": [value, 7], "g": ["POINT (166979 166998)", "POINT (-166979 166998)"]})
+        pyarrow.parquet.write_table(table, folder / f"{name}.parquet")
+    return [str(folder / "before.parquet"), str(folder / "after.parquet")]
+
+
+def test_invalidate_takes_the_difference_of_two_files(fused_emulator: Emulator, udf: Udf, tmp_path: Path) -> None:
+    how = ["--key", "key", "--geometry-column", "g", "--crs", "EPSG:3857", "--zooms", "0-1", "--json"]
+    done = runner.invoke(program, ["invalidate", "roads", "--diff", *write_states(tmp_path), *how])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["tiles_invalidated"] == 2
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
+
+
+def test_only_the_columns_named_count_in_a_difference(tmp_path: Path) -> None:
+    how = ["--key", "key", "--geometry-column", "g", "--crs", "EPSG:3857", "--zooms", "0-1", "--columns", "key"]
+    done = runner.invoke(program, ["plan", "roads", "--diff", *write_states(tmp_path), *how, "--json"])
+    assert json.loads(done.stdout)["tile_count"] == 0
+
+
+def test_states_that_cannot_be_compared_end_with_1_and_say_why(tmp_path: Path) -> None:
+    done = runner.invoke(
+        program, ["plan", "roads", "--diff", *write_states(tmp_path), "--geometry-column", "g", "--zooms", "1"]
+    )
+    assert done.exit_code == 1
+    assert "has no column 'id' (key)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--key", "id", "1/0/0"], "--key is for --diff"),
+        (["--columns", "id", "1/0/0"], "--columns is for --diff"),
+        (["--diff", "a.parquet", "b.parquet", "--geometry", "POINT (0 0)"], "--diff and --geometry are both given"),
+    ],
+)
+def test_options_of_a_difference_are_not_taken_for_something_else(arguments: list[str], message: str) -> None:
+    done = runner.invoke(program, ["plan", "roads", *arguments])
+    assert done.exit_code == 2
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["roads"], ["roads", "1/0/0", "--whole-udf"]])

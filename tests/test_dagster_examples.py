@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -122,3 +122,14 @@ def test_the_readmes_component_loads() -> None:
     component = fused.FusedInvalidateCacheComponent.resolve_from_yaml(attributes)
     assert component.asset.key == dg.AssetKey(["maps", "roads_cache"])
     assert component.selection == {"bounds": [-9.25, 38.68, -9.08, 38.80], "zooms": "10-16"}
+
+
+@pytest.mark.parametrize(
+    ("name", "invalidated"),
+    [("invalidate_loaded_rows", "new"), ("invalidate_delta_changes", "sold"), ("invalidate_hex_partition", "hex")],
+)
+def test_what_changed_comes_from_the_data_itself(
+    fused_emulator: Emulator, parcel_sources: Callable[[], set[str]], name: str, invalidated: str
+) -> None:
+    assert example(name).defs.resolve_job_def(name).execute_in_process().success
+    assert parcel_sources() == {"kept", "new", "sold", "hex"} - {invalidated}

@@ -1,9 +1,12 @@
 """The ops in real jobs."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from dagster_fused import FusedResource, InvalidateCacheConfig, build_invalidate_cache_op, invalidate_cache_op
@@ -54,6 +57,10 @@ def test_a_launch_with_tiles_takes_every_form(fused: FusedResource, fused_emulat
         {"bounds": [[1, 1, 2, 2]]},
         {"geometry": {"type": "Point", "coordinates": [1.5, 1.5]}},
         {"geometry": "POINT(1.5 1.5)"},
+        {"geometry": "POINT (166979 166998)", "crs": "EPSG:3857"},
+        {"cells": ["89756a535a7ffff"]},
+        {"cells": ["89756a535a7ffff"], "render_resolution": 5},
+        {"cells": ["89756a535a7ffff"], "render_resolution": {"0": 1, "1": 5}},
     ],
     ids=str,
 )
@@ -65,7 +72,7 @@ def test_a_launch_with_every_selection_of_the_core(
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
 
 
-@pytest.mark.parametrize("name", ["bounds", "geometry", "tiles_file"])
+@pytest.mark.parametrize("name", ["bounds", "geometry", "tiles_file", "cells", "hex_dataset", "partition"])
 def test_a_launch_with_a_selection_of_null_invalidates_nothing(
     fused: FusedResource, fused_emulator: Emulator, name: str
 ) -> None:
@@ -87,6 +94,62 @@ def test_a_built_op_takes_a_geometry_from_upstream(fused: FusedResource, fused_e
 
     pipeline.execute_in_process(resources={"fused": fused})
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
+
+
+@pytest.mark.parametrize("selection", [{"geometry": 1, "cells": 2}, {"cells": 1, "hex_dataset": 2}], ids=list)
+def test_two_kinds_of_selection_are_refused_when_the_op_is_built(selection: Any) -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="given together"):
+        build_invalidate_cache_op("invalidate", udf="roads", selection=selection)
+
+
+def test_a_built_op_takes_a_table_from_an_io_manager(
+    fused: FusedResource, fused_emulator: Emulator, udf: Udf, tmp_path: Path
+) -> None:
+    class Files(dg.IOManager):
+        """Keeps a table as a Parquet file, and hands out a table of its own making."""
+
+        def handle_output(self, context: dg.OutputContext, obj: pyarrow.Table) -> None:
+            pyarrow.parquet.write_table(obj, tmp_path / "table.parquet")
+
+        def load_input(self, context: dg.InputContext) -> pyarrow.Table:
+            return pyarrow.parquet.read_table(tmp_path / "table.parquet")
+
+    @dg.op(out=dg.Out(io_manager_key="files"))
+    def load() -> pyarrow.Table:
+        return pyarrow.table({"shape": ["POINT (1.5 1.5)"]})
+
+    known: Any = {"zooms": 1, "geometry_column": "shape", "crs": "EPSG:4326"}
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", from_upstream="geometry", selection=known)
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate(geometry=load())
+
+    pipeline.execute_in_process(resources={"fused": fused, "files": Files()})
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
+
+
+@pytest.mark.parametrize("partition", ["date=1", ["date=1", "date=2"]])
+def test_a_built_op_takes_the_partition_of_a_dataset_from_upstream(
+    fused: FusedResource, fused_emulator: Emulator, udf: Udf, tmp_path: Path, partition: Any
+) -> None:
+    for name in ("date=1", "date=2", "date=3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "83756afffffffff.parquet").touch()
+
+    @dg.op
+    def load() -> Any:
+        return partition
+
+    known: Any = {"zooms": 1, "hex_dataset": str(tmp_path)}
+    invalidate = build_invalidate_cache_op("invalidate", udf="roads", from_upstream="partition", selection=known)
+
+    @dg.job
+    def pipeline() -> None:
+        invalidate(partition=load())
+
+    pipeline.execute_in_process(resources={"fused": fused})
+    assert (1, 1, 0) not in fused_emulator.cached_tiles(udf)
 
 
 @pytest.mark.parametrize("selection", [{"tiles": iter(["1/0/0"])}, {"tiles_file": "-"}], ids=list)

@@ -331,7 +331,6 @@ class Interface:
         Interface(),
         FRAME,
         FRAME.geometry,
-        FRAME.set_crs(None, allow_override=True),
         [POLYGON, FRAME, POLYGON.wkt],
         (POLYGON,),
     ],
@@ -539,13 +538,13 @@ def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
         ({"type": "FeatureCollection", "features": [{"type": "Feature"}]}, "a Feature without 'geometry'"),
         ({"type": "Feature"}, "a Feature without 'geometry'"),
         ({"type": "GeometryCollection"}, "a GeometryCollection that has no 'geometries'"),
-        (geopandas.GeoSeries([None, None]), "a GeoSeries with 2 rows whose geometries are all null"),
-        (FRAME.set_geometry([None]), "a GeoDataFrame with 1 row whose geometries are all null"),
+        (geopandas.GeoSeries([None, None]), "a GeoSeries, has 2 rows whose geometries are all null"),
+        (FRAME.set_geometry([None]), "a GeoDataFrame, has 1 row whose geometries are all null"),
         ("/nowhere/a.geojson", "cannot be read as a vector file"),
         ("/nowhere/a.parquet", "cannot be read as a vector file"),
         (5, "is of type int"),
         ([POLYGON, None], "geometry is None"),
-        (shapely.Point(500_000, 4_500_000), "Reproject it to EPSG:4326"),
+        (shapely.Point(500_000, 4_500_000), "Name their reference system by crs="),
         (shapely.Point(38.7, -99.1), "longitudes come first"),
     ],
     ids=lambda value: str(value)[:30],
@@ -565,7 +564,7 @@ def test_a_file_of_nothing_but_nulls_is_refused_and_one_without_rows_is_not(tmp_
         warnings.simplefilter("ignore")  # geopandas' own, of an empty frame
         nulls = save(FRAME.set_geometry([None], crs="EPSG:4326"), tmp_path / name)
         nothing = save(FRAME.iloc[:0], tmp_path / f"nothing-{name}")
-    with pytest.raises(InvalidInputError, match=r"a file '.*' with 1 row whose geometries are all null"):
+    with pytest.raises(InvalidInputError, match=r"the file '.*', has 1 row whose geometries are all null"):
         tiles(nulls, 5)
     assert tiles(nothing, 5) == set()
 

@@ -98,7 +98,8 @@ def test_prefects_flow_is_a_form_of_its_own() -> None:
     left_out = {"shard", "shared_token", "verify_tiles", "checkpoint", "again_after"} | CALLBACKS
     assert found.keys() == {"udf", "credentials", "whole_udf", "deadline"} | (CALL_DEFAULTS.keys() - left_out)
     assert {found[name] for name in KINDS} == {None}
-    shapes = SELECTION_DEFAULTS.keys() - {*KINDS, "shard"}
+    assert found["partition"] is None  # a form cannot leave a field out
+    shapes = SELECTION_DEFAULTS.keys() - {*KINDS, "shard", "partition"}
     assert {name: found[name] for name in shapes} == {name: CALL_DEFAULTS[name] for name in shapes}  # type: ignore[literal-required]
 
 

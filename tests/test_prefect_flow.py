@@ -165,3 +165,15 @@ def test_the_example_of_a_transaction_runs(fused_emulator: Emulator, example: Ca
 def test_every_example_is_run_by_a_test() -> None:
     here = "".join(path.read_text() for path in [*Path(__file__).parent.glob("test_*.py"), EXAMPLES.parent / "prefect.yaml"])
     assert [path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in here and path.name not in here] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "invalidated"),
+    [("invalidate_loaded_rows", "new"), ("invalidate_delta_changes", "sold"), ("invalidate_hex_partition", "hex")],
+)
+def test_what_changed_comes_from_the_data_itself(
+    fused_emulator: Emulator, parcel_sources: Callable[[], set[str]], name: str, invalidated: str
+) -> None:
+    example: Flow[Any, Any] = load_flow_from_entrypoint(f"{EXAMPLES / name}.py:{name}")
+    assert example()["tiles_invalidated"] > 0
+    assert parcel_sources() == {"kept", "new", "sold", "hex"} - {invalidated}

@@ -3,6 +3,9 @@
 import inspect
 from typing import Any
 
+import duckdb
+import polars
+import pyarrow
 import pytest
 from prefect import flow, get_client, task, unmapped
 from prefect.client.schemas.objects import State
@@ -54,8 +57,16 @@ def test_without_credentials_the_environment_is_used(fused_emulator: Emulator, u
 
 @pytest.mark.parametrize(
     "selection",
-    [{"bounds": (1, 1, 2, 2)}, {"geometry": {"type": "Point", "coordinates": [1.5, 1.5]}}, {"geometry": "POINT(1.5 1.5)"}],
-    ids=str,
+    [
+        {"bounds": (1, 1, 2, 2)},
+        {"geometry": {"type": "Point", "coordinates": [1.5, 1.5]}},
+        {"geometry": "POINT(1.5 1.5)"},
+        {"geometry": polars.DataFrame({"shape": ["POINT (166979 166998)"]}), "geometry_column": "shape", "crs": "EPSG:3857"},
+        {"geometry": duckdb.sql("SELECT 'POINT (1.5 1.5)' AS shape"), "geometry_column": "shape", "crs": "EPSG:4326"},
+        {"cells": ["89756a535a7ffff"]},
+        {"cells": pyarrow.array([0x89756A535A7FFFF], pyarrow.uint64()), "render_resolution": 5},
+    ],
+    ids=lambda selection: "-".join(selection),
 )
 def test_every_selection_of_the_core_can_be_given(
     fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf, selection: dict[str, Any]

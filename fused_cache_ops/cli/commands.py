@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fused_cache_ops.call_keywords import CALL_HELP
-from fused_cache_ops.cli.options import BaseUrl, ClientId, MaxRelated, RelatedUdfs, UdfName, selecting
+from fused_cache_ops.cli.options import BaseUrl, ClientId, MaxRelated, RelatedUdfs, UdfName, fail, selecting
 from fused_cache_ops.cli.report import report_table
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.errors import FusedCacheError, Remaining
@@ -72,7 +72,7 @@ def plan(
                 print(tile)
             return
     except FusedCacheError as error:
-        _fail(error)
+        fail(error)
     if as_json:
         print(json.dumps(made.to_dict()))
         return
@@ -148,7 +148,7 @@ def invalidate(
     except FusedCacheError as error:
         if error.remaining is not None:
             _hand_back(error.remaining, remaining, isinstance(error, PartialInvalidationError))
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt as interrupt:
         if (left := getattr(interrupt, "remaining", None)) is not None:
             _hand_back(left, remaining, False)
@@ -190,7 +190,7 @@ def inspect(
         with FusedClient(client_id=client_id, base_url=base_url, deadline=deadline) as client:
             report = client.inspect(udf)
     except FusedCacheError as error:
-        _fail(error)
+        fail(error)
     if as_json:
         print(json.dumps(report.to_dict()))
     else:
@@ -209,7 +209,7 @@ def check(
             environment = client.check()
             instance = client.resolve_client_id()
     except FusedCacheError as error:
-        _fail(error)
+        fail(error)
     print(f"The token is valid: environment {environment.name or environment.id}, real-time instance {instance}.")
 
 
@@ -324,11 +324,6 @@ def _hand_back(left: Remaining, path: Path | None, is_partial: bool) -> None:
             print("%d/%d/%d" % tile)
     for reason in left.unreadable:
         typer.secho(f"Missing from the remaining tiles: {reason}", fg="red", err=True)
-
-
-def _fail(error: FusedCacheError) -> NoReturn:
-    typer.secho(str(error), fg="red", err=True)
-    raise typer.Exit(75 if error.retryable else 1)  # 75 is sysexits' EX_TEMPFAIL
 
 
 def _end(result: InvalidationResult) -> None:

@@ -3,11 +3,12 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Optional, cast
+from typing import Annotated, Any, NoReturn, Optional, cast
 
 import typer
 
 from fused_cache_ops.call_keywords import CALL_HELP
+from fused_cache_ops.errors import FusedCacheError
 from fused_cache_ops.selection.keywords import KINDS, SELECTION_DEFAULTS, SELECTION_HELP, SHAPERS, SelectionKeywords
 
 ClientId = Annotated[
@@ -27,6 +28,12 @@ _TYPES: dict[str, Any] = {
     "tiles_file": Annotated[Optional[str], typer.Option(help=f"{SELECTION_HELP['tiles_file']} Use - for standard input.")],
     "bounds": Annotated[Optional[list[str]], typer.Option(help="West,south,east,north in degrees. Repeat for more boxes.")],
     "geometry": Annotated[Optional[list[str]], typer.Option(help=f"{SELECTION_HELP['geometry']} Repeat for the union.")],
+    "cells": Annotated[Optional[str], typer.Option(help="Path of a file with H3 cells, one per line.", metavar="FILE")],
+    "hex_dataset": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["hex_dataset"])],
+    "geometry_column": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["geometry_column"])],
+    "crs": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["crs"])],
+    "render_resolution": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["render_resolution"])],
+    "partition": Annotated[Optional[list[str]], typer.Option(help=f"{SELECTION_HELP['partition']} Repeat for more.")],
     "zooms": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["zooms"])],
     "buffer": Annotated[int, typer.Option(help=SELECTION_HELP["buffer"])],
     "max_tiles": Annotated[int, typer.Option(help=SELECTION_HELP["max_tiles"])],
@@ -36,18 +43,47 @@ _TYPES: dict[str, Any] = {
     "whole_udf": Annotated[bool, typer.Option("--whole-udf", help="Everything that the UDF has cached.")],
 }
 
+_DIFFERENCE: dict[str, Any] = {
+    "diff": Annotated[
+        Optional[tuple[str, str]],
+        typer.Option(
+            help="Two states of a table, as Parquet or vector files. The rows that were added, removed or changed are the "
+            "geometry, with their old and new places.",
+            metavar="BEFORE AFTER",
+        ),
+    ],
+    "key": Annotated[
+        Optional[list[str]], typer.Option(help="With --diff: the column that identifies a row. Repeat for more. Default: id.")
+    ],
+    "columns": Annotated[
+        Optional[list[str]],
+        typer.Option(help="With --diff: a column in which a difference counts, besides the geometry. Repeat. Default: all."),
+    ],
+}
+"""Options that other keywords are made of."""
+
+
+def fail(error: FusedCacheError) -> NoReturn:
+    """End a command with an error's message, and the exit code that tells whether a retry may help."""
+    typer.secho(str(error), fg="red", err=True)
+    raise typer.Exit(75 if error.retryable else 1)  # 75 is sysexits' EX_TEMPFAIL
+
 
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select tiles to a command. It receives their values as ``selection``, the core's keywords."""
     own = inspect.signature(command).parameters
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(name), annotation=annotation)
-        for name, annotation in _TYPES.items()
+        for name, annotation in (_TYPES | _DIFFERENCE).items()
     ]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        selection = _read({name: given.pop(name) for name in _TYPES})
+        options = {name: given.pop(name) for name in (*_TYPES, *_DIFFERENCE)}
+        try:
+            selection = _read(_with_difference(options))
+        except FusedCacheError as error:
+            fail(error)
         command(**given, selection=selection)
 
     kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, each in own.items() if name != "selection"]
@@ -58,22 +94,39 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
+    """The options with what differs between two files as the geometry."""
+    difference, key, columns = (given.pop(name) for name in _DIFFERENCE)
+    if difference is None:
+        if key or columns:
+            raise typer.BadParameter(f"{'--key' if key else '--columns'} is for --diff: name the two files to compare.")
+        return given
+    if given["geometry"]:
+        raise typer.BadParameter("--diff and --geometry are both given: use one kind of selection at a time.")
+    from fused_cache_ops.changes import changed_geometry
+
+    column = given["geometry_column"]
+    found = changed_geometry(*difference, key=key or ["id"], columns=columns or None, geometry_column=column, crs=given["crs"])
+    return given | {"geometry": found, "geometry_column": None}
+
+
 def _default(name: str) -> Any:
-    default = cast("dict[str, Any]", SELECTION_DEFAULTS).get(name, False)
+    default = cast("dict[str, Any]", SELECTION_DEFAULTS).get(name)
     return default if isinstance(default, (int, str, bool)) else None
 
 
 def _read(given: dict[str, Any]) -> SelectionKeywords:
     """The core's keywords: exactly one kind of selection, and the whole UDF only if it is asked for explicitly."""
     # An option that was given but is empty is a mistake, which the core rejects.
-    kinds = {name: given[name] for name in KINDS if given[name] is not None and given[name] != []}
+    kinds = {name: given[name] for name in KINDS if not _is_left_out(given[name])}
     if "bounds" in kinds:
         kinds["bounds"] = [[_number(text) for text in box.split(",")] for box in given["bounds"]]
     if given["whole_udf"] == bool(kinds):
         raise typer.BadParameter(
-            "give exactly one of these: tiles as z/x/y, --tiles-file, --bounds, --geometry or --whole-udf."
+            "give exactly one of these: tiles as z/x/y, --tiles-file, --bounds, --geometry, --cells, --hex-dataset, "
+            "--diff or --whole-udf."
         )
-    shapes = {name: given[name] for name in SHAPERS if name != "shard"}
+    shapes = {name: given[name] for name in SHAPERS if name != "shard" and not _is_left_out(given[name])}
     if given["whole_udf"]:
         shapes["whole_udf"] = True
     if given["shard"] is not None:
@@ -82,6 +135,10 @@ def _read(given: dict[str, Any]) -> SelectionKeywords:
             raise typer.BadParameter(f"--shard {given['shard']}: write I/N, such as 0/4 for the first of four parts.")
         shapes["shard"] = (int(parts[0]), int(parts[1]))
     return cast("SelectionKeywords", kinds | shapes)
+
+
+def _is_left_out(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and not value)
 
 
 def _number(text: str) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Integers = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
+    Booleans = npt.NDArray[np.bool_]
 
 
 _AT_ONCE = 250_000
@@ -57,6 +58,90 @@ def cover(geometry: Any, zooms: tuple[int, ...], buffer: int, most: int | None =
         buffer: tiles to add on every side.
         most: stop once more tiles than this have been found. The blocks are then incomplete, and only good for a count.
     """
+    count = 0
+    for zoom, runs in _cover(geometry, zooms, buffer):
+        count += _tile_count(runs)
+        yield from _blocks(runs, zoom)
+        if most is not None and count > most:
+            return
+
+
+class Gathered:
+    """The tiles that a series of geometries touches, in memory that grows with the covering, not with the geometries.
+
+    Args:
+        zooms: in ascending order.
+        buffer: tiles to add on every side.
+        most: beyond this number of tiles, the deeper zooms are given up, and the rest is only good for a count.
+    """
+
+    def __init__(self, zooms: tuple[int, ...], buffer: int, most: int) -> None:
+        self._runs: dict[int, list[_Runs]] = {zoom: [] for zoom in zooms}
+        self._merged = dict.fromkeys(zooms, 0)  # how many runs there were after the last merging
+        self._buffer = buffer
+        self._most = most
+
+    @property
+    def zooms(self) -> tuple[int, ...]:
+        """The zooms that are still being covered."""
+        return tuple(self._runs)
+
+    def add(self, geometry: Any, zooms: tuple[int, ...] | None = None) -> None:
+        """Add the tiles that one more geometry touches, at all zooms or at some of them."""
+        wanted = self.zooms if zooms is None else tuple(zoom for zoom in zooms if zoom in self._runs)
+        for zoom, runs in _cover(geometry, wanted, self._buffer):
+            if zoom not in self._runs:
+                return
+            self._runs[zoom].append(runs)
+            if sum(len(each.column) for each in self._runs[zoom]) > 2 * self._merged[zoom] + _AT_FIRST:
+                self._merge(zoom)
+
+    def blocks(self) -> Iterator[Block]:
+        """The tiles as non-overlapping blocks, from the coarse zooms to the fine ones."""
+        for zoom in self.zooms:
+            if zoom not in self._runs:  # given up while an earlier one was merged
+                return
+            self._merge(zoom)
+            for runs in self._runs[zoom]:
+                yield from _blocks(runs, zoom)
+
+    def _merge(self, zoom: int) -> None:
+        if len(self._runs[zoom]) > 1:
+            self._runs[zoom] = [_union(_joined(self._runs[zoom]), 2**zoom)]
+        self._merged[zoom] = sum(len(runs.column) for runs in self._runs[zoom])
+        self._limit()
+
+    def _limit(self) -> None:
+        """Give up the zooms below the one at which there are too many tiles."""
+        count = 0
+        for zoom in self.zooms:
+            # Runs that are not merged yet may overlap.
+            count += max((_tile_count(runs) for runs in self._runs[zoom]), default=0)
+            if count > self._most:
+                for deeper in self.zooms:
+                    if deeper > zoom:
+                        del self._runs[deeper]
+                return
+
+
+def in_one_tile(west: Floats, south: Floats, east: Floats, north: Floats, zoom: int) -> Booleans:
+    """Which boxes in degrees lie inside one tile, clear of its edges. Those with a NaN do not."""
+    import numpy as np
+
+    size = 2**zoom
+    grow = TOLERANCE / 360 * size
+    left, right = (west + 180) / 360 * size - grow, (east + 180) / 360 * size + grow
+    top, bottom = _row(north, size) - grow, _row(south, size) + grow
+    within = (left >= 0) & (right < size) & (np.abs(south) < LATITUDE_LIMIT) & (np.abs(north) < LATITUDE_LIMIT)
+    return np.asarray(within & (np.floor(left) == np.floor(right)) & (np.floor(top) == np.floor(bottom)))
+
+
+def _tile_count(runs: _Runs) -> int:
+    return int((runs.stop - runs.start).sum())
+
+
+def _cover(geometry: Any, zooms: tuple[int, ...], buffer: int) -> Iterator[tuple[int, _Runs]]:
+    """The tiles that a geometry touches, zoom by zoom, in one or more sets of runs that do not overlap."""
     import shapely
 
     parts = shapely.get_parts(geometry)
@@ -68,7 +153,6 @@ def cover(geometry: Any, zooms: tuple[int, ...], buffer: int, most: int | None =
         edges = _segments(shapely.get_rings(shapely.get_parts(areas)))
         shapely.prepare(areas)
     drawn = [*thin, edges] if edges is not None else thin
-    count = 0
     for zoom in zooms:
         size = 2**zoom
         for low, high in _bands(drawn, zoom, _AT_ONCE // (1 + 2 * buffer)):
@@ -77,11 +161,7 @@ def cover(geometry: Any, zooms: tuple[int, ...], buffer: int, most: int | None =
                 found += [_hits(segments, zoom, 0.0, columns) for segments in thin]
                 if edges is not None:
                     found += _area(areas, edges, zoom, columns)
-            runs = _within(_buffered(_joined(found), zoom, buffer), low, high)
-            count += int((runs.stop - runs.start).sum())
-            yield from _blocks(runs, zoom)
-            if most is not None and count > most:
-                return
+            yield zoom, _within(_buffered(_joined(found), zoom, buffer), low, high)
 
 
 def _bands(drawn: list[_Segments], zoom: int, most: int) -> Iterator[tuple[int, int]]:

@@ -1,17 +1,28 @@
-"""Reading of geometries in any common form, as one valid shapely geometry in degrees. Needs the extra ``geo``."""
+"""Reading of geometries in any common form, as valid shapely geometries in degrees. Needs the extra ``geo``."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.selection.reprojection import DEGREES, reference_system, to_degrees
+from fused_cache_ops.selection.arrow import (
+    Rows,
+    Unknown,
+    find_column,
+    is_arrow,
+    is_parquet,
+    open_parquet,
+    open_table,
+    parquet_schema,
+    read_parquet_rows,
+    read_rows,
+)
+from fused_cache_ops.selection.coverage import in_one_tile
+from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
 from fused_cache_ops.selection.shapes import flat, import_geo, within_the_map
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.wording import counted, quoted, rendered_to_nothing, warn
@@ -21,76 +32,193 @@ _WKT = re.compile(
     re.IGNORECASE | re.DOTALL | re.ASCII,
 )
 _FORMS = (
-    "pass GeoJSON (a dict or text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, the path or URL of a "
-    "vector file, or a list of these"
+    "pass GeoJSON (a dict or text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, an Arrow table, the path or "
+    "URL of a vector or Parquet file, or a list of these"
 )
-_PARQUET = (".parquet", ".geoparquet", ".pq")
-_SRIDS_OF_DEGREES = (0, 4326)  # 0: none was set
+_BARE = (str, bytes, bytearray, memoryview, Mapping)
+
+_PORTION = 50_000
+"""Shapes to cover at once."""
+
+
+class Options(NamedTuple):
+    """How geometries are to be read.
+
+    Attributes:
+        deepest_zoom: the deepest zoom to be covered. Reprojected edges are exact to a thousandth of a tile at that zoom.
+        column: the column of a table that holds the geometries. None: the one that says so.
+        crs: the reference system of what does not name one, in any form that pyproj reads.
+    """
+
+    deepest_zoom: int = HIGHEST_ZOOM
+    column: str | None = None
+    crs: Any = None
 
 
 class _Source(NamedTuple):
-    """Shapes as they were given, possibly None, and the reference system that they name. None: degrees."""
+    """Shapes as they were given, and the reference system that they name: None for degrees, or `Unknown`."""
 
-    shapes: Sequence[Any]
+    shapes: Any
     system: Any = None
+    what: str = "geometry"
 
 
-def read_geometry(geometry: Any, deepest_zoom: int = HIGHEST_ZOOM) -> Any:
-    """One valid shapely geometry that covers everything given, in degrees (WGS 84), its areas within longitudes ±180.
+def read_geometry(geometry: Any, options: Options) -> Iterator[Any]:
+    """Portions of everything given, each as one valid collection of shapely points, lines and polygons in degrees (WGS 84).
+
+    The areas are within longitudes ±180. Only one portion is held in memory at a time.
 
     Args:
         geometry: GeoJSON (a dict or text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
-            or GeoDataFrame, the path or URL of a vector file, or a list of these for their union. Anything that names
-            a coordinate reference system (a GeoDataFrame, a file, the SRID of EWKB, EWKT or a shapely geometry, GeoJSON's
-            ``crs``) is reprojected, and its edges are straight in that system. Everything else must be in degrees,
-            longitude first.
-        deepest_zoom: the deepest zoom to be covered. Reprojected edges are exact to a thousandth of a tile at that zoom.
+            or GeoDataFrame, any Arrow table, stream or column, the path or URL of a vector or Parquet file, or a list of
+            these for their union. Anything that names a coordinate reference system (a table, a file, the SRID of EWKB, EWKT
+            or a shapely geometry, GeoJSON's ``crs``) is reprojected, and its edges are straight in that system. A table or
+            file that does not name one is an error. A bare geometry is in degrees, longitude first.
+        options: see `Options`.
 
     Raises:
-        InvalidInputError: the geometry cannot be read, is all null, is not in degrees, or names a reference system that is
-            unknown or unusable.
+        InvalidInputError: the geometry cannot be read, is all null, is not in degrees, or has a reference system that is
+            unknown, unusable or not the one given.
         ConfigurationError: the extra ``geo`` is not installed.
 
     Warns:
         UserWarning: an invalid ring was repaired, or an edge spans more than half the globe.
     """
     shapely = import_geo("shapely")
-    whole: list[Any] = []
-    for name, sources in itertools.groupby(_sources(geometry, shapely), key=lambda source: source.system):
-        given = [shape for source in sources for shape in source.shapes if shape is not None and not shape.is_empty]
-        system = None if name is None else reference_system(name)
-        parts = [_checked(shapely.force_2d(shape), system is None, shapely) for shape in given]
-        whole += parts if system is None or not parts else to_degrees(parts, system, deepest_zoom)
-    if not whole:
-        return shapely.GeometryCollection()
-    return within_the_map(flat(whole[0] if len(whole) == 1 else shapely.geometrycollections(whole)))
+    systems = Systems(options.crs)
+    for system, shapes in _gathered(_sources(geometry, options, shapely), systems):
+        parts = _checked(shapely.force_2d(shapes), None if system is not None else options.deepest_zoom, shapely)
+        degrees = parts if system is None else to_degrees(parts, system, options.deepest_zoom)
+        yield within_the_map(flat(degrees))
 
 
-def _sources(geometry: Any, shapely: Any) -> Iterator[_Source]:
+def _gathered(sources: Iterator[_Source], systems: Systems) -> Iterator[tuple[Any, Any]]:
+    """Consecutive sources of one reference system together, in portions."""
+    import numpy as np
+
+    held: list[Any] = []
+    count = 0
+    of: Any = None
+    for source in sources:
+        shapes = _present(source.shapes)
+        if not len(shapes):
+            continue
+        system = systems.find(source.system, source.what)
+        if held and (not is_same(system, of) or count + len(shapes) > _PORTION):
+            yield of, np.concatenate(held)
+            held, count = [], 0
+        held.append(shapes)
+        count += len(shapes)
+        of = system
+    if held:
+        yield of, np.concatenate(held)
+
+
+def _present(shapes: Any) -> Any:
+    """An array of the shapes that are neither null nor empty."""
+    import numpy as np
+    import shapely
+
+    found = np.empty(len(shapes), dtype=object)
+    found[:] = shapes
+    return found[~(shapely.is_missing(found) | shapely.is_empty(found))]
+
+
+class Systems:
+    """The reference systems that sources name, each looked up once.
+
+    Args:
+        given: the caller's, for sources that do not name one. None: there is none.
+
+    Raises:
+        InvalidInputError: it is unknown or unusable.
+    """
+
+    def __init__(self, given: Any) -> None:
+        self._said = given
+        self._given = None if given is None else reference_system(given)
+        self._known: list[tuple[Any, Any]] = []
+
+    def find(self, said: Any, what: str) -> Any:
+        """A reference system as a pyproj CRS, None for degrees.
+
+        Args:
+            said: what the source says: `Unknown`, None for a bare geometry, or any form that pyproj reads.
+            what: how messages name the source.
+
+        Raises:
+            InvalidInputError: it is unknown, or not the one that the caller gave.
+        """
+        if said is Unknown and self._said is None:
+            raise InvalidInputError(
+                f"{what} does not say its coordinate reference system: name it by crs=, such as crs='EPSG:4326' for "
+                "longitude and latitude. Check that geometry_column= is the right column."
+            )
+        if said is Unknown or said is None:
+            return self._given
+        if said == DEGREES and self._said is None:
+            return None
+        for known, found in self._known:
+            if known == said:
+                return found
+        found = reference_system(said)
+        if self._said is not None and not is_same(found, self._given):
+            name = DEGREES if found is None else quoted(found.name)
+            raise InvalidInputError(
+                f"{what} is in {name}, but crs = {quoted(self._said)} was given: omit crs, or correct the data."
+            )
+        self._known.append((said, found))
+        return found
+
+
+def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]:
     if geometry is None:
         raise InvalidInputError(f"geometry is None: did a load step return nothing? To select an area, {_FORMS}.")
     if isinstance(geometry, os.PathLike):
         geometry = os.fspath(geometry)
-    if isinstance(geometry, (bytes, bytearray, memoryview)):
+    if isinstance(geometry, str):
+        yield from _from_text(geometry.strip(), options, shapely)
+    elif is_geopandas(geometry):
+        yield from _from_geopandas(geometry, options, shapely)
+    elif isinstance(geometry, Iterable) and not isinstance(geometry, (*_BARE, shapely.Geometry)) and not _is_whole(geometry):
+        members = list(geometry)
+        if members and all(isinstance(member, shapely.Geometry) for member in members) and options.column is None:
+            yield from _by_srid(members, shapely)
+            return
+        for member in members:
+            yield from _sources(member, options, shapely)
+    elif is_arrow(geometry):
+        table, what = open_table(geometry), f"geometry, a {type(geometry).__name__},"
+        column = find_column(table.schema, options.column, what)
+        yield from _from_rows(read_rows(table, column, what), column.system, what, shapely)
+    elif options.column is not None:
+        raise InvalidInputError(
+            f"geometry_column = {quoted(options.column)} was given, but geometry is a {type(geometry).__name__}, which has no "
+            "columns."
+        )
+    elif isinstance(geometry, (bytes, bytearray, memoryview)):
         yield from _by_srid([_parsed(shapely.from_wkb, bytes(geometry), "WKB")], shapely)
-    elif isinstance(geometry, str):
-        yield from _from_text(geometry.strip(), shapely)
     elif isinstance(geometry, shapely.Geometry):
         yield from _by_srid([geometry], shapely)
-    elif hasattr(geometry, "to_crs") and hasattr(geometry, "geometry"):  # geopandas
-        yield from _from_table(list(geometry.geometry), geometry.crs, type(geometry).__name__, shapely)
     elif isinstance(geometry, Mapping):
         yield from _from_geojson(geometry, None, shapely)
     elif hasattr(geometry, "__geo_interface__"):
         yield from _from_geojson(geometry.__geo_interface__, None, shapely)
-    elif isinstance(geometry, Iterable):
-        for member in geometry:
-            yield from _sources(member, shapely)
     else:
         raise InvalidInputError(f"geometry is of type {type(geometry).__name__}: {_FORMS}.")
 
 
-def _from_text(text: str, shapely: Any) -> Iterator[_Source]:
+def is_geopandas(value: Any) -> bool:
+    """Whether a value is a GeoDataFrame or a GeoSeries."""
+    return hasattr(value, "to_crs") and hasattr(value, "geometry")
+
+
+def _is_whole(geometry: Any) -> bool:
+    """Whether something that can be iterated is one geometry or one table."""
+    return is_arrow(geometry) or hasattr(geometry, "__geo_interface__")
+
+
+def _from_text(text: str, options: Options, shapely: Any) -> Iterator[_Source]:
     if rendered_to_nothing(text):
         raise InvalidInputError(f"geometry is {text!r}, which looks like a template that rendered to nothing: {_FORMS}.")
     if text[0] in "{[":
@@ -98,33 +226,57 @@ def _from_text(text: str, shapely: Any) -> Iterator[_Source]:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"geometry = {text[:60]!r} is not JSON: {error}.") from None
-        yield from _sources(content, shapely)
+        yield from _sources(content, options, shapely)
     elif match := _WKT.match(text):
         yield from _by_srid([_parsed(shapely.from_wkt, match[2], "WKT")], shapely, int(match[1] or 0))
     else:
-        yield from _from_file(text, shapely)
+        yield from _from_file(text, options, shapely)
 
 
-def _by_srid(shapes: Sequence[Any], shapely: Any, srid: int | None = None) -> Iterator[_Source]:
-    """Shapes grouped by the SRID that each one carries (EWKB's, or shapely's own), unless one is given."""
-    srids = [int(number) for number in shapely.get_srid(shapes)] if srid is None else [srid] * len(shapes)
-    for number in sorted(set(srids)):
-        members = [shape for shape, its in zip(shapes, srids) if its == number]
-        yield _Source(members, None if number in _SRIDS_OF_DEGREES else f"EPSG:{number}")
+def _by_srid(
+    shapes: Any, shapely: Any, srid: int | None = None, otherwise: Any = None, what: str = "geometry"
+) -> Iterator[_Source]:
+    """Shapes grouped by the SRID that each one carries (EWKB's, or shapely's own), unless one is given. ``otherwise`` is the
+    system of those without one."""
+    import numpy as np
+
+    shapes = _present(shapes)
+    srids = shapely.get_srid(shapes) if srid is None else np.full(len(shapes), srid)
+    for number in np.unique(srids).tolist():
+        yield _Source(shapes[srids == number], f"EPSG:{number}" if number else otherwise, what)
 
 
-def _from_table(shapes: Sequence[Any], system: Any, what: str, shapely: Any) -> Iterator[_Source]:
-    _check_not_all_null(shapes, what)
-    present = [shape for shape in shapes if shape is not None]
-    yield from _by_srid(present, shapely) if system is None else [_Source(present, system)]
+def _from_rows(portions: Iterable[Rows], system: Any, what: str, shapely: Any) -> Iterator[_Source]:
+    """Rows of a table. Where the table does not name a reference system, each geometry's SRID may."""
+    count = present = 0
+    for rows in portions:
+        count += rows.total
+        present += len(rows.shapes)
+        if system is Unknown:
+            yield from _by_srid(rows.shapes, shapely, otherwise=Unknown, what=what)
+        else:
+            yield _Source(rows.shapes, system, what)
+    _check_not_all_null(count, present, what)
 
 
-def _check_not_all_null(shapes: Sequence[Any], what: str) -> None:
-    if len(shapes) and all(shape is None for shape in shapes):
+def _check_not_all_null(count: int, present: int, what: str) -> None:
+    if count and not present:
         raise InvalidInputError(
-            f"geometry is a {what} with {counted(len(shapes), 'row')} whose geometries are all null. Did a join lose them? "
-            "To select nothing, pass one without rows."
+            f"{what} has {counted(count, 'row')} whose geometries are all null. Did a join lose them? To select nothing, pass "
+            "one without rows."
         )
+
+
+def _from_geopandas(frame: Any, options: Options, shapely: Any) -> Iterator[_Source]:
+    what = f"geometry, a {type(frame).__name__},"
+    series = frame.geometry
+    if options.column is not None:
+        if options.column not in getattr(frame, "columns", ()) or not hasattr(frame[options.column], "crs"):
+            raise InvalidInputError(f"{what} has no column of geometries {options.column!r} (geometry_column).")
+        series = frame[options.column]
+    shapes = series.to_numpy()
+    system = Unknown if series.crs is None else series.crs
+    yield from _from_rows([Rows(len(shapes), shapes[~shapely.is_missing(shapes)])], system, what, shapely)
 
 
 def _from_geojson(content: Any, system: str | None, shapely: Any) -> Iterator[_Source]:
@@ -133,8 +285,9 @@ def _from_geojson(content: Any, system: str | None, shapely: Any) -> Iterator[_S
     kind, system = content["type"], _named_system(content, system)
     if kind == "FeatureCollection":
         features = _members(content, "features")
-        _check_not_all_null([feature if _has_geometry(feature) else None for feature in features], "FeatureCollection")
-        for feature in features:
+        located = [feature for feature in features if _has_geometry(feature)]
+        _check_not_all_null(len(features), len(located), "geometry, a FeatureCollection,")
+        for feature in located:
             yield from _from_geojson(feature, system, shapely)
     elif kind == "Feature":
         if _has_geometry(content):
@@ -187,63 +340,67 @@ def _parsed(parse: Any, value: Any, form: str) -> Any:
         raise InvalidInputError(f"geometry = {quoted(value, 60)} is not {form}: {error}.") from None
 
 
-def _from_file(path: str, shapely: Any) -> Iterator[_Source]:
+def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
+    what = f"geometry, the file {path[:200]!r},"
     try:
-        read = _read_parquet if path.lower().partition("?")[0].endswith(_PARQUET) else _read_vector_file
-        wkb, system = read(path)
-        shapes = list(shapely.from_wkb(wkb))
-    except ConfigurationError:
+        if is_parquet(path):
+            yield from _from_parquet(path, options, what, shapely)
+            return
+        if options.column is not None:
+            raise InvalidInputError(f"{what} is no table: geometry_column is for Parquet files and tables.")
+        metadata, _, wkb, _ = import_geo("pyogrio").raw.read(path, columns=[])
+        shapes = shapely.from_wkb(wkb)
+    except (ConfigurationError, InvalidInputError):
         raise
     except Exception as error:
         raise InvalidInputError(f"geometry = {path[:200]!r} cannot be read as a vector file: {error}.") from None
-    yield from _from_table(shapes, system, f"file {path[:200]!r}", shapely)
+    system = Unknown if metadata["crs"] is None else metadata["crs"]
+    yield from _from_rows([Rows(len(shapes), shapes[~shapely.is_missing(shapes)])], system, what, shapely)
 
 
-def _read_vector_file(path: str) -> tuple[Any, Any]:
-    metadata, _, geometry, _ = import_geo("pyogrio").raw.read(path, columns=[])
-    return geometry, metadata["crs"]
+def _from_parquet(path: str, options: Options, what: str, shapely: Any) -> Iterator[_Source]:
+    with open_parquet(path) as file:
+        column = find_column(parquet_schema(file), options.column, what)
+        # Boxes in another system are not in degrees.
+        in_degrees = column.system is not Unknown and reference_system(column.system) is None
+        rows = read_parquet_rows(file, column, options.deepest_zoom if in_degrees else None, what)
+        yield from _from_rows(rows, column.system, what, shapely)
 
 
-def _read_parquet(path: str) -> tuple[Any, Any]:
-    """GeoParquet: WKB in the primary column, and the reference system in the metadata (missing means degrees)."""
-    parquet = import_geo("pyarrow.parquet", "pyarrow")
-    if "://" in path:
-        with import_geo("fsspec").open(path, "rb") as file:
-            table = parquet.ParquetFile(file)
-            return _parquet_column(table)
-    return _parquet_column(parquet.ParquetFile(path))
+def _checked(shapes: Any, deepest_zoom: int | None, shapely: Any) -> Any:
+    """Valid shapes with finite coordinates.
 
+    Args:
+        shapes: an array of shapely geometries.
+        deepest_zoom: for shapes in degrees, which are checked to be so. One inside a single tile is replaced by its middle.
+    """
+    import numpy as np
 
-def _parquet_column(file: Any) -> tuple[Any, Any]:
-    metadata = json.loads(file.schema_arrow.metadata[b"geo"])
-    name = metadata["primary_column"]
-    column = metadata["columns"][name]
-    if column.get("encoding", "WKB") != "WKB":
-        raise ValueError(f"its column {name!r} is encoded as {column['encoding']}: only WKB is read")
-    return file.read(columns=[name])[name].to_numpy(), column.get("crs", DEGREES)
-
-
-def _checked(part: Any, in_degrees: bool, shapely: Any) -> Any:
-    """A valid part with finite coordinates, in degrees if they have to be."""
-    coordinates = shapely.get_coordinates(part)
-    x, y = abs(coordinates[:, 0]).max(initial=0), abs(coordinates[:, 1]).max(initial=0)
-    if not (math.isfinite(x) and math.isfinite(y)):
+    points = shapely.get_coordinates(shapes)
+    if not np.isfinite(points).all():
         raise InvalidInputError("geometry has a NaN or infinite coordinate: coordinates must be finite.")
-    if in_degrees:
-        _check_degrees(part, x, y, shapely)
-    if not shapely.is_valid(part):
-        warn(f"geometry was invalid and has been repaired: {shapely.is_valid_reason(part)}")
-        part = shapely.make_valid(part)
-    return part
+    kept: list[Any] = []
+    if deepest_zoom is not None:
+        _check_degrees(shapes, np.abs(points).max(axis=0), shapely)
+        west, south, east, north = shapely.bounds(shapes).T
+        small = in_one_tile(west, south, east, north, deepest_zoom)
+        kept.extend(shapely.points((west + east)[small] / 2, (south + north)[small] / 2))
+        shapes = shapes[~small]
+    valid = shapely.is_valid(shapes)
+    for broken in shapes[~valid]:
+        warn(f"geometry was invalid and has been repaired: {shapely.is_valid_reason(broken)}")
+        kept.append(shapely.make_valid(broken))
+    return [*kept, *shapes[valid]]
 
 
-def _check_degrees(part: Any, x: float, y: float, shapely: Any) -> None:
+def _check_degrees(shapes: Any, extent: Any, shapely: Any) -> None:
+    x, y = extent.tolist()
     if x > 540 or y > 90:
         raise InvalidInputError(
             f"geometry extends to ({x:g}, {y:g}), which is not in degrees: longitudes come first and are within ±180 (±540 "
-            "across the antimeridian), latitudes within ±90. Reproject it to EPSG:4326, or pass a GeoDataFrame with a crs."
+            "across the antimeridian), latitudes within ±90. Name their reference system by crs=."
         )
-    points, path = shapely.get_coordinates(_paths(part, shapely), return_index=True)
+    points, path = shapely.get_coordinates(_paths(shapes, shapely), return_index=True)
     steps = abs(points[1:, 0] - points[:-1, 0])[path[1:] == path[:-1]]
     if 180 < steps.max(initial=0) < 360:
         warn(
@@ -252,8 +409,9 @@ def _check_degrees(part: Any, x: float, y: float, shapely: Any) -> None:
         )
 
 
-def _paths(part: Any, shapely: Any) -> Any:
-    """The lines and rings of a geometry."""
-    pieces = shapely.get_parts(flat(part))
+def _paths(shapes: Any, shapely: Any) -> Any:
+    """The lines and rings of shapes that reach far."""
+    west, _, east, _ = shapely.bounds(shapes).T
+    pieces = shapely.get_parts(flat(shapes[east - west > 180]))
     kinds = shapely.get_dimensions(pieces)
     return [*pieces[kinds == 1], *shapely.get_rings(pieces[kinds == 2])]

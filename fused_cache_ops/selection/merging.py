@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.bounds import read_bounds
-from fused_cache_ops.selection.keywords import KINDS, SELECTION_DEFAULTS, WHOLE_UDF
+from fused_cache_ops.selection.keywords import KINDS, NOT_GIVEN, SELECTION_DEFAULTS, WHOLE_UDF
 from fused_cache_ops.selection.reading import kinds_in, refuse_single_use
 from fused_cache_ops.selection.tile_list import TileFile
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, Tile, TileStream
+from fused_cache_ops.wording import quoted
 
 if TYPE_CHECKING:
     from fused_cache_ops.selection.keywords import SelectionKeywords
@@ -22,8 +23,9 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
     Lists of tiles are held in memory. The whole UDF includes everything else.
 
     Args:
-        selections: keywords of `invalidate_cache`. Each selects by one of ``tiles``, ``tiles_file``, ``bounds``, ``geometry``
-            and ``whole_udf``. All must select by the same one, and have the same ``zooms`` and other keywords.
+        selections: keywords of `invalidate_cache`. Each selects by one of ``tiles``, ``tiles_file``, ``bounds``,
+            ``geometry``, ``cells``, ``hex_dataset`` and ``whole_udf``. All must select by the same one, and have the same
+            ``zooms`` and other keywords, except for the ``partition`` of a dataset.
 
     Raises:
         InvalidInputError: there are no selections, they differ in kind or in other keywords, or one of them selects nothing,
@@ -44,7 +46,7 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
     others: list[dict[str, Any]] = []
     for selection in given:
         refuse_single_use(selection)  # type: ignore[arg-type]
-        others.append({name: value for name, value in selection.items() if name not in (*KINDS, "whole_udf")})
+        others.append({name: value for name, value in selection.items() if name not in (*KINDS, "whole_udf", "partition")})
     if different := [other for other in others if other != others[0]]:
         raise InvalidInputError(f"Selections with {others[0]} and with {different[0]} cannot be merged: make them equal.")
     values = [selection[kind] for selection, kind in zip(given, kinds)]
@@ -59,8 +61,26 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
         raise InvalidInputError(f"Selections by {' and by '.join(sorted(set(kinds)))} cannot be merged: use one kind.")
     if kinds[0] == "bounds":
         return {"bounds": [box for value in values for box in read_bounds(value)], **others[0]}  # type: ignore[typeddict-item]
+    if kinds[0] == "cells":
+        from fused_cache_ops.selection.cells import read_cells
+
+        return {"cells": sorted({cell for value in values for cell in read_cells(value).ids.tolist()}), **others[0]}  # type: ignore[typeddict-item]
+    if kinds[0] == "hex_dataset":
+        return {**_merged_datasets(given), **others[0]}  # type: ignore[typeddict-item]
     shapes = [shape for value in values for shape in (value if isinstance(value, (list, tuple)) else [value])]
     return {"geometry": shapes, **others[0]}  # type: ignore[typeddict-item]
+
+
+def _merged_datasets(given: list[dict[str, Any]]) -> dict[str, Any]:
+    """One dataset with the partitions of all selections. Where one of them is the whole dataset, so is the union."""
+    first, *others = (selection["hex_dataset"] for selection in given)
+    if different := [other for other in others if other != first]:
+        raise InvalidInputError(f"Selections of {quoted(first)} and of {quoted(different[0])} cannot be merged.")
+    named = [selection.get("partition", NOT_GIVEN) for selection in given]
+    if NOT_GIVEN in named:
+        return {"hex_dataset": first}
+    partitions = [name for value in named for name in (value if isinstance(value, (list, tuple)) else [value])]
+    return {"hex_dataset": first, "partition": list(dict.fromkeys(partitions))}
 
 
 _OF_TILES = {*SELECTION_DEFAULTS, "checkpoint", "verify_tiles"}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.arrow import is_arrow, read_tiles
 from fused_cache_ops.selection.bounds import read_bounds
 from fused_cache_ops.selection.keywords import (
+    AREAS,
+    DETAILS,
     KINDS,
     NOT_GIVEN,
     SELECTION_DEFAULTS,
@@ -17,7 +21,7 @@ from fused_cache_ops.selection.keywords import (
     SelectionKeywords,
 )
 from fused_cache_ops.selection.remaining import RemainingTiles
-from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches
+from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.tile_list import TileFile, check_source, is_repeatable, list_source
 from fused_cache_ops.tiles.blocks import Block, blocks_in_bounds, disjoint
@@ -53,17 +57,20 @@ def read_selection(watch: Watch = nobody_watches, /, **given: Unpack[SelectionKe
         refuse_shapers(read, SELECTION_DEFAULTS, SHAPERS)
         return WholeUdf()
     kind, value = kinds[0], read[kinds[0]]
+    _check_details(kind, read)
     levels = None if zooms is None else parse_zooms(zooms, max_zoom=max_zoom)
-    if kind in ("bounds", "geometry"):
+    if kind in AREAS:
         if levels is None:
             raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': each zoom is cached separately.")
-        selection, computed = _covered(kind, value, levels, buffer, read["max_tiles"]), True
+        selection, computed = _covered(kind, read, levels, watch), True
     else:
         selection, computed = _listed(kind, value, levels or (), buffer, max_zoom, watch), bool(levels or buffer)
     selection.watch = watch
     limited: Selection | WholeUdf = selection
     if computed and selection.repeatable:
-        limited = _limited(selection, levels, read["max_tiles"], read["when_too_many"], at_least=kind == "geometry")
+        limited = _limited(
+            selection, levels, read["max_tiles"], read["when_too_many"], at_least=kind in AREAS and kind != "bounds"
+        )
     return limited if shard is None else limited.shard_of(shard)
 
 
@@ -125,7 +132,7 @@ def refuse_single_use(selection: SelectionKeywords) -> None:
     Raises:
         InvalidInputError: a selection is or contains a generator or another iterator, or is not a path.
     """
-    for kind in ("tiles", "bounds", "geometry"):
+    for kind in ("tiles", "bounds", "geometry", "cells"):
         value: Any = selection.get(kind)
         if _is_single_use(value) or (kind == "tiles" and _may_be_single_use(value)):
             raise InvalidInputError(
@@ -140,12 +147,21 @@ def refuse_single_use(selection: SelectionKeywords) -> None:
 
 def _is_single_use(value: Any) -> bool:
     """Whether a value is an iterator, or a list that holds one."""
-    return isinstance(value, Iterator) or (isinstance(value, (list, tuple)) and any(map(_is_single_use, value)))
+    return (
+        isinstance(value, Iterator)
+        or hasattr(value, "read_next_batch")
+        or (isinstance(value, (list, tuple)) and any(map(_is_single_use, value)))
+    )
 
 
 def _may_be_single_use(tiles: Any) -> bool:
     """Whether tiles are in something other than a collection, so that a second reading may give something else."""
-    return hasattr(tiles, "__iter__") and not isinstance(tiles, (str, RemainingTiles)) and not _is_collection(tiles)
+    return (
+        not is_arrow(tiles)
+        and hasattr(tiles, "__iter__")
+        and not isinstance(tiles, (str, RemainingTiles))
+        and not _is_collection(tiles)
+    )
 
 
 def _is_collection(value: Any) -> bool:
@@ -184,25 +200,50 @@ def check_shard(shard: Any) -> None:
         raise InvalidInputError(f"shard = {quoted(shard)} must be (i, n): the i-th of n shards, counted from 0.")
 
 
-def _covered(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_tiles: int) -> Selection:
-    """Bounds, whole; or a geometry, which ends where it comes to more than ``max_tiles``."""
-    if kind == "bounds":
-        return Selection(Covered(partial(_blocks_in_boxes, read_bounds(value), zooms, buffer)), blocks=True)
-    from fused_cache_ops.selection.geometry import read_geometry
+def _check_details(kind: str, read: Mapping[str, Any]) -> None:
+    for name, kinds in DETAILS.items():
+        if kind not in kinds and read[name] is not cast("Any", SELECTION_DEFAULTS)[name]:
+            raise InvalidInputError(
+                f"{name} = {quoted(read[name])} is given with {kind}, but it is for {' and '.join(kinds)}: omit it."
+            )
 
-    shape = read_geometry(value, zooms[-1])
-    return Selection(Covered(partial(_blocks_in_shape, shape, zooms, buffer, max_tiles)), blocks=True)
+
+def _covered(kind: str, read: Mapping[str, Any], zooms: tuple[int, ...], watch: Watch) -> Selection:
+    """Bounds, whole; or another area, which ends where it comes to more than ``max_tiles``."""
+    buffer, most = read["buffer"], read["max_tiles"]
+    if kind == "bounds":
+        return Selection(Covered(partial(_blocks_in_boxes, read_bounds(read[kind]), zooms, buffer)), blocks=True)
+    from fused_cache_ops.selection.coverage import Gathered, cover
+
+    portions = filter(lambda portion: not portion[1].is_empty, _portions(kind, read, zooms))
+    begun = list(itertools.islice(portions, 2))
+    if not begun:
+        return Selection(Covered(nothing), blocks=True)
+    if len(begun) == 1:  # small enough to be computed again when it is needed
+        return Selection(Covered(partial(cover, begun[0][1], begun[0][0], buffer, most)), blocks=True)
+    gathered = Gathered(zooms, buffer, most)
+    for at, shape in itertools.chain(begun, portions):
+        watch()
+        gathered.add(shape, at)
+    return Selection(Covered(gathered.blocks), blocks=True)
+
+
+def _portions(kind: str, read: Mapping[str, Any], zooms: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """The area piece by piece, each with the zooms at which it changed."""
+    if kind == "geometry":
+        from fused_cache_ops.selection.geometry import Options, read_geometry
+
+        options = Options(zooms[-1], read["geometry_column"], read["crs"])
+        return ((zooms, portion) for portion in read_geometry(read[kind], options))
+    from fused_cache_ops.selection.cells import read_cells, read_hex_dataset, read_rendering
+
+    cells = read_cells(read[kind]) if kind == "cells" else read_hex_dataset(read[kind], read["partition"])
+    return cells.portions(zooms, read_rendering(read["render_resolution"]))
 
 
 def _blocks_in_boxes(boxes: list[tuple[float, float, float, float]], zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
     for zoom in zooms:
         yield from disjoint(block for box in boxes for block in blocks_in_bounds(*box, zoom, buffer))
-
-
-def _blocks_in_shape(shape: Any, zooms: tuple[int, ...], buffer: int, most: int) -> Iterator[Block]:
-    from fused_cache_ops.selection.coverage import cover
-
-    return iter(()) if shape.is_empty else cover(shape, zooms, buffer, most)
 
 
 def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom: int, watch: Watch) -> Selection:
@@ -213,6 +254,9 @@ def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom
         source = found if isinstance(found, TileFile) else Once(found)
     elif isinstance(value, RemainingTiles):
         source = value
+    elif is_arrow(value):
+        source = TileSnapshot(TileStream(read_tiles(value), max_zoom=max_zoom, watch=watch))
+        size = None if zooms or buffer else len(source)
     elif _is_collection(value):
         source = _snapshot(value, max_zoom, watch)
         size = None if zooms or buffer else len(source)

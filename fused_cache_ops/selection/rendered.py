@@ -12,13 +12,14 @@ from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.wording import quoted
 
 _LISTS = ("tiles", "bounds", "shard")
+_LISTS_OR_TEXT = ("cells", "partition")
 _BOOLEANS = {"true": True, "false": False}
 _NUMBERS = ("buffer", "max_tiles", "max_zoom", "verify_tiles", "max_related")
 _SECONDS = ("again_after",)
 
 
 def read_rendered(rendered: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of a call from rendered templates. Zooms and geometries stay text, because the core reads them itself.
+    """The keywords of a call from rendered templates. Zooms, geometries and resolutions stay text, because the core reads them.
 
     Raises:
         InvalidInputError: a text is not valid for its keyword. This includes empty text and ``None``: a template that
@@ -31,6 +32,8 @@ def _read(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if name in _LISTS:
+        return _read_list(name, value)
+    if name in _LISTS_OR_TEXT and value.lstrip().startswith("["):
         return _read_list(name, value)
     if name == "whole_udf":
         return _read_boolean(name, value)

@@ -74,6 +74,11 @@ def reference_system(given: Any) -> Any:
     return system
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two systems are the same, as `reference_system` returns them."""
+    return one is other or (one is not None and other is not None and bool(one.equals(other, ignore_axis_order=True)))
+
+
 def to_degrees(shapes: Iterable[Any], system: Any, deepest_zoom: int) -> list[Any]:
     """Valid single parts in degrees. Areas are within longitudes ±180, lines may go beyond.
 

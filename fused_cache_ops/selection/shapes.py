@@ -7,9 +7,12 @@ from typing import Any
 
 from fused_cache_ops.errors import ConfigurationError
 
+_COLLECTIONS = 4
+"""From this number of shapely's types on, a geometry consists of others."""
 
-def import_geo(name: str, distribution: str | None = None) -> Any:
-    """A module of the extra ``geo``.
+
+def import_geo(name: str, distribution: str | None = None, extra: str = "geo") -> Any:
+    """A module of an extra.
 
     Raises:
         ConfigurationError: it is not installed.
@@ -20,17 +23,19 @@ def import_geo(name: str, distribution: str | None = None) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise ConfigurationError(
-            f"A geometry needs {distribution or name}, which is not installed: pip install 'fused-cache-ops[geo]'"
+            f"This needs {distribution or name}, which is not installed: pip install 'fused-cache-ops[{extra}]'"
         ) from None
 
 
-def flat(whole: Any) -> Any:
-    """One collection of single points, lines and polygons, without empty ones."""
+def flat(shapes: Any) -> Any:
+    """One collection of the single points, lines and polygons in a geometry or an array of geometries, without empty ones."""
+    import numpy as np
+
     shapely = import_geo("shapely")
-    parts = [whole]
-    while any(part.geom_type.startswith(("Multi", "GeometryCollection")) for part in parts):
-        parts = list(shapely.get_parts(parts))
-    return shapely.geometrycollections([part for part in parts if not part.is_empty])
+    parts = shapely.get_parts(np.atleast_1d(np.asarray(shapes, dtype=object)))
+    while len(parts) and (shapely.get_type_id(parts) >= _COLLECTIONS).any():
+        parts = shapely.get_parts(parts)
+    return shapely.geometrycollections(parts[~shapely.is_empty(parts)])
 
 
 def shift(geometry: Any, degrees: float) -> Any:

@@ -19,6 +19,9 @@ ZOOM_LIMIT = 31
 """What ``max_zoom`` may be at most. A tile there is 2 cm wide, and its column and row still fit into one number of 64 bits,
 which is how geometries are covered."""
 
+QUADKEY = re.compile(rf"[0-3]{{1,{ZOOM_LIMIT}}}", re.ASCII)
+"""One digit for each zoom level, as Bing Maps numbers tiles."""
+
 _PATH = re.compile(r"\s*(\d{1,10})/(\d{1,10})/(\d{1,10})\s*", re.ASCII)
 _ALLOWED = "allowed: Tile, (z, x, y), 'z/x/y' or {'z': …, 'x': …, 'y': …}"
 
@@ -115,6 +118,19 @@ def parse_tile(item: TileLike, *, max_zoom: int = HIGHEST_ZOOM, position: int | 
         if not 0 <= value < 2**z:
             raise InvalidInputError(f"{shown}: {name}={quoted(value)} is outside 0 … {2**z - 1}, the range at zoom {z}.")
     return Tile(z, x, y)
+
+
+def from_quadkey(quadkey: str) -> tuple[int, int, int]:
+    """Zoom, column and row of a quadkey.
+
+    Raises:
+        InvalidInputError: it is not a quadkey.
+    """
+    if not isinstance(quadkey, str) or QUADKEY.fullmatch(quadkey) is None:
+        raise InvalidInputError(f"{quoted(quadkey)} is not a quadkey: expected text with a digit from 0 to 3 for each zoom.")
+    x = int("".join(str(int(digit) & 1) for digit in quadkey), 2)
+    y = int("".join(str(int(digit) >> 1) for digit in quadkey), 2)
+    return len(quadkey), x, y
 
 
 def _iterate(tiles: Iterable[TileLike]) -> Iterator[TileLike]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fused.operators import CALL_FIELDS, FusedInvalidateCacheOperator
+from airflow_provider_fused.templating import refuse_tables
 from fused_cache_ops import InvalidInputError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
         unknown = [name for name in fields if name not in CALL_FIELDS]
         if unknown:
             raise TypeError(f"FusedInvalidateCacheNotifier does not accept {unknown}: it takes udf, {', '.join(CALL_FIELDS)}.")
+        refuse_tables(fields)
         self._fields = tuple(fields)
         self.template_fields = ("udf", *self._fields, "fused_conn_id")
         for name, value in (fields | {"udf": udf, "fused_conn_id": fused_conn_id}).items():

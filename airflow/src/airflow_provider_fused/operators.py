@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from airflow_provider_fused._compat import AirflowFailException, BaseOperator
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.links import FusedWorkbenchLink
+from airflow_provider_fused.templating import refuse_tables
 from fused_cache_ops.integration import (
     CALL_DEFAULTS,
     DEFAULT_MAX_TILES,
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
 
     from airflow_provider_fused.hooks import FusedHook
     from fused_cache_ops import FusedClient
-    from fused_cache_ops.integration import Bounds, CallKeywords, NotGiven, Related, TileSelection, WhenTooMany, Zooms
+    from fused_cache_ops.integration import (
+        Bounds,
+        CallKeywords,
+        NotGiven,
+        Related,
+        RenderResolution,
+        TileSelection,
+        WhenTooMany,
+        Zooms,
+    )
 
 
 SELECTION_FIELDS = tuple(SELECTION_DEFAULTS)
@@ -44,17 +54,25 @@ class FusedInvalidateCacheOperator(BaseOperator):
         upstream task's output, or a template that renders to a JSON list (templated). Omit every selection for the whole
         UDF. An empty selection invalidates nothing. None, and a template that renders to nothing, fail the task
     :param bounds: instead of ``tiles``: ``[west, south, east, north]`` in degrees, or a list of these (templated)
-    :param geometry: instead of ``tiles``: GeoJSON, WKT, or the path or URL of a vector file (templated)
+    :param geometry: instead of ``tiles``: GeoJSON, WKT, or the path or URL of a vector or Parquet file (templated). Not a
+        table, because Airflow stores fields as text: return one from a function under ``@task.fused_invalidate_cache``
     :param tiles_file: instead of ``tiles``: the path of a list of tiles, one per line (templated)
+    :param cells: instead of ``tiles``: H3 cells as text or numbers, or the path of a file with one cell per line (templated)
+    :param hex_dataset: instead of ``tiles``: the path or URL of an H3 dataset that Fused wrote (templated)
     :param whole_udf: invalidate everything. Required with ``expand_kwargs``, where an item without a selection would otherwise
         mean everything. Elsewhere, omitting every selection does the same (templated)
-    :param zooms: ``"10-14"``, ``[10, 12]``, ``12``. Required with ``bounds`` and ``geometry``. With a list of tiles, adds
-        their parents and children (templated)
+    :param zooms: ``"10-14"``, ``[10, 12]``, ``12``. Required with ``bounds``, ``geometry``, ``cells`` and ``hex_dataset``.
+        With a list of tiles, adds their parents and children (templated)
     :param buffer: tiles to add on every side (templated)
     :param max_tiles: the most tiles that a computed selection may have (templated)
     :param when_too_many: what to do when there are more: ``"fail"``, ``"whole-udf"`` or ``"coarser"`` (templated)
     :param shard: ``[i, n]`` for only the ``i``-th of ``n`` equal parts of the selection, counted from 0. Map over these to
         share one invalidation among workers, and merge with ``fused_cache_ops.InvalidationResult.merge`` (templated)
+    :param geometry_column: the column of a Parquet file that holds the geometries, if none is marked as such (templated)
+    :param crs: the coordinate reference system of a geometry that does not name one, such as ``"EPSG:25832"`` (templated)
+    :param render_resolution: the resolution of the H3 cells that the map draws: a number, a mapping from zooms to numbers, or
+        ``"fused"`` for the rule of Fused's examples. Default: the changed cells themselves (templated)
+    :param partition: the folders of the H3 dataset that were rewritten, such as ``"date={{ ds }}"``. Default: all (templated)
     :param checkpoint: where to record what is done, so that a retry sends only the rest: a folder, whose name ends in ``/``
         and which gets a file for each task instance, or a file for this load. A path, or with the core's extra ``fsspec``
         any URL that it supports, such as ``s3://bucket/checkpoints/`` (templated)
@@ -94,12 +112,18 @@ class FusedInvalidateCacheOperator(BaseOperator):
         bounds: Bounds | str | XComArg | NotGiven = NOT_GIVEN,
         geometry: Any = NOT_GIVEN,
         tiles_file: str | XComArg | NotGiven = NOT_GIVEN,
+        cells: Sequence[str | int] | str | XComArg | NotGiven = NOT_GIVEN,
+        hex_dataset: str | XComArg | NotGiven = NOT_GIVEN,
         whole_udf: bool | str | XComArg = False,
         zooms: Zooms | XComArg | None = None,
         buffer: int | str | XComArg = 0,
         max_tiles: int | str | XComArg = DEFAULT_MAX_TILES,
         when_too_many: WhenTooMany | str | XComArg = "fail",
         shard: Sequence[int] | str | XComArg | None = None,
+        geometry_column: str | None = None,
+        crs: str | XComArg | None = None,
+        render_resolution: RenderResolution | XComArg = None,
+        partition: str | list[str] | XComArg | NotGiven = NOT_GIVEN,
         checkpoint: str | None = None,
         verify_tiles: int | str = 0,
         shared_token: str | None = None,
@@ -111,17 +135,24 @@ class FusedInvalidateCacheOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        refuse_tables({"tiles": tiles, "geometry": geometry, "cells": cells})
         self.udf = udf
         self.tiles = tiles
         self.bounds = bounds
         self.geometry = geometry
         self.tiles_file = tiles_file
+        self.cells = cells
+        self.hex_dataset = hex_dataset
         self.whole_udf = whole_udf
         self.zooms = zooms
         self.buffer = buffer
         self.max_tiles = max_tiles
         self.when_too_many = when_too_many
         self.shard = shard
+        self.geometry_column = geometry_column
+        self.crs = crs
+        self.render_resolution = render_resolution
+        self.partition = partition
         self.checkpoint = checkpoint
         self.verify_tiles = verify_tiles
         self.shared_token = shared_token

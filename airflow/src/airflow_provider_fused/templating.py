@@ -9,6 +9,22 @@ if TYPE_CHECKING:
     from fused_cache_ops.integration import CallKeywords
 
 
+def refuse_tables(fields: Mapping[str, Any]) -> None:
+    """Reject tables where a DAG is defined. Airflow would store one as text.
+
+    :raises InvalidInputError: a field is an Arrow or pandas table, or hands one out
+    """
+    for name, value in fields.items():
+        if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
+            from fused_cache_ops import InvalidInputError
+
+            raise InvalidInputError(
+                f"{name} is a {type(value).__name__}, which a field of a task cannot hold: pass the path or URL of a Parquet "
+                "file, a list of tiles, or cells as text. Or return the table from a function under "
+                "@task.fused_invalidate_cache, which runs with the task."
+            )
+
+
 def read_fields(rendered: Mapping[str, Any]) -> CallKeywords:
     """The core's keywords from rendered fields.
 

@@ -30,13 +30,19 @@ def _field(name: str) -> Any:
 
 
 class SelectionFields(BaseModel):
-    """What to invalidate. With none of ``tiles``, ``tiles_file``, ``bounds`` and ``geometry``: the whole UDF."""
+    """What to invalidate. Without a selection: the whole UDF."""
 
     tiles: Any = _field("tiles")
     tiles_file: Any = _field("tiles_file")
     bounds: Any = _field("bounds")
     geometry: Any = _field("geometry")
+    cells: Any = _field("cells")
+    hex_dataset: Any = _field("hex_dataset")
     whole_udf: Any = _field("whole_udf")
+    geometry_column: Any = _field("geometry_column")
+    crs: Any = _field("crs")
+    render_resolution: Any = _field("render_resolution")
+    partition: Any = _field("partition")
     zooms: Any = _field("zooms")
     buffer: Any = _field("buffer")
     max_tiles: Any = _field("max_tiles")

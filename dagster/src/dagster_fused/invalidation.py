@@ -156,7 +156,7 @@ def check_definition(
         dagster.DagsterInvalidDefinitionError: the UDF or the keywords cannot be read, or tiles are selected twice.
     """
     unknown = [key for key in known if key not in FIELDS]
-    unknown += [key for key in given if key not in (*KINDS, "shard")]
+    unknown += [key for key in given if key not in (*KINDS, "shard", "partition")]
     kinds = [key for key in (*KINDS, "whole_udf", "shard") for place in (known, given) if key in place]
     tiles = [key for key in kinds if key != "shard"] + ["selection_fn"] * (selection_fn is not None)
     if unknown or len(tiles) > 1 or kinds.count("shard") > 1:

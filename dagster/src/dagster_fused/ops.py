@@ -11,7 +11,7 @@ from dagster_fused.invalidation import check_definition, invalidate, permanent_f
 from dagster_fused.resources import FusedResource
 from fused_cache_ops.integration import CallKeywords
 
-Upstream = Literal["tiles", "bounds", "geometry", "tiles_file", "shard"]
+Upstream = Literal["tiles", "bounds", "geometry", "tiles_file", "cells", "hex_dataset", "partition", "shard"]
 
 _START_AFTER = dg.In(dg.Nothing, description="Whatever must run first, such as the load.")
 _RESULT = dg.Out(
@@ -60,8 +60,9 @@ def build_invalidate_cache_op(
         name: the op's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         from_upstream: gives the op an input of this name, to connect to the op that knows what the load changed: its tiles,
-            bounds, geometry, or the path of a list. Dagster rejects a job that leaves it unconnected. The input ``"shard"``,
-            alone or as in ``("bounds", "shard")``, takes a part of the selection as ``(i, n)``. Map over a ``DynamicOut`` of
+            bounds, geometry (a table from an IO manager, too), cells, or the path of a list. Dagster rejects a job that
+            leaves it unconnected. The input ``"shard"``, alone or as in ``("bounds", "shard")``, takes a part of the
+            selection as ``(i, n)``, and ``"partition"`` takes the folders of an H3 dataset. Map over a ``DynamicOut`` of
             these to share one invalidation among workers, and merge with ``fused_cache_ops.InvalidationResult.merge``.
         selection: the core's keywords that are known in advance: ``{"bounds": (…), "zooms": "10-14"}``, or just
             ``{"zooms": "10-14"}`` with ``from_upstream="geometry"``. ``checkpoint`` and ``verify_tiles`` go here too. With

@@ -29,6 +29,12 @@ def invalidate_cache_flow(
     bounds: Optional[Annotated[list[float], Field(min_length=4, max_length=4)]] = None,
     geometry: Optional[Union[str, dict[str, Any]]] = None,
     tiles_file: Optional[str] = None,
+    cells: Optional[list[str]] = None,
+    hex_dataset: Optional[str] = None,
+    partition: Optional[str] = None,
+    render_resolution: Optional[Union[int, str]] = None,
+    geometry_column: Optional[str] = None,
+    crs: Optional[str] = None,
     zooms: Optional[str] = None,
     buffer: Annotated[int, Field(ge=0)] = 0,
     whole_udf: bool = False,
@@ -49,9 +55,16 @@ def invalidate_cache_flow(
         udf: An id, name, canvas/name, team/name, user@host/name or @handle/name.
         tiles: The tiles to invalidate, as z/x/y: 15/9647/12320. An empty list invalidates nothing.
         bounds: Instead of tiles: west, south, east, north in degrees.
-        geometry: Instead of tiles: GeoJSON, WKT, or the path or URL of a vector file.
+        geometry: Instead of tiles: GeoJSON, WKT, or the path or URL of a vector or Parquet file.
         tiles_file: Instead of tiles: the path of a list of tiles, one per line.
-        zooms: 10-14, or 12. Required with bounds and geometry. With tiles, adds their parents and children.
+        cells: Instead of tiles: H3 cells, such as 8928308280fffff.
+        hex_dataset: Instead of tiles: the path or URL of an H3 dataset that Fused wrote.
+        partition: The folder of the H3 dataset that was rewritten, such as date=2026-11-22. Default: all.
+        render_resolution: The resolution of the H3 cells that the map draws, or fused for the rule of Fused's examples.
+        geometry_column: The column of a Parquet file that holds the geometries, if none is marked as such.
+        crs: The coordinate reference system of a geometry that does not name one, such as EPSG:25832.
+        zooms: 10-14, or 12. Required with an area: bounds, a geometry, cells or an H3 dataset. With tiles, adds their parents
+            and children.
         buffer: Tiles to add on every side.
         whole_udf: Invalidate everything. Leave every selection empty then.
         credentials: The name of a Fused Credentials block. Default: the environment of the process that runs the flow.
@@ -75,8 +88,16 @@ def invalidate_cache_flow(
             "udf is a shared token, which grants access, and Prefect stores a flow run's parameters in plain text: pass the "
             "UDF's id or name instead."
         )
-    given = {"tiles": tiles, "bounds": bounds, "geometry": geometry, "tiles_file": tiles_file}
+    given = {
+        "tiles": tiles,
+        "bounds": bounds,
+        "geometry": geometry,
+        "tiles_file": tiles_file,
+        "cells": cells,
+        "hex_dataset": hex_dataset,
+    }
     selection: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    dataset: dict[str, Any] = {} if partition is None else {"partition": partition}
     if whole_udf == bool(selection):
         raise InvalidInputError(
             f"whole_udf is set together with {' and '.join(selection)}: use only one of them."
@@ -93,8 +114,12 @@ def invalidate_cache_flow(
         when_too_many=when_too_many,
         max_zoom=max_zoom,
         deadline=deadline,
+        render_resolution=render_resolution,
+        geometry_column=geometry_column,
+        crs=crs,
         related=related,
         max_related=max_related,
         **selection,
+        **dataset,
     )
     return result

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from prefect_fused.credentials import FusedCredentials
 
-    Kind = Literal["tiles", "bounds", "geometry", "tiles_file"]
+    Kind = Literal["tiles", "bounds", "geometry", "tiles_file", "cells", "hex_dataset"]
 
 logger = logging.getLogger(__name__)
 

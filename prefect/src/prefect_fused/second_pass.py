@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
 from fused_cache_ops import FusedCacheError, InvalidInputError, UnavailableError, plan_invalidation
-from fused_cache_ops.integration import KINDS, SELECTION_DEFAULTS, kinds_in
+from fused_cache_ops.integration import DETAILS, KINDS, SELECTION_DEFAULTS, kinds_in
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -71,7 +71,7 @@ class SecondPass:
                 raise InvalidInputError(f"again_deployment = {deployment!r} cannot make the second pass: {remedy}.")
         # Nothing of the selection is left to the deployment's own parameters.
         self._parameters = {
-            **dict.fromkeys(KINDS),
+            **dict.fromkeys((*KINDS, *DETAILS)),
             "whole_udf": False,
             "udf": udf,
             **({} if block is None else {"credentials": block}),

@@ -77,17 +77,25 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
             the whole UDF. An empty selection invalidates nothing. None is an error, so that a load that forgot its
             `return` cannot invalidate everything.
         bounds: Instead of `tiles`: `(west, south, east, north)` in degrees, or several such boxes.
-        geometry: Instead of `tiles`: GeoJSON, WKT, a shapely geometry, a GeoDataFrame, or a vector file's path or URL.
+        geometry: Instead of `tiles`: GeoJSON, WKT, a shapely geometry, a GeoDataFrame, anything that hands out Arrow data
+            (pyarrow, DuckDB, Polars, deltalake), or the path or URL of a vector or Parquet file.
         tiles_file: Instead of `tiles`: the path of a list of tiles, one per line.
+        cells: Instead of `tiles`: H3 cells as text or numbers, or the path of a file with one cell per line.
+        hex_dataset: Instead of `tiles`: the path or URL of an H3 dataset that Fused wrote.
         whole_udf: Invalidate everything. Pass it if the selection comes from data.
-        zooms: `"10-14"`, `[10, 12]`, `12`. Required with `bounds` and `geometry`. With a list of tiles, adds their
-            parents and children.
+        zooms: `"10-14"`, `[10, 12]`, `12`. Required with `bounds`, `geometry`, `cells` and `hex_dataset`. With a list of
+            tiles, adds their parents and children.
         buffer: Tiles to add on every side.
         max_tiles: The most tiles that a computed selection may have.
         when_too_many: What to do when there are more: `"fail"`, `"whole-udf"` or `"coarser"`.
         max_zoom: The highest zoom that the selection may contain.
         shard: `(i, n)` for only the `i`-th of `n` equal parts of the selection, counted from 0. Map over these to share one
             invalidation among workers, and merge with `fused_cache_ops.InvalidationResult.merge`.
+        geometry_column: The column of a table that holds the geometries, if none is marked as such or several are.
+        crs: The coordinate reference system of a geometry that does not name one, such as `"EPSG:25832"`.
+        render_resolution: The resolution of the H3 cells that the map draws: a number, a mapping from zooms to numbers, or
+            `"fused"` for the rule of Fused's examples. Default: the changed cells themselves.
+        partition: The folders of the H3 dataset that were rewritten, such as `"date=2026-11-22"`. Default: all.
         checkpoint: Where to record what is done, so that a retry sends only the rest: a path, or with the core's extra
             `fsspec` a URL that it supports. Use one location per load.
         verify_tiles: Afterwards, request this many of the tiles through a shared token. The result says which of them

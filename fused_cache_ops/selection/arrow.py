@@ -1,0 +1,415 @@
+"""Tables, columns and streams of any library that speaks Arrow, and Parquet files. Needs the extra ``geo``.
+
+What a column says of its coordinate reference system is read as its specification defines it. In GeoArrow, none means that
+it is unknown. In GeoParquet and in Parquet's own geometry types, none means longitude and latitude.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.coverage import in_one_tile
+from fused_cache_ops.selection.reprojection import DEGREES
+from fused_cache_ops.selection.shapes import import_geo
+from fused_cache_ops.tiles.tile import from_quadkey
+from fused_cache_ops.wording import quoted, warn
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    Shapes = npt.NDArray[np.object_]
+
+_ROWS = 50_000
+"""Rows to turn into geometries at once."""
+
+_DEPTHS = {"point": 0, "linestring": 1, "multipoint": 1, "polygon": 2, "multilinestring": 2, "multipolygon": 3}
+"""GeoArrow's native encodings: how many lists there are around the coordinates."""
+
+_ENCODINGS = ("wkb", "wkt", "box", *_DEPTHS)
+_PARQUET = (".parquet", ".geoparquet", ".pq")
+_EXTENSION = b"ARROW:extension:name"
+_METADATA = b"ARROW:extension:metadata"
+
+
+class Unknown:
+    """The reference system of coordinates that come without one."""
+
+
+class Table(NamedTuple):
+    """Rows and columns of any Arrow source. The only column of a source that is itself a column has no name."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+
+
+class Column(NamedTuple):
+    """A column of geometries.
+
+    Attributes:
+        name: its name.
+        encoding: ``wkb``, ``wkt``, ``box``, or one of GeoArrow's native encodings, such as ``polygon``.
+        system: its reference system in a form that pyproj reads, or `Unknown`.
+        box: the paths of the columns that hold each row's west, south, east and north, if a Parquet file has them.
+    """
+
+    name: str
+    encoding: str
+    system: Any
+    box: tuple[str, ...] = ()
+
+
+class Rows(NamedTuple):
+    """Some rows of a column: how many they are, and the shapely geometries of those that have one."""
+
+    total: int
+    shapes: Shapes
+
+
+def is_arrow(value: object) -> bool:
+    """Whether a value hands out Arrow data: a table, a record batch, a stream or a column.
+
+    A pandas Series is read as the list that it is, because it may hold any Python objects.
+    """
+    if hasattr(value, "iloc") and getattr(value, "ndim", 2) == 1:
+        return False
+    return hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__")
+
+
+def open_table(source: Any) -> Table:
+    """The rows and columns of an Arrow source.
+
+    Raises:
+        InvalidInputError: the source cannot be read as Arrow.
+        ConfigurationError: pyarrow is not installed.
+    """
+    pa = import_geo("pyarrow")
+    try:
+        field = _field(source, pa)
+        if field is None or (pa.types.is_struct(field.type) and _extension(field)[0] is None):
+            reader = _reader(source, pa)
+            return Table(reader.schema, iter(reader))
+        chunks = [pa.array(source)] if hasattr(source, "__arrow_c_array__") else pa.chunked_array(source).chunks
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InvalidInputError(f"A {type(source).__name__} cannot be read as Arrow data: {error}.") from None
+    return Table(pa.schema([field]), (pa.record_batch([chunk], names=[""]) for chunk in chunks))
+
+
+def _field(source: Any, pa: Any) -> Any:
+    """The type of a source, with what extensions say of it. None: it hands out batches of rows."""
+    if hasattr(source, "__arrow_c_array__"):
+        return pa.Field._import_from_c_capsule(source.__arrow_c_array__()[0]).with_name("")
+    if isinstance(source, pa.ChunkedArray):
+        return pa.field("", source.type)
+    if isinstance(source, pa.RecordBatchReader) or not hasattr(source, "__arrow_c_schema__"):
+        return None if not hasattr(source, "dtype") else pa.field("", pa.chunked_array(source).type)
+    found = source.__arrow_c_schema__()
+    try:
+        return pa.Field._import_from_c_capsule(found).with_name("")
+    except pa.ArrowInvalid:
+        return None
+
+
+def _reader(source: Any, pa: Any) -> Any:
+    if hasattr(source, "__arrow_c_stream__"):
+        return pa.RecordBatchReader.from_stream(source)
+    batch = pa.record_batch(source)
+    return pa.RecordBatchReader.from_batches(batch.schema, [batch])
+
+
+def find_column(schema: Any, name: str | None, what: str) -> Column:
+    """The column of geometries: the one named, GeoParquet's primary column, or the only one that is marked as geometries.
+
+    Args:
+        schema: a ``pyarrow.Schema``.
+        name: the column to take, or None.
+        what: how messages name the table.
+
+    Raises:
+        InvalidInputError: there is no such column, there are several, or it holds no geometries.
+    """
+    geo = _geoparquet(schema)
+    marked = [field.name for field in schema if _extension(field)[0] is not None]
+    if name is None:
+        primary = [geo["primary_column"]] if geo.get("primary_column") in schema.names else []
+        named = primary or marked or (schema.names if schema.names == [""] else [])
+        if len(named) != 1:
+            held = f"several columns of geometries: {', '.join(marked)}" if marked else "no column marked as geometries"
+            raise InvalidInputError(
+                f"{what} has {held}. Name one by geometry_column=, and its reference system by crs= if the data does not say "
+                f"it. Its columns: {quoted(schema.names, 300)}."
+            )
+        name = named[0]
+    if schema.names.count(name) != 1:
+        raise no_column(what, name, "geometry_column", schema.names)
+    field = schema.field(name)
+    said = geo.get("columns", {}).get(name)
+    encoding, metadata = _extension(field)
+    if encoding is None:
+        encoding = str(said.get("encoding", "WKB")).lower() if said is not None else _plain_encoding(field, what)
+    if encoding not in _ENCODINGS:
+        raise InvalidInputError(
+            f"{what} encodes its column {name!r} as {encoding}, which is not read: convert it to WKB, such as by "
+            "shapely.to_wkb or ST_AsWKB."
+        )
+    if "spherical" in (metadata.get("edges"), (said or {}).get("edges")):
+        warn(f"The edges of column {name!r} are spherical, and taken to be straight in degrees: long ones need a buffer")
+    if said is not None:
+        system = said.get("crs", DEGREES)
+        box = said.get("covering", {}).get("bbox", {})
+        ends = tuple(".".join(box[end]) for end in ("xmin", "ymin", "xmax", "ymax")) if box else ()
+        return Column(name, encoding, Unknown if system is None else system, ends)
+    return Column(name, encoding, metadata.get("crs") or Unknown)
+
+
+def no_column(what: str, name: str, keyword: str, names: Sequence[str]) -> InvalidInputError:
+    """The error of a column that is not there, or there more than once."""
+    found = "no" if name not in names else "more than one"
+    return InvalidInputError(f"{what} has {found} column {name!r} ({keyword}). Its columns: {quoted(list(names), 300)}.")
+
+
+def _geoparquet(schema: Any) -> Any:
+    try:
+        return json.loads((schema.metadata or {}).get(b"geo", b"{}"))
+    except ValueError as error:
+        raise InvalidInputError(f"The GeoParquet metadata of a table is not JSON: {error}.") from None
+
+
+def _extension(field: Any) -> tuple[str | None, Any]:
+    """A column's encoding and metadata, if it is marked as geometries, whether or not its type is known to pyarrow."""
+    if hasattr(field.type, "extension_name"):
+        name, metadata = field.type.extension_name, field.type.__arrow_ext_serialize__()
+    else:
+        given = field.metadata or {}
+        name, metadata = given.get(_EXTENSION, b"").decode(), given.get(_METADATA, b"")
+    family, _, encoding = name.partition(".")
+    if family not in ("geoarrow", "ogc"):
+        return None, {}
+    return encoding, json.loads(metadata or b"{}")
+
+
+def _plain_encoding(field: Any, what: str) -> str:
+    import pyarrow.types as types
+
+    if types.is_binary(field.type) or types.is_large_binary(field.type) or str(field.type) == "binary_view":
+        return "wkb"
+    if is_text(field.type):
+        return "wkt"
+    raise InvalidInputError(
+        f"{what} has the type {field.type} in its column {field.name!r}, which is neither WKB (binary) nor WKT (text), and not "
+        "marked as geometries."
+    )
+
+
+def is_text(kind: Any) -> bool:
+    """Whether an Arrow type is text, in one of its layouts."""
+    return str(kind) in ("string", "large_string", "string_view")
+
+
+def read_rows(table: Table, column: Column, what: str) -> Iterator[Rows]:
+    """The geometries of a column, some rows at a time.
+
+    Raises:
+        InvalidInputError: a value is not what the column's encoding says.
+    """
+    for batch in table.batches:
+        for start in range(0, batch.num_rows, _ROWS):
+            yield _rows(batch.column(column.name if column.name else 0).slice(start, _ROWS), column, what)
+
+
+def _rows(array: Any, column: Column, what: str) -> Rows:
+    values = getattr(array, "storage", array).drop_null()
+    try:
+        return Rows(len(array), _decoded(values, column.encoding))
+    except Exception as error:  # shapely's errors, pyarrow's, and what wrong nesting gives
+        where = f"column {column.name!r} of {what}" if column.name else what
+        raise InvalidInputError(f"{where} cannot be read as {column.encoding}: {error}.") from None
+
+
+def as_wkb(array: Any, encoding: str, what: str) -> Any:
+    """An Arrow array of geometries as WKB, nulls included.
+
+    Raises:
+        InvalidInputError: a value is not what the encoding says.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import shapely
+
+    values = getattr(array, "storage", array)
+    if encoding == "wkb":
+        return values.cast(pa.large_binary())
+    shapes = np.full(len(values), None, dtype=object)
+    shapes[values.is_valid().to_numpy(zero_copy_only=False)] = _rows(values, Column("", encoding, Unknown), what).shapes
+    return pa.array(shapely.to_wkb(shapes), pa.large_binary())
+
+
+def marked(chunks: Sequence[Any], system: Any) -> Any:
+    """Arrays of WKB as a ``pyarrow.Table`` with one column, marked as geometries.
+
+    Args:
+        chunks: the arrays.
+        system: their reference system as text or as PROJJSON, or `Unknown`.
+    """
+    import pyarrow as pa
+
+    metadata = {} if system is Unknown else {"crs": system}
+    kind = chunks[0].type if chunks else pa.large_binary()
+    marks = {_EXTENSION: b"geoarrow.wkb", _METADATA: json.dumps(metadata).encode()}
+    return pa.table([pa.chunked_array(chunks, kind)], schema=pa.schema([pa.field("geometry", kind, metadata=marks)]))
+
+
+def _decoded(values: Any, encoding: str) -> Shapes:
+    import numpy as np
+    import pyarrow as pa
+    import shapely
+
+    found: Any
+    if encoding == "wkb":
+        found = shapely.from_wkb(values.cast(pa.large_binary()).to_numpy(zero_copy_only=False))
+    elif encoding == "wkt":
+        found = shapely.from_wkt(values.cast(pa.large_string()).to_numpy(zero_copy_only=False))
+    elif encoding == "box":
+        found = shapely.box(*(_numbers(values.field(end)) for end in ("xmin", "ymin", "xmax", "ymax")))
+    else:
+        offsets = []
+        for _ in range(_DEPTHS[encoding]):
+            starts = values.offsets.to_numpy()
+            offsets.append(starts - starts[0])
+            values = values.flatten()
+        kind = shapely.GeometryType[encoding.upper()]
+        found = shapely.from_ragged_array(kind, _coordinates(values), tuple(reversed(offsets)) or None)
+    return np.asarray(found, dtype=object)
+
+
+def _coordinates(values: Any) -> Any:
+    """Longitudes and latitudes, or x and y, of interleaved or separate coordinates. Heights and measures are dropped."""
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_struct(values.type):
+        return np.column_stack([_numbers(values.field(axis)) for axis in "xy"])
+    size = values.type.list_size
+    return _numbers(values.flatten()).reshape(-1, size)[:, :2]
+
+
+def _numbers(values: Any) -> Any:
+    return values.to_numpy(zero_copy_only=False)
+
+
+def is_parquet(path: str) -> bool:
+    """Whether a path or URL names a Parquet file."""
+    return path.lower().partition("?")[0].endswith(_PARQUET)
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator[Any]:
+    """A ``pyarrow.parquet.ParquetFile`` of a path, or of a URL that fsspec opens."""
+    parquet = import_geo("pyarrow.parquet", "pyarrow")
+    with ExitStack() as opened:
+        source = opened.enter_context(import_geo("fsspec").open(path, "rb")) if "://" in path else path
+        yield opened.enter_context(parquet.ParquetFile(source))
+
+
+def parquet_schema(file: Any) -> Any:
+    """A file's schema. Columns of Parquet's own geometry types are marked as such, as a GeoArrow schema marks them."""
+    schema = file.schema_arrow
+    for number in range(len(file.schema)):
+        column = file.schema.column(number)
+        kind = json.loads(column.logical_type.to_json()) if column.logical_type is not None else {}
+        if kind.get("Type") in ("Geometry", "Geography") and column.path in schema.names:
+            marks = {"crs": _own_system(kind.get("crs", ""), schema.metadata or {})}
+            if kind["Type"] == "Geography":
+                marks["edges"] = "spherical"
+            position = schema.names.index(column.path)
+            field = schema.field(position).with_metadata({_EXTENSION: b"geoarrow.wkb", _METADATA: json.dumps(marks).encode()})
+            schema = schema.set(position, field)
+    return schema
+
+
+def _own_system(said: str, metadata: Any) -> str:
+    """The reference system of one of Parquet's own types. The specification names two forms besides those of PROJ."""
+    kind, _, name = said.partition(":")
+    if kind == "srid":
+        return f"EPSG:{name}"
+    if kind == "projjson" and name.encode() in metadata:
+        return str(metadata[name.encode()].decode())
+    return said or DEGREES
+
+
+def read_parquet_rows(file: Any, column: Column, deepest_zoom: int | None, what: str) -> Iterator[Rows]:
+    """The geometries of a column in a Parquet file, some rows at a time.
+
+    Args:
+        file: a ``pyarrow.parquet.ParquetFile``.
+        column: one that `find_column` found.
+        deepest_zoom: the deepest zoom to be covered. If each bounding box in a row group lies in one tile, its rows come as
+            the middles of their boxes, and the geometries are not read. None: read all geometries.
+        what: how messages name the file.
+    """
+    for group in range(file.num_row_groups):
+        middles = None if deepest_zoom is None or not column.box else _middles(file, group, column.box, deepest_zoom)
+        if middles is not None:
+            yield Rows(len(middles), middles)
+            continue
+        for batch in file.iter_batches(_ROWS, row_groups=[group], columns=[column.name]):
+            yield _rows(batch.column(0), column, what)
+
+
+def _middles(file: Any, group: int, paths: Sequence[str], deepest_zoom: int) -> Shapes | None:
+    """The middles of the bounding boxes in a row group, if each box lies in one tile."""
+    import numpy as np
+    import shapely
+
+    table = file.read_row_group(group, columns=list(paths)).flatten()
+    if not set(paths) <= set(table.column_names):
+        return None
+    west, south, east, north = (np.asarray(table[path].to_numpy(), float) for path in paths)
+    if not in_one_tile(west, south, east, north, deepest_zoom).all():
+        return None
+    return np.asarray(shapely.points((west + east) / 2, (south + north) / 2), dtype=object)
+
+
+def read_tiles(source: Any) -> Iterator[Any]:
+    """The tiles of an Arrow source, to be validated: columns ``z``, ``x`` and ``y``, a column ``tile``, or a ``quadkey``.
+
+    Raises:
+        InvalidInputError: there are no such columns.
+    """
+    schema, batches = open_table(source)
+    if {"z", "x", "y"} <= set(schema.names):
+        for batch in batches:
+            yield from zip(*(batch.column(axis).to_pylist() for axis in "zxy"))
+    elif schema.names == [""] or "tile" in schema.names:
+        for batch in batches:
+            yield from batch.column("tile" if schema.names != [""] else 0).to_pylist()
+    elif "quadkey" in schema.names:
+        for batch in batches:
+            yield from map(from_quadkey, batch.column("quadkey").to_pylist())
+    else:
+        raise InvalidInputError(
+            f"tiles is a {type(source).__name__} with the columns {quoted(schema.names, 300)}: name them z, x and y, or tile "
+            "('z/x/y'), or quadkey."
+        )
+
+
+def read_values(source: Any, names: Sequence[str], what: str) -> Iterator[Any]:
+    """Arrow arrays of one column: the source itself if it is a column, or its only column, or the first that has a name.
+
+    Raises:
+        InvalidInputError: there is no such column.
+    """
+    schema, batches = open_table(source)
+    found = schema.names if len(schema.names) == 1 else [name for name in names if name in schema.names]
+    if not found:
+        raise InvalidInputError(
+            f"{what} is a {type(source).__name__} with the columns {quoted(schema.names, 300)}: pass one column, or name it "
+            f"{' or '.join(names)}."
+        )
+    position = schema.names.index(found[0])
+    return (batch.column(position) for batch in batches)
