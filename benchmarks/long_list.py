@@ -15,11 +15,10 @@ from pathlib import Path
 
 PROGRAM = """
 import sys, time
-from array import array
 from fused_cache_ops import invalidate_cache, plan_invalidation
 from fused_cache_ops.selection import tile_list
 if sys.argv[2] == "by line":
-    tile_list._plain_numbers = lambda piece, max_zoom: array("I")
+    tile_list._plain_piece = lambda lines, max_zoom: None
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
 def run(what):

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 from array import array
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from fused_cache_ops import InvalidInputError, Tile, plan_invalidation
 from fused_cache_ops.selection import tile_list
-from fused_cache_ops.selection.batches import TileBatches
+from fused_cache_ops.selection.batches import TileBatch, TileBatches
+from fused_cache_ops.selection.pieces import Piece
 from fused_cache_ops.selection.reading import read_selection
 from fused_cache_ops.selection.tile_list import TileFile, TileList
 
@@ -101,7 +103,7 @@ def read_batches(tiles: Any, size: int) -> tuple[list[Any], list[str]]:
 
 def line_by_line(content: Any) -> list[Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tile_list, "_plain_numbers", lambda piece, max_zoom: array("I"))
+        patch.setattr(tile_list, "_plain_piece", lambda lines, max_zoom: None)
         return read_all(TileList(io.StringIO(content).read if isinstance(content, str) else io.BytesIO(content).read, "list"))
 
 
@@ -170,9 +172,25 @@ def test_leading_zeros_are_read_as_before(line: str) -> None:
 def test_what_a_slow_pipe_has_is_sent_before_more_comes() -> None:
     arrived = iter([b"1/0/0\n1/0", b"/1\n", b""])
     tiles = TileList(lambda most: next(arrived), "pipe")
-    assert tiles.take(10) == array("I", [1, 0, 0])
-    assert tiles.take(10) == array("I", [1, 0, 1])
+    assert tiles.take(10).numbers == array("I", [1, 0, 0])
+    assert tiles.take(10).numbers == array("I", [1, 0, 1])
     assert not tiles.take(10)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PLAIN, min_size=1, max_size=40), st.integers(1, 9), st.integers(20, 300))
+def test_bodies_that_are_rewritten_lines_hold_the_same_tiles(lines: list[str], size: int, chunk: int) -> None:
+    text = "".join(f"{line}\n" for line in lines).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tile_list, "_CHUNK", chunk)
+        batches = list(TileBatches(TileList(io.BytesIO(text).read, "list"), size))
+    assert [line for batch in batches for line in map(str, batch)] == lines
+    for batch in batches:
+        assert json.loads(batch.body()) == {"tiles": [tile._asdict() for tile in batch]}
+        assert [batch.at(offset) for offset in range(len(batch))] == list(batch)
+        plain = [Piece(piece.numbers) for piece in batch._pieces]
+        assert batch.body() == TileBatch(plain, 0).body()
+        assert batch.fingerprint() == TileBatch(plain, 0).fingerprint()
 
 
 def test_a_list_in_memory_is_taken_in_pieces_and_one_by_one() -> None:

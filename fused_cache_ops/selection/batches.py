@@ -9,17 +9,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from fused_cache_ops.selection.numbers import NumberStream, TilesAsNumbers, tiles_of_numbers
+from fused_cache_ops.selection.pieces import Piece, PieceStream, TilesInPieces
 from fused_cache_ops.selection.spans import EVERYTHING, Span
 from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.tile import Tile
 
 MAX_BATCH = 50_000
 """The most tiles that one ``batch-delete`` accepts, according to Fused's REST reference."""
-
-
-_ONE_TILE = '{"z":%d,"x":%d,"y":%d}'
-_WRITTEN_AT_ONCE = 3 * 1000
 
 
 class Batch(Protocol):
@@ -49,34 +45,37 @@ class Batch(Protocol):
 class TileBatch:
     """Tiles that were given one by one. They are stored as plain numbers: 12 bytes a tile instead of over a hundred."""
 
-    def __init__(self, numbers: array[int], start: int) -> None:
+    def __init__(self, pieces: list[Piece], start: int) -> None:
         self.start = start
-        self._numbers = numbers
+        self._pieces = pieces
+        self._count = sum(map(len, pieces))
 
     @classmethod
     def of(cls, tile: Tile, start: int) -> TileBatch:
         """A batch of one tile."""
-        return cls(array("I", tile), start)
+        return cls([Piece(array("I", tile))], start)
 
     def __len__(self) -> int:
-        return len(self._numbers) // 3
+        return self._count
 
     def __iter__(self) -> Iterator[Tile]:
-        return tiles_of_numbers(self._numbers)
+        return itertools.chain.from_iterable(self._pieces)
 
     def at(self, offset: int) -> Tile:
-        return Tile(*self._numbers[3 * offset : 3 * offset + 3])
+        for piece in self._pieces:
+            if offset < len(piece):
+                return Tile(*piece.numbers[3 * offset : 3 * offset + 3])
+            offset -= len(piece)
+        raise IndexError(offset)
 
     def blocks(self) -> Iterator[Block]:
         return (Block(tile.z, tile.x, tile.y, 1, 1) for tile in self)
 
     def fingerprint(self) -> bytes:
-        return self._numbers.tobytes()
+        return b"".join([piece.numbers.tobytes() for piece in self._pieces])
 
     def body(self) -> bytes:
-        parts = (self._numbers[i : i + _WRITTEN_AT_ONCE] for i in range(0, len(self._numbers), _WRITTEN_AT_ONCE))
-        written = [",".join([_ONE_TILE] * (len(part) // 3)) % tuple(part) for part in parts]
-        return ('{"tiles":[%s]}' % ",".join(written)).encode()
+        return b'{"tiles":[%b]}' % b",".join([piece.written() for piece in self._pieces])
 
 
 class BlockBatch:
@@ -155,19 +154,19 @@ class TileBatches(_Batches):
 
     def __init__(self, stream: Iterator[Tile], size: int, spans: Iterable[Span] = EVERYTHING) -> None:
         super().__init__(size, spans)
-        self._stream = stream if isinstance(stream, NumberStream) else TilesAsNumbers(stream)
-        self._held = array("I")
+        self._stream = stream if isinstance(stream, PieceStream) else TilesInPieces(stream)
+        self._held: list[Piece] = []
 
     def _pass_over(self, position: int) -> None:
-        while (left := position - self._position) > 0 and (numbers := self._stream.take(left)):
-            self._position += len(numbers) // 3
+        while (left := position - self._position) > 0 and (piece := self._stream.take(left)):
+            self._position += len(piece)
 
     def _fill(self, count: int) -> Batch:
         # What has been read is kept if the stream raises.
-        while (room := count - len(self._held) // 3) and (numbers := self._stream.take(room)):
-            self._held.extend(numbers)
-        numbers, self._held = self._held, array("I")
-        return TileBatch(numbers, self._position)
+        while (room := count - sum(map(len, self._held))) and (piece := self._stream.take(room)):
+            self._held.append(piece)
+        pieces, self._held = self._held, []
+        return TileBatch(pieces, self._position)
 
 
 class BlockBatches(_Batches):

@@ -8,7 +8,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.selection.batches import Batch, TileBatch, TileBatches
+from fused_cache_ops.selection.batches import Batch, TileBatches
+from fused_cache_ops.selection.pieces import Piece
 from fused_cache_ops.selection.tile_list import write_tile_list
 from fused_cache_ops.tiles.tile import Tile
 
@@ -69,7 +70,7 @@ class RemainingTiles(Iterable[Tile]):
         return write_tile_list(self, path)
 
     def __reduce__(self) -> tuple[object, ...]:
-        numbers = array("Q", itertools.chain.from_iterable(self))
+        numbers = array("I", itertools.chain.from_iterable(self))
         return _of_numbers, (numbers, self.unreadable)
 
 
@@ -77,7 +78,7 @@ _MOST_REASONS = 100
 
 
 def _of_numbers(numbers: array[int], unreadable: tuple[str, ...]) -> RemainingTiles:
-    return RemainingTiles(TileBatch(numbers, 0).__iter__, unreadable)
+    return RemainingTiles(Piece(numbers).__iter__, unreadable)
 
 
 class _Kept:

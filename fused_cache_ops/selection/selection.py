@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Union
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.batches import Batch, BlockBatches, TileBatches, tiles_of
 from fused_cache_ops.selection.expansion import Expanded
-from fused_cache_ops.selection.numbers import NumberStream, WatchedNumbers
+from fused_cache_ops.selection.pieces import PieceStream, WatchedPieces
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.spans import EVERYTHING, Span, Spans
@@ -260,9 +260,9 @@ class Selection:
             counts: Counter[int] = Counter()
             kept: list[Block] = []
             made: Iterator[Any] = self._make()
-            while isinstance(made, NumberStream) and (numbers := made.take(_READ_AHEAD)):
+            while isinstance(made, PieceStream) and (piece := made.take(_READ_AHEAD)):
                 self.watch()
-                counts.update(numbers[0::3])
+                counts.update(piece.numbers[0::3])
             for number, item in enumerate(made):
                 if number % _LOOK_AFTER == 0:
                     self.watch()
@@ -280,8 +280,8 @@ class Selection:
     def _stream(self) -> Iterator[Tile] | Iterator[Block]:
         stream: Any = self._make() if self._kept is None else iter(self._kept)
         if self._once:
-            watched = isinstance(stream, NumberStream)
-            stream = WatchedNumbers(stream, lambda: self.watch()) if watched else _Watched(stream, self)
+            watched = isinstance(stream, PieceStream)
+            stream = WatchedPieces(stream, lambda: self.watch()) if watched else _Watched(stream, self)
         if self.zooms_left_stale:
             left_out = frozenset(self.zooms_left_stale)
             return filter(lambda item: item.z not in left_out, stream)  # unlike a generator, it continues after an error

@@ -6,7 +6,7 @@ import itertools
 from array import array
 from collections.abc import Iterable
 
-from fused_cache_ops.selection.numbers import HeldNumbers
+from fused_cache_ops.selection.pieces import HeldPieces
 from fused_cache_ops.tiles.tile import Tile
 
 _AT_ONCE = 10_000  # tiles
@@ -30,6 +30,6 @@ class TileSnapshot:
     def __len__(self) -> int:
         return self._count
 
-    def read(self) -> HeldNumbers:
+    def read(self) -> HeldPieces:
         """The tiles, from the start."""
-        return HeldNumbers(iter(self._chunks))
+        return HeldPieces(self._chunks)

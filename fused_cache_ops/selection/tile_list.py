@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.keywords import TilesFile
-from fused_cache_ops.selection.numbers import NumberStream
+from fused_cache_ops.selection.pieces import Piece, PieceStream
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, QUADKEY, Tile, from_quadkey, parse_tile
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
@@ -35,7 +35,7 @@ _GZIP = b"\x1f\x8b"
 _AS_JSON = bytes.maketrans(b"/\n", b",,")
 
 
-class TileList(NumberStream):
+class TileList(PieceStream):
     """The validated tiles of a list. Blank lines and lines that begin with ``#`` are skipped.
 
     Lines of three plain numbers are read many at a time. A piece of the list that holds anything else is read line by line.
@@ -56,7 +56,7 @@ class TileList(NumberStream):
         self._lines: Iterator[tuple[int, Any]] = iter(())
         self._failure: InvalidInputError | None = None
 
-    def next_piece(self) -> array[int]:
+    def next_piece(self) -> Piece:
         while True:
             if self._failure is not None:
                 failure, self._failure = self._failure, None
@@ -75,14 +75,14 @@ class TileList(NumberStream):
                     break
             else:
                 if not found:
-                    piece = next(self._pieces, None)
-                    if piece is None:
-                        return found
-                    found = _plain_numbers(piece[1], self._max_zoom)
-                    if not found:
-                        self._lines = enumerate(_lines_of(piece[1]), piece[0])
+                    number, lines = next(self._pieces, (0, None))
+                    if lines is None:
+                        return Piece(found)
+                    if plain := _plain_piece(lines, self._max_zoom):
+                        return plain
+                    self._lines = enumerate(_lines_of(lines), number)
             if found:
-                return found
+                return Piece(found)
 
     def _parse(self, line: str) -> Tile | None:
         if match := _PATH.fullmatch(line):
@@ -282,29 +282,28 @@ def _lines_of(piece: Any) -> list[Any]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _plain_numbers(piece: Any, max_zoom: int) -> array[int]:
-    """The numbers of lines ``z/x/y``, if all lines are like that and all tiles are valid. Otherwise none.
+def _plain_piece(lines: Any, max_zoom: int) -> Piece | None:
+    """The tiles of lines ``z/x/y``, if all lines are like that and all tiles are valid. Otherwise None.
 
     All of it runs in C: no Python code runs per line.
     """
-    none = array("I")
-    if isinstance(piece, str):
-        if not piece.isascii():
-            return none
-        piece = piece.encode()
-    text = piece if piece.endswith(b"\n") else piece + b"\n"
+    if isinstance(lines, str):
+        if not lines.isascii():
+            return None
+        lines = lines.encode()
+    text: bytes = lines if lines.endswith(b"\n") else lines + b"\n"
     if text.translate(None, b"0123456789") != b"//\n" * text.count(b"\n"):
-        return none
+        return None
     try:
         # JSON refuses nothing between two slashes, and leading zeros.
         numbers = array("I", json.loads(b"[%b]" % text.translate(_AS_JSON)[:-1]))
     except (ValueError, OverflowError):
-        return none
+        return None
     zooms = numbers[0::3]
     if max(zooms) > max_zoom:
-        return none
+        return None
     beyond = any(map(operator.rshift, numbers[1::3], zooms)) or any(map(operator.rshift, numbers[2::3], zooms))
-    return none if beyond else numbers
+    return None if beyond else Piece(numbers, text)
 
 
 class _Unread(io.RawIOBase):
