@@ -19,6 +19,10 @@ PAIRS = {
     ),
     "prefect_fused, over prefect": ("from prefect import flow, task; import prefect.blocks.abstract", "import prefect_fused"),
     "dagster_fused, over dagster": ("import dagster", "import dagster_fused"),
+    "its resource and op, over dagster": (
+        "import dagster",
+        "from dagster_fused import FusedResource, build_invalidate_cache_op",
+    ),
 }
 PROGRAM = """
 import sys, time

@@ -11,13 +11,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import requests
 
 from fused_cache_ops import plan_invalidation
-from fused_cache_ops.emulator import Emulator
+from fused_cache_ops.emulator import Emulator, Udf
 
 pytestmark = pytest.mark.xdist_group("dagster-dev")
 
@@ -25,6 +25,14 @@ EXAMPLE = Path(__file__).parents[1] / "dagster" / "cache_as_asset.py"
 TOKEN = "t0p-s3cret-t0ken"
 LISBOA: Any = {"bounds": (-9.25, 38.68, -9.08, 38.80), "zooms": "10-14"}
 PORTO: Any = {"bounds": (-8.70, 41.13, -8.55, 41.19), "zooms": "10-14"}
+
+TWICE = """
+import dagster as dg
+from dagster_fused import FusedResource, build_fused_cache_asset
+
+twice = build_fused_cache_asset("twice", udf="parcels", selection={"tiles": ["10/486/391"], "again_after": 20})
+defs = dg.Definitions(assets=[twice], resources={"fused": FusedResource()})
+"""
 
 READY = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
 LAUNCH = """mutation Launch($parameters: ExecutionParams!) {
@@ -47,24 +55,46 @@ RESOURCE = """query Resource($selector: ResourceSelector!) { topLevelResourceDet
 LOGS = """query Logs($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr } }"""
 
 
-@contextlib.contextmanager
-def dagster_dev(home: Path, variables: dict[str, str], file: Path = EXAMPLE) -> Iterator[str]:
-    """``dagster dev`` of a file, in a process group that ends with the context; its URL."""
+class House(NamedTuple):
+    """``dagster dev``: its URL and its home; and the emulator, with a UDF and its cached tiles."""
+
+    url: str
+    home: Path
+    emulator: Emulator
+    udf: Udf
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """One ``dagster dev`` of the example and `TWICE`, in a process group that ends with the tests."""
+    home = tmp_path_factory.mktemp("dagster-dev")
     home.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    twice = tmp_path_factory.mktemp("twice") / "twice.py"
+    twice.write_text(TWICE)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "dagster", "dev", "-f", str(file), "-h", "127.0.0.1", "-p", str(port)]
-    environment = os.environ | {"DAGSTER_HOME": str(home)} | variables
-    with (home / "output.log").open("wb") as log:
+    files = ["-f", str(EXAMPLE), "-f", str(twice)]
+    command = [sys.executable, "-m", "dagster", "dev", *files, "-h", "127.0.0.1", "-p", str(port)]
+    with contextlib.ExitStack() as stack:
+        emulator = stack.enter_context(Emulator(token=TOKEN))
+        udf = emulator.register(lambda **tile: tile, name="parcels")
+        emulator.fill_cache(udf, [*plan_invalidation("p", **LISBOA).tiles(), *plan_invalidation("p", **PORTO).tiles()])
+        variables = {"PARCELS_SHARED_TOKEN": udf.shared_token, "FUSED_RUN_BASE_URL": emulator.root_url}
+        environment = os.environ | {"DAGSTER_HOME": str(home)} | emulator.environment() | variables
+        log = stack.enter_context((home / "output.log").open("wb"))
         server = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
+        stack.callback(end, server)
+        built = House(f"http://127.0.0.1:{port}", home, emulator, udf)
+        wait_for(lambda: len(query(built.url, READY)["repositoriesOrError"]["nodes"]) == 2, home)
+        yield built
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    server.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
 
 
 def wait_for(what: Callable[[], Any], home: Path, seconds: float = 300) -> Any:
@@ -100,9 +130,9 @@ def query(url: str, text: str, **variables: Any) -> dict[str, Any]:
     return data
 
 
-def launch(url: str, *, asset: str, partition: str | None, file: Path = EXAMPLE) -> None:
+def launch(url: str, *, asset: str, partition: str | None, file: str = EXAMPLE.name) -> None:
     selector = {
-        "repositoryLocationName": file.name,
+        "repositoryLocationName": file,
         "repositoryName": "__repository__",
         "jobName": "__ASSET_JOB",
         "assetSelection": [{"path": [asset]}],
@@ -113,33 +143,27 @@ def launch(url: str, *, asset: str, partition: str | None, file: Path = EXAMPLE)
 
 
 def runs(url: str) -> list[dict[str, Any]]:
+    """The runs, the latest first."""
     found: list[dict[str, Any]] = query(url, RUNS)["runsOrError"]["results"]
     return found
 
 
-def test_automation_invalidates_after_a_load_and_shows_no_token(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    with Emulator(token=TOKEN) as emulator:
-        udf = emulator.register(lambda **tile: tile, name="parcels")
-        emulator.fill_cache(udf, [*plan_invalidation("p", **LISBOA).tiles(), *plan_invalidation("p", **PORTO).tiles()])
-        variables = {"PARCELS_SHARED_TOKEN": udf.shared_token, "FUSED_RUN_BASE_URL": emulator.root_url}
-        with dagster_dev(home, emulator.environment() | variables) as url:
-            wait_for(lambda: query(url, READY)["repositoriesOrError"]["nodes"], home)
-            launch(url, asset="parcels", partition="lisboa")
+def test_automation_invalidates_after_a_load_and_shows_no_token(house: House) -> None:
+    url, home, emulator, udf = house
+    launch(url, asset="parcels", partition="lisboa")
 
-            def purged() -> Any:
-                done = [run for run in runs(url) if run["status"] in ("SUCCESS", "FAILURE")]
-                return done if len(done) == 2 else None
+    def purged() -> Any:
+        done = [run for run in runs(url) if run["status"] in ("SUCCESS", "FAILURE")]
+        return done if len(done) == 2 else None
 
-            purge, load = wait_for(purged, home)
-            events = purge["eventConnection"]["events"]
-            keys = [event["logKey"] for event in events if event["__typename"] == "LogsCapturedEvent"]
-            logs = [query(url, LOGS, key=[run["runId"], "compute_logs", key[-1]]) for run in (purge, load) for key in keys]
-            selector = {"repositoryLocationName": EXAMPLE.name, "repositoryName": "__repository__", "resourceName": "fused"}
-            resource = query(url, RESOURCE, selector=selector)
-        sent = [request.tiles for request in emulator.requests if request.path.endswith("delete")]
-        left = emulator.cached_tiles(udf)
+    purge, load = wait_for(purged, home)
+    events = purge["eventConnection"]["events"]
+    keys = [event["logKey"] for event in events if event["__typename"] == "LogsCapturedEvent"]
+    logs = [query(url, LOGS, key=[run["runId"], "compute_logs", key[-1]]) for run in (purge, load) for key in keys]
+    selector = {"repositoryLocationName": EXAMPLE.name, "repositoryName": "__repository__", "resourceName": "fused"}
+    resource = query(url, RESOURCE, selector=selector)
+    sent = [request.tiles for request in emulator.requests if request.path.endswith("delete")]
+    left = emulator.cached_tiles(udf)
     assert (load["status"], purge["status"]) == ("SUCCESS", "SUCCESS")
     assert {"key": "dagster/partition", "value": "lisboa"} in purge["tags"]
     assert sent == [plan_invalidation("p", **LISBOA).tile_count]
@@ -158,15 +182,6 @@ def test_automation_invalidates_after_a_load_and_shows_no_token(tmp_path: Path) 
     for secret in (TOKEN, udf.shared_token):
         assert secret not in str([purge, load, logs, resource])
         assert [place for place, content in places.items() if secret.encode() in content] == []
-
-
-TWICE = """
-import dagster as dg
-from dagster_fused import FusedResource, build_fused_cache_asset
-
-twice = build_fused_cache_asset("twice", udf="parcels", selection={"tiles": ["10/486/391"], "again_after": 20})
-defs = dg.Definitions(assets=[twice], resources={"fused": FusedResource()})
-"""
 
 
 def spawned() -> int:
@@ -189,22 +204,16 @@ def spawned() -> int:
     return sum(map(is_below, spawned))
 
 
-def test_no_step_process_waits_for_the_second_pass(tmp_path: Path) -> None:
-    home, file = tmp_path / "home", tmp_path / "twice.py"
-    home.mkdir()
-    file.write_text(TWICE)
-    with Emulator() as emulator:
-        emulator.register(lambda **tile: tile, name="parcels")
+def test_no_step_process_waits_for_the_second_pass(house: House) -> None:
+    before = len(house.emulator.requests)
 
-        def invalidations() -> int:
-            return sum(request.method == "DELETE" for request in emulator.requests)
+    def invalidations() -> int:
+        return sum(request.method == "DELETE" for request in house.emulator.requests[before:])
 
-        with dagster_dev(home, emulator.environment(), file) as url:
-            wait_for(lambda: query(url, READY)["repositoriesOrError"]["nodes"], home)
-            launch(url, asset="twice", partition=None, file=file)
-            wait_for(lambda: invalidations() == 1, home)
-            # What the step ran in ends. Only the run itself is left, which Dagster keeps until all of its steps are over.
-            waiting = wait_for(lambda: spawned() == 1, home, seconds=15)
-            sent = invalidations()
-            wait_for(lambda: runs(url)[0]["status"] == "SUCCESS", home)
-        assert (waiting, sent, invalidations()) == (True, 1, 2)
+    launch(house.url, asset="twice", partition=None, file="twice.py")
+    wait_for(lambda: invalidations() == 1, house.home)
+    # What the step ran in ends. Only the run itself is left, which Dagster keeps until all of its steps are over.
+    waiting = wait_for(lambda: spawned() == 1, house.home, seconds=15)
+    sent = invalidations()
+    wait_for(lambda: runs(house.url)[0]["status"] == "SUCCESS", house.home)
+    assert (waiting, sent, invalidations()) == (True, 1, 2)

@@ -9,8 +9,13 @@ import pytest
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.api import execute_job
 
-from dagster_fused import FusedResource, build_fused_cache_asset, build_invalidate_cache_op, fused_invalidate_cache_on_success
-from dagster_fused.ops import invalidate_cache_op
+from dagster_fused import (
+    FusedResource,
+    build_fused_cache_asset,
+    build_invalidate_cache_op,
+    fused_invalidate_cache_on_success,
+    invalidate_cache_op,
+)
 from fused_cache_ops.emulator import Emulator, Udf
 
 pytestmark = pytest.mark.xdist_group("dagster")

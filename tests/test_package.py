@@ -52,6 +52,25 @@ def test_airflow_operator_adds_neither_requests_nor_the_client() -> None:
     assert not {"fused_cache_ops.client", "airflow_provider_fused.hooks"} & added
 
 
+def test_importing_the_dagster_integration_registers_it_and_imports_nothing_else() -> None:
+    added = modules_after(
+        "import dagster; before = set(sys.modules); import dagster_fused; "
+        "from dagster_shared.libraries import DagsterLibraryRegistry; "
+        "assert DagsterLibraryRegistry.get()['dagster-fused'] == dagster_fused.__version__; "
+        "sys.modules = {name: 0 for name in set(sys.modules) - before}"
+    )
+    assert {name for name in added if name.partition(".")[0] not in sys.stdlib_module_names} == {"dagster_fused"}
+
+
+def test_every_public_name_of_the_dagster_integration_is_there() -> None:
+    import dagster_fused
+
+    assert [name for name in dir(dagster_fused) if getattr(dagster_fused, name) is None] == []
+    assert set(dagster_fused.__all__) < set(dir(dagster_fused))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = dagster_fused.nothing
+
+
 def test_one_version_for_all_four() -> None:
     names = ["fused-cache-ops", "airflow-provider-fused", "prefect-fused", "dagster-fused"]
     assert {version(name) for name in names} == {version("fused-cache-ops")}

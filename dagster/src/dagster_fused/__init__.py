@@ -1,15 +1,22 @@
-"""Dagster integration for Fused: invalidate UDF caches right after a load."""
+"""Dagster integration for Fused: invalidate UDF caches right after a load.
 
+Importing the package registers it with Dagster. Everything else is imported on first use.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from dagster_shared.libraries import DagsterLibraryRegistry
 
-from dagster_fused.assets import AFTER_EACH_LOAD, build_fused_cache_asset, build_fused_cache_check
-from dagster_fused.component import FusedInvalidateCacheComponent
-from dagster_fused.hooks import fused_invalidate_cache_on_success
-from dagster_fused.ops import InvalidateCacheConfig, build_invalidate_cache_op, invalidate_cache_op
-from dagster_fused.resources import FusedResource
-from dagster_fused.sensors import build_invalidate_on_asset_sensor, build_invalidate_on_run_success_sensor
+if TYPE_CHECKING:
+    from dagster_fused.assets import AFTER_EACH_LOAD, build_fused_cache_asset, build_fused_cache_check
+    from dagster_fused.component import FusedInvalidateCacheComponent
+    from dagster_fused.configured_op import InvalidateCacheConfig, invalidate_cache_op
+    from dagster_fused.hooks import fused_invalidate_cache_on_success
+    from dagster_fused.ops import build_invalidate_cache_op
+    from dagster_fused.resources import FusedResource
+    from dagster_fused.sensors import build_invalidate_on_asset_sensor, build_invalidate_on_run_success_sensor
 
 __all__ = [
     "AFTER_EACH_LOAD",
@@ -25,6 +32,30 @@ __all__ = [
     "invalidate_cache_op",
 ]
 
+_HOMES = {
+    "AFTER_EACH_LOAD": "assets",
+    "FusedInvalidateCacheComponent": "component",
+    "FusedResource": "resources",
+    "InvalidateCacheConfig": "configured_op",
+    "build_fused_cache_asset": "assets",
+    "build_fused_cache_check": "assets",
+    "build_invalidate_cache_op": "ops",
+    "build_invalidate_on_asset_sensor": "sensors",
+    "build_invalidate_on_run_success_sensor": "sensors",
+    "fused_invalidate_cache_on_success": "hooks",
+    "invalidate_cache_op": "configured_op",
+}
+
 __version__ = version("dagster-fused")
 
 DagsterLibraryRegistry.register("dagster-fused", __version__, is_dagster_package=False)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"dagster_fused.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

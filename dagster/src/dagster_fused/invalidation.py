@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 
 from dagster_fused.resources import FusedResource
-from fused_cache_ops import ConfigurationError, FirstPass, FusedCacheError, InvalidInputError, merge_selections
+from fused_cache_ops import ConfigurationError, FusedCacheError, InvalidInputError
 from fused_cache_ops.integration import (
     CALL_DEFAULTS,
     CALL_SHAPERS,
@@ -19,8 +19,6 @@ from fused_cache_ops.integration import (
     SELECTION_DEFAULTS,
     CallKeywords,
     parse_udf,
-    refuse_shapers,
-    refuse_single_use,
     sealed,
 )
 
@@ -62,6 +60,8 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
     Raises:
         FusedCacheError: the invalidation failed. See `permanent_failures`.
     """
+    from fused_cache_ops.integration import refuse_single_use
+
     plans: list[InvalidationPlan] = []
     refuse_single_use(keywords)
     keywords = {**keywords, "on_plan": plans.append}
@@ -101,6 +101,8 @@ def _send(context: Any, client: "FusedClient", udf: str, keywords: CallKeywords)
         step.instance.add_run_tags(step.run_id, {key: json.dumps(first.to_dict() | {"due": time.time() + seconds})})
         left = float(seconds)
     else:
+        from fused_cache_ops import FirstPass
+
         fields = json.loads(recorded)
         first, left = FirstPass.from_dict(fields), fields["due"] - time.time()
     if left > _SOON:
@@ -155,6 +157,8 @@ def check_definition(
     Raises:
         dagster.DagsterInvalidDefinitionError: the UDF or the keywords cannot be read, or tiles are selected twice.
     """
+    from fused_cache_ops.integration import refuse_shapers, refuse_single_use
+
     unknown = [key for key in known if key not in FIELDS]
     unknown += [key for key in given if key not in (*KINDS, "shard", "partition")]
     kinds = [key for key in (*KINDS, "whole_udf", "shard") for place in (known, given) if key in place]
@@ -191,6 +195,8 @@ def select(
     Raises:
         InvalidInputError: ``selection_fn`` returned None, or something that cannot be read or merged.
     """
+    from fused_cache_ops import merge_selections
+
     if selection_fn is None:
         return cast(CallKeywords, dict(known))
     told = [_as_keywords(selection_fn(change, partition)) for change, partition in changes]

@@ -4,46 +4,19 @@ from collections.abc import Sequence
 from typing import Any, Literal, Optional, Union, cast
 
 import dagster as dg
-from pydantic import Field
 
-from dagster_fused.fields import SelectionFields
 from dagster_fused.invalidation import check_definition, invalidate, permanent_failures
 from dagster_fused.resources import FusedResource
 from fused_cache_ops.integration import CallKeywords
 
 Upstream = Literal["tiles", "bounds", "geometry", "tiles_file", "cells", "hex_dataset", "partition", "shard"]
 
-_START_AFTER = dg.In(dg.Nothing, description="Whatever must run first, such as the load.")
-_RESULT = dg.Out(
+START_AFTER = dg.In(dg.Nothing, description="Whatever must run first, such as the load.")
+RESULT = dg.Out(
     dict[str, Any],
     description="What was done: udf_id, client_id, tiles_invalidated (None: the whole UDF), objects_deleted (None: not "
     "reported), requests_sent, retries, elapsed_seconds, tiles_already_done, verification, zooms_left_stale, note.",
 )
-
-
-class InvalidateCacheConfig(SelectionFields, dg.Config):
-    """The run configuration of `invalidate_cache_op`."""
-
-    udf: str = Field(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
-    verify_tiles: int = Field(
-        default=0,
-        description="Afterwards, request this many of the tiles through the resource's shared token, and report which were "
-        "computed anew.",
-    )
-
-    def keywords(self) -> CallKeywords:
-        """The core's keywords."""
-        verify = {"verify_tiles": self.verify_tiles} if self.verify_tiles else {}
-        return cast(CallKeywords, self.given() | verify)
-
-
-@dg.op(ins={"start_after": _START_AFTER}, out=_RESULT)
-def invalidate_cache_op(context: dg.OpExecutionContext, config: InvalidateCacheConfig, fused: FusedResource) -> dict[str, Any]:
-    """Invalidate the cached results of a Fused UDF, as configured at launch: all of them, or those of some tiles.
-
-    Permanent errors fail the step without retries. Transient errors are left to the ``RetryPolicy`` of the job or op.
-    """
-    return _invalidate(context, fused, config.udf, config.keywords())
 
 
 def build_invalidate_cache_op(
@@ -86,20 +59,26 @@ def build_invalidate_cache_op(
         if "shard" in changed:
             changed["shard"] = dg.In(Any, description="Which part of the selection: (i, n).")
 
-        @dg.op(name=name, ins={"start_after": _START_AFTER, **changed}, out=_RESULT, **arguments)
+        @dg.op(name=name, ins={"start_after": START_AFTER, **changed}, out=RESULT, **arguments)
         def invalidate_from_upstream(context: dg.OpExecutionContext, fused: FusedResource, **inputs: Any) -> dict[str, Any]:
-            return _invalidate(context, fused, udf, cast(CallKeywords, known | inputs))
+            return invalidate_in_op(context, fused, udf, cast(CallKeywords, known | inputs))
 
         return invalidate_from_upstream
 
-    @dg.op(name=name, ins={"start_after": _START_AFTER}, out=_RESULT, **arguments)
+    @dg.op(name=name, ins={"start_after": START_AFTER}, out=RESULT, **arguments)
     def invalidate_known(context: dg.OpExecutionContext, fused: FusedResource) -> dict[str, Any]:
-        return _invalidate(context, fused, udf, cast(CallKeywords, known))
+        return invalidate_in_op(context, fused, udf, cast(CallKeywords, known))
 
     return invalidate_known
 
 
-def _invalidate(context: dg.OpExecutionContext, fused: FusedResource, udf: str, keywords: CallKeywords) -> dict[str, Any]:
+def invalidate_in_op(context: dg.OpExecutionContext, fused: FusedResource, udf: str, keywords: CallKeywords) -> dict[str, Any]:
+    """The body of an op: returns the result as its output, and adds the metadata.
+
+    Raises:
+        dagster.Failure: a permanent error.
+        FusedCacheError: a transient error.
+    """
     with permanent_failures():
         result, metadata = invalidate(context, fused, udf, keywords)
     context.add_output_metadata(metadata)
