@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import closing
 
 from prefect import flow, task
 from prefect.transactions import Transaction, get_transaction, transaction
@@ -21,13 +22,13 @@ load.on_commit(invalidate_on_commit("charging_stations", FusedCredentials(), fro
 
 @load.on_rollback
 def remove(load: Transaction) -> None:
-    with sqlite3.connect(os.environ["STATIONS_DATABASE"]) as connection:
+    with closing(sqlite3.connect(os.environ["STATIONS_DATABASE"])) as connection, connection:
         connection.execute("DELETE FROM stations WHERE name IN ('Alvalade', 'Belém', 'Oriente')")
 
 
 @task
 def check(most_stations: int) -> None:
-    with sqlite3.connect(os.environ["STATIONS_DATABASE"]) as connection:
+    with closing(sqlite3.connect(os.environ["STATIONS_DATABASE"])) as connection:
         (count,) = connection.execute("SELECT count(*) FROM stations").fetchone()
     if count > most_stations:
         raise ValueError(f"{count} stations are more than {most_stations}: the load is not to be trusted.")
