@@ -209,6 +209,40 @@ def test_a_column_of_numbers_is_refused() -> None:
         tiles(geometry=pyarrow.table(FRAME.to_arrow()), geometry_column="id", zooms=ZOOMS)
 
 
+@pytest.mark.parametrize("values", [pyarrow.array([place.wkt for place in PLACES]), pyarrow.array(WKB)], ids=["WKT", "WKB"])
+def test_a_column_with_a_dictionary_is_read(values: Any) -> None:
+    assert tiles(geometry=values.dictionary_encode(), crs=4326, zooms=ZOOMS) == EXPECTED
+
+
+def test_a_column_of_a_fixed_size_is_read() -> None:
+    point = shapely.to_wkb(PLACES[0])
+    table = pyarrow.table({"g": pyarrow.array([point], pyarrow.binary(len(point)))})
+    assert tiles(geometry=table, geometry_column="g", crs=4326, zooms=9) == tiles(geometry=PLACES[0], zooms=9)
+
+
+def test_rows_that_are_all_null_may_come_in_the_first_batches() -> None:
+    table = pyarrow.table(FRAME[1:2].to_arrow(geometry_encoding="geoarrow"))
+    field = table.schema.field("geometry")
+    nulls = pyarrow.table([pyarrow.nulls(2, field.type)], schema=pyarrow.schema([field]))
+    both = pyarrow.concat_tables([nulls, table.select(["geometry"])])
+    assert tiles(geometry=both, zooms=ZOOMS) == tiles(geometry=FRAME[1:2], zooms=ZOOMS)
+
+
+@pytest.mark.parametrize(
+    ("geo", "mark", "message"),
+    [
+        (b"{oops", None, "The GeoParquet metadata of a table is not JSON"),
+        (b"[1]", None, r"The GeoParquet metadata of a table is not a JSON object: \[1\]"),
+        (b"{}", b"{oops", "The GeoArrow metadata of column 'g' is not JSON"),
+    ],
+)
+def test_metadata_that_cannot_be_read_is_refused(geo: bytes, mark: bytes | None, message: str) -> None:
+    marks = {} if mark is None else {"ARROW:extension:name": b"geoarrow.wkb", "ARROW:extension:metadata": mark}
+    schema = pyarrow.schema([pyarrow.field("g", pyarrow.binary(), metadata=marks)], metadata={"geo": geo})
+    with pytest.raises(InvalidInputError, match=message):
+        tiles(geometry=pyarrow.table([pyarrow.array(WKB)], schema=schema), zooms=ZOOMS)
+
+
 def test_a_value_that_is_no_wkb_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="column 'g' of geometry, a Table, cannot be read as wkb"):
         tiles(geometry=pyarrow.table({"g": [b"\x00nonsense"]}), geometry_column="g", crs=4326, zooms=ZOOMS)

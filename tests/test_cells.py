@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import h3
@@ -12,12 +12,14 @@ import polars
 import pyarrow
 import pytest
 import shapely
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fused_cache_ops import InvalidInputError, Tile, merge_selections, plan_invalidation
+from fused_cache_ops import ConfigurationError, InvalidInputError, Tile, merge_selections, plan_invalidation
 from fused_cache_ops.selection import reading
-from fused_cache_ops.selection.cells import outlines, read_cells, read_rendering
+from fused_cache_ops.selection.cells import outlines, read_cells, read_hex_dataset, read_rendering
+from fused_cache_ops.selection.keywords import NOT_GIVEN
 
 LISBON = h3.latlng_to_cell(38.72, -9.14, 9)
 LATITUDES = st.floats(-84, 84)
@@ -269,6 +271,38 @@ def test_a_dataset_is_listed_wherever_fsspec_reaches() -> None:
     memory.pipe(f"/hexes/date=1/{FILE_CELL}.parquet", b"")
     found = tiles(hex_dataset="memory://hexes/", partition="date=1", zooms=7, render_resolution=4)
     assert found == tiles(cells=[FILE_CELL], zooms=7)
+
+
+def test_a_dataset_is_listed_anew_each_time() -> None:
+    """File systems such as s3fs remember their listings for the life of a worker, and would miss what was written since."""
+
+    class Remembering(MemoryFileSystem):  # type: ignore[misc]
+        protocol = "remembering"
+        remembered: ClassVar[dict[str, Any]] = {}
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return str(super()._strip_protocol(path.replace("remembering://", "memory://")))
+
+        def find(self, path: str, **options: Any) -> Any:
+            if path not in self.remembered:
+                self.remembered[path] = super().find(path, **options)
+            return self.remembered[path]
+
+        def invalidate_cache(self, path: str | None = None) -> None:
+            self.remembered.clear()
+
+    fsspec.register_implementation("remembering", Remembering, clobber=True)
+    memory = fsspec.filesystem("memory")
+    memory.pipe(f"/remembered/{FILE_CELL}.parquet", b"")
+    assert len(read_hex_dataset("remembering://remembered", NOT_GIVEN).ids) == 1
+    memory.pipe(f"/remembered/{OTHER_CELL}.parquet", b"")
+    assert len(read_hex_dataset("remembering://remembered", NOT_GIVEN).ids) == 2
+
+
+def test_a_url_that_needs_another_package_names_it() -> None:
+    with pytest.raises(ConfigurationError, match=r"'abfs://hexes' cannot be opened: .*adlfs"):
+        read_hex_dataset("abfs://hexes", NOT_GIVEN)
 
 
 @settings(max_examples=30, deadline=None)

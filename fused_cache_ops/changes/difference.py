@@ -23,6 +23,7 @@ from fused_cache_ops.selection.arrow import (
     open_parquet,
     open_table,
     parquet_schema,
+    stored,
 )
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
 from fused_cache_ops.selection.reprojection import DEGREES, is_same
@@ -259,9 +260,7 @@ def _table(state: _State, keys: Sequence[str], compared: Sequence[str], batches:
 def _plain(values: Any, pa: Any) -> Any:
     """An array without what only distinguishes ways of storing the same values."""
     types = import_geo("pyarrow.types", "pyarrow")
-    values = getattr(values, "storage", values)
-    if types.is_dictionary(values.type):
-        values = values.dictionary_decode()
+    values = stored(values)
     kind = values.type
     if str(kind) in ("string", "string_view"):
         return values.cast(pa.large_string())

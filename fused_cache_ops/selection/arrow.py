@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.reprojection import DEGREES
-from fused_cache_ops.selection.shapes import import_geo
+from fused_cache_ops.selection.shapes import file_system, import_geo
 from fused_cache_ops.tiles.tile import from_quadkey
 from fused_cache_ops.wording import quoted, warn
 
@@ -174,10 +174,18 @@ def no_column(what: str, name: str, keyword: str, names: Sequence[str]) -> Inval
 
 
 def _geoparquet(schema: Any) -> Any:
+    return _metadata((schema.metadata or {}).get(b"geo"), "The GeoParquet metadata of a table")
+
+
+def _metadata(text: bytes | None, what: str) -> Any:
+    """A JSON object. Without a text, an empty one."""
     try:
-        return json.loads((schema.metadata or {}).get(b"geo", b"{}"))
+        found = json.loads(text or b"{}")
     except ValueError as error:
-        raise InvalidInputError(f"The GeoParquet metadata of a table is not JSON: {error}.") from None
+        raise InvalidInputError(f"{what} is not JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise InvalidInputError(f"{what} is not a JSON object: {quoted(found)}.")
+    return found
 
 
 def _extension(field: Any) -> tuple[str | None, Any]:
@@ -190,15 +198,16 @@ def _extension(field: Any) -> tuple[str | None, Any]:
     family, _, encoding = name.partition(".")
     if family not in ("geoarrow", "ogc"):
         return None, {}
-    return encoding, json.loads(metadata or b"{}")
+    return encoding, _metadata(metadata, f"The GeoArrow metadata of column {field.name!r}")
 
 
 def _plain_encoding(field: Any, what: str) -> str:
     import pyarrow.types as types
 
-    if types.is_binary(field.type) or types.is_large_binary(field.type) or str(field.type) == "binary_view":
+    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    if types.is_fixed_size_binary(kind) or str(kind) in ("binary", "large_binary", "binary_view"):
         return "wkb"
-    if is_text(field.type):
+    if is_text(kind):
         return "wkt"
     raise InvalidInputError(
         f"{what} has the type {field.type} in its column {field.name!r}, which is neither WKB (binary) nor WKT (text), and not "
@@ -222,8 +231,14 @@ def read_rows(table: Table, column: Column, what: str) -> Iterator[Rows]:
             yield _rows(batch.column(column.name if column.name else 0).slice(start, _ROWS), column, what)
 
 
+def stored(array: Any) -> Any:
+    """The values of an Arrow array, without an extension type or a dictionary around them."""
+    values = getattr(array, "storage", array)
+    return values.dictionary_decode() if hasattr(values, "dictionary_decode") else values
+
+
 def _rows(array: Any, column: Column, what: str) -> Rows:
-    values = getattr(array, "storage", array).drop_null()
+    values = stored(array).drop_null()
     try:
         return Rows(len(array), _decoded(values, column.encoding))
     except Exception as error:  # shapely's errors, pyarrow's, and what wrong nesting gives
@@ -241,7 +256,7 @@ def as_wkb(array: Any, encoding: str, what: str) -> Any:
     import pyarrow as pa
     import shapely
 
-    values = getattr(array, "storage", array)
+    values = stored(array)
     if encoding == "wkb":
         return values.cast(pa.large_binary())
     shapes = np.full(len(values), None, dtype=object)
@@ -312,7 +327,10 @@ def open_parquet(path: str) -> Iterator[Any]:
     """A ``pyarrow.parquet.ParquetFile`` of a path, or of a URL that fsspec opens."""
     parquet = import_geo("pyarrow.parquet", "pyarrow")
     with ExitStack() as opened:
-        source = opened.enter_context(import_geo("fsspec").open(path, "rb")) if "://" in path else path
+        source: Any = path
+        if "://" in path:
+            system, name = file_system(path)
+            source = opened.enter_context(system.open(name, "rb"))
         yield opened.enter_context(parquet.ParquetFile(source))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.arrow import is_arrow, read_values
 from fused_cache_ops.selection.keywords import NOT_GIVEN, RenderResolution
-from fused_cache_ops.selection.shapes import import_geo, within_the_map
+from fused_cache_ops.selection.shapes import file_system, import_geo, within_the_map
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
@@ -330,7 +330,7 @@ def _partitions(given: Any) -> list[str]:
 
 def _leaves(folder: str, said: str) -> set[int]:
     """The cells that name the data files in a folder."""
-    system, path = import_geo("fsspec", extra="h3").core.url_to_fs(folder)
+    system, path = file_system(folder, extra="h3")
     try:
         files = [name[len(path.rstrip("/")) :].lstrip("/") for name in system.find(path)]
     except OSError as error:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from fused_cache_ops.errors import ConfigurationError
+from fused_cache_ops.wording import quoted
 
 _COLLECTIONS = 4
 """From this number of shapely's types on, a geometry consists of others."""
@@ -25,6 +26,22 @@ def import_geo(name: str, distribution: str | None = None, extra: str = "geo") -
         raise ConfigurationError(
             f"This needs {distribution or name}, which is not installed: pip install 'fused-cache-ops[{extra}]'"
         ) from None
+
+
+def file_system(address: str, extra: str = "geo") -> tuple[Any, str]:
+    """The file system that fsspec finds for a path or URL, and the path in it.
+
+    What it remembers of earlier listings is dropped, because a load may have written since. It is shared by all of a process.
+
+    Raises:
+        ConfigurationError: fsspec, or what it needs for this kind of URL, is not installed.
+    """
+    try:
+        system, path = import_geo("fsspec", extra=extra).core.url_to_fs(address)
+    except ImportError as error:  # s3fs, gcsfs and the like
+        raise ConfigurationError(f"{quoted(address, 200)} cannot be opened: {error}.") from None
+    system.invalidate_cache()
+    return system, path
 
 
 def flat(shapes: Any) -> Any:
