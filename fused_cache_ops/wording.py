@@ -34,6 +34,23 @@ def quoted(value: object, most: int = 80) -> str:
         return f"a value of type {type(value).__name__} that is too large to show"
 
 
+def without_credentials(text: object, address: str) -> str:
+    """A text without the user and password and without the query of an address, which may be a signed URL."""
+    if "://" not in address:
+        return str(text)
+    rest = address.partition("://")[2]
+    parts = (rest.partition("/")[0].rpartition("@")[0], rest.partition("?")[2])
+    shown = str(text)
+    for secret in filter(None, parts):
+        shown = shown.replace(secret, "********")
+    return shown
+
+
+def quoted_address(address: str) -> str:
+    """A path or URL as it would be written in code, shortened, without what grants access."""
+    return quoted(without_credentials(address, address), 200)
+
+
 def warn(text: str) -> None:
     """Warn at the line that called this package, however the call got here (``skip_file_prefixes`` needs Python 3.12)."""
     frame, level = sys._getframe(), 1

@@ -20,6 +20,7 @@ from fused_cache_ops import (
     invalidate_cache,
     plan_invalidation,
 )
+from fused_cache_ops.changes import changed_geometry, changes_of_delta
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.service.connection import Connections
@@ -189,3 +190,28 @@ def test_the_token_is_written_into_the_header_alone(fused_emulator: Emulator, ud
         assert isinstance(connections, Connections)
         assert fused_emulator.token not in repr(vars(connections)) + repr(connections._headers)
     assert [request.status for request in fused_emulator.requests] == [200, 200, 200, 204]
+
+
+SIGNED = "https://user:PASSWORD@127.0.0.1:9/data/shapes.parquet?X-Amz-Signature=SIGNATURE"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda address: plan_invalidation("roads", geometry=address, zooms=3),
+        lambda address: plan_invalidation("roads", geometry=address.replace(".parquet", ".gpkg"), zooms=3),
+        lambda address: plan_invalidation("roads", hex_dataset=address, zooms=3),
+        lambda address: plan_invalidation("roads", hex_dataset=address.replace("https", "abfs"), zooms=3),
+        lambda address: changed_geometry(address, address),
+        lambda address: changed_geometry(address.replace(".parquet", ".gpkg"), address),
+        lambda address: changes_of_delta(address.replace("https", "s3"), since=0),
+    ],
+    ids=["Parquet", "vector file", "dataset", "another store", "difference", "difference of vector files", "Delta"],
+)
+def test_what_a_url_grants_access_with_is_in_no_message(read: Any) -> None:
+    with pytest.raises(FusedCacheError) as caught:
+        read(SIGNED)
+    said = "".join(traceback.format_exception_only(caught.value))
+    assert "PASSWORD" not in said
+    assert "SIGNATURE" not in said
+    assert "********" in said

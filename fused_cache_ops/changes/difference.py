@@ -28,7 +28,7 @@ from fused_cache_ops.selection.arrow import (
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
 from fused_cache_ops.selection.reprojection import DEGREES, is_same
 from fused_cache_ops.selection.shapes import import_geo
-from fused_cache_ops.wording import quoted, rendered_to_nothing
+from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,11 +141,11 @@ def _open(source: Any, name: str, geometry_column: str | None, opened: ExitStack
     elif isinstance(source, str) and not is_parquet(source):
         source = _vector_file(source, name)
     elif isinstance(source, str):
-        what = f"{name}, the file {quoted(source, 200)},"
+        what = f"{name}, the file {quoted_address(source)},"
         try:
             file = opened.enter_context(open_parquet(source))
         except Exception as error:
-            raise InvalidInputError(f"{name} = {quoted(source, 200)} cannot be read as a Parquet file: {error}.") from None
+            raise _unreadable(name, source, "a Parquet file", error) from None
         schema = parquet_schema(file)
         column = find_column(schema, geometry_column, what)
         return _State(what, schema.names, column, lambda names: file.iter_batches(_PORTION, columns=names))
@@ -166,11 +166,16 @@ def _vector_file(path: str, name: str) -> pa.Table:
     try:
         metadata, table = pyogrio.raw.read_arrow(path)
     except Exception as error:
-        raise InvalidInputError(f"{name} = {quoted(path, 200)} cannot be read as a vector file: {error}.") from None
+        raise _unreadable(name, path, "a vector file", error) from None
     geometry = metadata["geometry_name"] or "wkb_geometry"
     position = table.schema.names.index(geometry)
     column = marked(table.column(position).chunks, metadata["crs"] or Unknown)
     return table.set_column(position, column.schema.field(0).with_name(geometry), column.column(0))
+
+
+def _unreadable(name: str, path: str, kind: str, error: Exception) -> InvalidInputError:
+    reason = without_credentials(error, path)
+    return InvalidInputError(f"{name} = {quoted_address(path)} cannot be read as {kind}: {reason}.")
 
 
 def _system(old: _State, new: _State, crs: Any) -> Any:

@@ -10,7 +10,7 @@ from fused_cache_ops.selection.arrow import Unknown, as_wkb, find_column, marked
 from fused_cache_ops.selection.geometry import Systems
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import import_geo
-from fused_cache_ops.wording import quoted
+from fused_cache_ops.wording import quoted, quoted_address, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ def changes_of_delta(table: Any, *, since: int, geometry_column: str = "geometry
         ConfigurationError: the extra ``delta`` is not installed.
     """
     deltalake = import_geo("deltalake", extra="delta")
-    shown = quoted(os.fspath(table)) if isinstance(table, (str, os.PathLike)) else f"a {type(table).__name__}"
+    shown = quoted_address(os.fspath(table)) if isinstance(table, (str, os.PathLike)) else f"a {type(table).__name__}"
     what = f"table, {shown},"
     try:
         read = deltalake.DeltaTable(table) if isinstance(table, (str, os.PathLike)) else table
@@ -53,8 +53,9 @@ def changes_of_delta(table: Any, *, since: int, geometry_column: str = "geometry
     except InvalidInputError:
         raise
     except Exception as error:  # deltalake's own, which do not have a common class
+        reason = without_credentials(error, str(table))
         raise InvalidInputError(
-            f"The changes of {shown} cannot be read since version {since}: {error}. The files of all versions since then have "
+            f"The changes of {shown} cannot be read since version {since}: {reason}. The files of all versions since then have "
             "to be there: were they vacuumed?"
         ) from None
 

@@ -18,7 +18,7 @@ from fused_cache_ops.selection.arrow import is_arrow, read_values
 from fused_cache_ops.selection.keywords import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.shapes import file_system, import_geo, within_the_map
 from fused_cache_ops.tiles.tile import is_boolean
-from fused_cache_ops.wording import quoted, rendered_to_nothing
+from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,7 +148,7 @@ def read_hex_dataset(address: Any, partitions: Any) -> Cells:
     found: set[int] = set()
     for partition in [None] if partitions is NOT_GIVEN else _partitions(partitions):
         folder = address.rstrip("/") + ("" if partition is None else f"/{partition}")
-        said = f"hex_dataset = {quoted(address)}" + ("" if partition is None else f", partition = {quoted(partition)}")
+        said = f"hex_dataset = {quoted_address(address)}" + ("" if partition is None else f", partition = {quoted(partition)}")
         found |= _leaves(folder, said)
     return Cells(_checked(np.array(sorted(found), np.uint64), "hex_dataset"), hold_finer=True)
 
@@ -334,7 +334,7 @@ def _leaves(folder: str, said: str) -> set[int]:
     try:
         files = [name[len(path.rstrip("/")) :].lstrip("/") for name in system.find(path)]
     except OSError as error:
-        raise InvalidInputError(f"{said} cannot be listed: {error}.") from None
+        raise InvalidInputError(f"{said} cannot be listed: {without_credentials(error, folder)}.") from None
     data = [name for name in files if name.lower().endswith(".parquet") and not _NO_DATA.search(name)]
     if not data:
         raise InvalidInputError(f"{said} has no data files: does it exist, and is it written like this?")

@@ -25,7 +25,7 @@ from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
 from fused_cache_ops.selection.shapes import flat, import_geo, within_the_map
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
-from fused_cache_ops.wording import counted, quoted, rendered_to_nothing, warn
+from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, warn, without_credentials
 
 _WKT = re.compile(
     r"(?:SRID\s*=\s*(\d+)\s*;)?\s*((?:MULTI)?(?:POINT|LINESTRING|POLYGON|CURVE|SURFACE).*|(?:GEOMETRYCOLLECTION|LINEARRING).*)",
@@ -341,7 +341,7 @@ def _parsed(parse: Any, value: Any, form: str) -> Any:
 
 
 def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
-    what = f"geometry, the file {path[:200]!r},"
+    what = f"geometry, the file {quoted_address(path)},"
     try:
         if is_parquet(path):
             yield from _from_parquet(path, options, what, shapely)
@@ -353,7 +353,8 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     except (ConfigurationError, InvalidInputError):
         raise
     except Exception as error:
-        raise InvalidInputError(f"geometry = {path[:200]!r} cannot be read as a vector file: {error}.") from None
+        reason = without_credentials(error, path)
+        raise InvalidInputError(f"geometry = {quoted_address(path)} cannot be read as a vector file: {reason}.") from None
     system = Unknown if metadata["crs"] is None else metadata["crs"]
     yield from _from_rows([Rows(len(shapes), shapes[~shapely.is_missing(shapes)])], system, what, shapely)
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fused_cache_ops.errors import ConfigurationError
-from fused_cache_ops.wording import quoted
+from fused_cache_ops.wording import quoted_address
 
 _COLLECTIONS = 4
 """From this number of shapely's types on, a geometry consists of others."""
@@ -39,7 +39,7 @@ def file_system(address: str, extra: str = "geo") -> tuple[Any, str]:
     try:
         system, path = import_geo("fsspec", extra=extra).core.url_to_fs(address)
     except ImportError as error:  # s3fs, gcsfs and the like
-        raise ConfigurationError(f"{quoted(address, 200)} cannot be opened: {error}.") from None
+        raise ConfigurationError(f"{quoted_address(address)} cannot be opened: {error}.") from None
     system.invalidate_cache()
     return system, path
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -15,7 +14,7 @@ from typing import Any, Protocol, Union
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.selection.spans import Spans
-from fused_cache_ops.wording import quoted, rendered_to_nothing
+from fused_cache_ops.wording import quoted, rendered_to_nothing, without_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +238,7 @@ class _Object:
             raise ConfigurationError(
                 "A checkpoint at a URL needs fsspec and the store's own package: pip install 'fused-cache-ops[fsspec]'"
             ) from None
-        self.name = re.sub(r"//[^/@]*@", "//********@", url)
+        self.name = without_credentials(url, url)
         try:
             self._files, self._path = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
