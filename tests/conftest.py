@@ -62,6 +62,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The groups first, and those of Prefect before all: a group is run by one process, and must not be what is left to run
+    at the end."""
+    groups = {item: next((mark.args[0] for mark in item.iter_markers("xdist_group")), "") for item in items}
+    items.sort(key=groups.__getitem__, reverse=True)  # which leaves the order within a group as it is
+
+
 @pytest.fixture
 def udf(fused_emulator: Emulator) -> Udf:
     """A UDF named ``roads``, with four cached tiles."""
