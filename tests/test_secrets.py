@@ -5,6 +5,7 @@ import io
 import logging
 import pickle
 import traceback
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from fused_cache_ops import (
 from fused_cache_ops.changes import changed_geometry, changes_of_delta
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.secret import Secret
+from fused_cache_ops.selection.shapes import masked_warnings
 from fused_cache_ops.service.connection import Connections
 
 DIGITS = "0123456789abcdef" * 4
@@ -208,10 +210,19 @@ SIGNED = "https://user:PASSWORD@127.0.0.1:9/data/shapes.parquet?X-Amz-Signature=
     ],
     ids=["Parquet", "vector file", "dataset", "another store", "difference", "difference of vector files", "Delta"],
 )
-def test_what_a_url_grants_access_with_is_in_no_message(read: Any) -> None:
+def test_what_a_url_grants_access_with_is_in_no_message(read: Any, recwarn: pytest.WarningsRecorder) -> None:
     with pytest.raises(FusedCacheError) as caught:
         read(SIGNED)
+    assert not any("SIGNATURE" in str(each.message) for each in recwarn)
     said = "".join(traceback.format_exception_only(caught.value))
     assert "PASSWORD" not in said
     assert "SIGNATURE" not in said
     assert "********" in said
+
+
+def test_a_warning_of_gdal_shows_no_signature() -> None:
+    with (
+        pytest.warns(UserWarning, match=r"^https://\*{8}@host/a\?\*{8} is slow\.$"),
+        masked_warnings("https://me:PASS@host/a?sig=1"),
+    ):
+        warnings.warn("https://me:PASS@host/a?sig=1 is slow", RuntimeWarning, stacklevel=1)

@@ -27,7 +27,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
 from fused_cache_ops.selection.reprojection import DEGREES, is_same
-from fused_cache_ops.selection.shapes import import_geo
+from fused_cache_ops.selection.shapes import import_geo, masked_warnings
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ def _vector_file(path: str, name: str) -> pa.Table:
     """A vector file as a table whose geometries are marked."""
     pyogrio = import_geo("pyogrio")
     try:
-        metadata, table = pyogrio.raw.read_arrow(path)
+        with masked_warnings(path):
+            metadata, table = pyogrio.raw.read_arrow(path)
     except Exception as error:
         raise _unreadable(name, path, "a vector file", error) from None
     geometry = metadata["geometry_name"] or "wkb_geometry"

@@ -23,7 +23,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
-from fused_cache_ops.selection.shapes import flat, import_geo, within_the_map
+from fused_cache_ops.selection.shapes import flat, import_geo, masked_warnings, within_the_map
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, warn, without_credentials
 
@@ -348,7 +348,8 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
             return
         if options.column is not None:
             raise InvalidInputError(f"{what} is no table: geometry_column is for Parquet files and tables.")
-        metadata, _, wkb, _ = import_geo("pyogrio").raw.read(path, columns=[])
+        with masked_warnings(path):
+            metadata, _, wkb, _ = import_geo("pyogrio").raw.read(path, columns=[])
         shapes = shapely.from_wkb(wkb)
     except (ConfigurationError, InvalidInputError):
         raise

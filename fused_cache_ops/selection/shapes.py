@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fused_cache_ops.errors import ConfigurationError
-from fused_cache_ops.wording import quoted_address
+from fused_cache_ops.wording import quoted_address, warn, without_credentials
 
 _COLLECTIONS = 4
 """From this number of shapely's types on, a geometry consists of others."""
@@ -42,6 +45,16 @@ def file_system(address: str, extra: str = "geo") -> tuple[Any, str]:
         raise ConfigurationError(f"{quoted_address(address)} cannot be opened: {error}.") from None
     system.invalidate_cache()
     return system, path
+
+
+@contextmanager
+def masked_warnings(address: str) -> Iterator[None]:
+    """Warn as GDAL does of an address that it reads, but without what grants access to it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for each in caught:
+        warn(without_credentials(each.message, address))
 
 
 def flat(shapes: Any) -> Any:
