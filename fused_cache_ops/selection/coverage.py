@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.tiles.blocks import Block
@@ -29,6 +30,9 @@ _AT_ONCE = 250_000
 
 _AT_FIRST = 50_000
 """Pieces in the first band, so that too many tiles are noticed early. Each further band may have twice as many."""
+
+_FEW = 1000
+"""Polygons whose boxes are compared in pairs. Of more, there may be too many pairs."""
 
 
 class _Runs(NamedTuple):
@@ -118,13 +122,18 @@ def _widened(low: int, high: int, buffer: int, size: int) -> list[tuple[int, int
 
 
 def _united(polygons: Any) -> Any:
-    """One valid geometry from polygons. They are only dissolved if they overlap."""
+    """One valid geometry from valid polygons. They are only dissolved if they overlap, which those with boxes apart cannot."""
+    import numpy as np
     import shapely
 
     if not len(polygons):
         return None
-    together = shapely.multipolygons(polygons)
-    return together if shapely.is_valid(together) else shapely.union_all(polygons)
+    crowded = polygons
+    if len(polygons) <= _FEW:
+        one, other = shapely.STRtree(polygons).query(polygons)
+        crowded = polygons[np.unique(one[one != other])]
+    together = shapely.is_valid(shapely.multipolygons(crowded))
+    return shapely.multipolygons(polygons) if together else shapely.union_all(polygons)
 
 
 def _segments(paths: Any) -> _Segments:
@@ -132,11 +141,11 @@ def _segments(paths: Any) -> _Segments:
     import shapely
 
     points, path = shapely.get_coordinates(paths, return_index=True)
-    one_path = path[1:] == path[:-1]
-    first, second = points[:-1][one_path], points[1:][one_path]
-    eastward = (first[:, 0] <= second[:, 0])[:, None]
-    west, east = np.where(eastward, first, second), np.where(eastward, second, first)
-    return _Segments(west[:, 0], west[:, 1], east[:, 0], east[:, 1])
+    first = np.flatnonzero(path[1:] == path[:-1])
+    longitude, latitude = points[:, 0], points[:, 1]
+    eastward = longitude[first] <= longitude[first + 1]
+    west, east = np.where(eastward, first, first + 1), np.where(eastward, first + 1, first)
+    return _Segments(longitude[west], latitude[west], longitude[east], latitude[east])
 
 
 def _points(points: Any) -> _Segments:
@@ -171,19 +180,58 @@ def _moved(segments: _Segments) -> _Segments:
 def _area(areas: Any, edges: _Segments, zoom: int, columns: tuple[int, int]) -> list[_Runs]:
     """The tiles of an area in a band of columns: those that its edges pass through or may graze, and those enclosed."""
     import numpy as np
-    import shapely
 
     size = 2**zoom
-    through = _hits(edges, zoom, -TOLERANCE, columns)
-    near = _union(_hits(edges, zoom, TOLERANCE, columns), size)
-    # Between two runs near the edges, one below the other, a column is entirely inside or entirely outside.
+    held, rest = _held(edges, zoom, columns)
+    pieces = _pieces(rest, zoom, TOLERANCE, columns)
+    through, hit = _touched(*pieces, zoom, -TOLERANCE), _touched(*pieces, zoom, TOLERANCE)
+    near = _union(_joined([held, hit]), size)
+    # Between two runs near the edges, one below the other, a column is entirely inside or entirely outside: inside if the
+    # edges cross its middle an odd number of times above. Over a whole column, that number is even.
     gap = np.flatnonzero(near.column[1:] == near.column[:-1])
     column, start, stop = near.column[gap], near.stop[gap], near.start[gap + 1]
-    longitude = (_longitudes(column, size) + _longitudes(column + 1, size)) / 2
-    latitude = (_latitudes(start, size) + _latitudes(start + 1, size)) / 2
-    inside = shapely.contains_xy(areas, longitude, latitude)
-    found = [through, _Runs(column[inside], start[inside], stop[inside])]
-    return [*found, *_grazed(areas, _without(near, through, size), size)]
+    stride = size + 1
+    inside = np.searchsorted(_crossings(edges, zoom, columns), column * stride + start) % 2 == 1
+    enclosed = _Runs(column[inside], start[inside], stop[inside])
+    if all(map(np.array_equal, through, hit)):
+        return [near, enclosed]
+    through = _joined([held, through])
+    return [through, enclosed, *_grazed(areas, _without(near, through, size), size)]
+
+
+def _held(segments: _Segments, zoom: int, columns: tuple[int, int]) -> tuple[_Runs, _Segments]:
+    """The tiles of a band of columns that hold whole segments, clear of the tiles' edges; and the segments that none holds."""
+    import numpy as np
+
+    size = 2**zoom
+    grow = TOLERANCE / 360 * size
+    one, other = _row(segments.west_latitude, size), _row(segments.east_latitude, size)
+    column = np.floor((segments.west + 180) / 360 * size - grow)
+    row = np.floor(np.minimum(one, other) - grow)
+    is_held = np.floor((segments.east + 180) / 360 * size + grow) == column
+    is_held &= np.floor(np.maximum(one, other) + grow) == row
+    here = is_held & (column >= columns[0]) & (column < columns[1])
+    column, row = column[here].astype(np.int64), row[here].astype(np.int64)
+    # Segments that follow each other are often in the same tile.
+    fresh = np.append(True, (column[1:] != column[:-1]) | (row[1:] != row[:-1]))[: len(row)]
+    column, row = column[fresh], row[fresh]
+    return _Runs(column, row, row + 1), _Segments(*(field[~is_held] for field in segments))
+
+
+def _crossings(segments: _Segments, zoom: int, columns: tuple[int, int]) -> Integers:
+    """The tiles in which segments cross the middle of a column, as ascending keys. A middle through a point between two
+    segments is crossed by one of them, or by both or neither if they turn back there."""
+    import numpy as np
+
+    size = 2**zoom
+    west, east = (segments.west + 180) / 360 * size, (segments.east + 180) / 360 * size
+    first = np.clip(np.ceil(west - 0.5), *columns).astype(np.int64)
+    count = np.clip(np.ceil(east - 0.5), *columns).astype(np.int64) - first
+    piece, column = _counted_from(first, count)
+    part = (column + 0.5 - west[piece]) / (east - west)[piece]
+    one, other = segments.west_latitude[piece], segments.east_latitude[piece]
+    row = np.floor(_row(one + (other - one) * part, size)).clip(0, size - 1).astype(np.int64)
+    return np.sort(column * (size + 1) + row)
 
 
 def _grazed(areas: Any, runs: _Runs, size: int) -> Iterator[_Runs]:
@@ -210,21 +258,45 @@ def _hits(segments: _Segments, zoom: int, margin: float, columns: tuple[int, int
     negative)."""
     import numpy as np
 
+    if not len(segments.west):
+        return _Runs(*np.empty((3, 0), np.int64))
+    return _touched(*_pieces(segments, zoom, margin, columns), zoom, margin)
+
+
+def _pieces(segments: _Segments, zoom: int, margin: float, columns: tuple[int, int]) -> tuple[Integers, _Segments]:
+    """The columns of a band, each grown by ``margin`` degrees, that segments touch, and for each the segment: its longitudes
+    in columns."""
+    import numpy as np
+
     size = 2**zoom
     grow = margin / 360 * size
     west, east = (segments.west + 180) / 360 * size, (segments.east + 180) / 360 * size
     first = np.maximum(np.floor(west - grow), columns[0]).astype(np.int64)
     last = np.minimum(np.floor(east + grow), columns[1] - 1).astype(np.int64)
-    count = np.maximum(last - first + 1, 0)
-    piece = np.repeat(np.arange(len(count)), count)
-    column = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count) + first[piece]
+    piece, column = _counted_from(first, np.maximum(last - first + 1, 0))
+    return column, _Segments(west[piece], segments.west_latitude[piece], east[piece], segments.east_latitude[piece])
+
+
+def _counted_from(first: Integers, count: Integers) -> tuple[Integers, Integers]:
+    """For each place, as many numbers as ``count`` says, from ``first`` on; before them, the place that each belongs to."""
+    import numpy as np
+
+    place = np.repeat(np.arange(len(count)), count)
+    return place, np.arange(len(place)) + (first - np.cumsum(count) + count)[place]
+
+
+def _touched(column: Integers, pieces: _Segments, zoom: int, margin: float) -> _Runs:
+    """The tiles that pieces touch in their columns, each tile grown by ``margin`` degrees on every side (or shrunk)."""
+    import numpy as np
+
+    size = 2**zoom
+    grow = margin / 360 * size
+    west, one, east, other = pieces
     # The latitudes at which a piece enters and leaves its column, or ends in it.
-    west, east = west[piece], east[piece]
     enter, leave = np.clip(column - grow, west, east), np.clip(column + 1 + grow, west, east)
-    width = np.where(east > west, east - west, 1.0)
-    one, other = segments.west_latitude[piece], segments.east_latitude[piece]
     upright = east == west
-    at_enter = np.where(upright, one, one + (other - one) * ((enter - west) / width))
+    width = np.where(upright, 1.0, east - west)
+    at_enter = one + (other - one) * ((enter - west) / width)
     at_leave = np.where(upright, other, one + (other - one) * ((leave - west) / width))
     top = _row(np.maximum(at_enter, at_leave), size) - grow
     bottom = _row(np.minimum(at_enter, at_leave), size) + grow
@@ -232,6 +304,7 @@ def _hits(segments: _Segments, zoom: int, margin: float, columns: tuple[int, int
     stop = np.clip(np.floor(bottom), -1, size - 1).astype(np.int64) + 1
     # Shrunk tiles leave seams, where a piece may lie and touch none.
     real = (start < stop) & (enter <= leave) & (column - grow <= east) & (column + 1 + grow >= west)
+    real &= (np.floor(west - grow) <= column) & (column <= np.floor(east + grow))
     return _Runs(column[real], start[real], stop[real])
 
 
@@ -300,8 +373,8 @@ def _buffered(runs: _Runs, zoom: int, buffer: int) -> _Runs:
 
 def _blocks(runs: _Runs, zoom: int) -> Iterator[Block]:
     heights = runs.stop - runs.start
-    for column, row, height in zip(runs.column.tolist(), runs.start.tolist(), heights.tolist()):
-        yield Block(zoom, column, row, 1, height)
+    fields = zip(repeat(zoom), runs.column.tolist(), runs.start.tolist(), repeat(1), heights.tolist())
+    return map(tuple.__new__, repeat(Block), fields)  # no Python code runs per block
 
 
 def _longitudes(columns: Integers, size: int) -> Floats:
