@@ -35,7 +35,7 @@ _LEAF = re.compile(r"([0-9a-f]{15}|[0-9]{18})\.parquet")
 _NO_DATA = re.compile(r"(^|/)([._]|overview/)")
 _DECIMAL_DIGITS = 17  # text this long is not hexadecimal
 _AT_ONCE = 20_000  # cells to cover at once
-_LEVELS = 2
+_LEVELS = 2  # generations of a file's cell that are covered one by one
 _OVERHANG = 1.22
 """How much larger, seen from its center, an outline has to be to hold all descendants of its cell.
 
@@ -274,12 +274,14 @@ def _lines(path: str) -> list[str]:
 def _number(cell: Any) -> int:
     if isinstance(cell, str):
         try:
-            return int(cell, 16) if len(cell) < _DECIMAL_DIGITS else int(cell)
+            cell = int(cell, 16) if len(cell) < _DECIMAL_DIGITS else int(cell)
         except ValueError:
             raise InvalidInputError(f"cells: {quoted(cell)} is not an H3 cell id, such as '8928308280fffff'.") from None
     if is_boolean(cell) or not hasattr(cell, "__index__"):
         lossy = " Floats cannot hold all digits of a cell id." if isinstance(cell, float) else ""
         raise InvalidInputError(f"cells: {quoted(cell)} is neither text nor a whole number.{lossy}")
+    if not 0 <= int(cell) < 2**64:
+        raise InvalidInputError(f"cells: {quoted(cell)} is not a valid H3 cell id.")
     return int(cell)
 
 
@@ -295,10 +297,7 @@ def _numbers(values: Any) -> CellIds:
 def _collected(cells: Iterable[Any]) -> CellIds:
     import numpy as np
 
-    numbers = list(map(_number, cells))
-    if any(not 0 <= number < 2**64 for number in numbers):
-        numbers = [number if 0 <= number < 2**64 else 0 for number in numbers]  # 0 is refused as well
-    return np.array(numbers, np.uint64)
+    return np.array(list(map(_number, cells)), np.uint64)
 
 
 def _checked(ids: CellIds, what: str) -> CellIds:

@@ -32,6 +32,9 @@ _AT_ONCE = 250_000
 _AT_FIRST = 50_000
 """Pieces in the first band, so that too many tiles are noticed early. Each further band may have twice as many."""
 
+_FEW = 1000
+"""Polygons whose boxes are compared in pairs. Of more, there may be too many pairs."""
+
 
 class _Runs(NamedTuple):
     """Runs of tiles: in ``column``, the rows from ``start`` up to but not including ``stop``. Runs may overlap."""
@@ -205,13 +208,12 @@ def _united(polygons: Any) -> Any:
 
     if not len(polygons):
         return None
-    one, other = shapely.STRtree(polygons).query(polygons)
-    crowded = np.zeros(len(polygons), bool)
-    crowded[one[one != other]] = True
-    if crowded.any() and not shapely.is_valid(shapely.multipolygons(polygons[crowded])):
-        dissolved = shapely.get_parts(shapely.union_all(polygons[crowded]))
-        polygons = np.append(polygons[~crowded], dissolved)
-    return shapely.multipolygons(polygons)
+    crowded = polygons
+    if len(polygons) <= _FEW:
+        one, other = shapely.STRtree(polygons).query(polygons)
+        crowded = polygons[np.unique(one[one != other])]
+    together = shapely.is_valid(shapely.multipolygons(crowded))
+    return shapely.multipolygons(polygons) if together else shapely.union_all(polygons)
 
 
 def _segments(paths: Any) -> _Segments:
@@ -382,6 +384,7 @@ def _touched(column: Integers, pieces: _Segments, zoom: int, margin: float) -> _
     stop = np.clip(np.floor(bottom), -1, size - 1).astype(np.int64) + 1
     # Shrunk tiles leave seams, where a piece may lie and touch none.
     real = (start < stop) & (enter <= leave) & (column - grow <= east) & (column + 1 + grow >= west)
+    real &= (np.floor(west - grow) <= column) & (column <= np.floor(east + grow))
     return _Runs(column[real], start[real], stop[real])
 
 
