@@ -10,7 +10,7 @@ from fused_cache_ops.tiles.tile import Tile
 
 _ONE_TILE = '{"z":%d,"x":%d,"y":%d}'
 _WRITTEN_AT_ONCE = 3 * 1000
-_FEW_ZOOMS = 3  # with more, rewriting lines costs more than writing numbers
+_FEW_ZOOMS = 3  # with more, replacing each zoom costs more than splitting the lines
 _AT_ONCE = 10_000  # tiles
 
 
@@ -19,8 +19,8 @@ class Piece:
 
     Args:
         numbers: zoom, column and row of one tile after the other, as ``array("I")``.
-        lines: the same as ``z/x/y`` lines, each with its line feed, if they came so. At few zooms, they are faster
-            to rewrite than numbers.
+        lines: the same as ``z/x/y`` lines, each with its line feed, if they came so. They are faster to rewrite than
+            numbers.
     """
 
     def __init__(self, numbers: array[int], lines: bytes = b"") -> None:
@@ -50,6 +50,13 @@ class Piece:
             for zoom in zooms:
                 text = text.replace(b"\n%d/" % zoom, b'},{"z":%d,"x":' % zoom)
             return text[2:].replace(b"/", b',"y":') + b"}"
+        if zooms:
+            # Numbers and the names before them in turn: faster than a format that is filled in per tile.
+            numbers = self._lines[:-1].replace(b"\n", b'},{"z":').split(b"/")
+            text = [b',"y":'] * (2 * len(numbers) - 1)
+            text[0::2] = numbers
+            text[1::4] = [b',"x":'] * (len(numbers) // 2)
+            return b'{"z":' + b"".join(text) + b"}"
         parts = (self.numbers[i : i + _WRITTEN_AT_ONCE] for i in range(0, len(self.numbers), _WRITTEN_AT_ONCE))
         return ",".join([",".join([_ONE_TILE] * (len(part) // 3)) % tuple(part) for part in parts]).encode()
 
