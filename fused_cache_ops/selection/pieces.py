@@ -53,10 +53,10 @@ class Piece:
         if zooms:
             # Numbers and the names before them in turn: faster than a format that is filled in per tile.
             numbers = self._lines[:-1].replace(b"\n", b'},{"z":').split(b"/")
-            text = [b',"y":'] * (2 * len(numbers) - 1)
-            text[0::2] = numbers
-            text[1::4] = [b',"x":'] * (len(numbers) // 2)
-            return b'{"z":' + b"".join(text) + b"}"
+            written = [b',"y":'] * (2 * len(numbers) - 1)
+            written[0::2] = numbers
+            written[1::4] = [b',"x":'] * (len(numbers) // 2)
+            return b'{"z":' + b"".join(written) + b"}"
         parts = (self.numbers[i : i + _WRITTEN_AT_ONCE] for i in range(0, len(self.numbers), _WRITTEN_AT_ONCE))
         return ",".join([",".join([_ONE_TILE] * (len(part) // 3)) % tuple(part) for part in parts]).encode()
 
