@@ -73,17 +73,20 @@ def cover(geometry: Any, zooms: tuple[int, ...], buffer: int, most: int | None =
 class Gathered:
     """The tiles that a series of geometries touches, in memory that grows with the covering, not with the geometries.
 
+    Several callers can share it. Each has its own zooms, and a number of tiles beyond which its deeper zooms are given up, so
+    that the rest is only good for a count.
+
     Args:
-        zooms: in ascending order.
         buffer: tiles to add on every side.
-        most: beyond this number of tiles, the deeper zooms are given up, and the rest is only good for a count.
+        shares: for each caller, its zooms in ascending order and that number of tiles.
     """
 
-    def __init__(self, zooms: tuple[int, ...], buffer: int, most: int) -> None:
-        self._runs: dict[int, list[_Runs]] = {zoom: [] for zoom in zooms}
-        self._merged = dict.fromkeys(zooms, 0)  # how many runs there were after the last merging
+    def __init__(self, buffer: int, *shares: tuple[tuple[int, ...], int]) -> None:
+        self._wanted = [zooms for zooms, _ in shares]
+        self._most = [most for _, most in shares]
+        self._runs: dict[int, list[_Runs]] = {zoom: [] for zoom in sorted(set().union(*self._wanted))}
+        self._merged = dict.fromkeys(self._runs, 0)  # how many runs there were after the last merging
         self._buffer = buffer
-        self._most = most
 
     @property
     def zooms(self) -> tuple[int, ...]:
@@ -95,15 +98,15 @@ class Gathered:
         wanted = self.zooms if zooms is None else tuple(zoom for zoom in zooms if zoom in self._runs)
         for zoom, runs in _cover(geometry, wanted, self._buffer):
             if zoom not in self._runs:
-                return
+                continue
             self._runs[zoom].append(runs)
             if sum(len(each.column) for each in self._runs[zoom]) > 2 * self._merged[zoom] + _AT_FIRST:
                 self._merge(zoom)
 
-    def blocks(self) -> Iterator[Block]:
-        """The tiles as non-overlapping blocks, from the coarse zooms to the fine ones."""
-        for zoom in self.zooms:
-            if zoom not in self._runs:  # given up while an earlier one was merged
+    def blocks(self, share: int = 0) -> Iterator[Block]:
+        """The tiles of one caller as non-overlapping blocks, from the coarse zooms to the fine ones."""
+        for zoom in self._wanted[share]:
+            if zoom not in self._wanted[share]:  # given up while an earlier one was merged
                 return
             self._merge(zoom)
             for runs in self._runs[zoom]:
@@ -116,16 +119,18 @@ class Gathered:
         self._limit()
 
     def _limit(self) -> None:
-        """Give up the zooms below the one at which there are too many tiles."""
-        count = 0
-        for zoom in self.zooms:
-            # Runs that are not merged yet may overlap.
-            count += max((_tile_count(runs) for runs in self._runs[zoom]), default=0)
-            if count > self._most:
-                for deeper in self.zooms:
-                    if deeper > zoom:
-                        del self._runs[deeper]
-                return
+        """Give up the zooms below the one at which there are too many tiles, unless another caller wants them."""
+        # Runs that are not merged yet may overlap.
+        counts = {zoom: max(map(_tile_count, runs), default=0) for zoom, runs in self._runs.items()}
+        for share, most in enumerate(self._most):
+            total = 0
+            for zoom in self._wanted[share]:
+                total += counts[zoom]
+                if total > most:
+                    self._wanted[share] = tuple(each for each in self._wanted[share] if each <= zoom)
+                    break
+        for zoom in counts.keys() - set().union(*self._wanted):
+            del self._runs[zoom]
 
 
 def in_one_tile(west: Floats, south: Floats, east: Floats, north: Floats, zoom: int) -> Booleans:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.arrow import is_arrow, read_tiles
@@ -21,9 +22,9 @@ from fused_cache_ops.selection.keywords import (
     SelectionKeywords,
 )
 from fused_cache_ops.selection.remaining import RemainingTiles
-from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches, nothing
+from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches
 from fused_cache_ops.selection.snapshot import TileSnapshot
-from fused_cache_ops.selection.tile_list import TileFile, check_source, is_repeatable, list_source
+from fused_cache_ops.selection.tile_list import TileFile, check_source, filed, is_repeatable, list_source
 from fused_cache_ops.tiles.blocks import Block, blocks_in_bounds, disjoint
 from fused_cache_ops.tiles.tile import ZOOM_LIMIT, TileStream, is_boolean
 from fused_cache_ops.tiles.zooms import parse_zooms
@@ -31,6 +32,30 @@ from fused_cache_ops.wording import quoted, warn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+class _Reading(NamedTuple):
+    """The keywords of one selection, checked.
+
+    Attributes:
+        kind: the kind of selection, or None for the whole UDF.
+        read: all keywords.
+        zooms: the zooms given.
+    """
+
+    kind: str | None
+    read: Mapping[str, Any]
+    zooms: tuple[int, ...] | None
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What tells selections of the same tiles or area apart."""
+        names = ("buffer", "max_tiles", "when_too_many", "max_zoom", "shard", "render_resolution")
+        return (self.zooms, *(repr(self.read[name]) for name in names))
+
+    @property
+    def is_computed(self) -> bool:
+        return self.kind in AREAS or bool(self.zooms or self.read["buffer"])
 
 
 def read_selection(watch: Watch = nobody_watches, /, **given: Unpack[SelectionKeywords]) -> Selection | WholeUdf:
@@ -44,34 +69,79 @@ def read_selection(watch: Watch = nobody_watches, /, **given: Unpack[SelectionKe
         InvalidInputError: the keywords cannot be read, contradict each other, or select more than ``max_tiles``.
         TypeError: a keyword is unknown.
     """
+    (selection,) = read_selections([given], watch)
+    if isinstance(selection, InvalidInputError):
+        raise selection
+    return selection
+
+
+def read_selections(
+    several: Sequence[SelectionKeywords], watch: Watch = nobody_watches
+) -> list[Selection | WholeUdf | InvalidInputError]:
+    """Several selections of the same tiles or the same area, which is read and covered once.
+
+    Args:
+        several: the keywords of each. All that are not of the whole UDF have the same kind and the same value of it.
+        watch: called periodically while tiles are read or counted.
+
+    Returns:
+        The selections. One that comes to more than its ``max_tiles`` is an error, to be raised.
+
+    Raises:
+        InvalidInputError: keywords cannot be read or contradict each other.
+        TypeError: a keyword is unknown.
+    """
+    readings = [_checked(given) for given in several]
+    distinct = {reading.shape: reading for reading in readings if reading.kind is not None}
+    made = dict(zip(distinct, _made(list(distinct.values()), watch)))
+    found: dict[object, Selection | WholeUdf | InvalidInputError] = {}
+    for shape, reading in distinct.items():
+        try:
+            found[shape] = _finished(made[shape], reading)
+        except InvalidInputError as error:
+            found[shape] = error
+    return [WholeUdf() if reading.kind is None else copy.copy(found[reading.shape]) for reading in readings]
+
+
+def _checked(given: SelectionKeywords) -> _Reading:
     if unknown := given.keys() - SELECTION_DEFAULTS.keys():
         raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(SELECTION_DEFAULTS)}.")
     read: dict[str, Any] = {**SELECTION_DEFAULTS, **given}
     kinds = kinds_in(read)
     if len(kinds) > 1:
         raise InvalidInputError(f"{' and '.join(kinds)} are both given: use one kind of selection at a time.")
-    zooms, buffer, max_zoom, shard = (read[name] for name in ("zooms", "buffer", "max_zoom", "shard"))
-    _check_limits(buffer, read["max_tiles"], read["when_too_many"], max_zoom)
-    check_shard(shard)
+    zooms, max_zoom = read["zooms"], read["max_zoom"]
+    check_limits(read["buffer"], read["max_tiles"], read["when_too_many"], max_zoom)
+    check_shard(read["shard"])
     if not kinds or kinds == ["whole_udf"]:
         refuse_shapers(read, SELECTION_DEFAULTS, SHAPERS)
-        return WholeUdf()
-    kind, value = kinds[0], read[kinds[0]]
+        return _Reading(None, read, None)
+    kind = kinds[0]
     _check_details(kind, read)
     levels = None if zooms is None else parse_zooms(zooms, max_zoom=max_zoom)
-    if kind in AREAS:
-        if levels is None:
-            raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': each zoom is cached separately.")
-        selection, computed = _covered(kind, read, levels, watch), True
-    else:
-        selection, computed = _listed(kind, value, levels or (), buffer, max_zoom, watch), bool(levels or buffer)
-    selection.watch = watch
+    if kind in AREAS and levels is None:
+        raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': each zoom is cached separately.")
+    return _Reading(kind, read, levels)
+
+
+def _made(readings: list[_Reading], watch: Watch) -> list[Selection]:
+    """The selections before their limits, from one value."""
+    if not readings:
+        return []
+    made = _covered(readings, watch) if readings[0].kind in AREAS else _listed(readings, watch)
+    for selection in made:
+        selection.watch = watch
+    return made
+
+
+def _finished(selection: Selection, reading: _Reading) -> Selection | WholeUdf:
+    """A selection within its limits, or its shard."""
     limited: Selection | WholeUdf = selection
-    if computed and selection.repeatable:
-        limited = _limited(
-            selection, levels, read["max_tiles"], read["when_too_many"], at_least=kind in AREAS and kind != "bounds"
-        )
-    return limited if shard is None else limited.shard_of(shard)
+    read = reading.read
+    if reading.is_computed and selection.repeatable:
+        at_least = reading.kind in AREAS and reading.kind != "bounds"
+        limited = _limited(selection, reading.zooms, read["max_tiles"], read["when_too_many"], at_least=at_least)
+    return limited if read["shard"] is None else limited.shard_of(read["shard"])
 
 
 def kinds_in(keywords: Mapping[str, Any]) -> list[str]:
@@ -172,7 +242,12 @@ def _is_collection(value: Any) -> bool:
         return False
 
 
-def _check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int) -> None:
+def check_limits(buffer: int, max_tiles: int, when_too_many: str, max_zoom: int) -> None:
+    """Reject invalid limits.
+
+    Raises:
+        InvalidInputError: one of them is invalid.
+    """
     if isinstance(buffer, bool) or not isinstance(buffer, int) or not 0 <= buffer <= 64:
         raise InvalidInputError(f"buffer = {quoted(buffer)} must be a whole number of tiles from 0 to 64.")
     if isinstance(max_tiles, bool) or not isinstance(max_tiles, int) or max_tiles < 1:
@@ -208,37 +283,69 @@ def _check_details(kind: str, read: Mapping[str, Any]) -> None:
             )
 
 
-def _covered(kind: str, read: Mapping[str, Any], zooms: tuple[int, ...], watch: Watch) -> Selection:
+def _covered(readings: list[_Reading], watch: Watch) -> list[Selection]:
     """Bounds, whole; or another area, which ends where it comes to more than ``max_tiles``."""
-    buffer, most = read["buffer"], read["max_tiles"]
-    if kind == "bounds":
-        return Selection(Covered(partial(_blocks_in_boxes, read_bounds(read[kind]), zooms, buffer)), blocks=True)
+    first = readings[0]
+    if first.kind == "bounds":
+        boxes = read_bounds(first.read["bounds"])
+        return [_of_blocks(partial(_blocks_in_boxes, boxes, each.zooms or (), each.read["buffer"])) for each in readings]
     from fused_cache_ops.selection.coverage import Gathered, cover
 
-    portions = filter(lambda portion: not portion[1].is_empty, _portions(kind, read, zooms))
+    portions = filter(lambda portion: not portion[2].is_empty, _portions(readings))
     begun = list(itertools.islice(portions, 2))
-    if not begun:
-        return Selection(Covered(nothing), blocks=True)
-    if len(begun) == 1:  # small enough to be computed again when it is needed
-        return Selection(Covered(partial(cover, begun[0][1], begun[0][0], buffer, most)), blocks=True)
-    gathered = Gathered(zooms, buffer, most)
-    for at, shape in itertools.chain(begun, portions):
-        watch()
-        gathered.add(shape, at)
-    return Selection(Covered(gathered.blocks), blocks=True)
+    if len(readings) == 1 and len(begun) == 1:  # small enough to be computed again when it is needed
+        _, zooms, shape = begun[0]
+        return [_of_blocks(partial(cover, shape, zooms, first.read["buffer"], first.read["max_tiles"]))]
+    gathered: dict[tuple[str, int], Gathered] = {}
+    shares: dict[tuple[str, int], list[_Reading]] = {}
+    for reading in readings:
+        shares.setdefault((_drawn_as(reading), reading.read["buffer"]), []).append(reading)
+    for (drawn, buffer), group in shares.items():
+        limits = [(reading.zooms or (), reading.read["max_tiles"]) for reading in group]
+        gathered[drawn, buffer] = Gathered(buffer, *limits)
+    for drawn, zooms, shape in itertools.chain(begun, portions):
+        for (as_drawn, _), one in gathered.items():
+            watch()
+            if as_drawn == drawn:
+                one.add(shape, zooms)
+    made = {
+        id(reading): _of_blocks(partial(gathered[key].blocks, number))
+        for key, group in shares.items()
+        for number, reading in enumerate(group)
+    }
+    return [made[id(reading)] for reading in readings]
 
 
-def _portions(kind: str, read: Mapping[str, Any], zooms: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """The area piece by piece, each with the zooms at which it changed."""
+def _of_blocks(blocks: Callable[[], Iterator[Block]]) -> Selection:
+    return Selection(Covered(blocks), blocks=True)
+
+
+def _drawn_as(reading: _Reading) -> str:
+    """What tells apart how the cells of an area are drawn."""
+    return repr(reading.read["render_resolution"])
+
+
+def _portions(readings: list[_Reading]) -> Iterator[tuple[str, tuple[int, ...], Any]]:
+    """The area piece by piece, each with how it is drawn, and the zooms at which it changed."""
+    kind, read = readings[0].kind, readings[0].read
+    zooms: dict[str, set[int]] = {}
+    for reading in readings:
+        zooms.setdefault(_drawn_as(reading), set()).update(reading.zooms or ())
+    every = tuple(sorted(set().union(*zooms.values())))
     if kind == "geometry":
         from fused_cache_ops.selection.geometry import Options, read_geometry
 
-        options = Options(zooms[-1], read["geometry_column"], read["crs"])
-        return ((zooms, portion) for portion in read_geometry(read[kind], options))
+        options = Options(every[-1], read["geometry_column"], read["crs"])
+        for portion in read_geometry(read[kind], options):
+            yield _drawn_as(readings[0]), every, portion
+        return
     from fused_cache_ops.selection.cells import read_cells, read_hex_dataset, read_rendering
 
-    cells = read_cells(read[kind]) if kind == "cells" else read_hex_dataset(read[kind], read["partition"])
-    return cells.portions(zooms, read_rendering(read["render_resolution"]))
+    renderings = {_drawn_as(reading): read_rendering(reading.read["render_resolution"]) for reading in readings}
+    cells = read_cells(read[kind]) if kind == "cells" else read_hex_dataset(read["hex_dataset"], read["partition"])
+    for drawn, rendering in renderings.items():
+        for at, portion in cells.portions(tuple(sorted(zooms[drawn])), rendering):
+            yield drawn, at, portion
 
 
 def _blocks_in_boxes(boxes: list[tuple[float, float, float, float]], zooms: tuple[int, ...], buffer: int) -> Iterator[Block]:
@@ -246,25 +353,41 @@ def _blocks_in_boxes(boxes: list[tuple[float, float, float, float]], zooms: tupl
         yield from disjoint(block for box in boxes for block in blocks_in_bounds(*box, zoom, buffer))
 
 
-def _listed(kind: str, value: Any, zooms: tuple[int, ...], buffer: int, max_zoom: int, watch: Watch) -> Selection:
-    source: Any
-    size = None
+def _listed(readings: list[_Reading], watch: Watch) -> list[Selection]:
+    """Selections from one list. What can be read only once is written to a file if there are several."""
+    kind, value = readings[0].kind, readings[0].read[readings[0].kind or ""]
+    highest = sorted({reading.read["max_zoom"] for reading in readings}, reverse=True)
+    first = _source(kind, value, highest[0], watch)
+    if isinstance(first, Once) and len(readings) > 1:
+        first = TileFile(filed(first.read(), watch), kind or "tiles", highest[0])
+    sources = {highest[0]: first}
+    for max_zoom in highest[1:]:
+        sources[max_zoom] = first.limited(max_zoom) if isinstance(first, TileFile) else _source(kind, value, max_zoom, watch)
+    return [_of_list(sources[reading.read["max_zoom"]], reading) for reading in readings]
+
+
+def _of_list(source: Any, reading: _Reading) -> Selection:
+    zooms, buffer = reading.zooms or (), reading.read["buffer"]
+    known = isinstance(source, TileSnapshot) and not reading.is_computed
+    return Selection(
+        Listed(source, zooms, buffer),
+        blocks=reading.is_computed,
+        repeatable=not isinstance(source, Once),
+        size=len(source) if known else None,
+    )
+
+
+def _source(kind: str | None, value: Any, max_zoom: int, watch: Watch) -> Any:
     if kind == "tiles_file":
         found = list_source(value, max_zoom)
-        source = found if isinstance(found, TileFile) else Once(found)
-    elif isinstance(value, RemainingTiles):
-        source = value
-    elif is_arrow(value):
-        source = TileSnapshot(TileStream(read_tiles(value), max_zoom=max_zoom, watch=watch))
-        size = None if zooms or buffer else len(source)
-    elif _is_collection(value):
-        source = _snapshot(value, max_zoom, watch)
-        size = None if zooms or buffer else len(source)
-    else:
-        source = Once(TileStream(value, max_zoom=max_zoom))
-    return Selection(
-        Listed(source, zooms, buffer), blocks=bool(zooms or buffer), repeatable=not isinstance(source, Once), size=size
-    )
+        return found if isinstance(found, TileFile) else Once(found)
+    if isinstance(value, RemainingTiles):
+        return value
+    if is_arrow(value):
+        return TileSnapshot(TileStream(read_tiles(value), max_zoom=max_zoom, watch=watch))
+    if _is_collection(value):
+        return _snapshot(value, max_zoom, watch)
+    return Once(TileStream(value, max_zoom=max_zoom))
 
 
 def _snapshot(tiles: Collection[Any], max_zoom: int, watch: Watch) -> TileSnapshot:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
+import itertools
 import json
 import operator
 import os
@@ -30,6 +32,7 @@ LONGEST_LINE = 65_536
 """Characters. A longer line is not a tile, and would have to be held in memory completely."""
 
 _CHUNK = 1 << 17
+_FILED_AT_ONCE = 10_000  # tiles
 _PATH = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})", re.ASCII)
 _GZIP = b"\x1f\x8b"
 _AS_JSON = bytes.maketrans(b"/\n", b",,")
@@ -125,6 +128,7 @@ class TileFile:
         self._max_zoom = max_zoom
         self._lock = threading.Lock()
         self._state = _state(file)
+        self._owner: TileFile | None = None
         self._digests: list[bytes] = []  # one for each chunk that has been read
         weakref.finalize(self, file.close)
 
@@ -145,6 +149,13 @@ class TileFile:
         """The file's tiles, from the start."""
         return TileList(_decompressed(_Chunks(self).read), self.name, max_zoom=self._max_zoom)
 
+    def limited(self, max_zoom: int) -> TileFile:
+        """The same file, with another highest zoom."""
+        other = copy.copy(self)
+        other._max_zoom = max_zoom
+        other._owner = self  # which closes the file
+        return other
+
     def copied(self) -> TileFile:
         """A private copy, which no one else can change.
 
@@ -152,16 +163,16 @@ class TileFile:
             InvalidInputError: the file was changed.
             OSError: there is no room for the copy.
         """
-        copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the object
+        own = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the object
         try:
             chunks = _Chunks(self)
             while piece := chunks.read(_CHUNK):
-                copy.write(piece)
-            copy.flush()
+                own.write(piece)
+            own.flush()
         except BaseException:
-            copy.close()
+            own.close()
             raise
-        return TileFile(copy, self.name, self._max_zoom)
+        return TileFile(own, self.name, self._max_zoom)
 
     def chunk(self, number: int) -> bytes:
         """One of the chunks in which the file is read.
@@ -189,6 +200,20 @@ class TileFile:
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopened, (self.name, self._max_zoom, self._state, tuple(self._digests))
+
+
+def filed(tiles: Iterator[Tile], watch: Callable[[], None]) -> IO[bytes]:
+    """A temporary list of tiles that can be read only once. They are read to the end."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by whoever reads it
+    try:
+        while several := list(itertools.islice(tiles, _FILED_AT_ONCE)):
+            watch()
+            file.write("".join(["%d/%d/%d\n" % tile for tile in several]).encode())
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _reopened(name: str, max_zoom: int, state: tuple[int, int], digests: tuple[bytes, ...]) -> TileFile:
