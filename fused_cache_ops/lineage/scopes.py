@@ -109,7 +109,9 @@ class Scopes(ast.NodeVisitor):
         self.star_of_fused = False
         self.visit(module)
 
-    def _within(self, kind: str, name: str, node: ast.AST, parts: Iterable[ast.AST], signature: ast.arguments | None = None) -> None:
+    def _within(
+        self, kind: str, name: str, node: ast.AST, parts: Iterable[ast.AST], signature: ast.arguments | None = None
+    ) -> None:
         outer = self.scope
         self.scope = self.bodies[id(node)] = Scope(kind, name, outer)
         if signature is not None:
