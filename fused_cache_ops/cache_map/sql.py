@@ -22,9 +22,18 @@ _TOKEN = re.compile(
 _READERS = re.compile(r"(?:read|scan)_\w+|\w+_scan|st_read|from_parquet|parquet_metadata|parquet_schema", re.IGNORECASE)
 _PURE = frozenset({"unnest", "flatten", "range", "generate_series", "values", "st_dump", "h3_grid_disk", "table"})
 _WITH_FROM = frozenset({"extract", "trim", "substring", "overlay", "position"})  # `extract(year FROM day)`
+_words = str.split
 _AFTER_TABLE = frozenset(
-    "where join inner left right full cross natural on using group order having limit offset union except intersect window "
-    "qualify select set tablesample pivot unpivot lateral positional asof semi anti fetch for returning sample".split()
+    _words(
+        "where join inner left right full cross natural on using group order having limit offset union except intersect window "
+        "qualify select set tablesample pivot unpivot lateral positional asof semi anti fetch for returning sample"
+    )
+)
+_BEFORE_VALUE = frozenset(
+    _words(
+        "and or not limit offset in between like ilike by select where then else when on interval from join as is date timestamp "
+        "having distinct set"
+    )
 )
 _SYSTEM = ("information_schema.", "pg_catalog.")
 _IS_SQL = re.compile(r"\b(?:select|from|attach|copy|join)\b", re.IGNORECASE)
@@ -130,8 +139,7 @@ class _Reader:
         before = self._at(place - 1)
         if before.kind == "sign":
             return before.text in ");"
-        wants_value = "and or not limit offset in between like ilike by select where then else when on interval from join as is"
-        return before.keyword not in wants_value.split()
+        return before.keyword not in _BEFORE_VALUE
 
     def _common(self) -> Iterator[str]:
         """The names of common table expressions: `name AS (SELECT …`, `name (columns) AS MATERIALIZED (SELECT …`."""

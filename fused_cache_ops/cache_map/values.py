@@ -241,9 +241,8 @@ class Values:
             else:
                 values.append(self.texts(given, scope))
         if uses_default:
-            is_known = default is not None and home.parent is not None
-            value = self.texts(default, home.parent) if is_known and home.parent is not None else UNKNOWN
-            values.append(frozenset(Text(each.text, True) for each in value) or UNKNOWN)
+            value = UNKNOWN if default is None or home.parent is None else self.texts(default, home.parent)
+            values.append(UNKNOWN if value in (UNKNOWN, NOTHING) else frozenset(Text(each.text, True) for each in value))
         return _either(values)
 
     def _literal(self, node: ast.expr, scope: Scope) -> tuple[ast.expr, Scope]:
@@ -285,7 +284,7 @@ class Values:
             return frozenset(Text(each.text, True) for each in default) or UNKNOWN
         if self._opens(name):
             return NOTHING
-        if len(name) == 1 and name[-1] in _SAME or name[-1] in _SAME and len(name) > 1 and name[0] in _MODULES:
+        if name[-1] in _SAME and (len(name) == 1 or name[0] in _MODULES):
             return self.texts(call.args[0], scope) if call.args else UNKNOWN
         if isinstance(call.func, ast.Attribute):
             return self._method(call, call.func, scope)
@@ -319,7 +318,7 @@ class Values:
             return self._replaced(owner, arguments)
         if function.attr == "format":
             return _either(self._formatted(each, call, scope) for each in owner)
-        return UNKNOWN if owner or not _is_file(function.attr) else NOTHING
+        return UNKNOWN if owner else NOTHING
 
     def _replaced(self, owner: Texts, arguments: list[Texts]) -> Texts:
         pairs = [(old, new) for old in arguments[0] for new in arguments[1]]
@@ -347,11 +346,6 @@ class Values:
 
 
 _MODULES = frozenset({"pathlib", "sqlalchemy", "psycopg", "psycopg2", "textwrap", "inspect", "os", "tqdm", "upath"})
-
-
-def _is_file(method: str) -> bool:
-    """Whether a method of an opened file returns what is in it."""
-    return not method.startswith("get")
 
 
 def _parameters(function: Function) -> list[str]:
