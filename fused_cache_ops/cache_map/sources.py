@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from fused_cache_ops.cache_map.sql import HOLE, SqlReading, looks_like_sql, read_sql
 from fused_cache_ops.cache_map.values import Code, Text, Values
-from fused_cache_ops.lineage.scopes import UNREADABLE, Scope, parsed, why_unreadable
+from fused_cache_ops.lineage.scopes import UNREADABLE, Function, Scope, parsed, why_unreadable
 from fused_cache_ops.secret import holds_shared_token, masked_address
 from fused_cache_ops.wording import quoted_address, shortened, without_any_credentials
 
 _SHOWN_LINE = 120
+_READ_LINE = 2_000
 _LONGEST_KEY = 500
 _words = str.split
 _STORES = frozenset(_words("s3 s3a s3n gs gcs az azure adl abfs abfss wasb wasbs hdfs webhdfs r2 oci oss cos dbfs hf fd"))
@@ -38,18 +39,18 @@ _PARTITION = re.compile(r"[\w.-]+=.*|.*[*?\[{].*", re.DOTALL)  # `date=2026-01-0
 
 _READERS = frozenset(
     _words(
-        "read_parquet read_csv read_file read_json read_excel read_feather read_orc read_table read_pickle read_hdf read_xml "
-        "read_fwf read_stata read_arrow read_dataframe read_ipc read_ndjson read_avro read_delta read_info read_metadata "
-        "read_schema scan_parquet scan_csv scan_ipc scan_ndjson scan_delta scan_iceberg from_parquet open_dataset open_mfdataset "
-        "open_dataarray open_zarr open_rasterio open_datatree open_zip open open_file open_input_file ParquetFile "
-        "ParquetDataset DeltaTable get_chunks_metadata get_chunk_from_table read_hex_table read_tiff mosaic_tiff "
-        "read_shape_zip table_to_tile urlopen urlretrieve get_mapper"
+        "read_parquet read_csv read_file read_json read_excel read_feather read_orc read_table read_pickle read_hdf "
+        "read_xml read_fwf read_stata read_arrow read_dataframe read_ipc read_ndjson read_avro read_delta read_info "
+        "read_metadata read_schema scan_parquet scan_csv scan_ipc scan_ndjson scan_delta scan_iceberg from_parquet "
+        "open_dataset open_mfdataset open_dataarray open_zarr open_rasterio open_datatree open_zip open open_file "
+        "open_input_file ParquetFile ParquetDataset DeltaTable get_chunks_metadata get_chunk_from_table read_hex_table "
+        "read_tiff mosaic_tiff read_shape_zip table_to_tile urlopen urlretrieve get_mapper"
     )
 )
 _LATER_ARGUMENT = {"table_to_tile": 1, "read_tiff": 1, "mosaic_tiff": 1}  # the first is the area
 _PATH_KEYWORDS = _words(
-    "path paths filepath filepath_or_buffer path_or_buffer path_or_buf path_or_paths filename filename_or_obj filenames file fp "
-    "path_or_dataframe source sources io store urlpath url uri table_uri table dataset_path input_tiff_path tiff_list"
+    "path paths filepath filepath_or_buffer path_or_buffer path_or_buf path_or_paths filename filename_or_obj filenames file "
+    "fp path_or_dataframe source sources io store urlpath url uri table_uri table dataset_path input_tiff_path tiff_list"
 )
 _SQL = frozenset(
     {"sql", "execute", "query", "read_sql", "read_sql_query", "read_postgis", "read_gbq", "read_database", "read_database_uri"}
@@ -72,7 +73,7 @@ class Source:
     Attributes:
         dataset: the key of the dataset: see `dataset_key`.
         line: where it stands, from 1.
-        text: the source there, on one line, shortened, with credentials masked. It may still hold any other character.
+        text: the source there, on one line, shortened, with credentials masked. Every character of it prints.
         note: what a reader should know, for example that only the beginning of the path is known. ``""``: nothing.
     """
 
@@ -159,8 +160,13 @@ def _folder(root: str, path: str) -> str:
 
 def masked_line(text: str) -> str:
     """Source as one line, shortened, with what grants access masked."""
-    text = " ".join(text[:2_000].split())
-    return shortened(masked_address(without_any_credentials(text)), _SHOWN_LINE)
+    text = " ".join(text[:_READ_LINE].split())
+    return shortened(one_line(masked_address(without_any_credentials(text))), _SHOWN_LINE)
+
+
+def one_line(text: str) -> str:
+    """The text without line ends and other characters that do not print. They are written as in Python."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 # -- the calls --------------------------------------------------------------------------------------------------------
@@ -246,6 +252,8 @@ class _Finder:
 
     def _read_addresses(self, read: _Read) -> None:
         """Any other call: only what is certainly an address of data."""
+        if read.name[-2:] in (("environ", "get"), ("os", "getenv")):
+            return  # a part of a value, which counts where it is used
         for given in (*read.call.args, *(each.value for each in read.call.keywords)):
             values = list(self._values.texts(given, read.scope))
             if isinstance(given, ast.Dict):
@@ -316,7 +324,7 @@ class _Finder:
 
     def _shown(self, call: ast.Call) -> str:
         last = min(call.end_lineno or call.lineno, call.lineno + 30)
-        return masked_line("\n".join(self._lines[call.lineno - 1 : last]))
+        return masked_line("\n".join(line[:_READ_LINE] for line in self._lines[call.lineno - 1 : last]))
 
     def _note(self, read: _Read, reason: str) -> None:
         self._unknown.append(UnknownSource(reason, read.call.lineno))
@@ -366,7 +374,7 @@ class _Finder:
             return False
         found = read.scope.find(name)
         bound = found[1] if found is not None else []
-        return any(each is None or (isinstance(each, ast.AST) and read.call not in ast.walk(each)) for each in bound)
+        return any(each is None or (isinstance(each, ast.AST) and not _holds(each, read.call)) for each in bound)
 
 
 def _is_reader(name: tuple[str, ...]) -> bool:
@@ -386,6 +394,12 @@ def _opens(name: tuple[str, ...]) -> bool:
 
 def _is_of_fused_itself(name: tuple[str, ...]) -> bool:
     return name[0] == "fused" and len(name) > 1 and name[1] not in ("utils", "public", "h3", "core")
+
+
+def _holds(outer: ast.expr | Function, inner: ast.expr) -> bool:
+    """Whether one expression is a part of another, by their places."""
+    begin, end = (outer.lineno, outer.col_offset), (outer.end_lineno or 0, outer.end_col_offset or 0)
+    return begin <= (inner.lineno, inner.col_offset) and (inner.end_lineno or 0, inner.end_col_offset or 0) <= end
 
 
 def _writes(read: _Read) -> bool:
@@ -422,7 +436,7 @@ def _has_bucket(known: str) -> bool:
 
 
 def _grants_access(address: str) -> bool:
-    """Whether an address has a user or a query. Its parts may stand in several places of a line, where they cannot be masked."""
+    """Whether an address has a user or a query. Its parts may be scattered over a line, where they cannot be masked."""
     found = _ADDRESS.fullmatch(address)
     return found is not None and ("@" in address or "?" in address) and found[1].lower() not in _WITH_CONTAINER
 

@@ -31,8 +31,8 @@ _AFTER_TABLE = frozenset(
 )
 _BEFORE_VALUE = frozenset(
     _words(
-        "and or not limit offset in between like ilike by select where then else when on interval from join as is date timestamp "
-        "having distinct set"
+        "and or not limit offset in between like ilike by select where then else when on interval from join as is date "
+        "timestamp having distinct set"
     )
 )
 _SYSTEM = ("information_schema.", "pg_catalog.")
@@ -92,6 +92,7 @@ def read_sql(text: str) -> SqlReading:
 class _Reader:
     def __init__(self, tokens: list[_Token]) -> None:
         self._tokens = tokens
+        self._partners = _brackets(tokens)
         self._tables: list[str] = []
         self._paths: list[str] = []
         self._unknown: list[str] = []
@@ -153,31 +154,13 @@ class _Reader:
                 continue
             name = place - 1
             if self._at(name).text == ")":
-                name = self._opening(name) - 1
+                name = self._partners.get(name, 0) - 1
             if self._at(name).kind in ("word", "quoted") and self._at(name - 1).text in (
                 ",",
                 *_case("with"),
                 *_case("recursive"),
             ):
                 yield self._at(name).name.lower()
-
-    def _opening(self, place: int) -> int:
-        depth = 0
-        while place >= 0:
-            depth += (self._tokens[place].text == ")") - (self._tokens[place].text == "(")
-            if depth == 0:
-                return place
-            place -= 1
-        return place
-
-    def _closing(self, place: int) -> int:
-        depth = 0
-        while place < len(self._tokens):
-            depth += (self._tokens[place].text == "(") - (self._tokens[place].text == ")")
-            if depth == 0:
-                return place
-            place += 1
-        return place
 
     def _created(self) -> Iterator[str]:
         """The names of tables, views and macros that the text creates, and of databases that it attaches."""
@@ -201,7 +184,7 @@ class _Reader:
         return ".".join(parts), place
 
     def _read_call(self, place: int) -> None:
-        function, closing = self._at(place), self._closing(place + 1)
+        function, closing = self._at(place), self._partners.get(place + 1, len(self._tokens))
         inside = self._tokens[place + 2 : closing]
         end = next(
             (
@@ -224,7 +207,7 @@ class _Reader:
                 place += 1
             token = self._at(place)
             if token.text == "(":
-                place = self._closing(place) + 1  # what is inside is read in its turn
+                place = self._partners.get(place, len(self._tokens)) + 1  # what is inside is read in its turn
             elif token.kind == "text":
                 if "://" not in token.value:
                     self._paths.append(token.value)
@@ -241,7 +224,7 @@ class _Reader:
             if self._at(place).kind in ("word", "quoted") and self._at(place).keyword not in _AFTER_TABLE:
                 place += 1
                 if self._at(place).text == "(":
-                    place = self._closing(place) + 1
+                    place = self._partners.get(place, len(self._tokens)) + 1
             if not several or self._at(place).text != ",":
                 return
             place += 1
@@ -252,7 +235,7 @@ class _Reader:
             function = self._at(after - 1).keyword
             if not _READERS.fullmatch(function) and function not in _PURE:
                 self._unknown.append(f"what {function or 'a function'}() in SQL reads")
-            return self._closing(after) + 1
+            return self._partners.get(after, len(self._tokens)) + 1
         if HOLE in name:
             self._unknown.append("a table name in SQL is computed")
         elif "/" in name or re.search(r"\.(?:parquet|csv|json|geojson|gpkg|fgb)$", name, re.IGNORECASE):
@@ -262,5 +245,14 @@ class _Reader:
         return after
 
 
-def _case(word: str) -> tuple[str, str]:
-    return word, word.upper()
+def _brackets(tokens: list[_Token]) -> dict[int, int]:
+    """For each bracket, the place of the one that belongs to it."""
+    partners: dict[int, int] = {}
+    opened: list[int] = []
+    for place, token in enumerate(tokens):
+        if token.text == "(":
+            opened.append(place)
+        elif token.text == ")" and opened:
+            partners[place] = opened.pop()
+            partners[partners[place]] = place
+    return partners

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from fused_cache_ops.cache_map.sources import Source, Sources, UnknownSource, dataset_key, find_sources
+from fused_cache_ops.cache_map.sources import Source, Sources, UnknownSource, dataset_key, find_sources, one_line
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.lineage.calls import read_source
 from fused_cache_ops.secret import masked_address
@@ -132,13 +132,13 @@ def suggest_map(udfs: Iterable[UdfCode]) -> Suggestion:
         for source in sources.found:
             datasets.setdefault(source.dataset, {}).setdefault(udf, []).append(_reason(source))
         reasons = [
-            _one_line(each.reason if each.line is None else f"line {each.line}: {each.reason}") for each in sources.unknown
+            one_line(each.reason if each.line is None else f"line {each.line}: {each.reason}") for each in sources.unknown
         ]
         if not sources.found and code is not None:
             reading = read_source(code)
             names = sorted({masked_address(quoted(str(load.name))) for load in reading.loads})
             if names:
-                callers[udf] = tuple(map(_one_line, names))
+                callers[udf] = tuple(map(one_line, names))
             if not (names or reasons):
                 without.append(udf)
         if reasons:
@@ -198,7 +198,7 @@ def _sources(code: str | None) -> Sources:
 
 def _reason(source: Source) -> str:
     note = f", {source.note}" if source.note else ""
-    return _one_line(f"line {source.line}{note}: {source.text}")
+    return one_line(f"line {source.line}{note}: {source.text}")
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -216,12 +216,7 @@ def _name(udf: str) -> str:
 
 
 def _comment(text: str) -> str:
-    return f"# {_one_line(text)}"
-
-
-def _one_line(text: str) -> str:
-    """The text without line ends and other characters that do not print. They are written as in Python."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return f"# {one_line(text)}"
 
 
 def _toml_text(text: str) -> str:

@@ -16,6 +16,8 @@ from fused_cache_ops.lineage.scopes import Bound, Function, Scope, Scopes
 
 _MOST = 200
 _LONGEST = 20_000
+_MOST_CHARACTERS = 20_000_000
+_MOST_ENTRIES = 2_000
 _SAME = frozenset(
     {"str", "Path", "PurePath", "PurePosixPath", "UPath", "text", "SQL", "dedent", "cleandoc", "fspath"}
     | {"sorted", "list", "tuple", "set", "tqdm"}
@@ -118,6 +120,7 @@ class Values:
         self._code = code
         self._opens = opens
         self._known: dict[tuple[int, int], Texts] = {}
+        self._left = _MOST_CHARACTERS  # that may still be put together
         self._functions = {id(node): node for node, _ in code.decorated}
         self._calls: dict[int, list[tuple[ast.Call, Scope]]] = {}
         self._owners = {id(code.bodies[each]): node for each, node in self._functions.items()}
@@ -164,7 +167,9 @@ class Values:
         key = (id(node), id(scope))
         if key not in self._known:
             self._known[key] = UNKNOWN  # for a name that is defined by itself
-            self._known[key] = _limited(self._evaluate(node, scope))
+            value = _limited(self._evaluate(node, scope)) if self._left > 0 else UNKNOWN
+            self._left -= sum(len(each.text) for each in value)
+            self._known[key] = value
         return self._known[key]
 
     def _evaluate(self, node: ast.AST, scope: Scope) -> Texts:
@@ -221,7 +226,12 @@ class Values:
         values = [self.texts(each, home) for each in bound if each is not None]
         if None in bound:
             is_parameter = id(home) in self._owners and name in _parameters(self._owners[id(home)])
-            values.append(self._given(name, home) if is_parameter else UNKNOWN)
+            given = self._given(name, home) if is_parameter else UNKNOWN
+            known = _either(values)
+            if given == UNKNOWN and known - UNKNOWN and _is_none(home.defaults.get(name)):
+                values = [frozenset(Text(each.text, True) for each in known)]  # `path=None`, and a default where it is None
+            else:
+                values.append(given)
         together = _either(values)
         for added in self._code.added.get((id(home), name), ()):
             together = _joined([together, self.texts(added, home)])
@@ -265,6 +275,8 @@ class Values:
 
     def _entry(self, owner: ast.Dict, home: Scope, key: ast.expr | None) -> Texts:
         """The value of a key that is known, otherwise any value."""
+        if len(owner.values) > _MOST_ENTRIES:
+            return UNKNOWN
         if isinstance(key, ast.Constant):
             for each, value in zip(owner.keys, owner.values):
                 if isinstance(each, ast.Constant) and each.value == key.value:
@@ -372,6 +384,10 @@ def _argument(call: ast.Call, function: Function, name: str) -> ast.expr | None:
 
 
 _SOMETHING = ast.Name("*", ast.Load())  # bound to nothing, so it is unknown
+
+
+def _is_none(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _constant(value: object) -> Texts:
