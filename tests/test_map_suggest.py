@@ -133,7 +133,7 @@ def test_what_another_udf_is_given_is_no_dataset_of_this_one(code: str) -> None:
         '@fused.udf\ndef udf(path="s3://bucket/roads/a.parquet"):\n    return pd.read_parquet(path)',
         '@fused.udf\ndef udf(*, path: str = "s3://bucket/roads/a.parquet"):\n    return pd.read_parquet(path)',
         '@fused.udf\ndef udf(path=None):\n    path = path or "s3://bucket/roads/a.parquet"\n    return pd.read_parquet(path)',
-        '@fused.udf\ndef udf(path=None):\n    if not path:\n        path = "s3://bucket/roads/a.parquet"\n    pd.read_parquet(path)',
+        'def udf(path=None):\n    if not path:\n        path = "s3://bucket/roads/a.parquet"\n    pd.read_parquet(path)',
         'pd.read_parquet(given or "s3://bucket/roads/a.parquet")',
         'def read(path):\n    return pd.read_parquet(path)\nread("s3://bucket/roads/a.parquet")',
         'def path_of(day):\n    return f"s3://bucket/roads/{day}.parquet"\npd.read_parquet(path_of(3))',

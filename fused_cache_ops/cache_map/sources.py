@@ -19,6 +19,7 @@ from fused_cache_ops.wording import quoted_address, shortened, without_any_crede
 _SHOWN_LINE = 120
 _READ_LINE = 2_000
 _LONGEST_KEY = 500
+_MOST_READS = 2_000
 _words = str.split
 _STORES = frozenset(_words("s3 s3a s3n gs gcs az azure adl abfs abfss wasb wasbs hdfs webhdfs r2 oci oss cos dbfs hf fd"))
 _WITH_CONTAINER = frozenset({"abfs", "abfss", "wasb", "wasbs"})
@@ -189,6 +190,7 @@ class _Finder:
         self._found: list[Source] = []
         self._unknown: list[UnknownSource] = []
         self._sql: list[tuple[_Read, Text, SqlReading]] = []
+        self._shown_lines: dict[tuple[int, int], str] = {}
         self._views: set[str] = set()  # names that the code defines for its own SQL
 
     def sources(self) -> Sources:
@@ -196,6 +198,9 @@ class _Finder:
             name = self._values.dotted(call.func, scope)
             if name == ("",):  # the result of a call is called
                 name = ("", "a function")
+            if len(self._found) + len(self._unknown) + len(self._sql) > _MOST_READS:
+                self._unknown.append(UnknownSource(f"the code reads in more than {_MOST_READS:,} places", None))
+                break
             self._read_call(_Read(call, scope, name))
         self._read_tables()
         return Sources(
@@ -324,7 +329,10 @@ class _Finder:
 
     def _shown(self, call: ast.Call) -> str:
         last = min(call.end_lineno or call.lineno, call.lineno + 30)
-        return masked_line("\n".join(line[:_READ_LINE] for line in self._lines[call.lineno - 1 : last]))
+        if (call.lineno, last) not in self._shown_lines:
+            lines = self._lines[call.lineno - 1 : last]
+            self._shown_lines[call.lineno, last] = masked_line("\n".join(line[:_READ_LINE] for line in lines))
+        return self._shown_lines[call.lineno, last]
 
     def _note(self, read: _Read, reason: str) -> None:
         self._unknown.append(UnknownSource(reason, read.call.lineno))

@@ -29,6 +29,7 @@ _AFTER_TABLE = frozenset(
         "qualify select set tablesample pivot unpivot lateral positional asof semi anti fetch for returning sample"
     )
 )
+_NO_TABLE = _AFTER_TABLE | {"from", "values", "with"}
 _BEFORE_VALUE = frozenset(
     _words(
         "and or not limit offset in between like ilike by select where then else when on interval from join as is date "
@@ -155,11 +156,8 @@ class _Reader:
             name = place - 1
             if self._at(name).text == ")":
                 name = self._partners.get(name, 0) - 1
-            if self._at(name).kind in ("word", "quoted") and self._at(name - 1).text in (
-                ",",
-                *_case("with"),
-                *_case("recursive"),
-            ):
+            before = self._at(name - 1)
+            if self._at(name).kind in ("word", "quoted") and (before.text == "," or before.keyword in ("with", "recursive")):
                 yield self._at(name).name.lower()
 
     def _created(self) -> Iterator[str]:
@@ -212,7 +210,7 @@ class _Reader:
                 if "://" not in token.value:
                     self._paths.append(token.value)
                 place += 1
-            elif token.kind == "quoted" or (token.kind == "word" and token.keyword not in ("select", "values")):
+            elif token.kind == "quoted" or (token.kind == "word" and token.keyword not in _NO_TABLE):
                 place = self._read_table(place)
             elif token.keyword:
                 return
