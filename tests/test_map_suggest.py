@@ -141,6 +141,7 @@ def test_what_another_udf_is_given_is_no_dataset_of_this_one(code: str) -> None:
         'for path in ["s3://bucket/roads/a.parquet"]:\n    pd.read_parquet(path)',
         '[pd.read_parquet(path) for path in ("s3://bucket/roads/a.parquet",)]',
         'path = "s3://bucket/"\npath += "roads/a.parquet"\npd.read_parquet(path)',
+        'path = "s3://bucket/roads/"\npath = path.rstrip("/")\npd.read_parquet(path)',
         'pd.read_parquet(os.environ.get("ROADS", "s3://bucket/roads/a.parquet"))',
     ],
 )
@@ -274,6 +275,13 @@ def test_a_data_frame_in_sql_is_no_table() -> None:
 def test_a_table_whose_result_has_its_name_is_a_table() -> None:
     assert datasets('parcels = con.sql("SELECT * FROM parcels").df()') == ["parcels"]
     assert datasets('roads = 1\nroads = pd.read_sql("SELECT * FROM roads", con)') == ["roads"]
+
+
+def test_a_path_that_sql_takes_as_a_parameter_is_found() -> None:
+    code = 'con.sql("SELECT * FROM read_parquet($path)", params={"path": "s3://b/roads/a.parquet"})'
+    sources = find_sources(code)
+    assert [source.dataset for source in sources.found] == ["s3://b/roads/"]
+    assert [each.reason for each in sources.unknown] == ["read_parquet() in SQL takes a path that is computed"]
 
 
 def test_a_path_in_sql_may_end_in_something_unknown() -> None:

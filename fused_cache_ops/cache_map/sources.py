@@ -224,6 +224,7 @@ class _Finder:
             self._read_bucket(read)
         elif last in _SQL:
             self._read_sql(read)
+            self._read_addresses(read, first=1)  # parameters of the SQL
         elif last in _SQL_TABLE:
             self._read_named_table(read)
         elif _is_reader(name):
@@ -255,16 +256,15 @@ class _Finder:
             return given.value if isinstance(given, ast.Starred) else given
         return next((read.keywords[keyword] for keyword in keywords if keyword in read.keywords), None)
 
-    def _read_addresses(self, read: _Read) -> None:
+    def _read_addresses(self, read: _Read, first: int = 0) -> None:
         """Any other call: only what is certainly an address of data."""
         if read.name[-2:] in (("environ", "get"), ("os", "getenv")):
             return  # a part of a value, which counts where it is used
-        for given in (*read.call.args, *(each.value for each in read.call.keywords)):
-            values = list(self._values.texts(given, read.scope))
-            if isinstance(given, ast.Dict):
-                values = [text for each in given.values for text in self._values.texts(each, read.scope)]
-            for text in values:
-                if ("sql" in read.name[-1].lower() or "query" in read.name[-1].lower()) and looks_like_sql(text.text):
+        is_sql = re.search("sql|query", read.name[-1], re.IGNORECASE) is not None
+        for given in (*read.call.args[first:], *(each.value for each in read.call.keywords)):
+            parts = given.values if isinstance(given, ast.Dict) else [given]
+            for text in [text for part in parts for text in self._values.texts(part, read.scope)]:
+                if is_sql and first == 0 and looks_like_sql(text.text):
                     self._sql.append((read, text, read_sql(text.text)))
                 else:
                     self._place(read, text, given, is_reader=False)

@@ -120,6 +120,7 @@ class Values:
         self._code = code
         self._opens = opens
         self._known: dict[tuple[int, int], Texts] = {}
+        self._pending: set[tuple[int, int]] = set()  # what is being evaluated
         self._left = _MOST_CHARACTERS  # that may still be put together
         self._functions = {id(node): node for node, _ in code.decorated}
         self._calls: dict[int, list[tuple[ast.Call, Scope]]] = {}
@@ -165,10 +166,13 @@ class Values:
         if not isinstance(node, ast.AST):
             return UNKNOWN
         key = (id(node), id(scope))
+        if key in self._pending:
+            return UNKNOWN
         if key not in self._known:
-            self._known[key] = UNKNOWN  # for a name that is defined by itself
+            self._pending.add(key)
             value = _limited(self._evaluate(node, scope)) if self._left > 0 else UNKNOWN
             self._left -= sum(len(each.text) for each in value)
+            self._pending.discard(key)
             self._known[key] = value
         return self._known[key]
 
@@ -223,8 +227,10 @@ class Values:
         if found is None:
             return UNKNOWN
         home, bound = found
-        values = [self.texts(each, home) for each in bound if each is not None]
-        if None in bound:
+        # What a name is defined by itself, as in `path = path.strip()`, is not followed twice.
+        others = [each for each in bound if each is not None and (id(each), id(home)) not in self._pending]
+        values = [self.texts(each, home) for each in others]
+        if None in bound or not others:
             is_parameter = id(home) in self._owners and name in _parameters(self._owners[id(home)])
             given = self._given(name, home) if is_parameter else UNKNOWN
             known = _either(values)
