@@ -162,7 +162,7 @@ def test_the_folder_is_known_if_only_the_beginning_of_an_f_string_is() -> None:
 
 def test_a_default_is_called_a_default() -> None:
     (source,) = find_sources('def udf(path="s3://bucket/parcels/"):\n    gpd.read_parquet(path)').found
-    assert (source.dataset, source.note) == ("s3://bucket/parcels/", "default of a parameter")
+    assert (source.dataset, source.note) == ("s3://bucket/parcels/", "with the default of a parameter")
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,7 @@ class _Finder:
         if holds_shared_token(known) or (found is not None and found[2].lower() in ("udf.ai", "www.udf.ai")):
             self._note(read, f"{read.shown} reads an address with what looks like a shared token of Fused")
             return
-        notes = ["default of a parameter"] if text.is_default else []
+        notes = ["with the default of a parameter"] if text.is_default else []
         if hole:
             known = known[: known.rfind("/") + 1]
             if not _has_bucket(known):
@@ -374,11 +374,13 @@ class _Finder:
                 self._note(read, reason)
 
     def _add_table(self, read: _Read, name: str, text: Text) -> None:
-        self._add(read, dataset_key(name), "default of a parameter" if text.is_default and HOLE not in text.text else "")
+        self._add(
+            read, dataset_key(name), "with the default of a parameter" if text.is_default and HOLE not in text.text else ""
+        )
 
     def _is_variable(self, read: _Read, name: str) -> bool:
         """Whether DuckDB or Polars would take a name for a variable of the code. This call's own result is not meant."""
-        if read.name[-1] not in ("sql", "execute", "query") or "." in name:
+        if read.name[-1].startswith("read_") or "." in name:
             return False
         found = read.scope.find(name)
         bound = found[1] if found is not None else []
