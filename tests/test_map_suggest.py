@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from fused_cache_ops import FusedClient
 from fused_cache_ops.cache_map.suggest import UdfCode, dataset_key, find_sources, read_team, suggest_map
 from fused_cache_ops.emulator import Emulator
-from fused_cache_ops.errors import AuthenticationError
+from fused_cache_ops.errors import AuthenticationError, UnexpectedResponseError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    tomllib = pytest.importorskip("tomli")
+    import tomli as tomllib  # pytest needs it there
 
 
 def datasets(code: str) -> list[str]:
@@ -215,6 +215,7 @@ def test_texts_that_grow_without_end_are_given_up() -> None:
         ("S3://Bucket/a.parquet", "s3://Bucket/"),
         ("https://user:password@host.example:8080/data/a.csv?X-Amz-Signature=b/c#d", "https://host.example:8080/data/"),
         ("https://user:pass/word@host.example/data/a.csv", "https://host.example/data/"),
+        ("s3://key:123/word@bucket/data/a.csv", "s3://bucket/data/"),
         ("s3://bucket/parcels?versionId=x", "s3://bucket/parcels/"),
         ("abfs://container@account.dfs.core.windows.net/a/b.csv", "abfs://container@account.dfs.core.windows.net/a/"),
         ("/mnt/cache/roads/a.csv", "/mnt/cache/roads/"),
@@ -559,6 +560,30 @@ def test_a_long_list_is_read_to_its_end(
 ) -> None:
     monkeypatch.setattr("fused_cache_ops.service.canvases._PAGE", 7)
     assert len(read_team(client._service, client._service.start())) == 30
+
+
+class Repeating:
+    """A service that does not know ``skip``."""
+
+    def __init__(self, page: object) -> None:
+        self.page = page
+        self.count = 0
+
+    def read(self, path: object, **options: object) -> object:
+        self.count += 1
+        return self.page
+
+
+def test_a_service_that_repeats_itself_is_not_asked_for_ever() -> None:
+    service = Repeating([{"id": "1", "slug": "a", "collection_name": "maps", "udf_body": None}])
+    assert read_team(service, None) == [UdfCode("maps/a", None)]
+    assert service.count == 2
+
+
+@pytest.mark.parametrize("page", [None, {"items": []}, ["a"], [{"slug": "a"}]])
+def test_a_list_that_is_malformed_is_an_error(page: object) -> None:
+    with pytest.raises(UnexpectedResponseError):
+        read_team(Repeating(page), None)
 
 
 def test_a_token_that_may_not_list_the_team_is_an_error(fused_emulator: Emulator) -> None:

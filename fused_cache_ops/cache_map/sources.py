@@ -20,6 +20,7 @@ _SHOWN_LINE = 120
 _READ_LINE = 2_000
 _LONGEST_KEY = 500
 _MOST_READS = 2_000
+_DEFAULT = "with the default of a parameter"
 _words = str.split
 _STORES = frozenset(_words("s3 s3a s3n gs gcs az azure adl abfs abfss wasb wasbs hdfs webhdfs r2 oci oss cos dbfs hf fd"))
 _WITH_CONTAINER = frozenset({"abfs", "abfss", "wasb", "wasbs"})
@@ -139,7 +140,8 @@ def dataset_key(source: str) -> str:
     scheme = found[1].lower()
     rest = re.split(r"[?#]" if scheme in _WEB else r"\?(?=[\w.-]+=)", source.partition("://")[2])[0]
     host, slash, path = rest.partition("/")
-    if re.search(r":(?!\d{1,5}$)", host) and "@" in path:  # a password with a slash
+    may_have_port = scheme in _WEB or scheme in ("hdfs", "webhdfs")
+    if re.search(r":(?!\d{1,5}$)" if may_have_port else ":", host) and "@" in path:  # a password with a slash
         host, slash, path = rest.rpartition("@")[2].partition("/")
     if scheme not in _WITH_CONTAINER or ":" in host:
         host = host.rpartition("@")[2]
@@ -178,7 +180,7 @@ class _Read:
 
     def __init__(self, call: ast.Call, scope: Scope, name: tuple[str, ...]) -> None:
         self.call, self.scope, self.name = call, scope, name
-        self.shown = f"{name[-1]}()"
+        self.shown = f"{shortened(name[-1])}()"
         self.keywords = {each.arg: each.value for each in call.keywords if each.arg is not None}
 
 
@@ -307,7 +309,7 @@ class _Finder:
         if holds_shared_token(known) or (found is not None and found[2].lower() in ("udf.ai", "www.udf.ai")):
             self._note(read, f"{read.shown} reads an address with what looks like a shared token of Fused")
             return
-        notes = ["with the default of a parameter"] if text.is_default else []
+        notes = [_DEFAULT] if text.is_default else []
         if hole:
             known = known[: known.rfind("/") + 1]
             if not _has_bucket(known):
