@@ -9,8 +9,8 @@ import warnings
 _OURS = ("fused_cache_ops", "airflow_provider_fused", "prefect_fused", "dagster_fused")
 _NO_USER = r"(?!(?<=abfs://)[\w-]+@|(?<=abfss://)[\w-]+@|(?<=wasb://)[\w-]+@|(?<=wasbs://)[\w-]+@)"  # but a container
 _NAMES = (
-    "(?:password|passwd|passphrase|passcode|pwd|secret|token|api_?key|access_?key|key_id|account_?key|signature|sig|credential|"
-    "authorization)"
+    "(?:password|passwd|passphrase|passcode|pwd|secret|token|api_?key|access_?key|key_id|account_?key|signature|credential|"
+    "(?<![A-Za-z])sig(?![A-Za-z])|authorization)"
 )
 _QUOTED = r"(?:\"[^\"]*(?:\"|$)|'[^']*(?:'|$))"
 _CREDENTIALS = (
@@ -20,7 +20,8 @@ _CREDENTIALS = (
     (re.compile(r"(://[^\s\"'`<>?]{1,2000}\?)[^\s\"'`<>]+"), r"\1********"),
     (
         re.compile(
-            rf"({_NAMES}\w{{0,40}}[\"']?\]?\s{{0,8}}[=:,(]?\s{{0,8}})[rbfu]{{0,2}}{_QUOTED}(?:\s{{0,8}}\+?\s{{0,8}}[rbfu]{{0,2}}{_QUOTED})*",
+            rf"({_NAMES}\w{{0,40}}[\"']?\]?\s{{0,8}}[=:,(]?\s{{0,8}})[rbfu]{{0,2}}{_QUOTED}"
+            rf"(?:\s{{0,8}}\+?\s{{0,8}}[rbfu]{{0,2}}{_QUOTED})*",  # pieces of the same text
             re.IGNORECASE,
         ),
         r"\1'********'",
