@@ -30,6 +30,12 @@ _GDAL = {"/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://", "/vsiadls/"
 _GDAL_WRAPS = ("/vsizip/", "/vsigzip/", "/vsitar/", "/vsicurl/", "/vsicurl_streaming/")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(/.*)?", re.DOTALL)
 _DATA_FILE = re.compile(
+    r"\.(?:geo)?(?:parquet|pq|csv|tsv|json|jsonl|ndjson|fgb|gpkg|shp|gdb|zip|gz|tar|tiff?|vrt|nc4?|zarr|h5|hdf5?|grib2?|"
+    r"pmtiles|mbtiles|arrow|feather|ipc|orc|avro|xlsx?|kmz|kml|gml|gpx|las|laz|copc|e57|duckdb|db|sqlite|pbf|mvt|jp2|png|"
+    r"jpe?g|npy|npz|pkl)(?:\.(?:gz|zst|bz2|zip))?",
+    re.IGNORECASE,
+)
+_FILE = re.compile(
     r"\.(?:geo)?(?:parquet|pq|csv|tsv|json|jsonl|ndjson|fgb|gpkg|shp|gdb|zip|gz|tar|tiff?|vrt|nc4?|zarr|h5|hdf5?|grib2?|pmtiles|"
     r"mbtiles|arrow|feather|ipc|orc|avro|xlsx?|kmz|kml|gml|gpx|las|laz|copc|e57|duckdb|db|sqlite|pbf|mvt|jp2|png|jpe?g|npy|npz|pkl)"
     r"(?:\.(?:gz|zst|bz2|zip))?",
