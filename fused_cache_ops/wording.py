@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 
 _OURS = ("fused_cache_ops", "airflow_provider_fused", "prefect_fused", "dagster_fused")
+_NO_USER = r"(?!(?<=abfs://)[\w-]+@|(?<=abfss://)[\w-]+@|(?<=wasb://)[\w-]+@|(?<=wasbs://)[\w-]+@)"  # but a container
+_NAMES = (
+    "(?:password|passwd|passphrase|passcode|pwd|secret|token|api_?key|access_?key|key_id|account_?key|signature|credential|"
+    "(?<![A-Za-z])sig(?![A-Za-z])|authorization)"
+)
+_QUOTED = r"(?:\"[^\"]*(?:\"|$)|'[^']*(?:'|$))"
+_CREDENTIALS = (
+    (re.compile(rf"://{_NO_USER}[^\s\"'`<>?]{{1,2000}}@"), "://********@"),
+    # A user and the beginning of a password: not a port.
+    (re.compile(r"://[^\s\"'`<>/?@:]{1,500}:(?!\d{1,5}(?:[/?\s\"'`]|$))[^\s\"'`/?]{0,2000}"), "://********"),
+    (re.compile(r"(://[^\s\"'`<>?]{1,2000}\?)[^\s\"'`<>]+"), r"\1********"),
+    (
+        re.compile(
+            rf"({_NAMES}\w{{0,40}}[\"']?\]?\s{{0,8}}[=:,(]?\s{{0,8}})[rbfu]{{0,2}}{_QUOTED}"
+            rf"(?:\s{{0,8}}\+?\s{{0,8}}[rbfu]{{0,2}}{_QUOTED})*",  # pieces of the same text
+            re.IGNORECASE,
+        ),
+        r"\1'********'",
+    ),
+    (re.compile(rf"(\b[\w-]{{0,40}}{_NAMES}\w{{0,40}}=)[^\s\"'&(),]+", re.IGNORECASE), r"\1********"),
+    (re.compile(r"\b(Bearer|Basic|Fused-Service-Token|Fused-Canvas-Passcode)\s+[^\s\"']+"), r"\1 ********"),
+    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}"), "********"),
+)
 _NOTHING = {"", "none", "null", "undefined", "nan"}
 
 
@@ -44,6 +68,17 @@ def without_credentials(text: object, address: str) -> str:
     for secret in filter(None, parts):
         shown = shown.replace(secret, "********")
     return shown
+
+
+def without_any_credentials(text: str) -> str:
+    """A text without the user, password and query of every address in it, and without quoted values that are named as secrets.
+
+    Unlike `without_credentials`, it needs no address. It may mask more than it must. For the text of a line of code, of which
+    the end may be missing.
+    """
+    for pattern, shown in _CREDENTIALS:
+        text = pattern.sub(shown, text)
+    return text
 
 
 def quoted_address(address: str) -> str:

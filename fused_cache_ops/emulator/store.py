@@ -255,7 +255,7 @@ class Store:
         return next(iter(self._udfs(where, *conditions.values())), None)
 
     def udfs(self, environment_id: str, *, skip: int = 0, limit: int = 300) -> list[Udf]:
-        return self._udfs("environment_id = ? ORDER BY slug LIMIT ? OFFSET ?", environment_id, limit, skip)
+        return self._udfs("environment_id = ? ORDER BY slug, id LIMIT ? OFFSET ?", environment_id, limit, skip)
 
     def user_email(self, handle: str) -> str | None:
         with self._lock:

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Union
 
+from fused_cache_ops.lineage.scopes import UNREADABLE, Bound, Function, FusedName, Scope, Scopes, parsed, why_unreadable
 from fused_cache_ops.secret import Secret, holds_shared_token, is_shared_token
-from fused_cache_ops.wording import shortened
-
-MAX_SOURCE = 1_000_000
-"""The longest source that is read, in characters."""
 
 _LOADING = frozenset({"load", "load_async", "run", "run_async", "submit"})
 _WATCHED = _LOADING | {"cache"}
@@ -25,7 +20,6 @@ _MAPPING = frozenset({"map", "map_async"})
 _RUN_TIME = frozenset({"exec", "eval", "globals", "__import__"})
 _MOST_NAMES = 16
 _LONGEST_NAME = 1_000
-_FILE = "<source of a Fused UDF>"
 _AGE = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -103,20 +97,10 @@ def read_source(source: str | None, entrypoint: str | None = None) -> SourceRead
     """
     if source is None:
         return _unreadable("the service did not return the code")
-    if len(source) > MAX_SOURCE:
-        return _unreadable(f"the code is longer than {MAX_SOURCE:,} characters")
     try:
-        # Python warns of odd escapes in a source as of its own. The filter is set anew each time, because others may reset it,
-        # and `warnings.catch_warnings` is not safe in threads.
-        warnings.filterwarnings("ignore", module=re.escape(_FILE))
-        module = ast.parse(source, _FILE)
-        return _Reader(module, entrypoint or "udf").reading()
-    except SyntaxError as error:
-        return _unreadable(f"the code cannot be parsed ({shortened(str(error.msg))})", error.lineno)
-    except (RecursionError, MemoryError):
-        return _unreadable("the code is nested too deeply")
-    except (ValueError, OverflowError):  # a NUL or half a surrogate pair
-        return _unreadable("the code contains characters that cannot be parsed")
+        return _Reader(parsed(source), entrypoint or "udf").reading()
+    except UNREADABLE as error:
+        return _unreadable(*why_unreadable(error, source))
 
 
 def age_in_seconds(value: object) -> int | None:
@@ -136,51 +120,7 @@ def _unreadable(reason: str, line: int | None = None) -> SourceReading:
     return SourceReading(unknown=(UnknownName(reason, line),))
 
 
-# -- scopes -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class _Scope:
-    kind: str  # module, function, class or comprehension
-    function: str
-    parent: _Scope | None
-    # What each name is bound to. None: to something that is only known at run time.
-    bindings: dict[str, list[_Bound]] = field(default_factory=dict)
-    declared: dict[str, str] = field(default_factory=dict)  # by `global` or `nonlocal`
-
-    @property
-    def module(self) -> _Scope:
-        return self if self.parent is None else self.parent.module
-
-    def bind(self, name: str, bound: _Bound) -> None:
-        if self.declared.get(name) == "global":
-            self.module.bindings.setdefault(name, []).append(bound)
-        elif self.declared.get(name) == "nonlocal" and self.parent is not None:
-            outer: _Scope | None = self.parent
-            while outer is not None and outer.parent is not None:
-                if name in outer.bindings:
-                    outer.bindings[name].append(None)
-                outer = outer.parent
-        else:
-            self.bindings.setdefault(name, []).append(bound)
-
-    def find(self, name: str) -> tuple[_Scope, list[_Bound]] | None:
-        """The scope that binds a name as seen from here, and what it is bound to there."""
-        scope: _Scope | None = self
-        while scope is not None:
-            if scope.declared.get(name) == "global":
-                scope = scope.module
-            if name in scope.bindings and (scope.kind != "class" or scope is self):
-                return scope, scope.bindings[name]
-            scope = scope.parent
-        return None
-
-
-@dataclass(frozen=True)
-class _Fused:
-    """The module ``fused`` (the empty name), or something in it."""
-
-    name: str = ""
+# -- what the calls mean ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -188,160 +128,13 @@ class _AUdf:
     """A UDF as an object. Its name was read where it was loaded."""
 
 
-_Bound = Union[ast.expr, ast.FunctionDef, ast.AsyncFunctionDef, _Fused, None]
 _Texts = frozenset[Union[str, int, float]]
-_Value = Union[_Texts, _Fused, _AUdf, None]
-_Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-
-
-class _Scopes(ast.NodeVisitor):
-    """Finds every call, use and decorator, each with its scope, and what names are bound to."""
-
-    def __init__(self, module: ast.Module) -> None:
-        self.scope = _Scope("module", "<module>", None)
-        self.calls: list[tuple[ast.Call, _Scope]] = []
-        self.uses: list[tuple[ast.Name | ast.Attribute, _Scope]] = []
-        self.decorated: list[tuple[_Function, _Scope]] = []
-        self.traced: set[int] = set()  # uses that are followed elsewhere, by id
-        self.star_of: str | None = None
-        self.star_of_fused = False
-        self.visit(module)
-
-    def _within(self, kind: str, name: str, nodes: Iterable[ast.AST], parameters: Iterable[str] = ()) -> None:
-        outer = self.scope
-        self.scope = _Scope(kind, name, outer)
-        for parameter in parameters:
-            self.scope.bind(parameter, None)
-        for node in nodes:
-            self.visit(node)
-        self.scope = outer
-
-    def visit_FunctionDef(self, node: _Function) -> None:
-        self.scope.bind(node.name, node)
-        self.decorated.append((node, self.scope))
-        for decorator in node.decorator_list:
-            self.traced.add(id(decorator))
-            self.visit(decorator)
-        self._visit_signature(node.args)
-        if node.returns is not None:
-            self.visit(node.returns)
-        self._within("function", node.name, node.body, _parameters(node.args))
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self.visit_FunctionDef(node)
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        self._visit_signature(node.args)
-        self._within("function", self.scope.function, [node.body], _parameters(node.args))
-
-    def _visit_signature(self, arguments: ast.arguments) -> None:
-        for default in (*arguments.defaults, *arguments.kw_defaults):
-            if default is not None:
-                self.visit(default)
-        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
-            if argument is not None and argument.annotation is not None:
-                self.visit(argument.annotation)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self.scope.bind(node.name, None)
-        for outside in (*node.decorator_list, *node.bases, *node.keywords):
-            self.visit(outside)
-        self._within("class", self.scope.function, node.body)
-
-    def generic_visit(self, node: ast.AST) -> None:
-        if isinstance(node, _COMPREHENSIONS):
-            self._within("comprehension", self.scope.function, ast.iter_child_nodes(node))
-            return
-        for name in ("name", "rest"):  # `except … as name`, and the captures of `match`
-            captured = getattr(node, name, None)
-            if isinstance(captured, str):
-                self.scope.bind(captured, None)
-        super().generic_visit(node)
-
-    def visit_alias(self, node: ast.alias) -> None:
-        """Bound by the statement."""
-
-    def visit_Global(self, node: ast.Global) -> None:
-        self.scope.declared.update(dict.fromkeys(node.names, "global"))
-
-    def visit_Nonlocal(self, node: ast.Nonlocal) -> None:
-        self.scope.declared.update(dict.fromkeys(node.names, "nonlocal"))
-
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            first = alias.name.partition(".")[0]
-            self.scope.bind(alias.asname or first, _Fused() if first == "fused" else None)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        is_fused = not node.level and (node.module or "").partition(".")[0] == "fused"
-        for alias in node.names:
-            if alias.name != "*":
-                self.scope.bind(alias.asname or alias.name, _Fused(alias.name) if is_fused else None)
-            elif is_fused:
-                self.star_of_fused = True
-            else:
-                self.star_of = node.module or "."
-
-    def visit_Assign(self, node: ast.Assign) -> None:
-        for target in node.targets:
-            self._assign(target, node.value)
-        self.visit(node.value)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self.visit(node.annotation)
-        if node.value is not None:
-            self._assign(node.target, node.value)
-            self.visit(node.value)
-
-    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        inner = self.scope
-        while self.scope.kind == "comprehension" and self.scope.parent is not None:
-            self.scope = self.scope.parent  # a walrus binds outside of the comprehension
-        self._assign(node.target, node.value)
-        self.scope = inner
-        self.visit(node.value)
-
-    def _assign(self, target: ast.expr, value: ast.expr) -> None:
-        if isinstance(target, ast.Name):
-            self.scope.bind(target.id, value)
-            if self.scope.kind != "class":
-                self.traced.add(id(value))
-        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-            for each, part in zip(target.elts, value.elts):
-                self._assign(each, part)
-        else:
-            self.visit(target)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        if isinstance(node.ctx, ast.Load):
-            self.uses.append((node, self.scope))
-        else:
-            self.scope.bind(node.id, None)
-
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        self.uses.append((node, self.scope))
-        self.traced.add(id(node.value))
-        self.visit(node.value)
-
-    def visit_Call(self, node: ast.Call) -> None:
-        self.calls.append((node, self.scope))
-        self.traced.add(id(node.func))
-        super().generic_visit(node)
-
-
-def _parameters(arguments: ast.arguments) -> Iterator[str]:
-    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
-        if argument is not None:
-            yield argument.arg
-
-
-# -- what the calls mean ------------------------------------------------------------------------------------------------
+_Value = Union[_Texts, FusedName, _AUdf, None]
 
 
 class _Reader:
     def __init__(self, module: ast.Module, entrypoint: str) -> None:
-        self._found = _Scopes(module)
+        self._found = Scopes(module)
         self._entrypoint = entrypoint
         self._known: dict[tuple[int, int], _Value] = {}
         self._loads: list[LoadedName] = []
@@ -366,11 +159,11 @@ class _Reader:
             self._unknown_age,
         )
 
-    def _read_decorators(self, node: _Function, scope: _Scope) -> None:
+    def _read_decorators(self, node: Function, scope: Scope) -> None:
         for decorator in node.decorator_list:
             keywords = _keywords(decorator)
             function = decorator.func if isinstance(decorator, ast.Call) else decorator
-            if self._value(function, scope) == _Fused("cache") and not _is_off(keywords):
+            if self._value(function, scope) == FusedName("cache") and not _is_off(keywords):
                 self._caches.append(CachedCall("@fused.cache", node.name, decorator.lineno, _age(keywords)))
             # Which decorator and which function, and that only a constant counts, are the rules of Fused's SDK.
             age = keywords.get("cache_max_age")
@@ -380,14 +173,14 @@ class _Reader:
                 reason = "cache_max_age is neither a number of seconds nor text such as '2h'"
                 self._unknown_age = None if is_known else UnknownName(reason, decorator.lineno)
 
-    def _read_call(self, call: ast.Call, scope: _Scope, *, is_decorator: bool) -> None:
+    def _read_call(self, call: ast.Call, scope: Scope, *, is_decorator: bool) -> None:
         callee = self._value(call.func, scope)
         if callee is None:
             self._read_unknown_callee(call, scope)
         method = call.func if isinstance(call.func, ast.Attribute) else None
         if method is not None and method.attr in _MAPPING and self._value(method.value, scope) == _AUdf():
             self._read_client_cache(call, scope, f"udf.{method.attr}", keeps_table=False)
-        if not isinstance(callee, _Fused):
+        if not isinstance(callee, FusedName):
             return
         if callee.name in _LOADING:
             self._read_name(call, callee.name, scope)
@@ -401,7 +194,7 @@ class _Reader:
         elif callee.name.startswith("load_udf_from_"):
             self._note(f"what {callee.name}() loads is not read", call)
 
-    def _read_unknown_callee(self, call: ast.Call, scope: _Scope) -> None:
+    def _read_unknown_callee(self, call: ast.Call, scope: Scope) -> None:
         function, owner = call.func, getattr(call.func, "value", None)
         if isinstance(function, ast.Name) and scope.find(function.id) is None:
             if function.id in _RUN_TIME and self._value(call, scope) is None:
@@ -411,7 +204,7 @@ class _Reader:
         elif isinstance(owner, ast.Name) and owner.id == "fused" and getattr(function, "attr", "") in _LOADING:
             self._note("whether 'fused' is the module here is only known at run time", call)
 
-    def _read_name(self, call: ast.Call, name: str, scope: _Scope) -> None:
+    def _read_name(self, call: ast.Call, name: str, scope: Scope) -> None:
         keywords = _keywords(call)
         given = call.args[0] if call.args else keywords.get("udf", keywords.get("url_or_udf"))
         shown = f"fused.{name}()"
@@ -440,7 +233,7 @@ class _Reader:
             elif text.strip():
                 self._loads.append(LoadedName(_sealed(text.strip()), canvas, call.lineno))
 
-    def _read_client_cache(self, call: ast.Call, scope: _Scope, kind: str, *, keeps_table: bool) -> None:
+    def _read_client_cache(self, call: ast.Call, scope: Scope, kind: str, *, keeps_table: bool) -> None:
         """By the SDK's rules, `fused.submit` and `udf.map` keep each run's result, and the former also the table of all."""
         keywords = _keywords(call)
         cache, age, run_age = (keywords.get(name) for name in ("cache", "cache_max_age", "run_cache_max_age"))
@@ -459,14 +252,14 @@ class _Reader:
             longest = None if None in ages else max(each for each in ages if each is not None)
             self._caches.append(CachedCall(kind, scope.function, call.lineno, longest))
 
-    def _read_use(self, use: ast.Name | ast.Attribute, scope: _Scope) -> None:
+    def _read_use(self, use: ast.Name | ast.Attribute, scope: Scope) -> None:
         """Note where Fused's functions are handed on, so that calls of them cannot be followed, and public UDFs."""
-        if isinstance(use, ast.Attribute) and self._value(use.value, scope) == _Fused("utils"):
+        if isinstance(use, ast.Attribute) and self._value(use.value, scope) == FusedName("utils"):
             self._loads.append(LoadedName(f"public/{use.attr}", None, use.lineno))
         if id(use) in self._found.traced:
             return
         value = self._value(use, scope)
-        if isinstance(value, _Fused) and value.name in ("", "utils", *_WATCHED):
+        if isinstance(value, FusedName) and value.name in ("", "utils", *_WATCHED):
             shown = f"fused.{value.name}" if value.name else "the module fused"
             self._note(f"{shown} is handed on, and what becomes of it is only known at run time", use)
 
@@ -475,9 +268,9 @@ class _Reader:
 
     # -- values -------------------------------------------------------------------------------------------------------
 
-    def _value(self, node: _Bound, scope: _Scope) -> _Value:
+    def _value(self, node: Bound, scope: Scope) -> _Value:
         """What an expression is, as far as it is constant. None: only known at run time."""
-        if node is None or isinstance(node, _Fused):
+        if node is None or isinstance(node, FusedName):
             return node
         key = (id(node), id(scope))
         if key not in self._known:
@@ -485,14 +278,14 @@ class _Reader:
             self._known[key] = self._evaluate(node, scope)
         return self._known[key]
 
-    def _evaluate(self, node: ast.AST, scope: _Scope) -> _Value:
+    def _evaluate(self, node: ast.AST, scope: Scope) -> _Value:
         if isinstance(node, ast.Constant):
             return _constant(node.value)
         if isinstance(node, ast.Name):
             return self._look_up(node.id, scope)
         if isinstance(node, ast.Attribute):
             owner = self._value(node.value, scope)
-            return _Fused(node.attr) if isinstance(owner, _Fused) and owner.name != "utils" else None
+            return FusedName(node.attr) if isinstance(owner, FusedName) and owner.name != "utils" else None
         if isinstance(node, ast.Call):
             return self._result(node, scope)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -513,26 +306,26 @@ class _Reader:
             return self._value(node.value, scope)
         return None
 
-    def _look_up(self, name: str, scope: _Scope) -> _Value:
+    def _look_up(self, name: str, scope: Scope) -> _Value:
         found = scope.find(name)
         if found is None:
             if name == "fused":  # Fused provides it
-                return _Fused()
-            return _Fused(name) if self._found.star_of_fused and name in (*_WATCHED, "udf", "utils") else None
+                return FusedName()
+            return FusedName(name) if self._found.star_of_fused and name in (*_WATCHED, "udf", "utils") else None
         home, bound = found
         values = [self._value(each, home) for each in bound]
-        return next((value for value in values if isinstance(value, _Fused)), None) or _either(values)
+        return next((value for value in values if isinstance(value, FusedName)), None) or _either(values)
 
-    def _result(self, call: ast.Call, scope: _Scope) -> _Value:
+    def _result(self, call: ast.Call, scope: Scope) -> _Value:
         function = self._value(call.func, scope)
-        if isinstance(function, _Fused):
+        if isinstance(function, FusedName):
             if function.name in ("load", "load_async", "udf"):
                 return _AUdf()
             if function.name == "cache" and not call.args:
                 return function  # a decorator with its arguments
         name = getattr(call.func, "id", getattr(call.func, "attr", ""))
         if name in ("import_module", "__import__") and call.args and self._value(call.args[0], scope) == frozenset({"fused"}):
-            return _Fused()
+            return FusedName()
         return None
 
 

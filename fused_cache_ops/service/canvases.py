@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.service.retry import Retrier
     from fused_cache_ops.service.service import Service
 
+_PAGE = 300  # the service's own default
 _WANTED = ("id", "name", "username", "access_scope", "share_client_id", "udfs")
 
 
@@ -126,6 +127,33 @@ def read_canvas(service: Service, canvas_id: str, *, retrier: Retrier) -> Canvas
         and checked_identifier(client_id, f"share_client_id of {shown} in the service's response", UnexpectedResponseError),
         udfs=None if udfs is None else tuple(_udf(each, f"a UDF of {shown}") for each in udfs),
     )
+
+
+def read_team_udfs(service: Service, *, retrier: Retrier) -> tuple[UdfRecord, ...]:
+    """The records of all UDFs of the token's team, with their code, 300 in a request. No UDF is run.
+
+    The service does not say how many there are. So it is asked until a page brings nothing new, as Fused's SDK does.
+
+    Raises:
+        PermissionDeniedError: this token may not list them.
+        UnexpectedResponseError: the list or a record in it is malformed.
+        FusedCacheError: the lookup failed.
+    """
+    found: dict[str, UdfRecord] = {}
+    what = "listing the UDFs of the team"
+    skip = 0
+    while True:
+        query = f"?skip={skip}&limit={_PAGE}"
+        page = service.read(("udf", "exec-env", "self"), what=what, retrier=retrier, query=query)
+        if not isinstance(page, list):
+            raise UnexpectedResponseError(f"Failed {what}: the service's response is not a list: is base_url right?")
+        before = len(found)
+        for each in page:
+            udf = _udf(each, "a UDF of the team")
+            found.setdefault(udf.id.lower(), udf)
+        if len(found) == before:
+            return tuple(found.values())
+        skip += len(page)
 
 
 def _named(record: object) -> dict[str, Any] | None:

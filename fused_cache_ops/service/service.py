@@ -173,13 +173,15 @@ class Service:
             raise UnexpectedResponseError("The service's answer about the token's environment is malformed: is base_url right?")
         return {key: str(answer[key]) if key in answer else None for key in ("id", "name")}
 
-    def read(self, path: Iterable[str | Secret], *, what: str, retrier: Retrier, secret: Secret | None = None) -> Any:
-        """The JSON of one resource, given by the parts of its path.
+    def read(
+        self, path: Iterable[str | Secret], *, what: str, retrier: Retrier, secret: Secret | None = None, query: str = ""
+    ) -> Any:
+        """The JSON of one resource, given by the parts of its path, and a query that is already escaped, with its ``?``.
 
         Raises:
             FusedCacheError: the service did not return it.
         """
-        return self._request("GET", path, what=what, retrier=retrier, secret=secret)
+        return self._request("GET", path, what=what, retrier=retrier, secret=secret, query=query)
 
     def start(self) -> Retrier:
         """A retrier for one call, over this client's rate limiter. `cancel` ends it."""

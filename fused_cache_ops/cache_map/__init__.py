@@ -1,0 +1,1 @@
+"""Which UDFs read which dataset: the map `fused-cache.toml`."""
