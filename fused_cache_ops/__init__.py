@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fused_cache_ops.cache_map.dataset import DatasetPlan, plan_dataset
+    from fused_cache_ops.cache_map.reading import CacheMap
     from fused_cache_ops.client import FusedClient, TeamEnvironment
     from fused_cache_ops.errors import (
         AuthenticationError,
@@ -26,9 +28,16 @@ if TYPE_CHECKING:
         UnexpectedResponseError,
         Unfinished,
     )
-    from fused_cache_ops.invalidate import invalidate_cache
+    from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset
     from fused_cache_ops.lineage.report import UdfReport
-    from fused_cache_ops.outcome import FirstPass, InvalidationResult, PartialInvalidationError, Verification
+    from fused_cache_ops.outcome import (
+        DatasetInvalidationError,
+        DatasetResult,
+        FirstPass,
+        InvalidationResult,
+        PartialInvalidationError,
+        Verification,
+    )
     from fused_cache_ops.plan.plan import InvalidationPlan, plan_invalidation
     from fused_cache_ops.selection.keywords import WHOLE_UDF
     from fused_cache_ops.selection.merging import merge_selections
@@ -37,7 +46,11 @@ if TYPE_CHECKING:
 __all__ = [
     "WHOLE_UDF",
     "AuthenticationError",
+    "CacheMap",
     "ConfigurationError",
+    "DatasetInvalidationError",
+    "DatasetPlan",
+    "DatasetResult",
     "FirstPass",
     "FusedCacheError",
     "FusedClient",
@@ -60,14 +73,20 @@ __all__ = [
     "Unfinished",
     "Verification",
     "invalidate_cache",
+    "invalidate_dataset",
     "merge_selections",
+    "plan_dataset",
     "plan_invalidation",
 ]
 
 _HOMES = {
     "WHOLE_UDF": "selection.keywords",
     "AuthenticationError": "errors",
+    "CacheMap": "cache_map.reading",
     "ConfigurationError": "errors",
+    "DatasetInvalidationError": "outcome",
+    "DatasetPlan": "cache_map.dataset",
+    "DatasetResult": "outcome",
     "FirstPass": "outcome",
     "FusedCacheError": "errors",
     "FusedClient": "client",
@@ -90,7 +109,9 @@ _HOMES = {
     "Unfinished": "errors",
     "Verification": "outcome",
     "invalidate_cache": "invalidate",
+    "invalidate_dataset": "invalidate",
     "merge_selections": "selection.merging",
+    "plan_dataset": "cache_map.dataset",
     "plan_invalidation": "plan.plan",
 }
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
+from fused_cache_ops.cache_map.reading import DEFAULT_MAP, CacheMap, MapLocation
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS, SENDING_SHAPERS, CallKeywords
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.outcome import FirstPass, InvalidationResult, Verification
+from fused_cache_ops.outcome import DatasetResult, FirstPass, InvalidationResult, Verification
 from fused_cache_ops.plan.plan import InvalidationPlan, PlannedTarget, plan_selection
 from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import SelectionKeywords
@@ -33,6 +34,8 @@ from fused_cache_ops.udf_reference import parse_udf
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from fused_cache_ops.cache_map.dataset import DatasetKeywords
+    from fused_cache_ops.cache_map.suggest import Suggestion
     from fused_cache_ops.lineage.graph import Related
     from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.service.connection import Certificate
@@ -236,6 +239,17 @@ class FusedClient:
         )
         return call, cast("InvalidationPlan", plan)
 
+    def invalidate_dataset(
+        self, dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywords: Unpack[DatasetKeywords]
+    ) -> DatasetResult:
+        """Invalidate every UDF that shows a dataset, over this client's connections.
+
+        Takes the keywords of `fused_cache_ops.invalidate_dataset`, except for the client's own settings.
+        """
+        from fused_cache_ops.cache_map.dataset import DatasetCall
+
+        return DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords).run()
+
     def plan_invalidation(
         self,
         udf: str | Secret,
@@ -345,6 +359,18 @@ class FusedClient:
 
         udf = sealed_udf(udf)
         return inspect_udf(self._service, self._service.start(), parse_udf(udf))
+
+    def suggest_map(self) -> Suggestion:
+        """A first draft of a cache map, from the code of the team's UDFs, which is read but never run.
+
+        It takes a request for every 300 UDFs.
+
+        Raises:
+            FusedCacheError: a lookup failed.
+        """
+        from fused_cache_ops.cache_map.suggest import read_team, suggest_map
+
+        return suggest_map(read_team(self._service, self._service.start()))
 
     def cancel(self) -> None:
         """End the calls in progress immediately, from any thread. Calls that begin later are not affected.

@@ -16,7 +16,8 @@ importable from ``fused_cache_ops``::
     ├── UnavailableError              no connection, timeout, 408, 5xx, retryable
     │   └── StaleConnectionError      a kept-alive connection that the server had closed
     ├── InvalidationCancelledError    ended by `FusedClient.cancel`
-    └── PartialInvalidationError      some tiles were invalidated before the failure (in ``outcome.py``)
+    ├── PartialInvalidationError      some tiles were invalidated before the failure (in ``outcome.py``)
+    └── DatasetInvalidationError      some UDFs of a dataset failed (in ``outcome.py``)
 """
 
 from __future__ import annotations

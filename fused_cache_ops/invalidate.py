@@ -1,12 +1,13 @@
-"""The public function ``invalidate_cache``: one call, over its own client."""
+"""The public functions ``invalidate_cache`` and ``invalidate_dataset``: one call, over its own client."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
+from fused_cache_ops.cache_map.reading import DEFAULT_MAP, MapLocation
 from fused_cache_ops.client import FusedClient
-from fused_cache_ops.outcome import InvalidationResult
+from fused_cache_ops.outcome import DatasetResult, InvalidationResult
 from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import (
     DEFAULT_MAX_TILES,
@@ -28,6 +29,9 @@ from fused_cache_ops.tiles.zooms import Zooms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Unpack
+
+    from fused_cache_ops.cache_map.dataset import DatasetKeywords
     from fused_cache_ops.lineage.graph import Related
     from fused_cache_ops.plan.plan import InvalidationPlan
 
@@ -118,9 +122,9 @@ def invalidate_cache(
         partition: the folders of the dataset that were rewritten, such as ``"date=2026-11-22"``, or a list of these. Without
             it, all of the dataset.
         checkpoint: where to record what is done: a path, or with the extra ``fsspec`` any URL that it supports. A location
-            that ends in ``/`` is a folder, with one file per selection. If a call dies, however it dies, its record remains,
-            and the next call with the same keywords sends only the rest. A call that succeeds removes it. Use one location
-            per load: a record untouched for 12 hours is assumed to belong to an earlier load, and is ignored.
+            that ends in ``/`` is a folder, with one file per UDF and selection. If a call dies, however it dies, its record
+            remains, and the next call with the same keywords sends only the rest. A call that succeeds removes it. Use one
+            location per load: a record untouched for 12 hours is assumed to belong to an earlier load, and is ignored.
         on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, at most a few times per second.
         on_plan: called once with the `InvalidationPlan`, which has the counts and the footprint, before anything is sent.
             This does not read bounds and geometries a second time.
@@ -194,3 +198,57 @@ def invalidate_cache(
             max_related=max_related,
             again_after=again_after,
         )
+
+
+def invalidate_dataset(
+    dataset: str,
+    *,
+    cache_map: MapLocation = DEFAULT_MAP,
+    client_id: ClientId | None = None,
+    token: str | Secret | None = None,
+    base_url: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    deadline: float = DEFAULT_DEADLINE,
+    max_concurrency: int = DEFAULT_CONCURRENCY,
+    max_requests_per_second: float | None = None,
+    **keywords: Unpack[DatasetKeywords],
+) -> DatasetResult:
+    """Invalidate every UDF that shows a dataset, as a cache map says.
+
+    What changed is read and covered once. The UDFs are invalidated side by side, each at its own zooms. One that fails does
+    not keep the others from being invalidated.
+
+    Args:
+        dataset: the dataset's key in the map.
+        cache_map: the map, or the path of its file.
+        client_id: as for `invalidate_cache`, like the next six.
+        token: as for `FusedClient`.
+        base_url: as for `FusedClient`.
+        timeout: seconds that one request may take.
+        deadline: seconds that the call may take, retries included.
+        max_concurrency: requests in flight at once when tiles are sent one by one, for all UDFs together.
+        max_requests_per_second: the most requests per second, for all UDFs together.
+        keywords: what changed, and the keywords for sending, as for `invalidate_cache`. They hold for every UDF, so one that
+            the map says for a UDF too is an error. UDFs with ``whole_udf = true`` are invalidated whole, unless the selection
+            is empty. ``checkpoint`` must be a folder. ``on_plan`` is called with a `DatasetPlan`. Without a selection, all
+            UDFs must be ``whole_udf = true`` in the map.
+
+    Returns:
+        What was done for each UDF, as a `DatasetResult`.
+
+    Raises:
+        InvalidInputError: the map or the selection cannot be read, or the map does not list the dataset. Nothing was sent.
+        ConfigurationError: a setting is missing or invalid. Nothing was sent.
+        DatasetInvalidationError: a UDF failed. The others are invalidated.
+    """
+    token = sealed(token)
+    with FusedClient(
+        token=token,
+        client_id=client_id,
+        base_url=base_url,
+        timeout=timeout,
+        deadline=deadline,
+        max_concurrency=max_concurrency,
+        max_requests_per_second=max_requests_per_second,
+    ) as client:
+        return client.invalidate_dataset(dataset, cache_map=cache_map, **keywords)

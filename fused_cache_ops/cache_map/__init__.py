@@ -1,1 +1,1 @@
-"""Which UDFs read which dataset: the map `fused-cache.toml`."""
+"""One load, many maps: the file that says which UDFs show a dataset, and what is done with it."""

@@ -23,12 +23,15 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from fused_cache_ops.cache_map.dataset import plan_dataset
+from fused_cache_ops.cache_map.reading import DEFAULT_MAP
 from fused_cache_ops.call_keywords import CALL_HELP
-from fused_cache_ops.cli.options import BaseUrl, ClientId, MaxRelated, RelatedUdfs, UdfName, fail, selecting
+from fused_cache_ops.cli.maps import map_program
+from fused_cache_ops.cli.options import BaseUrl, CacheMapFile, ClientId, MaxRelated, RelatedUdfs, UdfName, fail, selecting
 from fused_cache_ops.cli.report import report_table
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.errors import FusedCacheError, Remaining
-from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError
+from fused_cache_ops.outcome import DatasetInvalidationError, DatasetResult, InvalidationResult, PartialInvalidationError
 from fused_cache_ops.plan.plan import plan_invalidation
 from fused_cache_ops.selection.keywords import SelectionKeywords
 from fused_cache_ops.sending.progress import OnProgress
@@ -37,6 +40,7 @@ from fused_cache_ops.wording import counted
 
 # Tracebacks with locals would show the values of the caller's variables.
 program = typer.Typer(help="Invalidate the caches of Fused UDFs.", no_args_is_help=True, pretty_exceptions_show_locals=False)
+program.add_typer(map_program, name="map")
 
 
 @program.command()
@@ -172,6 +176,76 @@ def invalidate(
         table.add_row(name.replace("_", " "), str(shown))
     Console().print(table)
     _end(done)
+
+
+@program.command()
+@selecting
+def dataset(
+    dataset_key: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset, as the cache map writes it.")],
+    selection: SelectionKeywords,
+    cache_map: CacheMapFile = DEFAULT_MAP,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
+    checkpoint: Annotated[
+        Optional[str], typer.Option(help="A folder, which ends in /. Run the same command again to send the rest.")
+    ] = None,
+    verify_tiles: Annotated[int, typer.Option(help="Afterwards, request this many tiles of each UDF.")] = 0,
+    related: RelatedUdfs = None,
+    max_related: MaxRelated = 20,
+    again_after: Annotated[float, typer.Option(help=CALL_HELP["again_after"])] = 0.0,
+    client_id: ClientId = None,
+    base_url: BaseUrl = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that one request may take.")] = DEFAULT_TIMEOUT,
+    deadline: Annotated[float, typer.Option(help="Seconds in total, retries included.")] = DEFAULT_DEADLINE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Invalidate every UDF that shows a dataset, as the cache map says.
+
+    The token is read from FUSED_SERVICE_ACCOUNT_TOKEN. One UDF that fails does not keep the others from being invalidated.
+    Exit codes: 0 done; 1 permanent failure, or not verified; 75 temporary failure, retry.
+    """
+    terminal = Console(stderr=True)
+    _log_to(terminal)
+    sending: Any = {"checkpoint": checkpoint, "verify_tiles": verify_tiles, "related": related, "max_related": max_related}
+    sending |= {"again_after": again_after}
+    try:
+        if only_plan:
+            made = plan_dataset(dataset_key, cache_map=cache_map, **selection)
+            if as_json:
+                print(json.dumps(made.to_dict()))
+            else:
+                Console().print(Text(str(made)))
+            return
+        settings: Any = {"client_id": client_id, "base_url": base_url, "timeout": timeout, "deadline": deadline}
+        with FusedClient(**settings) as client, _progress_bar(terminal) as on_progress, _interrupted_by_sigterm():
+            done = client.invalidate_dataset(dataset_key, cache_map=cache_map, **selection, **sending, on_progress=on_progress)
+    except DatasetInvalidationError as error:
+        _show_dataset(error.result, as_json)
+        fail(error)
+    except FusedCacheError as error:
+        fail(error)
+    except KeyboardInterrupt as interrupt:
+        resume = "" if checkpoint is None else " Run the same command again to send the rest."
+        typer.secho(f"Interrupted.{resume}", fg="red", err=True)
+        raise typer.Exit(128 + getattr(interrupt, "signal", signal.SIGINT)) from None
+    _show_dataset(done, as_json)
+    for result in done.results.values():
+        _end(result)
+
+
+def _show_dataset(done: DatasetResult, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(done.to_dict()))
+        return
+    table = Table("UDF", "tiles", "requests", "result")
+    for udf in dict.fromkeys([*done.results, *done.failed]):
+        result, error = done.results.get(udf), done.failed.get(udf)
+        tiles = "" if result is None else "all" if result.tiles_invalidated is None else f"{result.tiles_invalidated:,}"
+        said = "failed" if error is not None else (result and (result.note or str(result.verification or ""))) or "done"
+        table.add_row(udf, tiles, "" if result is None else f"{result.requests_sent:,}", said)
+    console = Console()
+    if table.row_count:
+        console.print(table)
+    console.print(Text(f"{done}."))
 
 
 @program.command()

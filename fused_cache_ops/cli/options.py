@@ -20,6 +20,9 @@ ClientId = Annotated[
 ]
 RelatedUdfs = Annotated[Optional[str], typer.Option("--related", help=CALL_HELP["related"])]
 MaxRelated = Annotated[int, typer.Option(help=CALL_HELP["max_related"])]
+CacheMapFile = Annotated[
+    str, typer.Option("--map", metavar="FILE", help="The cache map. In a pyproject.toml, the table [tool.fused-cache].")
+]
 BaseUrl = Annotated[Optional[str], typer.Option(envvar="FUSED_BASE_URL", help="Address of the deployment.")]
 UdfName = Annotated[str, typer.Argument(help="Id, name, canvas/name, team/name, user@host/name or shared token.")]
 

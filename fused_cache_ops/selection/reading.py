@@ -181,7 +181,7 @@ def refuse_shapers(given: Mapping[str, Any], defaults: Mapping[str, Any], shaper
     Raises:
         InvalidInputError: one of them differs from its default.
     """
-    present = [name for name in shapers if name in given and _differs(given[name], defaults[name])]
+    present = [name for name in shapers if name in given and differs(given[name], defaults[name])]
     if present:
         shown = ", ".join(f"{name} = {quoted(given[name], 40)}" for name in present)
         raise InvalidInputError(
@@ -190,7 +190,8 @@ def refuse_shapers(given: Mapping[str, Any], defaults: Mapping[str, Any], shaper
         )
 
 
-def _differs(value: Any, default: Any) -> bool:
+def differs(value: Any, default: Any) -> bool:
+    """Whether a keyword has another value than its default."""
     return not (value is default or (type(value) is type(default) and value == default))
 
 

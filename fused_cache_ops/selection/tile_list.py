@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import io
 import itertools
@@ -151,8 +150,8 @@ class TileFile:
 
     def limited(self, max_zoom: int) -> TileFile:
         """The same file, with another highest zoom."""
-        other = copy.copy(self)
-        other._max_zoom = max_zoom
+        other = object.__new__(TileFile)
+        vars(other).update(vars(self), _max_zoom=max_zoom)
         other._owner = self  # which closes the file
         return other
 

@@ -47,7 +47,7 @@ class Checkpoint:
     """
 
     def __init__(self, location: CheckpointLocation, key: dict[str, str], total: int) -> None:
-        self._store = _open_store(location, f"{key['selection']}.json")
+        self._store = _open_store(location, f"{key['udf_id']}-{key['selection']}.json")
         self._key = key
         self._total = total
         self._started = _now()
@@ -282,6 +282,12 @@ def check_location(location: Any) -> None:
         raise InvalidInputError(f"checkpoint = {quoted(location)} is not a path: it holds a NUL character.")
     if rendered_to_nothing(os.fspath(location)):
         raise InvalidInputError(f"checkpoint is {location!r}, which looks like a template that rendered to nothing.")
+
+
+def is_folder(location: CheckpointLocation) -> bool:
+    """Whether a location is a folder, with one file for each UDF and selection."""
+    place = os.fspath(location)
+    return place.endswith(("/", os.sep)) or ("://" not in place and Path(place).is_dir())
 
 
 def _age(record: dict[str, Any]) -> timedelta:

@@ -1,0 +1,309 @@
+"""One load, every UDF that shows it: what changed is read once, and the UDFs are invalidated side by side."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from fused_cache_ops.cache_map.reading import DEFAULT_MAP, SELECTING, SENDING, CacheMap, MapEntry, MapLocation
+from fused_cache_ops.call_keywords import SENDING_DEFAULTS
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.outcome import DatasetInvalidationError, DatasetResult, InvalidationResult
+from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
+from fused_cache_ops.selection.keywords import AREAS, DETAILS, SELECTION_DEFAULTS, SHAPERS, SelectionKeywords
+from fused_cache_ops.selection.reading import differs, kinds_in, read_selections, refuse_shapers
+from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
+from fused_cache_ops.sending.call import Call
+from fused_cache_ops.sending.checkpoint import check_location, is_folder
+from fused_cache_ops.service.retry import Retrier
+from fused_cache_ops.service.service import Service
+from fused_cache_ops.wording import counted, quoted, quoted_address, without_credentials
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fused_cache_ops.lineage.graph import Related
+    from fused_cache_ops.sending.checkpoint import CheckpointLocation
+    from fused_cache_ops.sending.progress import OnProgress
+
+logger = logging.getLogger(__name__)
+
+_SIDE_BY_SIDE = 4  # UDFs. All their requests share one pool of connections and one rate limiter.
+_TOLD_EVERY = 0.2  # seconds
+
+
+class DatasetKeywords(SelectionKeywords, total=False):
+    """The keywords of `fused_cache_ops.FusedClient.invalidate_dataset`."""
+
+    checkpoint: CheckpointLocation | None
+    on_progress: OnProgress | None
+    on_plan: Callable[[DatasetPlan], object] | None
+    verify_tiles: int
+    related: Related | None
+    max_related: int
+    again_after: float
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """What the invalidation of a dataset's UDFs would do. Nothing has been sent.
+
+    Attributes:
+        dataset: the dataset's key.
+        plans: the plan of each UDF, by the UDF as the map writes it.
+        refused: why a UDF's selection is refused, such as too many tiles, by UDF.
+    """
+
+    dataset: str
+    plans: dict[str, InvalidationPlan]
+    refused: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types."""
+        return {
+            "dataset": without_credentials(self.dataset, self.dataset),
+            "plans": {udf: plan.to_dict() for udf, plan in self.plans.items()},
+            "refused": dict(self.refused),
+        }
+
+    def __str__(self) -> str:
+        lines = [*map(str, self.plans.values()), *(f"refused {udf}: {why}" for udf, why in self.refused.items())]
+        return "\n".join([f"dataset {quoted_address(self.dataset)}, {counted(len(lines), 'UDF')}", *lines])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One UDF of a dataset.
+
+    Attributes:
+        entry: what the map says of it.
+        selection: what is to be invalidated, or why that is refused.
+        sending: its keywords for sending.
+    """
+
+    entry: MapEntry
+    selection: Selection | WholeUdf | InvalidInputError
+    sending: Mapping[str, Any]
+
+
+def plan_dataset(dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywords: Unpack[DatasetKeywords]) -> DatasetPlan:
+    """What `invalidate_dataset` would do with the same keywords. Sends nothing, and needs no token.
+
+    Raises:
+        InvalidInputError: the map or the selection cannot be read, or the map does not list the dataset.
+    """
+    return plan_parts(dataset, read_parts(CacheMap.of(cache_map), dataset, nobody_watches, **keywords))
+
+
+def plan_parts(dataset: str, parts: Sequence[_Part]) -> DatasetPlan:
+    """The plan of all parts."""
+    plans: dict[str, InvalidationPlan] = {}
+    refused: dict[str, str] = {}
+    for part in parts:
+        if isinstance(part.selection, InvalidInputError):
+            refused[part.entry.label] = part.selection.message
+        else:
+            plans[part.entry.label] = replace(plan_selection(part.entry.udf, part.selection), udf=part.entry.label)
+    return DatasetPlan(dataset, plans, refused)
+
+
+def read_parts(
+    cache_map: CacheMap, dataset: str, watch: Callable[[], None], **keywords: Unpack[DatasetKeywords]
+) -> tuple[_Part, ...]:
+    """What is to be done for each UDF of a dataset. What changed is read once for all of them.
+
+    Raises:
+        InvalidInputError: the map does not list the dataset, or the keywords cannot be read or contradict the map.
+    """
+    entries = cache_map.entries(dataset)
+    given: dict[str, Any] = {name: value for name, value in keywords.items() if differs(value, _default(name))}
+    kinds = kinds_in(given)
+    if len(kinds) > 1:
+        raise InvalidInputError(f"{' and '.join(kinds)} are both given: use one kind of selection at a time.")
+    everything = kinds == ["whole_udf"]
+    if not kinds or everything:
+        refuse_shapers(given, cast("Any", SELECTION_DEFAULTS), SHAPERS)
+    if entries and not kinds and not all(entry.is_whole for entry in entries):
+        shown = next(entry.label for entry in entries if not entry.is_whole)
+        raise InvalidInputError(
+            f"There is no selection, and {cache_map.source} does not say whole_udf = true for {shown}: pass what changed, or "
+            "whole_udf=True to invalidate everything."
+        )
+    for entry in entries:
+        for name in entry.keywords:
+            if name in given and not (entry.is_whole and name in SHAPERS):
+                raise InvalidInputError(
+                    f"{name} = {quoted(given[name])} is given in the call, and {cache_map.source} says {name} = "
+                    f"{quoted(entry.keywords[name])} for {entry.label}: give it in one place."
+                )
+    checkpoint = given.get("checkpoint")
+    if checkpoint is not None:
+        check_location(checkpoint)
+        if not is_folder(checkpoint):
+            raise InvalidInputError(
+                f"checkpoint = {quoted(checkpoint)} must be a folder, which ends in '/': each UDF of a dataset has a file of "
+                "its own in it."
+            )
+    selections = _selections(entries, given, kinds, watch)
+    return tuple(_Part(entry, selection, _sending(entry, given, selection)) for entry, selection in zip(entries, selections))
+
+
+def _default(name: str) -> Any:
+    defaults: dict[str, Any] = {**SELECTION_DEFAULTS, **SENDING_DEFAULTS}
+    if name not in defaults or name == "shared_token":
+        names = ", ".join(key for key in defaults if key != "shared_token")
+        raise TypeError(f"Unknown keyword {name}: the keywords are {names}.")
+    return defaults[name]
+
+
+def _selections(
+    entries: Sequence[MapEntry], given: Mapping[str, Any], kinds: Sequence[str], watch: Callable[[], None]
+) -> list[Selection | WholeUdf | InvalidInputError]:
+    if not kinds or kinds == ["whole_udf"]:
+        return [WholeUdf() for _ in entries]
+    kind = kinds[0]
+    common = {name: value for name, value in given.items() if name in SELECTION_DEFAULTS}
+    wanted: list[Any] = []
+    for entry in entries:
+        if entry.is_whole:
+            # Read only to know whether anything changed at all.
+            kept = {name: value for name, value in common.items() if name not in SHAPERS or name in DETAILS}
+            wanted.append({**kept, "zooms": (0,)} if kind in AREAS else kept)
+        else:
+            own = {name: value for name, value in entry.keywords.items() if name in SELECTING}
+            if kind not in DETAILS["render_resolution"]:
+                own.pop("render_resolution", None)
+            wanted.append({**common, **own})
+    found = read_selections(wanted, watch)
+    shard = given.get("shard")
+    return [_whole_if_changed(selection, shard) if entry.is_whole else selection for entry, selection in zip(entries, found)]
+
+
+def _whole_if_changed(
+    changed: Selection | WholeUdf | InvalidInputError, shard: tuple[int, int] | None
+) -> Selection | WholeUdf | InvalidInputError:
+    """Everything, or nothing if nothing changed."""
+    if isinstance(changed, Selection) and changed.repeatable and next(changed.tiles(), None) is None:
+        return Selection(Covered(nothing), blocks=True, note="nothing changed")
+    if shard is None or shard[0] == 0:
+        return WholeUdf()
+    return Selection(Covered(nothing), blocks=True, note="the whole UDF is left to shard 0")
+
+
+def _sending(entry: MapEntry, given: Mapping[str, Any], selection: object) -> Mapping[str, Any]:
+    own = {name: entry.keywords.get(name, given.get(name, _default(name))) for name in SENDING}
+    is_whole = not isinstance(selection, Selection)
+    return own | {
+        "verify_tiles": 0 if is_whole or entry.is_whole else own["verify_tiles"],
+        "checkpoint": None if is_whole or entry.is_whole else given.get("checkpoint"),
+    }
+
+
+class DatasetCall:
+    """The invalidation of all UDFs that show a dataset.
+
+    Args:
+        service: the deployment.
+        cache_map: the map.
+        dataset: the dataset's key.
+        keywords: as for `fused_cache_ops.FusedClient.invalidate_dataset`.
+
+    Raises:
+        InvalidInputError: as for `read_parts`.
+    """
+
+    def __init__(self, service: Service, cache_map: CacheMap, dataset: str, keywords: DatasetKeywords) -> None:
+        self._service = service
+        self._retrier = service.start()
+        self._dataset = dataset
+        self._parts = read_parts(cache_map, dataset, self._retrier.check, **keywords)
+        self._on_progress = keywords.get("on_progress")
+        self._on_plan = keywords.get("on_plan")
+        self._progress: dict[str, tuple[int, int | None, int]] = {}
+        self._tiled = sum(isinstance(part.selection, Selection) for part in self._parts)
+        self._retriers: list[Retrier] = []
+        self._calls = {part.entry.label: self._call(part) for part in self._parts if _is_valid(part)}
+
+    def _call(self, part: _Part) -> Call:
+        retrier = self._service.branch(self._retrier, patience=math.inf)
+        self._retriers.append(retrier)
+
+        def note(done: int, total: int | None, retries: int) -> None:
+            self._progress[part.entry.label] = (done, total, retries)
+
+        return Call(
+            self._service,
+            retrier,
+            part.entry.udf,
+            cast("Selection | WholeUdf", part.selection),
+            on_targets=lambda _: None,
+            on_progress=note,
+            shared_token=None,
+            **part.sending,
+        )
+
+    def run(self) -> DatasetResult:
+        """Send everything.
+
+        Raises:
+            DatasetInvalidationError: a UDF failed. The others are invalidated.
+        """
+        if self._on_plan is not None:
+            self._on_plan(plan_parts(self._dataset, self._parts))
+        outcomes = self._outcomes()
+        failed: dict[str, FusedCacheError] = {}
+        results: dict[str, InvalidationResult] = {}
+        for part in self._parts:
+            label = part.entry.label
+            outcome = part.selection if isinstance(part.selection, InvalidInputError) else outcomes[label]
+            if isinstance(outcome, FusedCacheError):
+                failed[label] = outcome
+                outcome = getattr(outcome, "result", None)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            if isinstance(outcome, InvalidationResult):
+                results[label] = outcome
+        note = None if self._parts else "no UDF shows it, so there was nothing to do"
+        result = DatasetResult(self._dataset, results, failed, round(self._retrier.elapsed, 3), note)
+        logger.info("Fused cache: %s", result)
+        if failed:
+            raise DatasetInvalidationError(result)
+        return result
+
+    def _outcomes(self) -> dict[str, object]:
+        """What each call returned or raised. The caller's thread reports progress."""
+        outcomes: dict[str, object] = {}
+        pool = concurrent.futures.ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="fused-cache-dataset")
+        running = {pool.submit(call.run): label for label, call in self._calls.items()}
+        waiting = set(running)
+        try:
+            while waiting:
+                done, waiting = concurrent.futures.wait(waiting, _TOLD_EVERY, concurrent.futures.FIRST_COMPLETED)
+                outcomes.update((running[future], future.exception() or future.result()) for future in done)
+                self._tell()
+        except BaseException:  # the caller was interrupted
+            for future in waiting:
+                future.cancel()
+            for retrier in self._retriers:
+                retrier.cancel()
+                self._service.abort_requests(retrier)
+            raise
+        finally:
+            pool.shutdown(wait=True)
+        return outcomes
+
+    def _tell(self) -> None:
+        if self._on_progress is None or not self._progress:
+            return
+        told = list(self._progress.values())
+        totals = [total for _, total, _ in told]
+        total = None if None in totals or len(told) < self._tiled else sum(each or 0 for each in totals)
+        self._on_progress(sum(done for done, _, _ in told), total, sum(retries for _, _, retries in told))
+
+
+def _is_valid(part: _Part) -> bool:
+    return not isinstance(part.selection, InvalidInputError)

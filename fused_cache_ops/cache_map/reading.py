@@ -1,0 +1,229 @@
+"""The cache map: a file that says, for each dataset, which UDFs show it, at which zooms and with which margins.
+
+::
+
+    [datasets."s3://bucket/parcels/"]
+    udfs = [
+      { udf = "maps/parcels", zooms = "10-14", buffer = 1 },
+      { udf = "reports/totals", whole_udf = true, related = "callers" },
+    ]
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+from fused_cache_ops.call_keywords import SENDING_DEFAULTS
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.selection.cells import read_rendering
+from fused_cache_ops.selection.reading import read_selection
+from fused_cache_ops.sending.targets import check_again_after, check_related
+from fused_cache_ops.tiles.tile import is_boolean
+from fused_cache_ops.udf_reference import UdfReference, parse_udf
+from fused_cache_ops.wording import quoted, quoted_address
+
+DEFAULT_MAP = "fused-cache.toml"
+SELECTING = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom", "render_resolution")
+"""The keywords of an entry that shape its selection."""
+
+SENDING = ("related", "max_related", "again_after", "verify_tiles")
+"""The keywords of an entry that control sending."""
+
+ENTRY_KEYS = ("udf", "whole_udf", *SELECTING, *SENDING)
+
+_PYPROJECT = "pyproject.toml"
+_SHOWN = 8
+
+MapLocation = Union["CacheMap", str, "os.PathLike[str]"]
+"""A map, or the path of its file."""
+
+
+@dataclass(frozen=True)
+class MapEntry:
+    """One UDF that shows a dataset.
+
+    Attributes:
+        label: the UDF as the map writes it. A shared token is masked.
+        udf: the UDF.
+        is_whole: whether all of it is invalidated, whatever changed.
+        keywords: the other keywords of the entry.
+    """
+
+    label: str
+    udf: UdfReference
+    is_whole: bool
+    keywords: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CacheMap:
+    """Which UDFs show which datasets.
+
+    Attributes:
+        datasets: the entries of each dataset, by its key: whatever the orchestrator calls it.
+        source: where the map comes from, for messages.
+    """
+
+    datasets: Mapping[str, tuple[MapEntry, ...]]
+    source: str = "the cache map"
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str] = DEFAULT_MAP, *, beside: str | os.PathLike[str] | None = None) -> CacheMap:
+        """Read a map from a file.
+
+        Args:
+            path: a TOML file. In a ``pyproject.toml``, the map is the table ``[tool.fused-cache]``.
+            beside: a file, such as a pipeline's. A relative path is looked for in its folder first, then in the working folder.
+
+        Raises:
+            InvalidInputError: the file does not exist, is not TOML, or is not a valid map.
+            ConfigurationError: Python 3.10 without the extra ``map``.
+        """
+        found = _find(Path(path), beside)
+        try:
+            text = found.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"cache_map = {quoted(str(found), 300)} cannot be read: {error}.") from None
+        toml = _toml()
+        try:
+            tables = toml.loads(text)
+        except (toml.TOMLDecodeError, RecursionError) as error:
+            raise InvalidInputError(f"{found}: {error}.") from None
+        if found.name == _PYPROJECT:
+            tables = tables.get("tool", {}).get("fused-cache")
+            if tables is None:
+                raise InvalidInputError(f"{found} has no table [tool.fused-cache].")
+        return cls.from_dict(tables, str(found))
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any], source: str = "the cache map") -> CacheMap:
+        """A map from what its file holds.
+
+        Raises:
+            InvalidInputError: it is not a valid map. The message names the dataset, the entry and the key.
+        """
+        _check_table(tables, ("datasets",), source)
+        datasets = tables.get("datasets", {})
+        if not isinstance(datasets, Mapping):
+            raise InvalidInputError(f"{source}: datasets = {quoted(datasets)} must be a table, such as [datasets.parcels].")
+        return cls(
+            {key: _entries(table, f"{source}, dataset {quoted_address(key)}") for key, table in datasets.items()}, source
+        )
+
+    @classmethod
+    def of(cls, given: MapLocation, *, beside: str | os.PathLike[str] | None = None) -> CacheMap:
+        """A map as it is, or read from its file."""
+        return given if isinstance(given, CacheMap) else cls.read(given, beside=beside)
+
+    def entries(self, dataset: str) -> tuple[MapEntry, ...]:
+        """The UDFs that show a dataset.
+
+        Raises:
+            InvalidInputError: the map does not list the dataset.
+        """
+        if not isinstance(dataset, str):
+            raise InvalidInputError(f"dataset = {quoted(dataset)} must be text: a key of {self.source}.")
+        if dataset not in self.datasets:
+            near = difflib.get_close_matches(dataset, self.datasets, n=1, cutoff=0.5)
+            known = ", ".join(map(quoted_address, list(self.datasets)[:_SHOWN])) + (", …" * (len(self.datasets) > _SHOWN))
+            meant = f"Did you mean {quoted_address(near[0])}?" if near else f"It lists {known or 'no dataset'}."
+            raise InvalidInputError(
+                f"{self.source} does not list the dataset {quoted_address(dataset)}. {meant} A dataset that no UDF shows is "
+                "listed with udfs = []."
+            )
+        return self.datasets[dataset]
+
+
+def _find(path: Path, beside: str | os.PathLike[str] | None) -> Path:
+    folders = [] if beside is None or path.is_absolute() else [Path(beside).parent]
+    tried = [folder / path for folder in folders] + [path]
+    for each in tried:
+        if each.is_file():
+            return each
+    shown = " and ".join(quoted(str(each if each.is_absolute() else Path.cwd() / each), 300) for each in tried)
+    raise InvalidInputError(f"There is no cache map {shown}: pass its path as cache_map.")
+
+
+def _toml() -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    except ImportError:
+        raise ConfigurationError(
+            "A cache map on Python 3.10 needs tomli, which is not installed: pip install 'fused-cache-ops[map]'"
+        ) from None
+
+
+def _check_table(table: Any, allowed: tuple[str, ...], where: str) -> None:
+    if not isinstance(table, Mapping):
+        raise InvalidInputError(f"{where} must be a table with {', '.join(allowed)}, not {quoted(table)}.")
+    for key in table:
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, n=1)
+            meant = f"Did you mean {near[0]}?" if near else f"The keys are {', '.join(allowed)}."
+            raise InvalidInputError(f"{where}: unknown key {quoted(key)}. {meant}")
+
+
+def _entries(table: Any, where: str) -> tuple[MapEntry, ...]:
+    _check_table(table, ("udfs",), where)
+    listed = table.get("udfs")
+    if not isinstance(listed, list):
+        said = "is missing" if listed is None else f"= {quoted(listed)} is not a list"
+        raise InvalidInputError(f'{where}: udfs {said}. Write udfs = [{{ udf = "canvas/name", zooms = "10-14" }}].')
+    entries: list[MapEntry] = []
+    for number, given in enumerate(listed, 1):
+        entry = _entry(given, f"{where}, entry {number}")
+        if any(each.udf == entry.udf and _same_secret(each.udf, entry.udf) for each in entries):
+            raise InvalidInputError(f"{where}, entry {number}: udf {entry.label} is listed twice for this dataset.")
+        same = sum(each.label.partition(" (")[0] == entry.label for each in entries)  # masked tokens
+        entries.append(MapEntry(f"{entry.label} ({same + 1})", *_rest(entry)) if same else entry)
+    return tuple(entries)
+
+
+def _rest(entry: MapEntry) -> tuple[UdfReference, bool, Mapping[str, Any]]:
+    return entry.udf, entry.is_whole, entry.keywords
+
+
+def _same_secret(one: UdfReference, other: UdfReference) -> bool:
+    if one.secret is None or other.secret is None:
+        return one.secret is other.secret
+    return one.secret.reveal() == other.secret.reveal()
+
+
+def _entry(given: Any, where: str) -> MapEntry:
+    _check_table(given, ENTRY_KEYS, where)
+    if "udf" not in given:
+        raise InvalidInputError(f"{where}: udf is missing.")
+    try:
+        udf = parse_udf(given["udf"])
+        label = str(given["udf"]).strip() if udf.secret is None else udf.shown
+        where = f"{where} ({label})"
+        whole = given.get("whole_udf", False)
+        if not is_boolean(whole):
+            raise InvalidInputError(f"whole_udf = {quoted(whole)} must be true or false.")
+        keywords = {name: value for name, value in given.items() if name not in ("udf", "whole_udf")}
+        if whole and (shapers := [name for name in (*SELECTING, "verify_tiles") if name in keywords]):
+            raise InvalidInputError(f"{shapers[0]} cannot shape the whole UDF: remove it, or whole_udf = true.")
+        _check_values(keywords)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {error}") from None
+    return MapEntry(label, udf, bool(whole), keywords)
+
+
+def _check_values(keywords: Mapping[str, Any]) -> None:
+    """Reject values that a call would reject, so that a reviewed map does not fail in the night."""
+    read_rendering(keywords.get("render_resolution"))
+    shaping: Any = {name: keywords[name] for name in SELECTING if name in keywords and name != "render_resolution"}
+    read_selection(tiles=[], **shaping)
+    sending: dict[str, Any] = {**SENDING_DEFAULTS, **keywords}
+    check_related(sending["related"], sending["max_related"])
+    check_again_after(sending["again_after"])
+    if is_boolean(sending["verify_tiles"]) or not isinstance(sending["verify_tiles"], int) or sending["verify_tiles"] < 0:
+        raise InvalidInputError(f"verify_tiles = {quoted(sending['verify_tiles'])} must be a whole number of tiles.")
