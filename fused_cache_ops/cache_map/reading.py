@@ -21,6 +21,7 @@ from typing import Any, Union
 
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.cells import read_rendering
 from fused_cache_ops.selection.reading import read_selection
 from fused_cache_ops.sending.targets import check_again_after, check_related
@@ -59,6 +60,11 @@ class MapEntry:
     udf: UdfReference
     is_whole: bool
     keywords: Mapping[str, Any]
+
+    @property
+    def reference(self) -> str | Secret:
+        """The UDF as a call takes it."""
+        return self.udf.secret or self.label
 
 
 @dataclass(frozen=True)

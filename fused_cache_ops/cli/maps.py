@@ -169,7 +169,7 @@ def _inspected(
     with FusedClient(client_id=client_id, base_url=base_url, deadline=deadline) as client:
         for label, entry in _labels(cache_map).items():
             try:
-                found[label] = client.inspect(entry.udf.secret or entry.udf.udf_id or label)
+                found[label] = client.inspect(entry.reference)
             except FusedCacheError as error:
                 found[label] = error
     return found

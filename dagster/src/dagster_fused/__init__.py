@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 if TYPE_CHECKING:
-    from dagster_fused.assets import AFTER_EACH_LOAD, build_fused_cache_asset, build_fused_cache_check
+    from dagster_fused.assets import (
+        AFTER_EACH_LOAD,
+        build_fused_cache_asset,
+        build_fused_cache_assets,
+        build_fused_cache_check,
+    )
     from dagster_fused.component import FusedInvalidateCacheComponent
     from dagster_fused.configured_op import InvalidateCacheConfig, invalidate_cache_op
     from dagster_fused.hooks import fused_invalidate_cache_on_success
@@ -24,6 +29,7 @@ __all__ = [
     "FusedResource",
     "InvalidateCacheConfig",
     "build_fused_cache_asset",
+    "build_fused_cache_assets",
     "build_fused_cache_check",
     "build_invalidate_cache_op",
     "build_invalidate_on_asset_sensor",
@@ -38,6 +44,7 @@ _HOMES = {
     "FusedResource": "resources",
     "InvalidateCacheConfig": "configured_op",
     "build_fused_cache_asset": "assets",
+    "build_fused_cache_assets": "assets",
     "build_fused_cache_check": "assets",
     "build_invalidate_cache_op": "ops",
     "build_invalidate_on_asset_sensor": "sensors",

@@ -1,13 +1,20 @@
 """The cache of a UDF as an asset downstream of the table that the UDF reads, and a check of that asset."""
 
+import os
+import re
+import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
 import dagster as dg
 
 from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, permanent_failures, select
 from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords, sealed
+
+if TYPE_CHECKING:
+    from fused_cache_ops import CacheMap
 
 AFTER_EACH_LOAD: dg.AutomationCondition[Any] = (
     dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window()).with_label("after_each_load")
@@ -85,6 +92,92 @@ def build_fused_cache_asset(
             **arguments,
         )(invalidate_changed)
     return asset
+
+
+def build_fused_cache_assets(
+    cache_map: "Union[CacheMap, str, os.PathLike[str]]" = "fused-cache.toml",
+    *,
+    selection_fn: Union[SelectionFn, Mapping[str, SelectionFn], None] = None,
+    partitions_def: Union[dg.PartitionsDefinition[str], Mapping[str, dg.PartitionsDefinition[str]], None] = None,
+    datasets: Optional[Iterable[str]] = None,
+    key_prefix: Union[str, list[str]] = "fused_cache",
+    resource_key: str = "fused",
+    **asset_arguments: Any,
+) -> list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]]:
+    """An asset for every UDF in a cache map, downstream of the asset of its dataset.
+
+    Materializing one invalidates what the dataset's load changed, at the zooms and with the margins that the map says.
+
+    Args:
+        cache_map: the map, or the path of its file. A relative path is looked for beside the calling file first. The map's
+            keys are asset keys, such as ``raw/parcels``.
+        selection_fn: as for `build_fused_cache_asset`, without zooms: for all datasets, or one for each dataset's key. Not
+            needed for UDFs with ``whole_udf = true``.
+        partitions_def: the partitions of all tables, or of each by its dataset's key.
+        datasets: the keys to build assets for. Default: all of the map.
+        key_prefix: what the assets' keys begin with.
+        resource_key: the key of the `FusedResource`.
+        asset_arguments: further arguments of `build_fused_cache_asset`, for all of them.
+
+    Returns:
+        The assets, named after their UDFs. Where the map says ``verify_tiles``, a check of the asset comes after it.
+
+    Raises:
+        InvalidInputError: the map cannot be read.
+        dagster.DagsterInvalidDefinitionError: a UDF is not ``whole_udf = true``, and has no ``selection_fn``.
+    """
+    from fused_cache_ops import CacheMap
+
+    read = CacheMap.of(cache_map, beside=sys._getframe(1).f_globals.get("__file__"))
+    chosen = {key: read.entries(key) for key in (read.datasets if datasets is None else datasets)}
+    names = Counter(_asset_name(entry.label) for entries in chosen.values() for entry in entries)
+    built: list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]] = []
+    for key, entries in chosen.items():
+        for entry in entries:
+            name = _asset_name(entry.label)
+            name = name if names[name] == 1 else f"{name}_of_{_asset_name(key)}"
+            function = None if entry.is_whole else _of_dataset(selection_fn, key)
+            if function is None and not entry.is_whole:
+                raise dg.DagsterInvalidDefinitionError(
+                    f"Asset {name!r}: {entry.label} is not whole_udf = true in {read.source}, so it needs a selection_fn, "
+                    f"which says what a load of {key!r} changed."
+                )
+            keywords = dict(entry.keywords)
+            verify_tiles = keywords.pop("verify_tiles", 0)
+            known = cast("CallKeywords", keywords | ({"whole_udf": True} if entry.is_whole else {}))
+            asset = build_fused_cache_asset(
+                name,
+                udf=cast("str", entry.reference),
+                deps=[dg.AssetKey.from_user_string(key)],
+                selection_fn=function,
+                selection=known,
+                partitions_def=_of_dataset(partitions_def, key),
+                key_prefix=key_prefix,
+                resource_key=resource_key,
+                **asset_arguments,
+            )
+            built.append(asset)
+            if verify_tiles:
+                selecting: Any = {each: value for each, value in keywords.items() if each in SELECTION_DEFAULTS}
+                check = build_fused_cache_check(
+                    asset,
+                    udf=cast("str", entry.reference),
+                    selection_fn=function,
+                    selection=selecting,
+                    verify_tiles=verify_tiles,
+                    resource_key=resource_key,
+                )
+                built.append(check)
+    return built
+
+
+def _of_dataset(given: Any, key: str) -> Any:
+    """What was given for all datasets, or for this one."""
+    return given.get(key) if isinstance(given, Mapping) else given
+
+
+def _asset_name(label: str) -> str:
+    return re.sub("[^A-Za-z0-9]+", "_", label).strip("_") or "udf"
 
 
 def build_fused_cache_check(

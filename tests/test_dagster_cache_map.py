@@ -1,0 +1,126 @@
+"""The assets of a cache map in Dagster."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_fused import FusedResource, build_fused_cache_assets
+from fused_cache_ops import CacheMap, InvalidInputError
+from fused_cache_ops.emulator import Emulator, Udf
+
+pytestmark = pytest.mark.xdist_group("dagster")
+
+BOUNDS = (13.0, 52.3, 13.8, 52.7)
+CACHED = [(9, 275, 167), (12, 2200, 1343), (12, 0, 0)]
+NAMES = ("parcels", "overview", "totals", "untouched")
+
+
+@dg.asset(key_prefix="raw")
+def parcels() -> None:
+    """The table."""
+
+
+@pytest.fixture
+def udfs(fused_emulator: Emulator) -> dict[str, Udf]:
+    found = {name: fused_emulator.register(dict, name=name) for name in NAMES}
+    for udf in found.values():
+        fused_emulator.fill_cache(udf, CACHED)
+    return found
+
+
+def a_map(*udfs: dict[str, object], **others: list[dict[str, object]]) -> CacheMap:
+    tables = {"raw/parcels": {"udfs": list(udfs)}} | {key: {"udfs": entries} for key, entries in others.items()}
+    return CacheMap.from_dict({"datasets": tables})
+
+
+THREE = a_map(
+    {"udf": "parcels", "zooms": "10-12"}, {"udf": "overview", "zooms": "4-9", "buffer": 1}, {"udf": "totals", "whole_udf": True}
+)
+
+
+def changed(context: object, partition_key: object) -> dict[str, object]:
+    return {"bounds": BOUNDS}
+
+
+def run(*built: object) -> dg.ExecuteInProcessResult:
+    resource = FusedResource(token=dg.EnvVar("FUSED_SERVICE_ACCOUNT_TOKEN"))
+    definitions = dg.Definitions(
+        assets=[parcels, *(each for each in built if not isinstance(each, dg.AssetChecksDefinition))],  # type: ignore[list-item]
+        asset_checks=[each for each in built if isinstance(each, dg.AssetChecksDefinition)],
+        resources={"fused": resource},
+        jobs=[dg.define_asset_job("load", "*")],
+    )
+    return definitions.resolve_job_def("load").execute_in_process()
+
+
+def test_one_load_makes_every_udf_of_its_dataset_fresh(fused_emulator: Emulator, udfs: dict[str, Udf]) -> None:
+    result = run(*build_fused_cache_assets(THREE, selection_fn=changed))
+
+    assert result.success
+    assert [fused_emulator.cached_tiles(udfs[name]) for name in NAMES] == [
+        {(9, 275, 167), (12, 0, 0)},
+        {(12, 2200, 1343), (12, 0, 0)},
+        set(),
+        set(CACHED),
+    ]
+
+
+def test_each_asset_is_downstream_of_its_dataset_and_named_after_its_udf() -> None:
+    built = build_fused_cache_assets(THREE, selection_fn=changed)
+
+    assert [each.key.to_user_string() for each in built] == [  # type: ignore[union-attr]
+        "fused_cache/parcels",
+        "fused_cache/overview",
+        "fused_cache/totals",
+    ]
+    assert {key for each in built for key in each.dependency_keys} == {dg.AssetKey(["raw", "parcels"])}  # type: ignore[union-attr]
+
+
+def test_a_udf_that_shows_two_datasets_has_an_asset_for_each() -> None:
+    both = a_map({"udf": "maps/totals", "whole_udf": True}, roads=[{"udf": "maps/totals", "whole_udf": True}])
+
+    names = [each.key.path[-1] for each in build_fused_cache_assets(both)]  # type: ignore[union-attr]
+    assert names == ["maps_totals_of_raw_parcels", "maps_totals_of_roads"]
+
+
+def test_each_dataset_can_have_its_own_selection_and_partitions() -> None:
+    days = dg.StaticPartitionsDefinition(["2026-11-26", "2026-11-27"])
+    both = a_map({"udf": "parcels", "zooms": 12}, roads=[{"udf": "roads", "zooms": 12}])
+    built = build_fused_cache_assets(
+        both, selection_fn={"raw/parcels": changed, "roads": changed}, partitions_def={"roads": days}
+    )
+
+    assert [each.partitions_def for each in built] == [None, days]  # type: ignore[union-attr]
+
+
+def test_a_udf_without_a_selection_is_refused_where_it_is_defined() -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"parcels is not whole_udf = true .* needs a selection_fn"):
+        build_fused_cache_assets(THREE)
+
+
+def test_only_the_datasets_that_are_named_have_assets() -> None:
+    both = a_map({"udf": "totals", "whole_udf": True}, roads=[{"udf": "roads", "whole_udf": True}])
+
+    assert len(build_fused_cache_assets(both, datasets=["roads"])) == 1
+    with pytest.raises(InvalidInputError, match=r"Did you mean 'roads'"):
+        build_fused_cache_assets(both, datasets=["road"])
+
+
+def test_a_check_verifies_what_the_map_says(fused_emulator: Emulator, udfs: dict[str, Udf]) -> None:
+    token = udfs["parcels"].shared_token
+    built = build_fused_cache_assets(a_map({"udf": token, "zooms": "12", "verify_tiles": 2}), selection_fn=changed)
+    result = run(*built)
+
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert evaluation.passed
+    assert token not in repr(evaluation)
+
+
+def test_the_map_beside_the_calling_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "fused-cache.toml").write_text('[datasets."raw/parcels"]\nudfs = [{ udf = "totals", whole_udf = true }]\n')
+    code = "from dagster_fused import build_fused_cache_assets\nbuilt = build_fused_cache_assets()\n"
+    names: dict[str, object] = {"__file__": str(tmp_path / "definitions.py"), "__name__": "definitions"}
+    exec(code, names)
+
+    assert len(names["built"]) == 1  # type: ignore[arg-type]
