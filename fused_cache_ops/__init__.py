@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset
     from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.outcome import (
+        DatasetFirstPass,
         DatasetInvalidationError,
         DatasetResult,
         FirstPass,
@@ -48,6 +49,7 @@ __all__ = [
     "AuthenticationError",
     "CacheMap",
     "ConfigurationError",
+    "DatasetFirstPass",
     "DatasetInvalidationError",
     "DatasetPlan",
     "DatasetResult",
@@ -84,6 +86,7 @@ _HOMES = {
     "AuthenticationError": "errors",
     "CacheMap": "cache_map.reading",
     "ConfigurationError": "errors",
+    "DatasetFirstPass": "outcome",
     "DatasetInvalidationError": "outcome",
     "DatasetPlan": "cache_map.dataset",
     "DatasetResult": "outcome",

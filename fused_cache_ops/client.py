@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, cast
 from fused_cache_ops.cache_map.reading import DEFAULT_MAP, CacheMap, MapLocation
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS, SENDING_SHAPERS, CallKeywords
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.outcome import DatasetResult, FirstPass, InvalidationResult, Verification
+from fused_cache_ops.outcome import DatasetFirstPass, DatasetResult, FirstPass, InvalidationResult, Verification
 from fused_cache_ops.plan.plan import InvalidationPlan, PlannedTarget, plan_selection
 from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import SelectionKeywords
@@ -249,6 +249,37 @@ class FusedClient:
         from fused_cache_ops.cache_map.dataset import DatasetCall
 
         return DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords).run()
+
+    def first_dataset_pass(
+        self, dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywords: Unpack[DatasetKeywords]
+    ) -> DatasetFirstPass:
+        """Like `first_pass`, for every UDF that shows a dataset. After its ``again_after`` seconds, call
+        `second_dataset_pass` with the same keywords. UDFs without ``again_after`` are complete.
+
+        Raises:
+            FusedCacheError: as for `invalidate_dataset`.
+        """
+        from fused_cache_ops.cache_map.dataset import DatasetCall
+
+        return DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords, only_pass=1).first_pass()
+
+    def second_dataset_pass(
+        self,
+        dataset: str,
+        first: DatasetFirstPass,
+        *,
+        cache_map: MapLocation = DEFAULT_MAP,
+        **keywords: Unpack[DatasetKeywords],
+    ) -> DatasetResult:
+        """Like `second_pass`, for the UDFs of a dataset that have one.
+
+        Raises:
+            InvalidInputError: the keywords or the map select other tiles than the first pass.
+            FusedCacheError: as for `invalidate_dataset`.
+        """
+        from fused_cache_ops.cache_map.dataset import DatasetCall
+
+        return DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords, only_pass=2, first=first).run()
 
     def plan_invalidation(
         self,

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fused_cache_ops.cache_map.reading import DEFAULT_MAP, MapLocation
     from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP, CALL_SHAPERS, CallKeywords
     from fused_cache_ops.lineage.graph import Related
     from fused_cache_ops.secret import Secret, sealed, sealed_udf
@@ -51,6 +52,7 @@ __all__ = [
     "DEFAULT_BASE_URL",
     "DEFAULT_CONCURRENCY",
     "DEFAULT_DEADLINE",
+    "DEFAULT_MAP",
     "DEFAULT_MAX_TILES",
     "DEFAULT_TIMEOUT",
     "DETAILS",
@@ -62,6 +64,7 @@ __all__ = [
     "Bounds",
     "CallKeywords",
     "CheckpointLocation",
+    "MapLocation",
     "NotGiven",
     "OnProgress",
     "Related",
@@ -91,11 +94,13 @@ _HOMES = {
     "DEFAULT_BASE_URL": "settings",
     "DEFAULT_CONCURRENCY": "settings",
     "DEFAULT_DEADLINE": "settings",
+    "DEFAULT_MAP": "cache_map.reading",
     "DEFAULT_MAX_TILES": "selection.keywords",
     "DEFAULT_TIMEOUT": "settings",
     "DETAILS": "selection.keywords",
     "HIGHEST_ZOOM": "tiles.tile",
     "KINDS": "selection.keywords",
+    "MapLocation": "cache_map.reading",
     "NOT_GIVEN": "selection.keywords",
     "SELECTION_DEFAULTS": "selection.keywords",
     "WHOLE_UDF": "selection.keywords",

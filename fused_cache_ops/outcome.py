@@ -295,6 +295,34 @@ class DatasetResult:
         return f"{what} ({', '.join([*parts, requests])}, {self.elapsed_seconds:.2f} s){failed}{note}"
 
 
+@dataclass(frozen=True)
+class DatasetFirstPass:
+    """What `fused_cache_ops.FusedClient.first_dataset_pass` did. It holds no secret, so it can be stored while the caller
+    waits.
+
+    Attributes:
+        result: what was done for each UDF.
+        fingerprints: for each UDF that has a second pass, what tells its selection from any other.
+        again_after: seconds until the second pass. 0: none is needed.
+    """
+
+    result: DatasetResult
+    fingerprints: dict[str, str]
+    again_after: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types."""
+        return {"result": self.result.to_dict(), "fingerprints": self.fingerprints, "again_after": self.again_after}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> DatasetFirstPass:
+        """A first pass from the dict that `to_dict` returned."""
+        said = fields["result"]
+        results = {udf: InvalidationResult.from_dict(result) for udf, result in said["results"].items()}
+        result = DatasetResult(said["dataset"], results, {}, said["elapsed_seconds"], said["note"])
+        return cls(result, fields["fingerprints"], fields["again_after"])
+
+
 class DatasetInvalidationError(FusedCacheError):
     """Some of a dataset's UDFs could not be invalidated. The others are.
 

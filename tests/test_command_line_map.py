@@ -105,7 +105,9 @@ def test_the_check_says_what_could_keep_each_udf_stale(run: Run, udfs: dict[str,
 
     assert done.exit_code == 0, done.output
     assert re.search(r"parcels +│ not known: ", done.stdout)
-    assert "is called by report" in done.stdout
+    assert "is called by report" not in done.stdout  # the map says related = "callers"
+    Path("fused-cache.toml").write_text(MAP.replace(', related = "callers"', ""))
+    assert "is called by report" in run("map", "check").stdout
 
 
 def test_the_check_fails_for_a_udf_that_does_not_exist(run: Run, fused_emulator: Emulator) -> None:

@@ -1,5 +1,6 @@
 """One load, many maps: a cache map, and the invalidation of every UDF that shows a dataset."""
 
+import json
 import pickle
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from fused_cache_ops import (
     CacheMap,
+    DatasetFirstPass,
     DatasetInvalidationError,
     FusedClient,
     InvalidInputError,
@@ -390,3 +392,30 @@ def test_a_plan_needs_no_token(udfs, monkeypatch):
     parcels = plan_invalidation("parcels", zooms="10-12", buffer=1, bounds=AREA)
     overview = plan_invalidation("overview", zooms="4-9", bounds=AREA)
     assert [each.tile_count for each in plan.plans.values()] == [parcels.tile_count, overview.tile_count, None]
+
+
+AGAIN = a_map({"udf": "parcels", "zooms": 12, "again_after": 60}, {"udf": "totals", "whole_udf": True})
+
+
+def test_two_passes_are_made_without_waiting_and_add_up(client, emulator, udfs):
+    first = client.first_dataset_pass("parcels", cache_map=AGAIN, bounds=AREA)
+    assert first.again_after == 60
+    emulator.fill_cache(udfs["parcels"], [(12, 2200, 1343)])  # by a run that was under way
+    emulator.fill_cache(udfs["totals"], [(1, 0, 0)])
+
+    second = client.second_dataset_pass(
+        "parcels", DatasetFirstPass.from_dict(json.loads(json.dumps(first.to_dict()))), cache_map=AGAIN, bounds=AREA
+    )
+    assert (12, 2200, 1343) not in emulator.cached_tiles(udfs["parcels"])
+    assert emulator.cached_tiles(udfs["totals"]) == {(1, 0, 0)}
+    assert [each.second_pass for each in second.results.values()] == ["done", None]
+
+
+def test_a_second_pass_of_another_selection_is_refused(client, udfs):
+    first = client.first_dataset_pass("parcels", cache_map=AGAIN, bounds=AREA)
+    with pytest.raises(InvalidInputError, match=r"has changed since the first pass for parcels"):
+        client.second_dataset_pass("parcels", first, cache_map=AGAIN, bounds=(0, 0, 1, 1))
+
+
+def test_nothing_changed_needs_no_second_pass(client, udfs):
+    assert client.first_dataset_pass("parcels", cache_map=AGAIN, tiles=[]).again_after == 0

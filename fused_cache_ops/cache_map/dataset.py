@@ -7,12 +7,12 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fused_cache_ops.cache_map.reading import DEFAULT_MAP, SELECTING, SENDING, CacheMap, MapEntry, MapLocation
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
-from fused_cache_ops.outcome import DatasetInvalidationError, DatasetResult, InvalidationResult
+from fused_cache_ops.outcome import DatasetFirstPass, DatasetInvalidationError, DatasetResult, InvalidationResult
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
 from fused_cache_ops.selection.keywords import AREAS, DETAILS, SELECTION_DEFAULTS, SHAPERS, SelectionKeywords
 from fused_cache_ops.selection.reading import differs, kinds_in, read_selections, refuse_shapers
@@ -211,16 +211,32 @@ class DatasetCall:
         cache_map: the map.
         dataset: the dataset's key.
         keywords: as for `fused_cache_ops.FusedClient.invalidate_dataset`.
+        only_pass: 1 or 2 to make only one of the two passes of UDFs with ``again_after``, without waiting. The others are
+            complete after the first.
+        first: for the second pass, what the first did.
 
     Raises:
         InvalidInputError: as for `read_parts`.
     """
 
-    def __init__(self, service: Service, cache_map: CacheMap, dataset: str, keywords: DatasetKeywords) -> None:
+    def __init__(
+        self,
+        service: Service,
+        cache_map: CacheMap,
+        dataset: str,
+        keywords: DatasetKeywords,
+        *,
+        only_pass: Literal[1, 2] | None = None,
+        first: DatasetFirstPass | None = None,
+    ) -> None:
+        self._only_pass = only_pass
+        self._first = first
         self._service = service
         self._retrier = service.start()
         self._dataset = dataset
         self._parts = read_parts(cache_map, dataset, self._retrier.check, **keywords)
+        if first is not None:
+            self._parts = self._those_again(first)
         self._on_progress = keywords.get("on_progress")
         self._on_plan = keywords.get("on_plan")
         self._progress: dict[str, tuple[int, int | None, int]] = {}
@@ -243,8 +259,34 @@ class DatasetCall:
             on_targets=lambda _: None,
             on_progress=note,
             shared_token=None,
+            only_pass=self._only_pass if part.sending["again_after"] else None,
             **part.sending,
         )
+
+    def _those_again(self, first: DatasetFirstPass) -> tuple[_Part, ...]:
+        """The parts that have a second pass.
+
+        Raises:
+            InvalidInputError: the map or the selection has changed since the first pass.
+        """
+        parts = {part.entry.label: part for part in self._parts if part.entry.label in first.fingerprints}
+        changed = [udf for udf, said in first.fingerprints.items() if udf not in parts or _fingerprint(parts[udf]) != said]
+        if changed:
+            raise InvalidInputError(
+                f"The selection or the map has changed since the first pass for {', '.join(changed)}, so the second pass would "
+                "not invalidate the same. The first pass is done. Run the invalidation again, with a selection and a map that "
+                "stay the same while it waits."
+            )
+        return tuple(parts.values())
+
+    def first_pass(self) -> DatasetFirstPass:
+        """Make the first pass. As for `run`."""
+        again = {part.entry.label: part for part in self._parts if part.sending["again_after"]}
+        fingerprints = {udf: _fingerprint(part) for udf, part in again.items()}
+        result = self.run()
+        # What had nothing to send needs no second pass.
+        sent = {udf: said for udf, said in fingerprints.items() if result.results[udf].client_ids}
+        return DatasetFirstPass(result, sent, max((again[udf].sending["again_after"] for udf in sent), default=0))
 
     def run(self) -> DatasetResult:
         """Send everything.
@@ -267,7 +309,10 @@ class DatasetCall:
                 raise outcome
             if isinstance(outcome, InvalidationResult):
                 results[label] = outcome
-        note = None if self._parts else "no UDF shows it, so there was nothing to do"
+        if self._first is not None:
+            before = self._first.result.results
+            results = before | {udf: before[udf].followed_by(result) for udf, result in results.items()}
+        note = None if self._parts or self._first else "no UDF shows it, so there was nothing to do"
         result = DatasetResult(self._dataset, results, failed, round(self._retrier.elapsed, 3), note)
         logger.info("Fused cache: %s", result)
         if failed:
@@ -303,6 +348,12 @@ class DatasetCall:
         totals = [total for _, total, _ in told]
         total = None if None in totals or len(told) < self._tiled else sum(each or 0 for each in totals)
         self._on_progress(sum(done for done, _, _ in told), total, sum(retries for _, _, retries in told))
+
+
+def _fingerprint(part: _Part) -> str:
+    if isinstance(part.selection, InvalidInputError):
+        return ""
+    return plan_selection(part.entry.udf, part.selection).fingerprint
 
 
 def _is_valid(part: _Part) -> bool:

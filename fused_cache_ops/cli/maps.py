@@ -70,19 +70,23 @@ def _show_check(cache_map: CacheMap, found: Optional[dict[str, "UdfReport | Fuse
     if found is None:
         console.print("The UDFs were not looked up, because there is no token in FUSED_SERVICE_ACCOUNT_TOKEN.")
         return
+    follow = {label for label, entry in _labels(cache_map).items() if entry.keywords.get("related") in ("callers", "both")}
     table = Table("UDF", "found")
     for label, each in found.items():
-        table.add_row(Text(label), Text(str(each) if isinstance(each, FusedCacheError) else "\n".join(_findings(each)) or "ok"))
+        table.add_row(
+            Text(label),
+            Text(str(each) if isinstance(each, FusedCacheError) else "\n".join(_findings(each, label in follow)) or "ok"),
+        )
     if found:
         console.print(table)
 
 
-def _findings(report: UdfReport) -> list[str]:
+def _findings(report: UdfReport, callers_follow: bool) -> list[str]:
     """What could keep a UDF's map stale, one line each."""
     lines = []
     if report.map_is_reached is False:
         lines.append("its maps run on an instance that is not invalidated")
-    if report.callers:
+    if report.callers and not callers_follow:
         names = ", ".join(each.name or each.id for each in report.callers)
         lines.append(f'is called by {names}: they are invalidated only with related = "callers"')
     if report.callees:

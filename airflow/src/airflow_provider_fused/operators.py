@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow.sdk import XComArg
 
     from airflow_provider_fused.hooks import FusedHook
-    from fused_cache_ops import FusedClient
+    from fused_cache_ops import CacheMap, FusedClient
     from fused_cache_ops.integration import (
         Bounds,
         CallKeywords,
@@ -100,7 +100,7 @@ class FusedInvalidateCacheOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("udf", *CALL_FIELDS, "fused_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"tiles": "json", "bounds": "json", "geometry": "json"}
-    operator_extra_links = (FusedWorkbenchLink(),)
+    operator_extra_links: Any = (FusedWorkbenchLink(),)
     ui_color = "#e8ff59"
     ui_fgcolor = "#141414"
 
@@ -234,6 +234,118 @@ class FusedInvalidateCacheOperator(BaseOperator):
         caches = [(client_id, each["udf_id"]) for each in results for client_id in each.get("client_ids", ())]
         outputs = [Dataset(namespace=f"fused://{client_id}", name=f"udf-cache/{udf_id}") for client_id, udf_id in caches]
         return OperatorLineage(outputs=outputs)
+
+
+class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
+    """Invalidate every Fused UDF that shows a dataset, as a cache map says.
+
+    What changed is read and covered once. One UDF that fails does not keep the others from being invalidated.
+
+    :param dataset: the dataset's key in the map, such as an asset's URI or name (templated). Default: the task's inlet assets,
+        or if it has none, the assets whose events triggered the DAG run, as far as the map lists their URI or name
+    :param cache_map: the path of the map (templated). A relative path is looked for beside the DAG's file, and then in the
+        working folder
+    :param fields: the selection and the arguments for sending of `FusedInvalidateCacheOperator`, except for ``udf`` and
+        ``shared_token``. They hold for every UDF, so what the map says for one cannot be said here too. ``checkpoint`` must be
+        a folder
+
+    :returns: what was done, to XCom, by dataset: ``results`` (the result of each UDF), ``failed``, ``elapsed_seconds``,
+        ``note``
+    :raises AirflowFailException: a permanent error, which fails the task without retries
+    :raises FusedUnavailableError: a transient error that outlasted the core's own retries. The task's ``retries`` apply
+    """
+
+    template_fields: Sequence[str] = (
+        "dataset",
+        "cache_map",
+        *(name for name in CALL_FIELDS if name != "shared_token"),
+        "fused_conn_id",
+    )
+    operator_extra_links: Any = ()
+
+    def __init__(
+        self, *, dataset: str | XComArg | None = None, cache_map: str | XComArg = "fused-cache.toml", **fields: Any
+    ) -> None:
+        for name in ("udf", "shared_token"):
+            if name in fields:
+                raise TypeError(f"FusedInvalidateDatasetOperator takes no {name}: the cache map says which UDFs there are.")
+        super().__init__(udf="", **fields)
+        self.dataset = dataset
+        self.cache_map = cache_map
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        with in_airflows_terms():
+            passes = self._each(context, lambda client, key, given: client.first_dataset_pass(key, **given).to_dict())
+        wait = max((each["again_after"] for each in passes.values()), default=0)
+        if not wait:
+            return self._told(context, {key: each["result"] for key, each in passes.items()})
+        from airflow_provider_fused.triggers import SecondPassTrigger
+
+        self.log.info("Deferred: the second pass begins in %g s.", wait)
+        moment = datetime.now(timezone.utc) + timedelta(seconds=wait)
+        self.defer(trigger=SecondPassTrigger(moment.isoformat(), passes), method_name="second_pass")
+        raise AssertionError  # defer raises
+
+    def second_pass(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """Airflow calls this instead of ``execute`` once the wait is over, with the fields rendered anew."""
+        from fused_cache_ops import DatasetFirstPass
+
+        firsts = {key: DatasetFirstPass.from_dict(each) for key, each in event["first"].items()}
+        with in_airflows_terms():
+            found = self._each(
+                context,
+                lambda client, key, given: client.second_dataset_pass(key, firsts[key], **given).to_dict(),
+                tuple(firsts),
+            )
+        return self._told(context, found)
+
+    def _each(
+        self,
+        context: Any,
+        send: Callable[[FusedClient, str, Any], dict[str, Any]],
+        keys: tuple[str, ...] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """What was done for each dataset. One that fails does not keep the others from being invalidated."""
+        from fused_cache_ops import CacheMap, DatasetInvalidationError, InvalidInputError
+
+        if self.cache_map is None or not str(self.cache_map).strip():
+            raise InvalidInputError(f"cache_map is {self.cache_map!r}: pass the path of the cache map, or omit it.")
+        read = CacheMap.read(cast("str", self.cache_map), beside=getattr(context.get("dag"), "fileloc", None))
+        done: dict[str, dict[str, Any]] = {}
+        failures: list[DatasetInvalidationError] = []
+        with self._keywords(context) as (client, keywords):
+            given: dict[str, Any] = {name: value for name, value in keywords.items() if name != "shared_token"}
+            if self.checkpoint is not None:
+                given["checkpoint"] = f"{str(keywords['checkpoint']).removesuffix('.json')}/"
+            for key in keys or self._datasets(context, read):
+                try:
+                    done[key] = send(client, key, {**given, "cache_map": read})
+                except DatasetInvalidationError as error:
+                    self.log.error("%s", error)
+                    failures.append(error)
+        if failures:
+            raise next((error for error in failures if error.retryable), failures[0])
+        return done
+
+    def _datasets(self, context: Any, read: CacheMap) -> list[str]:
+        """The datasets by their keys in the map: the one given, otherwise the inlets, otherwise what triggered the run."""
+        from fused_cache_ops import InvalidInputError
+
+        if self.dataset is not None:
+            return [cast("str", self.dataset)]
+        assets = [inlet for inlet in self.inlets or () if hasattr(inlet, "uri")]
+        if not assets:
+            assets = list(context.get("triggering_asset_events") or context.get("triggering_dataset_events") or ())
+        named = [(getattr(asset, "uri", asset), getattr(asset, "name", None)) for asset in assets]
+        keys = [next((key for key in pair if key in read.datasets), None) for pair in named]
+        found = list(dict.fromkeys(key for key in keys if key is not None))
+        if not found:
+            shown = ", ".join(repr(uri) for uri, _ in named) or "there are none"
+            raise InvalidInputError(
+                f"No dataset is given, and {read.source} lists none of the task's inlets or the run's triggering assets "
+                f"({shown}): pass dataset=."
+            )
+        return found
 
 
 @contextlib.contextmanager

@@ -11,13 +11,14 @@ from prefect_fused.credentials import FusedCredentials
 if TYPE_CHECKING:
     from prefect_fused.flows import invalidate_cache_flow
     from prefect_fused.hooks import invalidate_on_commit, invalidate_on_completion
-    from prefect_fused.tasks import ainvalidate_cache, invalidate_cache
+    from prefect_fused.tasks import ainvalidate_cache, invalidate_cache, invalidate_dataset
 
 __all__ = [
     "FusedCredentials",
     "ainvalidate_cache",
     "invalidate_cache",
     "invalidate_cache_flow",
+    "invalidate_dataset",
     "invalidate_on_commit",
     "invalidate_on_completion",
 ]
@@ -26,6 +27,7 @@ _HOMES = {
     "ainvalidate_cache": "tasks",
     "invalidate_cache": "tasks",
     "invalidate_cache_flow": "flows",
+    "invalidate_dataset": "tasks",
     "invalidate_on_commit": "hooks",
     "invalidate_on_completion": "hooks",
 }

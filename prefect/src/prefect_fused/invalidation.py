@@ -16,17 +16,17 @@ import anyio
 from prefect.events import emit_event
 from pydantic import SecretStr
 
-from fused_cache_ops import ConfigurationError, FusedCacheError
+from fused_cache_ops import CacheMap, ConfigurationError, DatasetInvalidationError, DatasetResult, FusedCacheError
 from fused_cache_ops.integration import Secret, parse_udf, refuse_single_use, sealed_udf
 from prefect_fused.credentials import FusedCredentials
 from prefect_fused.logs import logs_of
-from prefect_fused.reports import Progress, report_result
-from prefect_fused.run import Run
+from prefect_fused.reports import Progress, report_dataset, report_result
+from prefect_fused.run import Run, flow_file
 from prefect_fused.second_pass import SecondPass
 
 if TYPE_CHECKING:
     from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult
-    from fused_cache_ops.integration import CallKeywords
+    from fused_cache_ops.integration import CallKeywords, MapLocation
     from prefect_fused.keywords import Limits
 
 logger = logging.getLogger(__name__)
@@ -37,80 +37,32 @@ FAILED = "fused.cache.invalidation-failed"
 _WATCH_INTERVAL = 5.0  # seconds between checks of the flow run's state
 
 
-class Invalidation:
-    """One call, which is created and checked in the caller's thread and can be sent from any thread.
+class Sending:
+    """What calls on behalf of a run have in common: they end when it is cancelled, and can run in a thread of their own.
 
     Args:
-        udf: The UDF, as the core accepts it.
         credentials: The block, or None for the environment.
-        keywords: The core's keywords.
         limits: The client's settings for this call.
         run: The run that the call is part of. Default: the run that the caller is in, if any.
 
     Raises:
-        fused_cache_ops.InvalidInputError: The UDF cannot be read, or the selection can be read only once.
         fused_cache_ops.ConfigurationError: A setting is missing or invalid.
     """
 
-    def __init__(
-        self,
-        udf: str | Secret,
-        credentials: FusedCredentials | None,
-        keywords: CallKeywords,
-        limits: Limits,
-        run: Run | None = None,
-    ) -> None:
-        deployment = keywords.pop("again_deployment", None)  # type: ignore[typeddict-item]
-        refuse_single_use(keywords)
+    def __init__(self, credentials: FusedCredentials | None, limits: Limits, run: Run | None = None) -> None:
         if not isinstance(credentials, (FusedCredentials, NoneType)):
             raise ConfigurationError(
                 f"credentials is of type {type(credentials).__name__}: pass a FusedCredentials block, such as "
                 "FusedCredentials.load('production'), and pass the tiles as tiles=."
             )
-        shared_token: Any = keywords.get("shared_token")
-        if isinstance(shared_token, SecretStr):
-            keywords["shared_token"] = Secret(shared_token.get_secret_value())
-        udf = sealed_udf(udf)
         given = {name: value for name, value in limits.items() if value is not None}
-        self._shown = parse_udf(udf).shown.strip("'")
-        self._udf = udf
-        self._keywords: Any = keywords
         self._client = (credentials or FusedCredentials()).get_client(**given)
         self._run = run or Run.current()
         self._cancelled = False
-        self._later = None if deployment is None else SecondPass(deployment, udf, credentials, keywords, limits.get("deadline"))
 
     def send(self) -> dict[str, Any]:
-        """Send the invalidation, and return what was done as a dict of JSON types.
-
-        Raises:
-            fused_cache_ops.FusedCacheError: The invalidation failed or was cancelled.
-        """
-        progress = Progress(self._run, self._shown)
-        plans: list[InvalidationPlan] = []
-        if self._run.exists:  # otherwise there is nowhere to show the plan
-            self._keywords["on_plan"] = plans.append
-        with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
-            try:
-                result = self._invalidate(client, progress)
-            except FusedCacheError as error:
-                if self._cancelled:
-                    logger.warning("Fused cache of %s: %s", self._shown, error.message)
-                self._emit(FAILED, None, {"reason": error.message, "retryable": error.retryable})
-                raise
-            progress.finish()
-            if plans:
-                report_result(self._run, self._shown, plans[0], result)
-        if result.udf_id is not None:  # otherwise there was nothing to send
-            self._emit(INVALIDATED, result.udf_id, result.to_dict())
-        return result.to_dict()
-
-    def _invalidate(self, client: FusedClient, progress: Progress) -> InvalidationResult:
-        if self._later is None:
-            return client.invalidate_cache(self._udf, on_progress=progress.tell, **self._keywords)
-        self._later.check()
-        first = client.first_pass(self._udf, on_progress=progress.tell, **self._keywords)
-        return first.result if first.is_empty else self._later.schedule(first.result)
+        """Send it, and return what was done as a dict of JSON types."""
+        raise NotImplementedError
 
     async def asend(self) -> dict[str, Any]:
         """Like `send`, in a thread. If the coroutine is cancelled, as by a timeout, sending stops first."""
@@ -160,7 +112,128 @@ class Invalidation:
                 if self._run.is_cancelled() and not over.is_set():
                     self.cancel()
 
+
+class Invalidation(Sending):
+    """One call, which is created and checked in the caller's thread and can be sent from any thread.
+
+    Args:
+        udf: The UDF, as the core accepts it.
+        credentials: The block, or None for the environment.
+        keywords: The core's keywords.
+        limits: The client's settings for this call.
+        run: The run that the call is part of. Default: the run that the caller is in, if any.
+
+    Raises:
+        fused_cache_ops.InvalidInputError: The UDF cannot be read, or the selection can be read only once.
+        fused_cache_ops.ConfigurationError: A setting is missing or invalid.
+    """
+
+    def __init__(
+        self,
+        udf: str | Secret,
+        credentials: FusedCredentials | None,
+        keywords: CallKeywords,
+        limits: Limits,
+        run: Run | None = None,
+    ) -> None:
+        deployment = keywords.pop("again_deployment", None)  # type: ignore[typeddict-item]
+        refuse_single_use(keywords)
+        super().__init__(credentials, limits, run)
+        shared_token: Any = keywords.get("shared_token")
+        if isinstance(shared_token, SecretStr):
+            keywords["shared_token"] = Secret(shared_token.get_secret_value())
+        udf = sealed_udf(udf)
+        self._shown = parse_udf(udf).shown.strip("'")
+        self._udf = udf
+        self._keywords: Any = keywords
+        self._later = None if deployment is None else SecondPass(deployment, udf, credentials, keywords, limits.get("deadline"))
+
+    def send(self) -> dict[str, Any]:
+        """Send the invalidation, and return what was done as a dict of JSON types.
+
+        Raises:
+            fused_cache_ops.FusedCacheError: The invalidation failed or was cancelled.
+        """
+        progress = Progress(self._run, self._shown)
+        plans: list[InvalidationPlan] = []
+        if self._run.exists:  # otherwise there is nowhere to show the plan
+            self._keywords["on_plan"] = plans.append
+        with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
+            try:
+                result = self._invalidate(client, progress)
+            except FusedCacheError as error:
+                if self._cancelled:
+                    logger.warning("Fused cache of %s: %s", self._shown, error.message)
+                self._emit(FAILED, None, {"reason": error.message, "retryable": error.retryable})
+                raise
+            progress.finish()
+            if plans:
+                report_result(self._run, self._shown, plans[0], result)
+        if result.udf_id is not None:  # otherwise there was nothing to send
+            self._emit(INVALIDATED, result.udf_id, result.to_dict())
+        return result.to_dict()
+
+    def _invalidate(self, client: FusedClient, progress: Progress) -> InvalidationResult:
+        if self._later is None:
+            return client.invalidate_cache(self._udf, on_progress=progress.tell, **self._keywords)
+        self._later.check()
+        first = client.first_pass(self._udf, on_progress=progress.tell, **self._keywords)
+        return first.result if first.is_empty else self._later.schedule(first.result)
+
     def _emit(self, event: str, udf_id: str | None, payload: dict[str, Any]) -> None:
         if self._run.exists:
             resource = {"prefect.resource.id": f"fused.udf.{udf_id or self._shown}", "prefect.resource.name": self._shown}
             emit_event(event, resource, payload={"udf": self._shown, **payload}, related=self._run.related())
+
+
+class DatasetInvalidation(Sending):
+    """The invalidation of every UDF that shows a dataset.
+
+    Args:
+        dataset: The dataset's key in the map.
+        cache_map: The map, or the path of its file. A relative path is looked for beside the flow's file first.
+        credentials: The block, or None for the environment.
+        keywords: The core's keywords.
+        limits: The client's settings for this call.
+
+    Raises:
+        fused_cache_ops.InvalidInputError: The map cannot be read, or the selection can be read only once.
+        fused_cache_ops.ConfigurationError: A setting is missing or invalid.
+    """
+
+    def __init__(
+        self, dataset: str, cache_map: MapLocation, credentials: FusedCredentials | None, keywords: Any, limits: Limits
+    ) -> None:
+        refuse_single_use(keywords)
+        super().__init__(credentials, limits)
+        self._dataset = dataset
+        self._shown: str = DatasetResult(dataset, {}).to_dict()["dataset"]  # without what grants access
+        self._map = CacheMap.of(cache_map, beside=flow_file())
+        self._keywords = keywords
+
+    def send(self) -> dict[str, Any]:
+        """Send the invalidations, and return what was done as a dict of JSON types.
+
+        Raises:
+            fused_cache_ops.FusedCacheError: One of them failed, or they were cancelled.
+        """
+        progress = Progress(self._run, self._shown)
+        with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
+            try:
+                result = client.invalidate_dataset(
+                    self._dataset, cache_map=self._map, on_progress=progress.tell, **self._keywords
+                )
+            except FusedCacheError as error:
+                if isinstance(error, DatasetInvalidationError):
+                    report_dataset(self._run, self._shown, error.result)
+                self._emit(FAILED, {"reason": error.message, "retryable": error.retryable})
+                raise
+            progress.finish()
+            report_dataset(self._run, self._shown, result)
+        self._emit(INVALIDATED, result.to_dict())
+        return result.to_dict()
+
+    def _emit(self, event: str, payload: dict[str, Any]) -> None:
+        if self._run.exists:
+            resource = {"prefect.resource.id": f"fused.dataset.{self._shown}", "prefect.resource.name": self._shown}
+            emit_event(event, resource, payload=payload, related=self._run.related())

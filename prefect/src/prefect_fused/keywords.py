@@ -39,6 +39,16 @@ class TaskKeywords(SelectionKeywords, Limits, total=False):
     again_deployment: str | None
 
 
+class DatasetTaskKeywords(SelectionKeywords, Limits, total=False):
+    """The keywords of the task for datasets."""
+
+    checkpoint: CheckpointLocation | None
+    verify_tiles: int
+    related: Related | None
+    max_related: int
+    again_after: float
+
+
 LIMITS: Limits = {
     "timeout": DEFAULT_TIMEOUT,
     "deadline": DEFAULT_DEADLINE,
@@ -53,7 +63,12 @@ TASK_DEFAULTS: dict[str, Any] = {
 }
 
 
-def split(keywords: TaskKeywords) -> tuple[Any, Limits]:
+DATASET_TASK_DEFAULTS: dict[str, Any] = {
+    name: default for name, default in TASK_DEFAULTS.items() if name not in ("shared_token", "again_deployment")
+}
+
+
+def split(keywords: TaskKeywords | DatasetTaskKeywords) -> tuple[Any, Limits]:
     """The core's keywords, and the limits."""
     limits: Any = {name: value for name, value in keywords.items() if name in LIMITS}
     return {name: value for name, value in keywords.items() if name not in LIMITS}, limits

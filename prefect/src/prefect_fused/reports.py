@@ -17,7 +17,7 @@ from fused_cache_ops.integration import DEFAULT_MAX_TILES
 from prefect_fused.run import Run
 
 if TYPE_CHECKING:
-    from fused_cache_ops import InvalidationPlan, InvalidationResult
+    from fused_cache_ops import DatasetResult, InvalidationPlan, InvalidationResult
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,27 @@ def report_result(run: Run, shown: str, plan: InvalidationPlan, result: Invalida
             _create(api, run, key=key, type="markdown", data=data, description=f"Fused cache of {shown}")
     except Exception as error:  # a failing artifact must not fail the invalidation
         logger.warning("The result artifact could not be written: %s", error)
+
+
+def report_dataset(run: Run, shown: str, result: DatasetResult) -> None:
+    """Show what was done for each UDF of a dataset as a markdown artifact."""
+    if not run.exists:
+        return
+    try:
+        data = describe_dataset(shown, result)
+        with get_client(sync_client=True) as api:
+            _create(api, run, key=artifact_key(shown), type="markdown", data=data, description=f"Fused caches of {shown}")
+    except Exception as error:  # a failing artifact must not fail the invalidation
+        logger.warning("The result artifact could not be written: %s", error)
+
+
+def describe_dataset(shown: str, result: DatasetResult) -> str:
+    """What was done for each UDF of a dataset, as markdown."""
+    rows = {udf: result.failed[udf].message if udf in result.failed else str(each) for udf, each in result.results.items()}
+    rows |= {udf: error.message for udf, error in result.failed.items()}
+    rows = {udf: f"failed: {said}" if udf in result.failed else said for udf, said in rows.items()}
+    parts = [f"# Fused caches of `{shown.replace('`', '')}` invalidated", _table("UDF", "Result", rows)]
+    return "\n\n".join([*parts, result.note] if result.note else parts)
 
 
 def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -52,3 +53,12 @@ class Run:
             for role, run_id in found.items()
             if run_id is not None
         ]
+
+
+def flow_file() -> str | None:
+    """The file of the flow that the calling code is part of, if it has one here."""
+    context = FlowRunContext.get()
+    try:
+        return None if context is None or context.flow is None else inspect.getsourcefile(inspect.unwrap(context.flow.fn))
+    except TypeError:  # not a function of a file
+        return None

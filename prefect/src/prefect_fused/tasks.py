@@ -13,13 +13,14 @@ from typing_extensions import ParamSpec
 
 from fused_cache_ops import FusedCacheError
 from fused_cache_ops.integration import SelectionKeywords, parse_udf
-from prefect_fused.keywords import TASK_DEFAULTS, TaskKeywords, split
+from prefect_fused.keywords import DATASET_TASK_DEFAULTS, TASK_DEFAULTS, DatasetTaskKeywords, TaskKeywords, split
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
     from typing_extensions import Unpack
 
+    from fused_cache_ops.integration import MapLocation
     from prefect_fused.credentials import FusedCredentials
     from prefect_fused.invalidation import Invalidation
 
@@ -130,46 +131,96 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
     return Invalidation(udf, credentials, *split(keywords))
 
 
-def _declared(function: Callable[P, R]) -> Callable[P, R]:
-    """Give a task function its docstring, and a signature that spells out the declared keywords. Prefect binds parameters by
+def _declared(
+    defaults: dict[str, Any], documented: Callable[..., Any] | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Give a task function a signature that spells out the declared keywords, and a docstring. Prefect binds parameters by
     it, and editors show it."""
-    described: Any = function
-    own = inspect.signature(function)
-    types = {**SelectionKeywords.__annotations__, **TaskKeywords.__annotations__}
-    declared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name].__forward_arg__)
-        for name, default in TASK_DEFAULTS.items()
-    ]
-    named = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-    described.__signature__ = own.replace(parameters=[*named, *declared])
-    described.__doc__ = _invalidation.__doc__
-    return function
+
+    def declare(function: Callable[P, R]) -> Callable[P, R]:
+        described: Any = function
+        own = inspect.signature(function)
+        types = {**SelectionKeywords.__annotations__, **TaskKeywords.__annotations__}
+        declared = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name].__forward_arg__)
+            for name, default in defaults.items()
+        ]
+        named = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        described.__signature__ = own.replace(parameters=[*named, *declared])
+        described.__doc__ = (documented or function).__doc__
+        return function
+
+    return declare
 
 
 # Never cached: with a cached result, a second invalidation would do nothing. No timeout_seconds: it cannot interrupt a
 # thread. The core's timeouts and deadline end every call.
+_as_usual: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    "retries": 2,
+    "retry_delay_seconds": [10, 60],
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _is_transient,
+}
 _as_task = task(
     name="Invalidate Fused cache",
     description="Invalidate the cached results of a Fused UDF: all of them, or those of some tiles.",
     task_run_name=_run_name,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_jitter_factor=0.5,
-    retry_condition_fn=_is_transient,
+    **_as_usual,
 )
 
 
 @_as_task
-@_declared
+@_declared(TASK_DEFAULTS, _invalidation)
 def invalidate_cache(udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[TaskKeywords]) -> dict[str, Any]:
     return _invalidation(udf, credentials, **keywords).send()
 
 
 @_as_task
-@_declared
+@_declared(TASK_DEFAULTS, _invalidation)
 async def ainvalidate_cache(
     udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[TaskKeywords]
 ) -> dict[str, Any]:
     return await _invalidation(udf, credentials, **keywords).asend()
+
+
+@task(
+    name="Invalidate Fused caches of a dataset",
+    description="Invalidate the cached results of every Fused UDF that shows a dataset.",
+    task_run_name="invalidate-dataset",
+    **_as_usual,
+)
+@_declared(DATASET_TASK_DEFAULTS)
+def invalidate_dataset(
+    dataset: str,
+    credentials: FusedCredentials | None = None,
+    *,
+    cache_map: MapLocation = "fused-cache.toml",
+    **keywords: Unpack[DatasetTaskKeywords],
+) -> dict[str, Any]:
+    """Invalidate every UDF that shows a dataset, as a cache map says.
+
+    What changed is read and covered once. One UDF that fails does not keep the others from being invalidated. A retry makes
+    all of them again, unless there is a `checkpoint` folder.
+
+    Args:
+        dataset: The dataset's key in the map, such as a Prefect asset's key.
+        credentials: The block with the token. Default: `FUSED_SERVICE_ACCOUNT_TOKEN` from the environment.
+        cache_map: The map, or the path of its file. A relative path is looked for beside the flow's file, and then in the
+            working folder.
+        keywords: What changed, and the keywords for sending, as for `invalidate_cache`, for all UDFs. What the map says for a
+            UDF cannot be said here too. With `again_after`, the task waits.
+
+    Returns:
+        What was done: `dataset`, `results` (the result of each UDF), `failed`, `elapsed_seconds`, `note`.
+
+    Raises:
+        fused_cache_ops.DatasetInvalidationError: A UDF failed. Prefect retries only transient errors.
+        fused_cache_ops.FusedCacheError: Nothing was sent.
+    """
+    from prefect_fused.invalidation import DatasetInvalidation
+
+    if unknown := keywords.keys() - DATASET_TASK_DEFAULTS.keys():
+        raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(DATASET_TASK_DEFAULTS)}.")
+    return DatasetInvalidation(dataset, cache_map, credentials, *split(keywords)).send()

@@ -1,0 +1,104 @@
+"""The task for datasets in real flow runs on Prefect's test server."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from fused_cache_ops import CacheMap, DatasetInvalidationError, InvalidInputError
+from fused_cache_ops.emulator import Emulator, Udf
+from prefect_fused import FusedCredentials, invalidate_dataset
+
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_api")]
+
+BOUNDS = (13.0, 52.3, 13.8, 52.7)
+CACHED = [(9, 275, 167), (12, 2200, 1343), (12, 0, 0)]
+
+
+@pytest.fixture
+def credentials(fused_emulator: Emulator) -> FusedCredentials:
+    return FusedCredentials(token=fused_emulator.token, base_url=fused_emulator.base_url)
+
+
+@pytest.fixture
+def udfs(fused_emulator: Emulator) -> dict[str, Udf]:
+    found = {name: fused_emulator.register(dict, name=name) for name in ("parcels", "overview", "totals", "untouched")}
+    for udf in found.values():
+        fused_emulator.fill_cache(udf, CACHED)
+    return found
+
+
+def a_map(*udfs: dict[str, object]) -> CacheMap:
+    return CacheMap.from_dict({"datasets": {"s3://bucket/parcels": {"udfs": list(udfs)}}})
+
+
+THREE = a_map({"udf": "parcels", "zooms": "10-12"}, {"udf": "overview", "zooms": "4-9"}, {"udf": "totals", "whole_udf": True})
+
+
+def artifact() -> str:
+    with get_client(sync_client=True) as api:
+        found = api.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["fused-cache-s3-bucket-parcels"]))
+        )
+    return str(max(found, key=lambda each: each.created).data)
+
+
+def test_one_load_makes_every_udf_fresh_and_shows_what_was_done(
+    fused_emulator: Emulator, credentials: FusedCredentials, udfs: dict[str, Udf]
+) -> None:
+    @flow
+    def pipeline() -> dict[str, Any]:
+        return invalidate_dataset("s3://bucket/parcels", credentials, cache_map=THREE, bounds=BOUNDS)
+
+    assert list(pipeline()["results"]) == ["parcels", "overview", "totals"]
+    assert [fused_emulator.cached_tiles(udf) for udf in udfs.values()] == [
+        {(9, 275, 167), (12, 0, 0)},
+        {(12, 2200, 1343), (12, 0, 0)},
+        set(),
+        set(CACHED),
+    ]
+    assert "| totals | invalidated all of UDF" in artifact()
+
+
+def test_a_udf_that_fails_fails_the_task_with_the_others_done(
+    fused_emulator: Emulator, credentials: FusedCredentials, udfs: dict[str, Udf]
+) -> None:
+    pair = a_map({"udf": "missing", "whole_udf": True}, {"udf": "totals", "whole_udf": True})
+
+    @flow
+    def pipeline() -> None:
+        invalidate_dataset("s3://bucket/parcels", credentials, cache_map=pair)
+
+    with pytest.raises(DatasetInvalidationError):
+        pipeline()
+    assert fused_emulator.cached_tiles(udfs["totals"]) == set()
+    assert "| missing | failed: " in artifact()
+
+
+def test_the_map_beside_the_flows_file_is_read(credentials: FusedCredentials, udfs: dict[str, Udf], tmp_path: Path) -> None:
+    (tmp_path / "fused-cache.toml").write_text('[datasets.parcels]\nudfs = [{ udf = "totals", whole_udf = true }]\n')
+    code = (
+        "from prefect import flow\nfrom prefect_fused import invalidate_dataset\n\n\n"
+        "@flow\ndef pipeline(credentials):\n    return invalidate_dataset('parcels', credentials)\n"
+    )
+    (tmp_path / "beside_map.py").write_text(code)
+    spec = importlib.util.spec_from_file_location("beside_map", tmp_path / "beside_map.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    assert list(module.pipeline(credentials)["results"]) == ["totals"]
+
+
+def test_a_generator_is_refused_because_a_retry_would_find_it_empty(credentials: FusedCredentials) -> None:
+    with pytest.raises(InvalidInputError, match=r"can be read only once"):
+        invalidate_dataset.fn("s3://bucket/parcels", credentials, cache_map=THREE, tiles=(each for each in ["1/0/0"]))
+
+
+def test_an_unknown_keyword_is_refused(credentials: FusedCredentials) -> None:
+    with pytest.raises(TypeError, match=r"shared_token"):
+        invalidate_dataset.fn("s3://bucket/parcels", credentials, cache_map=THREE, shared_token="fsh_x")  # type: ignore[call-arg]
