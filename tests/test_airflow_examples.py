@@ -53,6 +53,19 @@ def test_many_udfs(run: Callable[..., Any], fused_emulator: Emulator, parcels: U
     assert fused_emulator.cached_tiles(parcels) == fused_emulator.cached_tiles(other) == {KEPT}
 
 
+def test_every_udf_of_a_dataset(
+    run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("charging_stations", "charging_overview", "charging_totals")
+    udfs = [fused_emulator.register(lambda **tile: tile, name=name) for name in names]
+    for udf in udfs:
+        fused_emulator.fill_cache(udf, [*CHANGED, KEPT, (6, 30, 24)])
+    monkeypatch.chdir(FOLDER)  # where the map is: this DAG is built in the test's file
+    assert run("invalidate_dataset")["invalidate"] == ["success"]
+    assert [fused_emulator.cached_tiles(udf) for udf in udfs] == [{KEPT, (6, 30, 24)}, {KEPT}, set()]
+    assert fused_emulator.cached_tiles(parcels) == {KEPT, *CHANGED}  # another dataset's
+
+
 def test_the_days_partition(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
     from fused_cache_ops import plan_invalidation
 

@@ -95,10 +95,23 @@ def test_the_example_of_a_partitioned_asset(fused_emulator: Emulator, monkeypatc
     assert fused_emulator.cached_tiles(parcels) == lisboa | fresh  # the check has asked for these again
 
 
+def test_the_example_of_a_dataset(fused_emulator: Emulator, stations: Udf) -> None:
+    others = [fused_emulator.register(dict, name=name) for name in ("charging_overview", "charging_totals", "parcels")]
+    for udf in others:
+        fused_emulator.fill_cache(udf, [(0, 0, 0), Tile.containing(*LISBON, 8)])
+    job = example("caches_of_dataset").defs.resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process().success
+    assert fused_emulator.cached_tiles(stations) == {Tile.containing(*PORTO, ZOOM)}
+    assert [len(fused_emulator.cached_tiles(udf)) for udf in others] == [1, 0, 2]
+
+
 README = (Path(__file__).parents[1] / "dagster" / "README.md").read_text()
 
 
-def test_what_the_readme_shows_loads() -> None:
+def test_what_the_readme_shows_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fused-cache.toml").write_text('[datasets."raw/parcels"]\nudfs = [{ udf = "parcels", zooms = "10-14" }]\n')
+
     @dg.asset
     def parcels() -> None: ...
 

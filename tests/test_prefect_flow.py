@@ -154,6 +154,14 @@ def test_the_example_of_many_udfs_runs(fused_emulator: Emulator, example: Callab
     assert len(requested(fused_emulator)) == 2
 
 
+def test_the_example_of_a_dataset_runs(fused_emulator: Emulator, example: Callable[..., Flow[..., Any]]) -> None:
+    for name in ("charging_overview", "charging_totals"):
+        fused_emulator.register(dict, name=name)
+    results = example("invalidate_dataset", "refresh_maps")()["results"]
+    assert [each["tiles_invalidated"] for each in results.values()] == [2, 7, None]
+    assert len(requested(fused_emulator)) == 3
+
+
 def test_the_example_of_a_transaction_runs(fused_emulator: Emulator, example: Callable[..., Flow[..., Any]]) -> None:
     load = example("invalidate_on_commit", "load_in_transaction")
     assert load(most_stations=4, return_state=True).is_failed()
