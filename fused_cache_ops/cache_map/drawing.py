@@ -11,8 +11,8 @@ from fused_cache_ops.wording import shortened, without_credentials
 Callers = Mapping[str, Sequence[str]]
 """The names of the UDFs that call a UDF, by its label in the map."""
 
-_ROW, _WIDTH, _GAP, _MARGIN = 34, 250, 70, 16  # pixels
-_LONGEST = 36  # characters in a box
+_ROW, _WIDTH, _GAP, _MARGIN = 40, 310, 70, 16  # pixels
+_LONGEST = 40  # characters in a box
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1f2933}rect{fill:#f5f7fa;stroke:#7b8794}.dataset{fill:#d9e8f6}"
     ".caller{stroke-dasharray:4 3}path{fill:none;stroke:#7b8794}"
@@ -113,7 +113,7 @@ def to_svg(cache_map: CacheMap, callers: Callers) -> str:
             )
             lines = [name] if not said else [name, said]
             for number, line in enumerate(lines):
-                offset = 4.5 if len(lines) == 1 else -2 + number * 14
+                offset = 4.5 if len(lines) == 1 else -3 + number * 16
                 parts.append(f'<text x="{x + 8:g}" y="{y + offset:g}">{escape(shortened(line, _LONGEST))}</text>')
             parts.append("</g>")
     return "".join(parts) + "</svg>\n"
