@@ -63,6 +63,29 @@ def test_one_load_makes_every_udf_fresh_and_shows_what_was_done(
     assert "| totals | invalidated all of UDF" in artifact()
 
 
+def test_each_udf_emits_the_events_that_a_call_of_its_own_would_emit(
+    credentials: FusedCredentials, udfs: dict[str, Udf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emitted: list[tuple[str, str, str | None]] = []
+
+    def emit(event: str, resource: dict[str, str], payload: dict[str, Any], **_: Any) -> None:
+        emitted.append((event, payload["udf"], payload.get("udf_id")))
+
+    monkeypatch.setattr("prefect_fused.invalidation.emit_event", emit)
+    pair = a_map({"udf": "missing", "whole_udf": True}, {"udf": "totals", "whole_udf": True})
+
+    @flow
+    def pipeline() -> None:
+        invalidate_dataset("s3://bucket/parcels", credentials, cache_map=pair)
+
+    with pytest.raises(DatasetInvalidationError):
+        pipeline()
+    assert emitted == [
+        ("fused.cache.invalidated", "totals", udfs["totals"].id),
+        ("fused.cache.invalidation-failed", "missing", None),
+    ]
+
+
 def test_a_udf_that_fails_fails_the_task_with_the_others_done(
     fused_emulator: Emulator, credentials: FusedCredentials, udfs: dict[str, Udf]
 ) -> None:

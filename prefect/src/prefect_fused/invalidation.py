@@ -64,6 +64,14 @@ class Sending:
         """Send it, and return what was done as a dict of JSON types."""
         raise NotImplementedError
 
+    def _failed(self, shown: str, error: FusedCacheError) -> None:
+        self._emit(FAILED, shown, None, {"reason": error.message, "retryable": error.retryable})
+
+    def _emit(self, event: str, shown: str, udf_id: str | None, payload: dict[str, Any]) -> None:
+        if self._run.exists:
+            resource = {"prefect.resource.id": f"fused.udf.{udf_id or shown}", "prefect.resource.name": shown}
+            emit_event(event, resource, payload={"udf": shown, **payload}, related=self._run.related())
+
     async def asend(self) -> dict[str, Any]:
         """Like `send`, in a thread. If the coroutine is cancelled, as by a timeout, sending stops first."""
         loop, done = asyncio.get_running_loop(), asyncio.Event()
@@ -164,13 +172,13 @@ class Invalidation(Sending):
             except FusedCacheError as error:
                 if self._cancelled:
                     logger.warning("Fused cache of %s: %s", self._shown, error.message)
-                self._emit(FAILED, None, {"reason": error.message, "retryable": error.retryable})
+                self._failed(self._shown, error)
                 raise
             progress.finish()
             if plans:
                 report_result(self._run, self._shown, plans[0], result)
         if result.udf_id is not None:  # otherwise there was nothing to send
-            self._emit(INVALIDATED, result.udf_id, result.to_dict())
+            self._emit(INVALIDATED, self._shown, result.udf_id, result.to_dict())
         return result.to_dict()
 
     def _invalidate(self, client: FusedClient, progress: Progress) -> InvalidationResult:
@@ -179,11 +187,6 @@ class Invalidation(Sending):
         self._later.check()
         first = client.first_pass(self._udf, on_progress=progress.tell, **self._keywords)
         return first.result if first.is_empty else self._later.schedule(first.result)
-
-    def _emit(self, event: str, udf_id: str | None, payload: dict[str, Any]) -> None:
-        if self._run.exists:
-            resource = {"prefect.resource.id": f"fused.udf.{udf_id or self._shown}", "prefect.resource.name": self._shown}
-            emit_event(event, resource, payload={"udf": self._shown, **payload}, related=self._run.related())
 
 
 class DatasetInvalidation(Sending):
@@ -225,15 +228,20 @@ class DatasetInvalidation(Sending):
                 )
             except FusedCacheError as error:
                 if isinstance(error, DatasetInvalidationError):
-                    report_dataset(self._run, self._shown, error.result)
-                self._emit(FAILED, {"reason": error.message, "retryable": error.retryable})
+                    self._told(error.result)
+                else:
+                    for entry in self._map.datasets.get(self._dataset, ()):
+                        self._failed(entry.label, error)
                 raise
             progress.finish()
-            report_dataset(self._run, self._shown, result)
-        self._emit(INVALIDATED, result.to_dict())
+            self._told(result)
         return result.to_dict()
 
-    def _emit(self, event: str, payload: dict[str, Any]) -> None:
-        if self._run.exists:
-            resource = {"prefect.resource.id": f"fused.dataset.{self._shown}", "prefect.resource.name": self._shown}
-            emit_event(event, resource, payload=payload, related=self._run.related())
+    def _told(self, result: DatasetResult) -> None:
+        """An artifact for all, and for each UDF the event that a call of its own would emit."""
+        report_dataset(self._run, self._shown, result)
+        for udf, each in result.results.items():
+            if udf not in result.failed and each.udf_id is not None:
+                self._emit(INVALIDATED, udf, each.udf_id, each.to_dict())
+        for udf, error in result.failed.items():
+            self._failed(udf, error)
