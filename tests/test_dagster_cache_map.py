@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_fused import FusedResource, build_fused_cache_assets
+from dagster_fused import FusedCacheMapComponent, FusedResource, build_fused_cache_assets
 from fused_cache_ops import CacheMap, InvalidInputError
 from fused_cache_ops.emulator import Emulator, Udf
 
@@ -124,3 +124,23 @@ def test_the_map_beside_the_calling_file_is_read(tmp_path: Path) -> None:
     exec(code, names)
 
     assert len(names["built"]) == 1  # type: ignore[arg-type]
+
+
+def component(folder: Path, yaml: str, **scope: object) -> dg.Definitions:
+    (folder / "fused-cache.toml").write_text(
+        '[datasets."raw/parcels"]\nudfs = [{ udf = "parcels", zooms = "10-12" }, { udf = "totals", whole_udf = true }]\n'
+    )
+    loaded = FusedCacheMapComponent.resolve_from_yaml(yaml, scope=scope)
+    return loaded.build_defs(dg.ComponentTree.for_test().load_context.for_path(folder))  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_component_has_the_assets_of_the_map_in_its_folder(
+    fused_emulator: Emulator, udfs: dict[str, Udf], tmp_path: Path
+) -> None:
+    built = component(tmp_path, "{selection_fn: {raw/parcels: '{{ changed }}'}, group_name: maps}", changed=changed)
+    job = built.resolve_implicit_global_asset_job_def()
+
+    assert job.execute_in_process().success
+    assert fused_emulator.cached_tiles(udfs["parcels"]) == {(9, 275, 167), (12, 0, 0)}
+    assert fused_emulator.cached_tiles(udfs["totals"]) == set()
+    assert {spec.group_name for spec in built.resolve_all_asset_specs() if "fused_cache" in spec.key.path} == {"maps"}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         build_fused_cache_assets,
         build_fused_cache_check,
     )
-    from dagster_fused.component import FusedInvalidateCacheComponent
+    from dagster_fused.component import FusedCacheMapComponent, FusedInvalidateCacheComponent
     from dagster_fused.configured_op import InvalidateCacheConfig, invalidate_cache_op
     from dagster_fused.hooks import fused_invalidate_cache_on_success
     from dagster_fused.ops import build_invalidate_cache_op
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AFTER_EACH_LOAD",
+    "FusedCacheMapComponent",
     "FusedInvalidateCacheComponent",
     "FusedResource",
     "InvalidateCacheConfig",
@@ -40,6 +41,7 @@ __all__ = [
 
 _HOMES = {
     "AFTER_EACH_LOAD": "assets",
+    "FusedCacheMapComponent": "component",
     "FusedInvalidateCacheComponent": "component",
     "FusedResource": "resources",
     "InvalidateCacheConfig": "configured_op",

@@ -3,12 +3,17 @@
 import re
 from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, Union
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field
 
-from dagster_fused.assets import AFTER_EACH_LOAD, build_fused_cache_asset, build_fused_cache_check
+from dagster_fused.assets import (
+    AFTER_EACH_LOAD,
+    build_fused_cache_asset,
+    build_fused_cache_assets,
+    build_fused_cache_check,
+)
 from dagster_fused.fields import SelectionFields
 from dagster_fused.resources import FusedResource
 
@@ -85,45 +90,11 @@ def _resolve_variable(context: dg.ResolutionContext, value: Optional[str]) -> Op
     return value
 
 
-@dg.scaffold_with(FusedInvalidateCacheScaffolder)
-class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
-    """The cache of a Fused UDF as an asset. Materializing it invalidates what its upstream changed.
-
-    By default, it is materialized after each load of an upstream asset, if the project's automation sensor is on.
-    """
+class FusedSettings(dg.Model, dg.Resolvable):
+    """The settings of a `FusedResource` in YAML. Secrets are named by environment variables, never written."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    udf: Annotated[
-        str, dg.Resolver.default(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
-    ]
-    asset: dg.ResolvedAssetSpec = Field(
-        description="The asset that represents the cache: key, deps (the tables that the UDF reads), partitions_def, "
-        "group_name, and so on. Default automation_condition: after each load of an upstream asset, whatever the partition."
-    )
-    selection: Annotated[
-        dict[str, Any],
-        dg.Resolver(
-            _resolve_selection,
-            model_field_type=SelectionModel,
-            description="What to invalidate. With neither this nor selection_fn: the whole UDF.",
-        ),
-    ] = Field(default_factory=dict)
-    selection_fn: Annotated[
-        Optional[Callable[..., Any]],
-        dg.Resolver(
-            _resolve_function,
-            model_field_type=str,
-            description="selection_fn(context, partition_key) returns what a partition changed. Give package.module.function, "
-            "or a template variable.",
-        ),
-    ] = None
-    verify_tiles: Annotated[
-        int,
-        dg.Resolver.default(
-            description="Adds a check that requests this many of the tiles through the shared token: none may be cached."
-        ),
-    ] = 0
     token_env: Annotated[
         str,
         dg.Resolver(
@@ -171,19 +142,64 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
         ),
     ] = None
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The asset, its check, and a resource under a key of its own, so that instances get on with each other."""
-        spec = self.asset
-        resource_key = self.resource_key or f"fused_{'__'.join(spec.key.path)}"
-        resources: dict[str, Any] = {}
-        if self.resource_key is None:
-            resources[resource_key] = FusedResource(
+    def resources(self, key: str) -> dict[str, Any]:
+        """A resource of these settings under a key of its own, so that components get on with each other. Empty if the
+        project defines it."""
+        if self.resource_key is not None:
+            return {}
+        return {
+            key: FusedResource(
                 token=dg.EnvVar(self.token_env),
                 shared_token=dg.EnvVar(self.shared_token_env) if self.shared_token_env else None,
                 passcode=dg.EnvVar(self.passcode_env) if self.passcode_env else None,
                 client_id=self.client_id,
                 base_url=self.base_url,
             )
+        }
+
+
+@dg.scaffold_with(FusedInvalidateCacheScaffolder)
+class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
+    """The cache of a Fused UDF as an asset. Materializing it invalidates what its upstream changed.
+
+    By default, it is materialized after each load of an upstream asset, if the project's automation sensor is on.
+    """
+
+    udf: Annotated[
+        str, dg.Resolver.default(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
+    ]
+    asset: dg.ResolvedAssetSpec = Field(
+        description="The asset that represents the cache: key, deps (the tables that the UDF reads), partitions_def, "
+        "group_name, and so on. Default automation_condition: after each load of an upstream asset, whatever the partition."
+    )
+    selection: Annotated[
+        dict[str, Any],
+        dg.Resolver(
+            _resolve_selection,
+            model_field_type=SelectionModel,
+            description="What to invalidate. With neither this nor selection_fn: the whole UDF.",
+        ),
+    ] = Field(default_factory=dict)
+    selection_fn: Annotated[
+        Optional[Callable[..., Any]],
+        dg.Resolver(
+            _resolve_function,
+            model_field_type=str,
+            description="selection_fn(context, partition_key) returns what a partition changed. Give package.module.function, "
+            "or a template variable.",
+        ),
+    ] = None
+    verify_tiles: Annotated[
+        int,
+        dg.Resolver.default(
+            description="Adds a check that requests this many of the tiles through the shared token: none may be cached."
+        ),
+    ] = 0
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The asset, its check, and a resource under a key of its own, so that instances get on with each other."""
+        spec = self.asset
+        resource_key = self.resource_key or f"fused_{'__'.join(spec.key.path)}"
         kept = ("description", "group_name", "owners", "code_version", "metadata", "freshness_policy")
         given = {name: getattr(spec, name) for name in kept}
         asset = build_fused_cache_asset(
@@ -212,4 +228,54 @@ class FusedInvalidateCacheComponent(dg.Component, dg.Model, dg.Resolvable):
                     resource_key=resource_key,
                 )
             )
-        return dg.Definitions(assets=[asset], asset_checks=checks, resources=resources)
+        return dg.Definitions(assets=[asset], asset_checks=checks, resources=self.resources(resource_key))
+
+
+def _resolve_functions(context: dg.ResolutionContext, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(context.resolve_value(key)): _resolve_function(context, each) for key, each in value.items()}
+    return _resolve_function(context, value)
+
+
+class FusedCacheMapComponent(dg.Component, FusedSettings):
+    """The caches of every Fused UDF in a cache map as assets, each downstream of the asset of its dataset."""
+
+    cache_map: Annotated[
+        str,
+        dg.Resolver.default(description="The path of the map. A relative path is looked for in the component's folder first."),
+    ] = "fused-cache.toml"
+    selection_fn: Annotated[
+        Any,
+        dg.Resolver(
+            _resolve_functions,
+            model_field_type=Union[str, dict[str, str]],
+            description="selection_fn(context, partition_key) returns what a load changed, without zooms: for all datasets, or "
+            "one for each dataset's key. Give package.module.function, or a template variable. Not needed for UDFs with "
+            "whole_udf = true.",
+        ),
+    ] = None
+    datasets: Annotated[
+        Optional[list[str]], dg.Resolver.default(description="The keys to build assets for. Default: all of the map.")
+    ] = None
+    key_prefix: Annotated[str, dg.Resolver.default(description="What the assets' keys begin with.")] = "fused_cache"
+    group_name: Annotated[Optional[str], dg.Resolver.default(description="The assets' group.")] = None
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The assets, their checks, and a resource."""
+        from fused_cache_ops import CacheMap
+
+        resource_key = self.resource_key or f"fused_{self.key_prefix}"
+        group: Any = {"group_name": self.group_name} if self.group_name else {}
+        built = build_fused_cache_assets(
+            CacheMap.read(self.cache_map, beside=context.path / "defs.yaml"),
+            selection_fn=self.selection_fn,
+            datasets=self.datasets,
+            key_prefix=self.key_prefix,
+            resource_key=resource_key,
+            **group,
+        )
+        return dg.Definitions(
+            assets=[each for each in built if not isinstance(each, dg.AssetChecksDefinition)],
+            asset_checks=[each for each in built if isinstance(each, dg.AssetChecksDefinition)],
+            resources=self.resources(resource_key),
+        )
