@@ -108,6 +108,11 @@ def test_the_task_is_deferred_between_two_passes_of_a_udf(udfs: dict[str, Udf], 
     assert sorted(map(sent.count, {udfs["parcels"].id, udfs["overview"].id})) == [1, 2]
 
 
+def test_a_dataset_that_rendered_to_none_is_not_taken_from_the_inlets() -> None:
+    operator = FusedInvalidateDatasetOperator(task_id="t", inlets=[Asset("roads")], dataset=None)
+    assert operator._datasets({}, CacheMap.from_dict({"datasets": {"roads": {"udfs": []}}})) == [None]
+
+
 @pytest.mark.parametrize("name", ["udf", "shared_token"])
 def test_what_the_map_says_is_no_argument(name: str) -> None:
     with pytest.raises(TypeError, match=rf"takes no {name}"):

@@ -19,6 +19,7 @@ from fused_cache_ops import (
     plan_dataset,
     plan_invalidation,
 )
+from fused_cache_ops.selection.reading import read_selection
 
 AREA = (13.0, 52.3, 13.8, 52.7)
 SQUARE = {"type": "Polygon", "coordinates": [[[13, 52.3], [13.8, 52.3], [13.8, 52.7], [13, 52.7], [13, 52.3]]]}
@@ -101,6 +102,45 @@ def test_a_list_that_can_be_read_once_reaches_every_udf(client, udfs):
     result = client.invalidate_dataset("parcels", cache_map=a_map(*entries), tiles=(f"12/{x}/7" for x in range(30_000 // 10)))
 
     assert [each.tiles_invalidated for each in result.results.values()] == [3000, 3000, None]
+
+
+def test_a_list_that_can_be_read_once_reaches_udfs_that_want_the_same(client, udfs):
+    same = a_map({"udf": "parcels"}, {"udf": "overview"}, {"udf": "totals", "whole_udf": True})
+    result = client.invalidate_dataset("parcels", cache_map=same, tiles=(f"12/{x}/7" for x in range(3000)))
+
+    assert [each.tiles_invalidated for each in result.results.values()] == [3000, 3000, None]
+
+
+def test_a_generator_without_tiles_invalidates_no_whole_udf(client, emulator, udfs):
+    only = a_map({"udf": "totals", "whole_udf": True})
+    result = client.invalidate_dataset("parcels", cache_map=only, tiles=(each for each in ()))
+
+    assert result.results["totals"].tiles_invalidated == 0
+    assert len(emulator.cached_tiles(udfs["totals"])) == 3
+
+
+@pytest.mark.parametrize("given", [{"verify_tiles": 1}, {"checkpoint": "folder/"}, {"zooms": 3}])
+def test_what_needs_a_selection_is_refused_beside_everything(client, emulator, udfs, given):
+    with pytest.raises(InvalidInputError, match=r"needs a selection"):
+        client.invalidate_dataset("parcels", cache_map=THREE, whole_udf=True, **given)
+    assert not emulator.requests
+
+
+def test_a_udf_that_cannot_be_verified_because_all_of_it_is_invalidated_fails_alone(client, udfs):
+    token = udfs["overview"].shared_token
+    many = {"udf": token, "zooms": 12, "max_tiles": 1, "when_too_many": "whole-udf", "verify_tiles": 1}
+    warned = pytest.warns(UserWarning, match=r"over max_tiles=1")
+    with warned, pytest.raises(DatasetInvalidationError, match=r"verify_tiles needs tiles") as caught:
+        client.invalidate_dataset("parcels", cache_map=a_map({"udf": "parcels", "zooms": 12}, many), bounds=AREA)
+    assert list(caught.value.result.results) == ["parcels"]
+
+
+def test_a_selection_keeps_the_watch_that_ends_a_slow_reading():
+    def watch():
+        raise InvalidInputError("over")
+
+    with pytest.raises(InvalidInputError, match=r"over"):
+        next(read_selection(watch, tiles=(each for each in ["1/0/0"])).tiles())
 
 
 def test_a_limit_of_one_udf_leaves_the_deep_zooms_of_another(client, udfs):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fused_cache_ops.cache_map.reading import DEFAULT_MAP, SELECTING, SENDING, CacheMap, MapEntry, MapLocation
-from fused_cache_ops.call_keywords import SENDING_DEFAULTS
+from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_SHAPERS
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.outcome import DatasetFirstPass, DatasetInvalidationError, DatasetResult, InvalidationResult
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
@@ -126,7 +126,7 @@ def read_parts(
         raise InvalidInputError(f"{' and '.join(kinds)} are both given: use one kind of selection at a time.")
     everything = kinds == ["whole_udf"]
     if not kinds or everything:
-        refuse_shapers(given, cast("Any", SELECTION_DEFAULTS), SHAPERS)
+        refuse_shapers(given, cast("Any", CALL_DEFAULTS), CALL_SHAPERS)
     if entries and not kinds and not all(entry.is_whole for entry in entries):
         shown = next(entry.label for entry in entries if not entry.is_whole)
         raise InvalidInputError(
@@ -149,15 +149,14 @@ def read_parts(
                 "its own in it."
             )
     selections = _selections(entries, given, kinds, watch)
-    return tuple(_Part(entry, selection, _sending(entry, given, selection)) for entry, selection in zip(entries, selections))
+    return tuple(_part(entry, selection, given, everything) for entry, selection in zip(entries, selections))
 
 
 def _default(name: str) -> Any:
-    defaults: dict[str, Any] = {**SELECTION_DEFAULTS, **SENDING_DEFAULTS}
-    if name not in defaults or name == "shared_token":
-        names = ", ".join(key for key in defaults if key != "shared_token")
+    if name not in CALL_DEFAULTS or name == "shared_token":
+        names = ", ".join(key for key in CALL_DEFAULTS if key != "shared_token")
         raise TypeError(f"Unknown keyword {name}: the keywords are {names}.")
-    return defaults[name]
+    return CALL_DEFAULTS[name]  # type: ignore[literal-required]
 
 
 def _selections(
@@ -187,20 +186,25 @@ def _whole_if_changed(
     changed: Selection | WholeUdf | InvalidInputError, shard: tuple[int, int] | None
 ) -> Selection | WholeUdf | InvalidInputError:
     """Everything, or nothing if nothing changed."""
-    if isinstance(changed, Selection) and changed.repeatable and next(changed.tiles(), None) is None:
+    if isinstance(changed, Selection) and next(changed.tiles(), None) is None:
         return Selection(Covered(nothing), blocks=True, note="nothing changed")
     if shard is None or shard[0] == 0:
         return WholeUdf()
     return Selection(Covered(nothing), blocks=True, note="the whole UDF is left to shard 0")
 
 
-def _sending(entry: MapEntry, given: Mapping[str, Any], selection: object) -> Mapping[str, Any]:
-    own = {name: entry.keywords.get(name, given.get(name, _default(name))) for name in SENDING}
-    is_whole = not isinstance(selection, Selection)
-    return own | {
-        "verify_tiles": 0 if is_whole or entry.is_whole else own["verify_tiles"],
-        "checkpoint": None if is_whole or entry.is_whole else given.get("checkpoint"),
-    }
+def _part(
+    entry: MapEntry, selection: Selection | WholeUdf | InvalidInputError, given: Mapping[str, Any], everything: bool
+) -> _Part:
+    sending = {name: entry.keywords.get(name, given.get(name, _default(name))) for name in SENDING}
+    sending["checkpoint"] = given.get("checkpoint") if isinstance(selection, Selection) else None
+    if entry.is_whole or everything:
+        sending |= {"verify_tiles": 0, "checkpoint": None}
+    elif isinstance(selection, WholeUdf) and sending["verify_tiles"]:
+        selection = InvalidInputError(
+            f"{selection.note}, but verify_tiles needs tiles to sample from: omit it, or raise max_tiles."
+        )
+    return _Part(entry, selection, sending)
 
 
 class DatasetCall:

@@ -92,15 +92,24 @@ def read_selections(
         TypeError: a keyword is unknown.
     """
     readings = [_checked(given) for given in several]
-    distinct = {reading.shape: reading for reading in readings if reading.kind is not None}
-    made = dict(zip(distinct, _made(list(distinct.values()), watch)))
+    tiled = [reading for reading in readings if reading.kind is not None]
+    distinct = {reading.shape: reading for reading in tiled}
+    made = dict(zip(distinct, _made(list(distinct.values()), watch, is_shared=len(tiled) > 1)))
     found: dict[object, Selection | WholeUdf | InvalidInputError] = {}
     for shape, reading in distinct.items():
         try:
             found[shape] = _finished(made[shape], reading)
         except InvalidInputError as error:
             found[shape] = error
-    return [WholeUdf() if reading.kind is None else copy.copy(found[reading.shape]) for reading in readings]
+    return [WholeUdf() if reading.kind is None else _own(found[reading.shape], watch) for reading in readings]
+
+
+def _own(found: Selection | WholeUdf | InvalidInputError, watch: Watch) -> Selection | WholeUdf | InvalidInputError:
+    """A selection for one call alone. A copy has no watch."""
+    own = copy.copy(found)
+    if isinstance(own, Selection):
+        own.watch = watch
+    return own
 
 
 def _checked(given: SelectionKeywords) -> _Reading:
@@ -124,11 +133,11 @@ def _checked(given: SelectionKeywords) -> _Reading:
     return _Reading(kind, read, levels)
 
 
-def _made(readings: list[_Reading], watch: Watch) -> list[Selection]:
-    """The selections before their limits, from one value."""
+def _made(readings: list[_Reading], watch: Watch, *, is_shared: bool) -> list[Selection]:
+    """The selections before their limits, from one value, which several calls may share."""
     if not readings:
         return []
-    made = _covered(readings, watch) if readings[0].kind in AREAS else _listed(readings, watch)
+    made = _covered(readings, watch) if readings[0].kind in AREAS else _listed(readings, watch, is_shared=is_shared)
     for selection in made:
         selection.watch = watch
     return made
@@ -354,12 +363,12 @@ def _blocks_in_boxes(boxes: list[tuple[float, float, float, float]], zooms: tupl
         yield from disjoint(block for box in boxes for block in blocks_in_bounds(*box, zoom, buffer))
 
 
-def _listed(readings: list[_Reading], watch: Watch) -> list[Selection]:
-    """Selections from one list. What can be read only once is written to a file if there are several."""
+def _listed(readings: list[_Reading], watch: Watch, *, is_shared: bool) -> list[Selection]:
+    """Selections from one list. What can be read only once is written to a file if several calls share it."""
     kind, value = readings[0].kind, readings[0].read[readings[0].kind or ""]
     highest = sorted({reading.read["max_zoom"] for reading in readings}, reverse=True)
     first = _source(kind, value, highest[0], watch)
-    if isinstance(first, Once) and len(readings) > 1:
+    if isinstance(first, Once) and is_shared:
         first = TileFile(filed(first.read(), watch), kind or "tiles", highest[0])
     sources = {highest[0]: first}
     for max_zoom in highest[1:]:

@@ -264,7 +264,7 @@ class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
     operator_extra_links: Any = ()
 
     def __init__(
-        self, *, dataset: str | XComArg | None = None, cache_map: str | XComArg = "fused-cache.toml", **fields: Any
+        self, *, dataset: str | XComArg | NotGiven = NOT_GIVEN, cache_map: str | XComArg = "fused-cache.toml", **fields: Any
     ) -> None:
         for name in ("udf", "shared_token"):
             if name in fields:
@@ -315,7 +315,7 @@ class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
         failures: list[DatasetInvalidationError] = []
         with self._keywords(context) as (client, keywords):
             given: dict[str, Any] = {name: value for name, value in keywords.items() if name != "shared_token"}
-            if self.checkpoint is not None:
+            if str(self.checkpoint).endswith("/"):  # the task instance's own, as a folder
                 given["checkpoint"] = f"{str(keywords['checkpoint']).removesuffix('.json')}/"
             for key in keys or self._datasets(context, read):
                 try:
@@ -331,8 +331,8 @@ class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
         """The datasets by their keys in the map: the one given, otherwise the inlets, otherwise what triggered the run."""
         from fused_cache_ops import InvalidInputError
 
-        if self.dataset is not None:
-            return [cast("str", self.dataset)]
+        if self.dataset is not NOT_GIVEN:
+            return [cast("str", self.dataset)]  # None is an error: the map does not list it
         assets = [inlet for inlet in self.inlets or () if hasattr(inlet, "uri")]
         if not assets:
             assets = list(context.get("triggering_asset_events") or context.get("triggering_dataset_events") or ())
