@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import httpx
@@ -159,6 +160,43 @@ def test_the_event_of_an_asset_starts_the_deployment_that_invalidates(house: Hou
     before = len(house.invalidations(house.stations))
     subprocess.run([sys.executable, str(FLOWS / "load_asset.py")], env=house.environment, check=True, capture_output=True)
     eventually(lambda: house.invalidations(house.stations)[before:] == [2])
+
+
+MATERIALIZED = """
+from prefect import flow
+from prefect.assets import Asset, materialize
+
+STATIONS, ROADS = Asset(key="s3://bucket/stations"), Asset(key="s3://bucket/roads")
+
+@materialize(STATIONS, ROADS)
+def load():
+    STATIONS.add_metadata({"tiles": ["10/486/391"]})
+    ROADS.add_metadata({"tiles": ["10/1/1", "10/2/2"]})
+
+@flow
+def load_both():
+    load()
+
+load_both()
+"""
+
+
+def test_the_event_of_every_asset_of_the_map_starts_the_invalidation_of_its_udfs(
+    house: House, end_process: Callable[[Any], None], tmp_path: Path
+) -> None:
+    others = [house.emulator.register(dict, name=name) for name in ("charging_overview", "charging_totals")]
+    udfs = [house.stations, *others, house.roads]
+    before = [len(house.invalidations(udf)) for udf in udfs]
+    served = FLOWS / "invalidate_dataset_on_asset.py"
+    process = subprocess.Popen([sys.executable, str(served)], env=house.environment, stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        eventually(lambda: house._deployment("Invalidate Fused caches of a dataset/after-load"))
+        (tmp_path / "load.py").write_text(MATERIALIZED)
+        subprocess.run([sys.executable, str(tmp_path / "load.py")], env=house.environment, check=True, capture_output=True)
+        expected = [[1], [4], [None], [10]]
+        eventually(lambda: [house.invalidations(udf)[seen:] for udf, seen in zip(udfs, before)] == expected)
+    finally:
+        end_process(process)
 
 
 def test_the_second_pass_is_a_run_for_which_nobody_waits(house: House) -> None:

@@ -9,25 +9,29 @@ from typing import TYPE_CHECKING, Any
 from prefect_fused.credentials import FusedCredentials
 
 if TYPE_CHECKING:
-    from prefect_fused.flows import invalidate_cache_flow
+    from prefect_fused.flows import build_dataset_triggers, invalidate_cache_flow, invalidate_dataset_flow
     from prefect_fused.hooks import invalidate_on_commit, invalidate_on_completion
     from prefect_fused.tasks import ainvalidate_cache, invalidate_cache, invalidate_dataset
 
 __all__ = [
     "FusedCredentials",
     "ainvalidate_cache",
+    "build_dataset_triggers",
     "invalidate_cache",
     "invalidate_cache_flow",
     "invalidate_dataset",
+    "invalidate_dataset_flow",
     "invalidate_on_commit",
     "invalidate_on_completion",
 ]
 
 _HOMES = {
     "ainvalidate_cache": "tasks",
+    "build_dataset_triggers": "flows",
     "invalidate_cache": "tasks",
     "invalidate_cache_flow": "flows",
     "invalidate_dataset": "tasks",
+    "invalidate_dataset_flow": "flows",
     "invalidate_on_commit": "hooks",
     "invalidate_on_completion": "hooks",
 }

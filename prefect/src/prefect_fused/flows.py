@@ -1,15 +1,27 @@
-"""A flow that only invalidates: deploy it, and run it from the UI, a schedule or an automation."""
+"""Flows that only invalidate: deploy them, and run them from the UI, a schedule or an automation."""
 
 # No `from __future__ import annotations`: Prefect reads the annotations to build the form's schema.
-from typing import Annotated, Any, Literal, Optional, Union
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
-from fused_cache_ops import InvalidInputError
-from fused_cache_ops.integration import DEFAULT_DEADLINE, DEFAULT_MAX_TILES, HIGHEST_ZOOM, KINDS, parse_udf
+from fused_cache_ops import CacheMap, InvalidInputError
+from fused_cache_ops.integration import (
+    DEFAULT_DEADLINE,
+    DEFAULT_MAP,
+    DEFAULT_MAX_TILES,
+    HIGHEST_ZOOM,
+    KINDS,
+    MapLocation,
+    parse_udf,
+)
 from prefect_fused.credentials import FusedCredentials
-from prefect_fused.tasks import invalidate_cache, run_name
+from prefect_fused.tasks import invalidate_cache, invalidate_dataset, run_name
+
+if TYPE_CHECKING:
+    from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
 
 
 def _run_name() -> str:
@@ -104,10 +116,9 @@ def invalidate_cache_flow(
             if whole_udf
             else f"Nothing is selected: give one of {', '.join(KINDS)}, or set whole_udf to invalidate everything."
         )
-    block: Any = FusedCredentials.load(credentials) if credentials else None
     result: dict[str, Any] = invalidate_cache(
         udf,
-        credentials=block,
+        credentials=_block(credentials),
         zooms=zooms,
         buffer=buffer,
         max_tiles=max_tiles,
@@ -123,3 +134,123 @@ def invalidate_cache_flow(
         **dataset,
     )
     return result
+
+
+@flow(
+    name="Invalidate Fused caches of a dataset",
+    description="Invalidate the cached results of every Fused UDF that shows a dataset.",
+    flow_run_name="invalidate-dataset",
+)
+def invalidate_dataset_flow(
+    dataset: str,
+    tiles: Optional[list[str]] = None,
+    bounds: Optional[Annotated[list[float], Field(min_length=4, max_length=4)]] = None,
+    geometry: Optional[Union[str, dict[str, Any]]] = None,
+    tiles_file: Optional[str] = None,
+    cells: Optional[list[str]] = None,
+    hex_dataset: Optional[str] = None,
+    partition: Optional[str] = None,
+    cache_map: str = DEFAULT_MAP,
+    credentials: Optional[str] = None,
+    deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
+) -> dict[str, Any]:
+    """Invalidate every UDF that shows a dataset, as a cache map says.
+
+    Args:
+        dataset: The dataset's key in the map, such as an asset's key.
+        tiles: The tiles that changed, as z/x/y: 15/9647/12320. An empty list invalidates nothing.
+        bounds: Instead of tiles: west, south, east, north in degrees.
+        geometry: Instead of tiles: GeoJSON, WKT, or the path or URL of a vector or Parquet file.
+        tiles_file: Instead of tiles: the path of a list of tiles, one per line.
+        cells: Instead of tiles: H3 cells, such as 8928308280fffff.
+        hex_dataset: Instead of tiles: the path or URL of an H3 dataset that Fused wrote.
+        partition: The folder of the H3 dataset that was rewritten, such as date=2026-11-22. Default: all.
+        cache_map: The path of the map's file, absolute or in the working folder of the run.
+        credentials: The name of a Fused Credentials block. Default: the environment of the process that runs the flow.
+        deadline: Seconds that one attempt may take, retried requests included.
+
+    Returns:
+        What was done, as for `invalidate_dataset`.
+
+    Raises:
+        fused_cache_ops.FusedCacheError: Nothing is selected, although a UDF of the dataset needs it. Or an invalidation
+            failed.
+    """
+    given = {
+        "tiles": tiles,
+        "bounds": bounds,
+        "geometry": geometry,
+        "tiles_file": tiles_file,
+        "cells": cells,
+        "hex_dataset": hex_dataset,
+        "partition": partition,
+    }
+    selection: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    result: dict[str, Any] = invalidate_dataset(
+        dataset, credentials=_block(credentials), cache_map=cache_map, deadline=deadline, **selection
+    )
+    return result
+
+
+def build_dataset_triggers(
+    cache_map: MapLocation = DEFAULT_MAP,
+    *,
+    selection: Literal["tiles", "bounds", "geometry", "tiles_file", "cells", "hex_dataset"] = "tiles",
+) -> "list[DeploymentTriggerTypes]":
+    """Triggers that start `invalidate_dataset_flow` whenever an asset of a cache map is materialized.
+
+        invalidate_dataset_flow.serve("after-load", triggers=build_dataset_triggers())
+
+    The load says what changed in the asset's metadata: `asset.add_metadata({"tiles": [...]})`. Without it, the run that the
+    event starts fails and invalidates nothing. Only datasets whose UDFs are all invalidated as a whole need no metadata.
+
+    Args:
+        cache_map: The map, or the path of its file. A relative path is looked for beside the calling file, and then in the
+            working folder.
+        selection: The entry of the metadata that says what changed, and the flow's parameter that it is for.
+
+    Returns:
+        At most two triggers: for the datasets that need a selection, and for those that need none.
+
+    Raises:
+        fused_cache_ops.InvalidInputError: The map cannot be read, or none of its datasets is a Prefect asset's key. Or
+            `selection` is unknown.
+    """
+    from prefect.events import DeploymentEventTrigger
+
+    if selection not in KINDS:
+        raise InvalidInputError(f"selection = {selection!r} is unknown: use one of {', '.join(KINDS)}.")
+    read = CacheMap.of(cache_map, beside=sys._getframe(1).f_globals.get("__file__"))
+    keys = [key for key, udfs in read.datasets.items() if udfs and _is_asset_key(key)]
+    if not keys:
+        raise InvalidInputError(
+            f"{read.source} lists no Prefect asset that a UDF shows: name a dataset as its asset, such as "
+            '[datasets."s3://bucket/parcels"].'
+        )
+    whole = [key for key in keys if all(udf.is_whole for udf in read.datasets[key])]
+    changed = {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{selection} | tojson }}}}"}
+    needed: dict[str, Any] = {selection: {"__prefect_kind": "json", "value": changed}}
+    return [
+        DeploymentEventTrigger(
+            match={"prefect.resource.id": matched},
+            expect={"prefect.asset.materialization.succeeded"},
+            for_each={"prefect.resource.id"},
+            parameters={"dataset": {"__prefect_kind": "jinja", "template": "{{ event.resource.id }}"}, **more},
+        )
+        for matched, more in (([key for key in keys if key not in whole], needed), (whole, {}))
+        if matched
+    ]
+
+
+def _is_asset_key(key: str) -> bool:
+    from prefect.types.names import ValidAssetKey
+
+    try:
+        TypeAdapter(ValidAssetKey).validate_python(key)
+    except ValidationError:
+        return False
+    return True
+
+
+def _block(name: Optional[str]) -> Any:
+    return FusedCredentials.load(name) if name else None
