@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from fused_cache_ops import CacheMap, DatasetInvalidationError, InvalidInputError
 from fused_cache_ops.emulator import Emulator, Udf
-from prefect_fused import FusedCredentials, invalidate_dataset
+from prefect_fused import FusedCredentials, build_dataset_triggers, invalidate_dataset, invalidate_dataset_flow
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_api")]
 
@@ -125,3 +125,34 @@ def test_a_generator_is_refused_because_a_retry_would_find_it_empty(credentials:
 def test_an_unknown_keyword_is_refused(credentials: FusedCredentials) -> None:
     with pytest.raises(TypeError, match=r"shared_token"):
         invalidate_dataset.fn("s3://bucket/parcels", credentials, cache_map=THREE, shared_token="fsh_x")  # type: ignore[call-arg]
+
+
+def test_the_form_invalidates_a_dataset(fused_emulator: Emulator, udfs: dict[str, Udf], tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    path.write_text('[datasets."s3://bucket/parcels"]\nudfs = [{ udf = "overview", zooms = "4-9" }]')
+    assert invalidate_dataset_flow("s3://bucket/parcels", bounds=list(BOUNDS), cache_map=str(path))["failed"] == {}
+    assert fused_emulator.cached_tiles(udfs["overview"]) == {(12, 2200, 1343), (12, 0, 0)}
+
+
+def test_an_empty_form_invalidates_nothing(fused_emulator: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    path.write_text('[datasets."s3://bucket/parcels"]\nudfs = [{ udf = "overview" }]')
+    with pytest.raises(InvalidInputError):
+        invalidate_dataset_flow("s3://bucket/parcels", cache_map=str(path))
+    assert not fused_emulator.requests
+
+
+def test_the_triggers_are_of_all_assets_and_only_whole_udfs_need_no_selection() -> None:
+    whole, some = {"udfs": [{"udf": "totals", "whole_udf": True}]}, {"udfs": [{"udf": "overview", "zooms": "4-9"}]}
+    datasets = {"s3://a/1": whole, "s3://a/2": some, "no asset's key": some, "s3://a/3": {"udfs": []}}
+    needing, needing_none = build_dataset_triggers(CacheMap.from_dict({"datasets": datasets}), selection="bounds")
+
+    assert dict(needing.match) == {"prefect.resource.id": ["s3://a/2"]}
+    assert set(needing.parameters or {}) == {"dataset", "bounds"}
+    assert dict(needing_none.match) == {"prefect.resource.id": ["s3://a/1"]}
+    assert set(needing_none.parameters or {}) == {"dataset"}
+
+
+def test_a_map_without_assets_has_no_triggers() -> None:
+    with pytest.raises(InvalidInputError, match="lists no Prefect asset"):
+        build_dataset_triggers(CacheMap.from_dict({"datasets": {"parcels": {"udfs": [{"udf": "overview"}]}}}))

@@ -184,17 +184,23 @@ load_both()
 def test_the_event_of_every_asset_of_the_map_starts_the_invalidation_of_its_udfs(
     house: House, end_process: Callable[[Any], None], tmp_path: Path
 ) -> None:
-    others = [house.emulator.register(dict, name=name) for name in ("charging_overview", "charging_totals")]
-    udfs = [house.stations, *others, house.roads]
-    before = [len(house.invalidations(udf)) for udf in udfs]
+    overview, totals = (house.emulator.register(dict, name=name) for name in ("charging_overview", "charging_totals"))
+    cached = {
+        house.stations: [(10, 486, 391), (10, 0, 0)],
+        overview: [(9, 243, 195), (12, 0, 0)],
+        totals: [(3, 0, 0)],
+        house.roads: [(10, 1, 1), (10, 2, 2), (10, 5, 5)],
+    }
+    for udf, tiles in cached.items():
+        house.emulator.fill_cache(udf, tiles)
     served = FLOWS / "invalidate_dataset_on_asset.py"
     process = subprocess.Popen([sys.executable, str(served)], env=house.environment, stdout=DEVNULL, stderr=DEVNULL)
     try:
         eventually(lambda: house._deployment("Invalidate Fused caches of a dataset/after-load"))
         (tmp_path / "load.py").write_text(MATERIALIZED)
         subprocess.run([sys.executable, str(tmp_path / "load.py")], env=house.environment, check=True, capture_output=True)
-        expected = [[1], [4], [None], [10]]
-        eventually(lambda: [house.invalidations(udf)[seen:] for udf, seen in zip(udfs, before)] == expected)
+        expected = [{(10, 0, 0)}, {(12, 0, 0)}, set(), {(10, 5, 5)}]
+        eventually(lambda: [house.emulator.cached_tiles(udf) & set(tiles) for udf, tiles in cached.items()] == expected)
     finally:
         end_process(process)
 
