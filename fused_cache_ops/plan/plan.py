@@ -123,9 +123,18 @@ class InvalidationPlan:
         """
         return as_geojson(self.footprint(most_blocks), self.tiles_per_zoom or {})
 
-    def to_html(self) -> str:
-        """A self-contained HTML page with the footprint on a map and the counts. It loads no external resources."""
-        return render(self)
+    def to_html(self, basemap: str | None = None) -> str:
+        """An HTML page with the footprint on a map and the counts. Without a basemap, it loads no external resources.
+
+        Args:
+            basemap: the address of a MapLibre style, or a template of tiles with ``{z}``, ``{x}`` and ``{y}``. It turns the
+                drawing into a map to pan and zoom, by MapLibre from a CDN. The drawing stays where that cannot be loaded.
+                Everyone who has the page can read the address, so it must be without a user, password and query.
+
+        Raises:
+            InvalidInputError: ``basemap`` is not such an address.
+        """
+        return render(self, basemap)
 
     def to_svg(self, most_blocks: int = 2000) -> str:
         """The footprint on a map as an SVG picture. Empty if there is nothing to draw.
