@@ -11,7 +11,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import pairwise
 
@@ -44,6 +44,7 @@ class View:
 
     Attributes:
         start: where the footprint begins. What lies west of it is drawn one turn further east.
+        beyond: coarse zooms that only surround what is shown, and are not shown as a whole.
     """
 
     x: float
@@ -51,11 +52,28 @@ class View:
     width: float
     height: float
     start: float
+    beyond: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, blocks: Iterable[Block]) -> View:
-        """The footprint with some margin around it, across the antimeridian if that is the shorter way."""
-        blocks = list(blocks)
+    def of(cls, footprint: Footprint) -> View:
+        """The footprint with some margin around it, across the antimeridian if that is the shorter way.
+
+        The deepest zoom decides, and coarser tiles elsewhere. Otherwise a city would be a dot in a tile of zoom 4.
+        """
+        shown = list(footprint[max(footprint)][1])
+        inner = cls._around(shown)
+        beyond = []
+        for zoom, (drawn, blocks) in footprint.items():
+            if zoom == max(footprint):
+                continue
+            if inner.width < 1 and 2**-drawn > inner.width / 2 and all(map(inner.overlaps, blocks)):
+                beyond.append(zoom)
+            else:
+                shown += blocks
+        return replace(cls._around(shown), beyond=tuple(beyond))
+
+    @classmethod
+    def _around(cls, blocks: Sequence[Block]) -> View:
         spans = sorted({(block.x / 2**block.z, (block.x + block.width) / 2**block.z) for block in blocks})
         start, gap = spans[0][0], spans[0][0] + 1 - max(right for _, right in spans)
         end = spans[0][1]
@@ -69,6 +87,15 @@ class View:
         height = min(max((bottom - top) * 1.3, width * 0.55), width)
         y = min(max(0, (top + bottom - height) / 2), 1 - height)
         return cls(start + (1 - gap - width) / 2, y, width, height, start)
+
+    def overlaps(self, block: Block) -> bool:
+        """Whether a block is in the view, at least in part."""
+        size = 2**block.z
+        tall = block.y / size < self.y + self.height and (block.y + block.height) / size > self.y
+        return tall and any(
+            block.x / size + turn < self.x + self.width and (block.x + block.width) / size + turn > self.x
+            for turn in (-1, 0, 1)
+        )
 
     @property
     def tall(self) -> int:
@@ -86,7 +113,8 @@ class View:
 
     def column(self, block: Block) -> int:
         """A block's column, one turn further east if it is drawn there."""
-        return block.x + 2**block.z if block.x / 2**block.z < self.start else block.x
+        size = 2**block.z
+        return block.x + size if (block.x + block.width) / size <= self.start else block.x
 
     def across(self, x: float) -> int:
         return round((x - self.x) / self.width * _WIDE)
@@ -154,7 +182,7 @@ def shifted(blocks: Iterable[Block], view: View) -> list[Block]:
 def picture(footprint: Footprint) -> str:
     """The map as an SVG document, with a small map of the world beside it if it shows a small part."""
     footprint = outlined(footprint)
-    view = View.of(block for _, blocks in footprint.values() for block in blocks)
+    view = View.of(footprint)
     side = _WIDE // 5 if view.is_small else 0
     inset = f'<g transform="translate({_WIDE} 0) scale({side / _LOCATOR})">{_world(view)}</g>' if side else ""
     style = STYLE + dark_colors(list(footprint))

@@ -73,10 +73,13 @@ def render(plan: Drawable, basemap: str | None = None) -> str:
     """
     background = None if basemap is None else Basemap.of(basemap)
     footprint = plan.footprint()
+    footprint = outlined(footprint) if footprint else footprint
+    view = View.of(footprint) if footprint else None
     zooms = list(footprint)
     rows, rules = [], [_STYLE, STYLE, dark_colors(zooms)]
     for zoom, (drawn, _) in footprint.items():
         coarse = f" <small>(drawn at {drawn})</small>" if drawn != zoom else ""
+        coarse += " <small>(wider than the map)</small>" if view and zoom in view.beyond else ""
         key = shape(zoom, "M2 2h12v12h-12z", zooms=zooms)
         rows.append(
             f'<tr><td><label><input type="checkbox" id="z{zoom}" checked><svg class="key" viewBox="0 0 16 16">{key}</svg>'
@@ -89,11 +92,9 @@ def render(plan: Drawable, basemap: str | None = None) -> str:
     where = scripts = ""
     if plan.tile_count is None:
         shown = "<p>The whole UDF: every tile at every zoom, and every other result.</p>"
-    elif not footprint:
+    elif view is None:
         shown = "<p>Nothing is selected: nothing would be sent.</p>"
     else:
-        footprint = outlined(footprint)
-        view = View.of(block for _, blocks in footprint.values() for block in blocks)
         shown = drawing(footprint, view)
         where = f'<div class="card where">{locator(view)}</div>' if view.is_small else ""
         scripts = "" if background is None else _scripts(background.data(footprint, view))
