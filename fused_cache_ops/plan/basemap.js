@@ -37,7 +37,7 @@
         add(zoom, "fill", blocks.map((block) => [ring(block)]), { "fill-color": color(zoom), "fill-antialias": false });
       }
       const drawnLines = blocks ? blocks.map(ring) : lines.map(([x, y, right, bottom]) => [at(x, y), at(right, bottom)]);
-      add(zoom, "line", drawnLines, { "line-color": color(zoom), "line-width": 1.5 });
+      add(zoom, "line", drawnLines, { "line-color": color(zoom), "line-width": 2 });
       const checkbox = document.getElementById(`z${zoom}`);
       checkbox.addEventListener("change", () => show(zoom, checkbox.checked));
       show(zoom, checkbox.checked);

@@ -31,7 +31,7 @@ _DARK = ((186, 104, 214), (232, 106, 116), (252, 170, 60), (244, 244, 90))
 
 STYLE = """.sea { fill: #eef2f4; } .land { fill: #e2ddd0; } .grid { stroke: #cdd3d6; } .label { fill: #57534b; }
 .sea, .land, .grid, .label { stroke-width: 1px; vector-effect: non-scaling-stroke; }
-.line, .fill { stroke-width: 1.5px; vector-effect: non-scaling-stroke; stroke-linecap: square; }
+.line, .fill { stroke-width: 2px; vector-effect: non-scaling-stroke; stroke-linecap: square; shape-rendering: crispEdges; }
 .here { fill: none; stroke: #b91c1c; stroke-width: 1.5px; vector-effect: non-scaling-stroke; }
 @media (prefers-color-scheme: dark) { .sea { fill: #1b2226; } .land { fill: #30302c; } .grid { stroke: #3b4348; }
   .label { fill: #b5b0a6; } .here { stroke: #fca5a5; } }

@@ -20,7 +20,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; padding: 1.5rem; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width: 72rem; margin: 0 auto; display: grid; gap: 1.25rem; grid-template-columns: minmax(0, 1fr) 19rem; }
+main { max-width: 72rem; margin: 0 auto; display: grid; gap: 1.25rem; grid-template-columns: minmax(0, 1fr) 21rem; }
 header { grid-column: 1 / -1; }
 h1 { font-size: 1.35rem; line-height: 1.3; margin: 0 0 .25rem; overflow-wrap: anywhere; text-wrap: balance; }
 p { margin: 0; color: var(--soft); overflow-wrap: anywhere; }
@@ -29,9 +29,9 @@ p { margin: 0; color: var(--soft); overflow-wrap: anywhere; }
 .card > p { padding: 1.5rem; }
 .card > svg { display: block; width: 100%; height: auto; }
 .map { position: relative; align-self: start; }
-.live { position: absolute; inset: 0; visibility: hidden; color: #1c1b19; }
+.map > .live { position: absolute; inset: 0; visibility: hidden; color: #1c1b19; }
 .is-live { height: max(26rem, 60vh); }
-.is-live .live { visibility: visible; }
+.map.is-live > .live { visibility: visible; }
 .is-live > svg { visibility: hidden; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .5rem .9rem; text-align: right; border-bottom: 1px solid var(--line); }
@@ -40,6 +40,7 @@ th:first-child, td:first-child { text-align: left; }
 tr:last-child td { border-bottom: 0; }
 tfoot td { font-weight: 600; }
 label { display: flex; align-items: center; gap: .55rem; cursor: pointer; }
+small { color: var(--soft); white-space: nowrap; }
 .key { width: 1rem; height: 1rem; flex: none; }
 aside { display: grid; gap: 1.25rem; align-content: start; }
 @media (max-width: 46rem) { body { padding: .9rem; } main { grid-template-columns: minmax(0, 1fr); }
@@ -83,7 +84,7 @@ def render(plan: Drawable, basemap: str | None = None) -> str:
         key = shape(zoom, "M2 2h12v12h-12z", zooms=zooms)
         rows.append(
             f'<tr><td><label><input type="checkbox" id="z{zoom}" checked><svg class="key" viewBox="0 0 16 16">{key}</svg>'
-            f"zoom {zoom}{coarse}</label></td><td>{(plan.tiles_per_zoom or {})[zoom]:,}</td></tr>"
+            f"<span>zoom {zoom}{coarse}</span></label></td><td>{(plan.tiles_per_zoom or {})[zoom]:,}</td></tr>"
         )
         rules.append(f":root:has(#z{zoom}:not(:checked)) .footprint .z{zoom} {{ display: none }}\n")
     title = html.escape(f"Invalidation plan: {plan.udf.strip(chr(39))}")
