@@ -26,14 +26,14 @@ _MOST_OUTLINED = 4_000  # blocks per zoom
 _ROUGH = 1 / 48  # a narrower part of the world is too small for the land, of which a point is 1/10,000 of the world
 _STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 # From the coarsest zoom to the deepest. Both contrast with sea and land, and the deepest most.
-_LIGHT = ((214, 96, 58), (176, 58, 122), (108, 20, 160), (20, 12, 110))
+_LIGHT = ((200, 82, 44), (176, 58, 122), (108, 20, 160), (20, 12, 110))
 _DARK = ((186, 104, 214), (232, 106, 116), (252, 170, 60), (244, 244, 90))
 
 STYLE = """.sea { fill: #eef2f4; } .land { fill: #e2ddd0; } .grid { stroke: #cdd3d6; } .label { fill: #57534b; }
-.sea, .land, .grid, .label { stroke-width: 1px; vector-effect: non-scaling-stroke; }
+.sea, .land, .coast, .grid, .label { stroke-width: 1px; vector-effect: non-scaling-stroke; }
 .line, .fill { stroke-width: 2px; vector-effect: non-scaling-stroke; stroke-linecap: square; shape-rendering: crispEdges; }
 .here { fill: none; stroke: #b91c1c; stroke-width: 1.5px; vector-effect: non-scaling-stroke; }
-@media (prefers-color-scheme: dark) { .sea { fill: #1b2226; } .land { fill: #30302c; } .grid { stroke: #3b4348; }
+@media (prefers-color-scheme: dark) { .sea { fill: #1b2226; } .land { fill: #30302c; } .coast { stroke: #30302c; } .grid { stroke: #3b4348; }
   .label { fill: #b5b0a6; } .here { stroke: #fca5a5; } }
 """
 
@@ -213,8 +213,13 @@ def _content(footprint: Footprint, view: View) -> str:
     for zoom, (drawn, blocks) in footprint.items():
         if zoom != deepest:
             layers.append(shape(zoom, _lines(drawn, outline(shifted(blocks, view)), view), zooms=zooms))
-    land = "" if view.is_small else f'<path class="land" fill="#e2ddd0" fill-rule="evenodd" d="{_land_in(view)}"/>'
-    return f'{land}<g>{_graticule(view)}</g><g class="footprint">{"".join(layers)}</g>'
+    fill, *lines = layers
+    land = coast = ""
+    if not view.is_small:
+        land = f'<path id="land" fill-rule="evenodd" d="{_land_in(view)}"/>'
+        land = f'<defs>{land}</defs><use class="land" fill="#e2ddd0" href="#land"/>'
+        coast = '<use class="coast" fill="none" stroke="#e2ddd0" href="#land"/>'  # where the fill covers the land
+    return f'{land}<g>{_graticule(view)}</g><g class="footprint">{fill}{coast}{"".join(lines)}</g>'
 
 
 def _filled(blocks: Iterable[Block], view: View) -> str:
@@ -253,7 +258,8 @@ def _graticule(view: View) -> str:
         at = view.across((number * step + 180) / 360)
         parts.append(f'<path class="grid" stroke="#cdd3d6" d="M{at} 0V{view.tall}"/>')
         label = _degrees((number * step + 180) % 360 - 180, "EW", step)
-        parts.append(_label(at + size // 3, view.tall - size // 2, size, label))
+        if at < _WIDE * 0.92:  # so that none is cut off
+            parts.append(_label(at + size // 3, view.tall - size // 2, size, label))
     for number in range(math.ceil(south / step), math.floor(north / step) + 1):
         at = view.down(row_fraction(number * step))
         parts.append(f'<path class="grid" stroke="#cdd3d6" d="M0 {at}H{_WIDE}"/>')
