@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-_CELL = "padding:.25em .8em;text-align:left;vertical-align:top;overflow-wrap:anywhere"
+_CELL = "padding:.25em .8em;text-align:left;vertical-align:top"
 
 
 def table(title: str, rows: Iterable[Sequence[object]], heading: Sequence[str] = ()) -> str:

@@ -33,7 +33,8 @@ STYLE = """.sea { fill: #eef2f4; } .land { fill: #e2ddd0; } .grid { stroke: #cdd
 .sea, .land, .coast, .grid, .label { stroke-width: 1px; vector-effect: non-scaling-stroke; }
 .line, .fill { stroke-width: 2px; vector-effect: non-scaling-stroke; stroke-linecap: square; shape-rendering: crispEdges; }
 .here { fill: none; stroke: #b91c1c; stroke-width: 1.5px; vector-effect: non-scaling-stroke; }
-@media (prefers-color-scheme: dark) { .sea { fill: #1b2226; } .land { fill: #30302c; } .coast { stroke: #30302c; } .grid { stroke: #3b4348; }
+@media (prefers-color-scheme: dark) { .sea { fill: #1b2226; } .land { fill: #30302c; } .coast { stroke: #30302c; }
+  .grid { stroke: #3b4348; }
   .label { fill: #b5b0a6; } .here { stroke: #fca5a5; } }
 """
 
