@@ -96,6 +96,12 @@ def test_the_outline_of_adjacent_blocks_has_no_line_between_them() -> None:
     ]
 
 
+def test_the_outline_of_long_rows_is_that_of_the_same_area_in_columns() -> None:
+    rows = outline([Block(9, 0, row, 4, 1) for row in range(3)])
+    columns = outline([Block(9, column, 0, 1, 3) for column in range(4)])
+    assert sorted(rows) == sorted(columns)
+
+
 def test_an_outline_goes_around_a_hole() -> None:
     around = [Block(9, 0, 0, 3, 1), Block(9, 0, 1, 1, 1), Block(9, 2, 1, 1, 1), Block(9, 0, 2, 3, 1)]
     assert {(1, 1, 2, 1), (1, 2, 2, 2), (1, 1, 1, 2), (2, 1, 2, 2)} <= set(outline(around))
