@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining, Unfinished
+from fused_cache_ops.notebook import table
 from fused_cache_ops.wording import counted, quoted_address, without_credentials
 
 
@@ -159,6 +160,26 @@ class InvalidationResult:
             warnings=self.warnings if second.warnings is None else second.warnings,
         )
 
+    def _repr_html_(self) -> str:
+        """The result in a notebook."""
+        rows = [
+            ("UDF id", self.udf_id or "not looked up, because there was nothing to send"),
+            ("instance", ", ".join(self.client_ids) or self.client_id),
+            ("tiles", "everything" if self.tiles_invalidated is None else self.tiles_invalidated),
+            ("by an earlier call", self.tiles_already_done or None),
+            ("cached objects deleted", self.objects_deleted),
+            ("requests", self.requests_sent),
+            ("retries", self.retries or None),
+            ("seconds", f"{self.elapsed_seconds:,.2f}"),
+            ("verified", self.verification and str(self.verification).removeprefix("verified: ")),
+            ("zooms left stale", ", ".join(map(str, self.zooms_left_stale)) or None),
+            ("related UDFs", ", ".join(self.related) or None),
+            ("second pass", self.second_pass),
+            ("note", self.note),
+            *(("warning", warning) for warning in self.warnings or ()),
+        ]
+        return table("Invalidated", rows)
+
     def __str__(self) -> str:
         target = f"UDF {self.udf_id}" if self.udf_id else "a UDF that was not looked up"
         tiles = self.tiles_invalidated
@@ -282,6 +303,21 @@ class DatasetResult:
             "elapsed_seconds": self.elapsed_seconds,
             "note": self.note,
         }
+
+    def _repr_html_(self) -> str:
+        """The result in a notebook."""
+        failed = {udf: f"failed: {type(error).__name__}: {error.message}" for udf, error in self.failed.items()}
+        rows = []
+        for udf in self.results | failed:
+            tiles: object = ""
+            requests: object = ""
+            if udf in self.results:
+                result = self.results[udf]
+                tiles = "everything" if result.tiles_invalidated is None else result.tiles_invalidated
+                requests = result.requests_sent
+            rows.append((udf, tiles, requests, failed.get(udf, "invalidated")))
+        title = f"Dataset {quoted_address(self.dataset)}" + (f": {self.note}" if self.note else "")
+        return table(title, rows, ("UDF", "tiles", "requests", "outcome"))
 
     def __str__(self) -> str:
         done = [result for udf, result in self.results.items() if udf not in self.failed]

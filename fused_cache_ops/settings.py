@@ -200,13 +200,13 @@ _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a
 def _checked_url(name: str, url: str, allow_http: bool, example: str) -> str:
     if not isinstance(url, str):
         raise ConfigurationError(f"{name} is of type {type(url).__name__}, not a string. Example: {example}")
-    checked, shown, problem = _read_url(url, allow_http)
+    checked, shown, problem = read_url(url, allow_http)
     if problem:
         raise ConfigurationError(f"{name}{f' = {quoted(shown)}' if shown else ''} {problem}. Example: {example}")
     return checked
 
 
-def _read_url(url: str, allow_http: bool) -> tuple[str, str, str]:
+def read_url(url: str, allow_http: bool) -> tuple[str, str, str]:
     """A normalized address, the part of it that may be shown, and what is wrong with it.
 
     User names, passwords, queries and fragments may contain a token by mistake, so they are never shown.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from fused_cache_ops.cache_map.reading import DEFAULT_MAP, SELECTING, SENDING, CacheMap, MapEntry, MapLocation
 from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_SHAPERS
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.notebook import table
 from fused_cache_ops.outcome import DatasetFirstPass, DatasetInvalidationError, DatasetResult, InvalidationResult
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
 from fused_cache_ops.selection.keywords import AREAS, DETAILS, SELECTION_DEFAULTS, SHAPERS, SelectionKeywords
@@ -69,6 +70,15 @@ class DatasetPlan:
             "plans": {udf: plan.to_dict() for udf, plan in self.plans.items()},
             "refused": dict(self.refused),
         }
+
+    def _repr_html_(self) -> str:
+        """The plan in a notebook."""
+        rows: list[tuple[object, ...]] = [
+            (udf, "everything" if plan.tile_count is None else plan.tile_count, plan.request_count, plan.note or "")
+            for udf, plan in self.plans.items()
+        ]
+        rows += [(udf, "", "", f"refused: {why}") for udf, why in self.refused.items()]
+        return table(f"Plan for the dataset {quoted_address(self.dataset)}", rows, ("UDF", "tiles", "requests", "note"))
 
     def __str__(self) -> str:
         lines = [*map(str, self.plans.values()), *(f"refused {udf}: {why}" for udf, why in self.refused.items())]

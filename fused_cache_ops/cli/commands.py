@@ -30,7 +30,7 @@ from fused_cache_ops.cli.maps import map_program
 from fused_cache_ops.cli.options import BaseUrl, CacheMapFile, ClientId, MaxRelated, RelatedUdfs, UdfName, fail, selecting
 from fused_cache_ops.cli.report import report_table
 from fused_cache_ops.client import FusedClient
-from fused_cache_ops.errors import FusedCacheError, Remaining
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
 from fused_cache_ops.outcome import DatasetInvalidationError, DatasetResult, InvalidationResult, PartialInvalidationError
 from fused_cache_ops.plan.plan import plan_invalidation
 from fused_cache_ops.selection.keywords import SelectionKeywords
@@ -49,6 +49,10 @@ def plan(
     udf: UdfName,
     selection: SelectionKeywords,
     html: Annotated[Optional[Path], typer.Option(help="Write an HTML page with the footprint on a map.")] = None,
+    basemap: Annotated[
+        Optional[str],
+        typer.Option(help="For --html: show this map below the tiles. A template with {z}/{x}/{y}, or a MapLibre style."),
+    ] = None,
     geojson: Annotated[Optional[Path], typer.Option(help="Write the footprint as GeoJSON.")] = None,
     list_tiles: Annotated[bool, typer.Option("--list", help="Print only the tiles, as z/x/y.")] = False,
     related: RelatedUdfs = None,
@@ -62,13 +66,15 @@ def plan(
     It needs no token and sends nothing, except with --related, which looks up who calls whom.
     """
     try:
+        if basemap is not None and html is None:
+            raise InvalidInputError("--basemap is for the page: add --html with the path to write it to.")
         if related is None:
             made = plan_invalidation(udf, **selection)
         else:
             with FusedClient(client_id=client_id, base_url=base_url, deadline=60) as client:
                 made = client.plan_invalidation(udf, related=cast("Any", related), max_related=max_related, **selection)
         if html:
-            html.write_text(made.to_html(), encoding="utf-8")
+            html.write_text(made.to_html(basemap), encoding="utf-8")
         if geojson:
             geojson.write_text(json.dumps(made.to_geojson()), encoding="utf-8")
         if list_tiles:

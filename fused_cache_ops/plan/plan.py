@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.notebook import table
 from fused_cache_ops.plan.footprint import LARGEST_FOOTPRINT, Footprint, as_geojson, drawn_footprint
 from fused_cache_ops.plan.page import render, render_map
 from fused_cache_ops.secret import Secret, sealed_udf
 from fused_cache_ops.selection.batches import MAX_BATCH
-from fused_cache_ops.selection.keywords import SelectionKeywords
+from fused_cache_ops.selection.keywords import DEFAULT_MAX_TILES, SelectionKeywords
 from fused_cache_ops.selection.reading import check_shard, read_selection
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.tiles.tile import Tile
@@ -20,6 +22,9 @@ from fused_cache_ops.wording import counted, quoted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+_BLOCKS_IN_NOTEBOOK = 500  # per zoom
 
 
 class PlannedTarget(NamedTuple):
@@ -123,9 +128,18 @@ class InvalidationPlan:
         """
         return as_geojson(self.footprint(most_blocks), self.tiles_per_zoom or {})
 
-    def to_html(self) -> str:
-        """A self-contained HTML page with the footprint on a map and the counts. It loads no external resources."""
-        return render(self)
+    def to_html(self, basemap: str | None = None) -> str:
+        """An HTML page with the footprint on a map and the counts. Without a basemap, it loads no external resources.
+
+        Args:
+            basemap: the address of a MapLibre style, or a template of tiles with ``{z}``, ``{x}`` and ``{y}``. It turns the
+                drawing into a map to pan and zoom, by MapLibre from a CDN. The drawing stays where that cannot be loaded.
+                Everyone who has the page can read the address, so it must be without a user, password and query.
+
+        Raises:
+            InvalidInputError: ``basemap`` is not such an address.
+        """
+        return render(self, basemap)
 
     def to_svg(self, most_blocks: int = 2000) -> str:
         """The footprint on a map as an SVG picture. Empty if there is nothing to draw.
@@ -134,6 +148,23 @@ class InvalidationPlan:
             most_blocks: the most rectangles per zoom. A more detailed footprint is drawn at a coarser zoom.
         """
         return render_map(self, most_blocks)
+
+    def _repr_html_(self) -> str:
+        """The counts in a notebook, and the map if there are at most a million tiles."""
+        rows: list[tuple[object, ...]] = [(f"zoom {zoom}", count) for zoom, count in (self.tiles_per_zoom or {}).items()]
+        rows += [("total", "everything" if self.tile_count is None else self.tile_count), ("requests", self.request_count)]
+        rows += [("note", self.note)]
+        try:
+            picture = self.to_svg(_BLOCKS_IN_NOTEBOOK) if (self.tile_count or 0) <= DEFAULT_MAX_TILES else ""
+        except FusedCacheError:  # the file of a list has changed since
+            picture = ""
+        if picture:
+            encoded = base64.b64encode(picture.encode()).decode()
+            # As an image, its style does not affect the notebook.
+            image = f'<img alt="Map of the tiles" style="width:100%;max-width:40rem" src="data:image/svg+xml;base64,{encoded}">'
+        else:
+            image = ""
+        return table(f"Invalidation plan: {self.udf.strip(chr(39))}", rows) + image
 
     def footprint(self, most_blocks: int = LARGEST_FOOTPRINT) -> Footprint:
         """For each zoom, the zoom at which it is drawn and the blocks there. They differ if there are too many to draw."""
