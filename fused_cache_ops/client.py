@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
-from fused_cache_ops.cache_map.reading import DEFAULT_MAP, CacheMap, MapLocation
+from fused_cache_ops.cache_map.file import DEFAULT_MAP
+from fused_cache_ops.cache_map.reading import CacheMap, MapLocation
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS, SENDING_SHAPERS, CallKeywords
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.outcome import DatasetFirstPass, DatasetResult, FirstPass, InvalidationResult, Verification

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from fused_cache_ops.cache_map.reading import DEFAULT_MAP, SELECTING, SENDING, CacheMap, MapEntry, MapLocation
+from fused_cache_ops.cache_map.file import DEFAULT_MAP
+from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation
 from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_SHAPERS
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.outcome import DatasetFirstPass, DatasetInvalidationError, DatasetResult, InvalidationResult

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fused_cache_ops.cache_map.dataset import plan_dataset
-from fused_cache_ops.cache_map.reading import DEFAULT_MAP
+from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.call_keywords import CALL_HELP
 from fused_cache_ops.cli.maps import map_program
 from fused_cache_ops.cli.options import BaseUrl, CacheMapFile, ClientId, MaxRelated, RelatedUdfs, UdfName, fail, selecting

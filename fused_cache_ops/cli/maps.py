@@ -12,7 +12,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from fused_cache_ops.cache_map.drawing import described, shown_dataset, to_mermaid, to_svg
-from fused_cache_ops.cache_map.reading import DEFAULT_MAP, CacheMap, MapEntry
+from fused_cache_ops.cache_map.file import DEFAULT_MAP
+from fused_cache_ops.cache_map.reading import CacheMap, MapEntry
 from fused_cache_ops.cli.options import BaseUrl, ClientId, fail
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError
