@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
 def main() -> None:
     """The program ``fused-cache-ops``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # in a locale without UTF-8, escapes are better than a traceback
+            stream.reconfigure(errors="backslashreplace")
     try:
         from fused_cache_ops.cli.commands import program
     except ImportError as error:
