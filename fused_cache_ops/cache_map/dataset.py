@@ -26,7 +26,6 @@ from fused_cache_ops.selection.reading import differs, kinds_in, read_selections
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
-from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.wording import counted, quoted, quoted_address, without_credentials
 
@@ -252,12 +251,10 @@ class DatasetCall:
         self._on_plan = keywords.get("on_plan")
         self._progress: dict[str, tuple[int, int | None, int]] = {}
         self._tiled = sum(isinstance(part.selection, Selection) for part in self._parts)
-        self._retriers: list[Retrier] = []
         self._calls = {part.entry.label: self._call(part) for part in self._parts if _is_valid(part)}
 
     def _call(self, part: _Part) -> Call:
         retrier = self._service.branch(self._retrier, patience=math.inf)
-        self._retriers.append(retrier)
 
         def note(done: int, total: int | None, retries: int) -> None:
             self._progress[part.entry.label] = (done, total, retries)
@@ -344,9 +341,7 @@ class DatasetCall:
         except BaseException as interrupt:
             for future in waiting:
                 future.cancel()
-            for retrier in self._retriers:
-                retrier.cancel()
-                self._service.abort_requests(retrier)
+            self._service.cancel_call(self._retrier)
             if isinstance(interrupt, KeyboardInterrupt):
                 interrupt.result = self._interrupted(running)  # type: ignore[attr-defined]
             raise

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from fused_cache_ops.cli.endings import EXIT_CODES, CommandFailed, report, report_usage
 from fused_cache_ops.cli.output import output
-from fused_cache_ops.errors import FusedCacheError
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 
 _SENT_NOTHING_BY = {"plan": ("related", "max_related")}
 """Settings that are not for a command, because it would need a token with them."""
@@ -46,6 +46,9 @@ def _reported() -> Iterator[None]:
         raise typer.Exit(report(failed)) from None
     except (FusedCacheError, KeyboardInterrupt) as error:
         raise typer.Exit(report(CommandFailed(error))) from None
+    except UnicodeEncodeError:
+        unreadable = InvalidInputError("An argument has characters that this locale cannot express: set PYTHONUTF8=1.")
+        raise typer.Exit(report(CommandFailed(unreadable))) from None
     except Exception as error:
         # A usage error. Its class is typer's or click's, depending on the version.
         if not (output.as_json and getattr(error, "exit_code", None) == 2 and hasattr(error, "format_message")):
