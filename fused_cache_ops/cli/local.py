@@ -91,7 +91,6 @@ class Shell(str, Enum):
     zsh = "zsh"
     fish = "fish"
     powershell = "powershell"
-    pwsh = "pwsh"
 
 
 @program.command()

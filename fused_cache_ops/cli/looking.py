@@ -53,7 +53,7 @@ def udfs(
     name: Annotated[
         Optional[str],
         typer.Argument(
-            metavar="[NAME]", help="Only those whose canvas/name contains this, or whose name matches a glob such as road*."
+            metavar="NAME", help="Only those whose canvas/name contains this, or whose name matches a glob such as road*."
         ),
     ] = None,
     as_json: AsJson = False,
@@ -93,7 +93,7 @@ def _matches(reference: str, wanted: str) -> bool:
 @connecting(deadline=30.0)
 def check(
     connection: Connection,
-    udf: Annotated[Optional[str], typer.Argument(help="A UDF to look up, too.")] = None,
+    udf: Annotated[Optional[str], typer.Argument(metavar="UDF", help="A UDF to look up, too.")] = None,
     write: Annotated[
         bool, typer.Option("--write", help=f"Also test write access to the UDF, by invalidating its tile {_TEST_TILE}.")
     ] = False,

@@ -36,7 +36,7 @@ class Form(str, Enum):
 @connecting(deadline=120.0)
 def check(
     connection: Connection,
-    path: Annotated[str, typer.Argument(metavar="[FILE]", help="The cache map.")] = DEFAULT_MAP,
+    path: Annotated[str, typer.Argument(metavar="FILE", help="The cache map.")] = DEFAULT_MAP,
     as_json: AsJson = False,
 ) -> None:
     """Validate the cache map. With a token, also look up each UDF, and say what could keep it stale. Changes nothing."""
@@ -99,7 +99,7 @@ def _findings(report: "UdfReport", callers_follow: bool) -> list[str]:
 @connecting(deadline=120.0)
 def show(
     connection: Connection,
-    path: Annotated[str, typer.Argument(metavar="[FILE]", help="The cache map.")] = DEFAULT_MAP,
+    path: Annotated[str, typer.Argument(metavar="FILE", help="The cache map.")] = DEFAULT_MAP,
     form: Annotated[Form, typer.Option("--format", help="How to draw it.")] = Form.text,
 ) -> None:
     """Draw the cache map: datasets, the UDFs that show them, and with a token who calls these."""

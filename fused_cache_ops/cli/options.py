@@ -14,14 +14,16 @@ from fused_cache_ops.selection.keywords import KINDS, SELECTION_DEFAULTS, SELECT
 RelatedUdfs = Annotated[Optional[str], typer.Option("--related", help=CALL_HELP["related"])]
 MaxRelated = Annotated[int, typer.Option(help=CALL_HELP["max_related"])]
 CacheMapFile = Annotated[
-    str, typer.Option("--map", metavar="FILE", help="The cache map. In a pyproject.toml, the table [tool.fused-cache].")
+    str, typer.Option("--map", metavar="FILE", help="The cache map. In a pyproject.toml, the table tool.fused-cache.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, in a terminal, before everything is invalidated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, also if it fails.")]
-UdfName = Annotated[str, typer.Argument(help="Id, name, canvas/name, team/name, user@host/name or shared token.")]
+UdfName = Annotated[
+    str, typer.Argument(metavar="UDF", help="Id, name, canvas/name, team/name, user@host/name or shared token.")
+]
 
 _TYPES: dict[str, Any] = {
-    "tiles": Annotated[Optional[list[str]], typer.Argument(help="Tiles as z/x/y.", metavar="[Z/X/Y]...")],
+    "tiles": Annotated[Optional[list[str]], typer.Argument(help="Tiles as z/x/y.", metavar="Z/X/Y")],
     "tiles_file": Annotated[Optional[str], typer.Option(help=f"{SELECTION_HELP['tiles_file']} Use - for standard input.")],
     "bounds": Annotated[Optional[list[str]], typer.Option(help="West,south,east,north in degrees. Repeat for more boxes.")],
     "geometry": Annotated[Optional[list[str]], typer.Option(help=f"{SELECTION_HELP['geometry']} Repeat for the union.")],
