@@ -144,6 +144,7 @@ class _Steps:
 
     def __init__(self) -> None:
         self.found: dict[str, dict[str, str]] = {}
+        self.failed: Optional[str] = None
 
     def add(self, name: str, state: str, text: str) -> None:
         self.found[name] = {"state": state, "detail": text}
@@ -154,6 +155,7 @@ class _Steps:
             return action()
         except FusedCacheError as error:
             wrong = _WRONG.get(type(error), name) if name == "token" else name
+            self.failed = wrong
             self.add(wrong, "unknown" if error.retryable else "wrong", error.message)
             error.args = (" ".join(filter(None, (f"The check of the {wrong} failed.", error.message, mend(error)))),)
             raise
@@ -166,7 +168,8 @@ class _Steps:
         table = Table(box=SIMPLE, show_header=False)
         colors = {"ok": "green", "wrong": "red", "unknown": "yellow"}
         for name, each in self.found.items():
-            table.add_row(Text(name), Text(each["state"], style=colors[each["state"]]), Text(each["detail"], overflow="fold"))
+            detail = "" if name == self.failed else each["detail"]  # the error says it, with the remedy
+            table.add_row(Text(name), Text(each["state"], style=colors[each["state"]]), Text(detail, overflow="fold"))
         return table
 
 
