@@ -268,6 +268,14 @@ def test_a_reader_that_leaves_is_no_failure(fused_emulator: Emulator) -> None:
     assert (process.wait(120), said) == (0, b"")
 
 
+@pytest.mark.parametrize("command", ["--help", "invalidate --help", "--version"])
+def test_a_help_that_nobody_reads_is_no_failure(command: str) -> None:
+    code = "import time; time.sleep(1); from fused_cache_ops.cli import main; main()"  # the reader has left by then
+    shell = f"{sys.executable} -c '{code}' {command} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 def test_a_reader_that_leaves_does_not_hide_a_failure(fused_emulator: Emulator, udf: Udf) -> None:
     fail = f'{sys.executable} -c "from fused_cache_ops.cli import main; main()" invalidate rods 1/0/0 --json'
     done = subprocess.run(["bash", "-c", f"{fail} | true; echo ${{PIPESTATUS[0]}}"], check=True, capture_output=True, text=True)

@@ -13,8 +13,12 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         from fused_cache_ops.cli.commands import program
+        from fused_cache_ops.cli.output import output
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
             raise
         sys.exit(f"{error.name} is not installed: pip install 'fused-cache-ops[cli]'")
-    program()
+    try:
+        program()
+    finally:
+        output.write([])  # what is still buffered, such as a help that nobody reads to its end

@@ -28,14 +28,23 @@ class Program(TyperGroup):
         return super().main(args, *others, **named)
 
     def make_context(self, *given: Any, **named: Any) -> Any:
-        with _reported():
+        with _reported(), self._help_unread():
             return super().make_context(*given, **named)
 
     def invoke(self, ctx: Any) -> Any:
-        with _reported():
+        with _reported(), self._help_unread():
             if not self._asks_for_help:
                 ctx.default_map = _defaults(self.commands)
             return super().invoke(ctx)
+
+    @contextlib.contextmanager
+    def _help_unread(self) -> Iterator[None]:
+        try:
+            yield
+        except (BrokenPipeError, SystemExit):  # the latter is Rich's
+            if not self._asks_for_help:
+                raise
+            raise typer.Exit from None
 
 
 @contextlib.contextmanager
