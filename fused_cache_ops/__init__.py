@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fused_cache_ops.cache_map.dataset import DatasetPlan, plan_dataset
     from fused_cache_ops.cache_map.reading import CacheMap
-    from fused_cache_ops.client import FusedClient, TeamEnvironment
+    from fused_cache_ops.client import FusedClient, TeamEnvironment, TeamUdf
     from fused_cache_ops.errors import (
         AuthenticationError,
         ConfigurationError,
@@ -67,6 +67,7 @@ __all__ = [
     "RateLimitedError",
     "StaleConnectionError",
     "TeamEnvironment",
+    "TeamUdf",
     "Tile",
     "UdfReport",
     "UnavailableError",
@@ -104,6 +105,7 @@ _HOMES = {
     "RateLimitedError": "errors",
     "StaleConnectionError": "errors",
     "TeamEnvironment": "client",
+    "TeamUdf": "client",
     "Tile": "tiles.tile",
     "UdfReport": "lineage.report",
     "UnavailableError": "errors",

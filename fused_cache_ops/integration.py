@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fused_cache_ops.cache_map.reading import DEFAULT_MAP, MapLocation
+    from fused_cache_ops.cache_map.file import DEFAULT_MAP
+    from fused_cache_ops.cache_map.reading import MapLocation
     from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP, CALL_SHAPERS, CallKeywords
     from fused_cache_ops.lineage.graph import Related
     from fused_cache_ops.secret import Secret, sealed, sealed_udf

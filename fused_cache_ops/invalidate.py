@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from fused_cache_ops.cache_map.reading import DEFAULT_MAP, MapLocation
+from fused_cache_ops.cache_map.file import DEFAULT_MAP
+from fused_cache_ops.cache_map.reading import MapLocation
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.outcome import DatasetResult, InvalidationResult
 from fused_cache_ops.secret import Secret, sealed, sealed_udf

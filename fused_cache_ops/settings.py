@@ -117,6 +117,15 @@ def check_limits(timeout: float, deadline: float, max_concurrency: int, max_requ
         raise ConfigurationError(f"max_requests_per_second = {quoted(rate)} must be a number of at least 0.001, or None.")
 
 
+def check_client_id(client_id: ClientId) -> None:
+    """Reject what does not name real-time instances.
+
+    Raises:
+        ConfigurationError: as said.
+    """
+    _client_ids(client_id)
+
+
 def _client_ids(given: ClientId) -> tuple[str, ...]:
     parts: Sequence[str] = given.split(",") if isinstance(given, str) else given
     if not isinstance(parts, (list, tuple)) or not parts:

@@ -63,7 +63,8 @@ def test_the_same_command_again_sends_the_rest(fused_emulator: Emulator, udf: Ud
     fail_part_way(fused_emulator)
     failed = runner.invoke(program, command)
     left = (tmp_path / "rest.list").read_text().split()
-    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert failed.exit_code == 3
+    assert json.loads(failed.stdout)["remaining_file"] == str(tmp_path / "rest.list")
     assert 0 < len(left) < 60
     fused_emulator.before_invalidation = None
     fused_emulator.behave()
@@ -75,7 +76,7 @@ def test_the_same_command_again_sends_the_rest(fused_emulator: Emulator, udf: Ud
 def test_what_is_left_can_be_gzipped(fused_emulator: Emulator, udf: Udf, tiles_file: str, tmp_path: Path) -> None:
     fail_part_way(fused_emulator)
     rest = str(tmp_path / "rest.list.gz")
-    assert runner.invoke(program, ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", rest]).exit_code == 1
+    assert runner.invoke(program, ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", rest]).exit_code == 3
     fused_emulator.behave()
     assert json.loads(runner.invoke(program, ["invalidate", "roads", "--tiles-file", rest, "--json"]).stdout)[
         "tiles_invalidated"
@@ -89,12 +90,12 @@ def test_verification_ends_with_0_where_all_is_fresh(udf: Udf, monkeypatch: pyte
     assert "verified: 2 of 2" in done.stdout
 
 
-def test_verification_ends_with_1_where_it_is_not(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verification_ends_with_4_where_it_is_not(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSED_SHARED_TOKEN", udf.shared_token)
     fused_emulator.misbehave(status=200, body={}, path="batch-delete")
     done = runner.invoke(program, ["invalidate", "roads", "1/0/0", "1/1/1", "--verify-tiles", "2", "--json"])
-    assert done.exit_code == 1
-    assert json.loads(done.stdout)["verification"]["from_cache"] == ["1/0/0: memory", "1/1/1: memory"]
+    assert done.exit_code == 4
+    assert json.loads(done.stdout)["result"]["verification"]["from_cache"] == ["1/0/0: memory", "1/1/1: memory"]
     assert "verified: 0 of 2" in done.stderr
 
 
@@ -106,15 +107,21 @@ main()
 """
 
 
-def start(emulator: Emulator, stderr: int) -> subprocess.Popen[str]:
+def start(emulator: Emulator, stderr: int, *options: str) -> subprocess.Popen[str]:
     emulator.misbehave(latency=0.2, times=None)
-    command = [sys.executable, "-c", PROGRAM, "invalidate", "roads", "--bounds=0,0,10,10", "--zooms", "8"]
+    command = [sys.executable, "-c", PROGRAM, *options, "invalidate", "roads", "--bounds=0,0,10,10", "--zooms", "8"]
     environment = os.environ | emulator.environment() | {"TERM": "xterm", "COLUMNS": "100"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, text=True)
 
 
-def test_where_nobody_looks_there_is_a_line_now_and_then(fused_emulator: Emulator, udf: Udf) -> None:
+def test_where_nobody_looks_nothing_is_said(fused_emulator: Emulator, udf: Udf) -> None:
     with start(fused_emulator, subprocess.PIPE) as process:
+        _, shown = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (0, "")
+
+
+def test_where_nobody_looks_there_is_a_line_now_and_then_if_wanted(fused_emulator: Emulator, udf: Udf) -> None:
+    with start(fused_emulator, subprocess.PIPE, "-v") as process:
         _, shown = process.communicate(timeout=60)
     assert process.returncode == 0, shown
     assert " of 64 (" in shown
@@ -164,7 +171,7 @@ def test_a_place_that_fails_in_the_end_has_the_rest_printed(
     fail_part_way(fused_emulator)
     command = ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", str(tmp_path / "rest.list")]
     done = runner.invoke(program, command)
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "No space left" in done.stderr
     assert 0 < len(still_cached(fused_emulator, udf, 9)) < len(TILES)
     assert still_cached(fused_emulator, udf, 9) == set(done.stdout.split())
@@ -174,7 +181,7 @@ def test_the_rest_may_go_to_the_file_that_the_tiles_came_from(fused_emulator: Em
     fused_emulator.fill_cache(udf, TILES)
     fail_part_way(fused_emulator)
     command = ["invalidate", "roads", "--tiles-file", tiles_file, "--remaining", tiles_file]
-    assert runner.invoke(program, command).exit_code == 1
+    assert runner.invoke(program, command).exit_code == 3
     left = Path(tiles_file).read_text().split()
     assert 0 < len(left) < len(TILES)
     assert still_cached(fused_emulator, udf, 9) == set(left)

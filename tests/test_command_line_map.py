@@ -58,12 +58,12 @@ def test_a_dataset_is_shown_as_a_table(run: Run, udfs: dict[str, Udf]) -> None:
     assert re.search(r"totals +│ all", done.stdout)
 
 
-def test_a_udf_that_does_not_exist_is_exit_code_1_with_the_others_done(run: Run, fused_emulator: Emulator) -> None:
+def test_a_udf_that_does_not_exist_is_exit_code_3_with_the_others_done(run: Run, fused_emulator: Emulator) -> None:
     fused_emulator.register(dict, name="parcels")
     done = run("dataset", KEY, "12/0/0", "--json")
 
-    assert done.exit_code == 1
-    result = json.loads(done.stdout)
+    assert done.exit_code == 3
+    result = json.loads(done.stdout)["result"]
     assert list(result["results"]) == ["parcels"]
     assert result["failed"]["totals"]["error"] == "NotFoundError"
 
@@ -115,7 +115,7 @@ def test_the_check_fails_for_a_udf_that_does_not_exist(run: Run, fused_emulator:
     done = run("map", "check", "--json")
 
     assert done.exit_code == 1
-    assert list(json.loads(done.stdout)["udfs"]["totals"]) == ["error"]
+    assert list(json.loads(done.stdout)["result"]["udfs"]["totals"]) == ["error"]
 
 
 def test_a_mistake_in_the_map_is_exit_code_1(run: Run) -> None:

@@ -19,6 +19,7 @@ from fused_cache_ops import (
     plan_dataset,
     plan_invalidation,
 )
+from fused_cache_ops.emulator import Emulator
 from fused_cache_ops.selection.reading import read_selection
 
 AREA = (13.0, 52.3, 13.8, 52.7)
@@ -459,3 +460,28 @@ def test_a_second_pass_of_another_selection_is_refused(client, udfs):
 
 def test_nothing_changed_needs_no_second_pass(client, udfs):
     assert client.first_dataset_pass("parcels", cache_map=AGAIN, tiles=[]).again_after == 0
+
+
+def test_an_interrupted_dataset_says_what_remains_for_each_udf(
+    fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 1)
+    udfs = [fused_emulator.register(dict, name=f"udf{number}") for number in range(12)]
+    tiles = [(2, 0, 0), (2, 1, 0), (2, 2, 0)]
+    for udf in udfs:
+        fused_emulator.fill_cache(udf, tiles)
+    fused_emulator.misbehave(latency=0.3, times=None)
+
+    def interrupt(done: int, total: int | None, retries: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    cache_map = CacheMap.from_dict({"datasets": {"d": {"udfs": [{"udf": udf.slug} for udf in udfs]}}})
+    with pytest.raises(KeyboardInterrupt) as caught:
+        invalidate_dataset("d", cache_map=cache_map, tiles=tiles, on_progress=interrupt)
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert result.failed
+    for udf in udfs:
+        error = result.failed.get(udf.slug)
+        remaining = set() if error is None else {tuple(tile) for tile in error.remaining}
+        assert fused_emulator.cached_tiles(udf) <= remaining

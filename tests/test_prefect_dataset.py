@@ -147,9 +147,9 @@ def test_the_triggers_are_of_all_assets_and_only_whole_udfs_need_no_selection() 
     datasets = {"s3://a/1": whole, "s3://a/2": some, "no asset's key": some, "s3://a/3": {"udfs": []}}
     needing, needing_none = build_dataset_triggers(CacheMap.from_dict({"datasets": datasets}), selection="bounds")
 
-    assert dict(needing.match) == {"prefect.resource.id": ["s3://a/2"]}
+    assert needing.match.root == {"prefect.resource.id": ["s3://a/2"]}
     assert set(needing.parameters or {}) == {"dataset", "bounds"}
-    assert dict(needing_none.match) == {"prefect.resource.id": ["s3://a/1"]}
+    assert needing_none.match.root == {"prefect.resource.id": ["s3://a/1"]}
     assert set(needing_none.parameters or {}) == {"dataset"}
 
 

@@ -9,18 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from fused_cache_ops.cache_map.reading import DEFAULT_MAP, SELECTING, SENDING, CacheMap, MapEntry, MapLocation
+from fused_cache_ops.cache_map.file import DEFAULT_MAP
+from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation
 from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_SHAPERS
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.notebook import table
-from fused_cache_ops.outcome import DatasetFirstPass, DatasetInvalidationError, DatasetResult, InvalidationResult
+from fused_cache_ops.outcome import (
+    DatasetFirstPass,
+    DatasetInvalidationError,
+    DatasetResult,
+    InvalidationResult,
+    PartialInvalidationError,
+)
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
 from fused_cache_ops.selection.keywords import AREAS, DETAILS, SELECTION_DEFAULTS, SHAPERS, SelectionKeywords
 from fused_cache_ops.selection.reading import differs, kinds_in, read_selections, refuse_shapers
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
-from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.wording import counted, quoted, quoted_address, without_credentials
 
@@ -255,12 +261,10 @@ class DatasetCall:
         self._on_plan = keywords.get("on_plan")
         self._progress: dict[str, tuple[int, int | None, int]] = {}
         self._tiled = sum(isinstance(part.selection, Selection) for part in self._parts)
-        self._retriers: list[Retrier] = []
         self._calls = {part.entry.label: self._call(part) for part in self._parts if _is_valid(part)}
 
     def _call(self, part: _Part) -> Call:
         retrier = self._service.branch(self._retrier, patience=math.inf)
-        self._retriers.append(retrier)
 
         def note(done: int, total: int | None, retries: int) -> None:
             self._progress[part.entry.label] = (done, total, retries)
@@ -344,16 +348,36 @@ class DatasetCall:
                 done, waiting = concurrent.futures.wait(waiting, _TOLD_EVERY, concurrent.futures.FIRST_COMPLETED)
                 outcomes.update((running[future], future.exception() or future.result()) for future in done)
                 self._tell()
-        except BaseException:  # the caller was interrupted
+        except BaseException as interrupt:
             for future in waiting:
                 future.cancel()
-            for retrier in self._retriers:
-                retrier.cancel()
-                self._service.abort_requests(retrier)
+            self._service.cancel_call(self._retrier)
+            if isinstance(interrupt, KeyboardInterrupt):
+                interrupt.result = self._interrupted(running)  # type: ignore[attr-defined]
             raise
         finally:
             pool.shutdown(wait=True)
         return outcomes
+
+    def _interrupted(self, running: Mapping[concurrent.futures.Future[InvalidationResult], str]) -> DatasetResult:
+        """What was done when the caller was interrupted, and for each other UDF an error that holds what remains."""
+        concurrent.futures.wait(running)
+        failed: dict[str, FusedCacheError] = {}
+        results: dict[str, InvalidationResult] = {}
+        for part in self._parts:
+            label = part.entry.label
+            future = next((each for each, name in running.items() if name == label), None)
+            if future is None:
+                failed[label] = cast("InvalidInputError", part.selection)
+            elif future.cancelled():
+                failed[label] = self._calls[label].not_begun()
+            elif (error := future.exception()) is None:
+                results[label] = future.result()
+            elif isinstance(error, FusedCacheError):
+                failed[label] = error
+                if isinstance(error, PartialInvalidationError):
+                    results[label] = error.result
+        return DatasetResult(self._dataset, results, failed, round(self._retrier.elapsed, 3))
 
     def _tell(self) -> None:
         if self._on_progress is None or not self._progress:

@@ -7,20 +7,23 @@
       { udf = "maps/parcels", zooms = "10-14", buffer = 1 },
       { udf = "reports/totals", whole_udf = true, related = "callers" },
     ]
+
+The table ``[settings]`` beside it holds the command line's defaults (`fused_cache_ops.cache_map.defaults`).
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
 
+from fused_cache_ops.cache_map.defaults import read_settings
+from fused_cache_ops.cache_map.file import DEFAULT_MAP, check_table, read_tables
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS
-from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.cells import read_rendering
 from fused_cache_ops.selection.reading import read_selection
@@ -29,7 +32,6 @@ from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.udf_reference import UdfReference, parse_udf
 from fused_cache_ops.wording import quoted, quoted_address
 
-DEFAULT_MAP = "fused-cache.toml"
 SELECTING = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom", "render_resolution")
 """The keywords of an entry that shape its selection."""
 
@@ -38,7 +40,6 @@ SENDING = ("related", "max_related", "again_after", "verify_tiles")
 
 ENTRY_KEYS = ("udf", "whole_udf", *SELECTING, *SENDING)
 
-_PYPROJECT = "pyproject.toml"
 _SHOWN = 8
 
 MapLocation = Union["CacheMap", str, "os.PathLike[str]"]
@@ -92,19 +93,9 @@ class CacheMap:
             ConfigurationError: Python 3.10 without the extra ``map``.
         """
         found = _find(Path(path), beside)
-        try:
-            text = found.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(f"cache_map = {quoted(str(found), 300)} cannot be read: {error}.") from None
-        toml = _toml()
-        try:
-            tables = toml.loads(text)
-        except (toml.TOMLDecodeError, RecursionError) as error:
-            raise InvalidInputError(f"{found}: {error}.") from None
-        if found.name == _PYPROJECT:
-            tables = tables.get("tool", {}).get("fused-cache")
-            if tables is None:
-                raise InvalidInputError(f"{found} has no table [tool.fused-cache].")
+        tables = read_tables(found)
+        if tables is None:
+            raise InvalidInputError(f"{found} has no table [tool.fused-cache].")
         return cls.from_dict(tables, str(found))
 
     @classmethod
@@ -114,7 +105,9 @@ class CacheMap:
         Raises:
             InvalidInputError: it is not a valid map. The message names the dataset, the entry and the key.
         """
-        _check_table(tables, ("datasets",), source)
+        check_table(tables, ("datasets", "settings"), source)
+        if "settings" in tables:
+            read_settings(tables["settings"], f"{source}, table settings")
         datasets = tables.get("datasets", {})
         if not isinstance(datasets, Mapping):
             raise InvalidInputError(f"{source}: datasets = {quoted(datasets)} must be a table, such as [datasets.parcels].")
@@ -126,6 +119,14 @@ class CacheMap:
     def of(cls, given: MapLocation, *, beside: str | os.PathLike[str] | None = None) -> CacheMap:
         """A map as it is, or read from its file."""
         return given if isinstance(given, CacheMap) else cls.read(given, beside=beside)
+
+    def with_defaults(self, keywords: Mapping[str, Any]) -> CacheMap:
+        """The map with keywords for sending that count where an entry does not have them."""
+        datasets = {
+            key: tuple(replace(each, keywords={**keywords, **each.keywords}) for each in entries)
+            for key, entries in self.datasets.items()
+        }
+        return replace(self, datasets=datasets)
 
     def entries(self, dataset: str) -> tuple[MapEntry, ...]:
         """The UDFs that show a dataset.
@@ -156,29 +157,8 @@ def _find(path: Path, beside: str | os.PathLike[str] | None) -> Path:
     raise InvalidInputError(f"There is no cache map {shown}: pass its path as cache_map.")
 
 
-def _toml() -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    except ImportError:
-        raise ConfigurationError(
-            "A cache map on Python 3.10 needs tomli, which is not installed: pip install 'fused-cache-ops[map]'"
-        ) from None
-
-
-def _check_table(table: Any, allowed: tuple[str, ...], where: str) -> None:
-    if not isinstance(table, Mapping):
-        raise InvalidInputError(f"{where} must be a table with {', '.join(allowed)}, not {quoted(table)}.")
-    for key in table:
-        if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=1)
-            meant = f"Did you mean {near[0]}?" if near else f"The keys are {', '.join(allowed)}."
-            raise InvalidInputError(f"{where}: unknown key {quoted(key)}. {meant}")
-
-
 def _entries(table: Any, where: str) -> tuple[MapEntry, ...]:
-    _check_table(table, ("udfs",), where)
+    check_table(table, ("udfs",), where)
     listed = table.get("udfs")
     if not isinstance(listed, list):
         said = "is missing" if listed is None else f"= {quoted(listed)} is not a list"
@@ -204,7 +184,7 @@ def _same_secret(one: UdfReference, other: UdfReference) -> bool:
 
 
 def _entry(given: Any, where: str) -> MapEntry:
-    _check_table(given, ENTRY_KEYS, where)
+    check_table(given, ENTRY_KEYS, where)
     if "udf" not in given:
         raise InvalidInputError(f"{where}: udf is missing.")
     try:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
 def main() -> None:
     """The program ``fused-cache-ops``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # in a locale without UTF-8, escapes are better than a traceback
+            stream.reconfigure(errors="backslashreplace")
     try:
         from fused_cache_ops.cli.commands import program
+        from fused_cache_ops.cli.output import output
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
             raise
         sys.exit(f"{error.name} is not installed: pip install 'fused-cache-ops[cli]'")
-    program()
+    try:
+        program()
+    finally:
+        output.write([])  # what is still buffered, such as a help that nobody reads to its end

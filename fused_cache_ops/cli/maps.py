@@ -1,29 +1,29 @@
 """The commands of ``fused-cache-ops map``."""
 
-import json
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from rich.tree import Tree
 
-from fused_cache_ops.cache_map.drawing import described, shown_dataset, to_mermaid, to_svg
-from fused_cache_ops.cache_map.reading import DEFAULT_MAP, CacheMap, MapEntry
-from fused_cache_ops.cli.options import BaseUrl, ClientId, fail
-from fused_cache_ops.client import FusedClient
+from fused_cache_ops.cache_map.file import DEFAULT_MAP
+from fused_cache_ops.cli.connection import Connection, connecting
+from fused_cache_ops.cli.endings import CommandFailed
+from fused_cache_ops.cli.options import AsJson
+from fused_cache_ops.cli.output import output
+from fused_cache_ops.cli.program import program
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError
-from fused_cache_ops.lineage.report import UdfReport
-from fused_cache_ops.settings import resolve_settings
 from fused_cache_ops.wording import counted
 
-map_program = typer.Typer(help="Check, draw and draft the cache map: which UDFs show which dataset.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-_DEADLINE = 120.0
-Deadline = Annotated[float, typer.Option(help="Seconds in total, retries included.")]
+    from fused_cache_ops.cache_map.reading import CacheMap, MapEntry
+    from fused_cache_ops.lineage.report import UdfReport
+
+map_program = typer.Typer(help="Check, draw and draft the cache map: which UDFs show which dataset.", no_args_is_help=True)
+program.add_typer(map_program, name="map")
 
 
 class Form(str, Enum):
@@ -33,42 +33,41 @@ class Form(str, Enum):
 
 
 @map_program.command()
+@connecting(deadline=120.0)
 def check(
-    path: Annotated[str, typer.Argument(metavar="[FILE]", help="The cache map.")] = DEFAULT_MAP,
-    client_id: ClientId = None,
-    base_url: BaseUrl = None,
-    deadline: Deadline = _DEADLINE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    connection: Connection,
+    path: Annotated[str, typer.Argument(metavar="FILE", help="The cache map.")] = DEFAULT_MAP,
+    as_json: AsJson = False,
 ) -> None:
-    """Validate the cache map. With a token, also look up each UDF, and say what could keep it stale. Changes nothing.
+    """Validate the cache map. With a token, also look up each UDF, and say what could keep it stale. Changes nothing."""
+    from fused_cache_ops.cache_map.reading import CacheMap
 
-    The token is read from FUSED_SERVICE_ACCOUNT_TOKEN. Exit codes: 0 all is well; 1 a mistake, or a UDF that does not exist; 75
-    temporary failure, retry.
-    """
-    try:
-        cache_map = CacheMap.read(path)
-        found = _inspected(cache_map, client_id, base_url, deadline)
-    except FusedCacheError as error:
-        fail(error)
-    errors = {label: error for label, error in (found or {}).items() if isinstance(error, FusedCacheError)}
-    if as_json:
-        udfs = {
-            label: {"error": str(each)} if isinstance(each, FusedCacheError) else each.to_dict()
-            for label, each in (found or {}).items()
-        }
-        print(json.dumps({"datasets": len(cache_map.datasets), "looked_up": found is not None, "udfs": udfs}))
-    else:
-        _show_check(cache_map, found)
-    if errors:
-        raise typer.Exit(75 if any(error.retryable for error in errors.values()) else 1)
+    cache_map = CacheMap.read(path)
+    found = _inspected(cache_map, connection)
+    errors = [each for each in (found or {}).values() if isinstance(each, FusedCacheError)]
+    udfs = {
+        label: {"error": str(each)} if isinstance(each, FusedCacheError) else each.to_dict()
+        for label, each in (found or {}).items()
+    }
+    document = {"datasets": len(cache_map.datasets), "looked_up": found is not None, "udfs": udfs}
+    if not errors:
+        output.show(document, lambda: _drawn(cache_map, found))
+        return
+    if not output.as_json:
+        output.draw(*_drawn(cache_map, found))
+    failed = next((error for error in errors if error.retryable), errors[0])
+    failed.args = (f"{counted(len(errors), 'UDF')} of {cache_map.source} could not be looked up. {failed.message}",)
+    raise CommandFailed(failed, result=document)
 
 
-def _show_check(cache_map: CacheMap, found: Optional[dict[str, "UdfReport | FusedCacheError"]]) -> None:
-    console = Console()
+def _drawn(cache_map: "CacheMap", found: Optional[dict[str, "UdfReport | FusedCacheError"]]) -> Iterator["RenderableType"]:
+    from rich.table import Table
+    from rich.text import Text
+
     udfs = counted(len(_labels(cache_map)), "UDF")
-    console.print(Text(f"{cache_map.source} is valid: {counted(len(cache_map.datasets), 'dataset')}, {udfs}."))
+    yield Text(f"{cache_map.source} is valid: {counted(len(cache_map.datasets), 'dataset')}, {udfs}.")
     if found is None:
-        console.print("The UDFs were not looked up, because there is no token in FUSED_SERVICE_ACCOUNT_TOKEN.")
+        yield Text("The UDFs were not looked up, because there is no token in FUSED_SERVICE_ACCOUNT_TOKEN.")
         return
     follow = {label for label, entry in _labels(cache_map).items() if entry.keywords.get("related") in ("callers", "both")}
     table = Table("UDF", "found")
@@ -78,10 +77,10 @@ def _show_check(cache_map: CacheMap, found: Optional[dict[str, "UdfReport | Fuse
             Text(str(each) if isinstance(each, FusedCacheError) else "\n".join(_findings(each, label in follow)) or "ok"),
         )
     if found:
-        console.print(table)
+        yield table
 
 
-def _findings(report: UdfReport, callers_follow: bool) -> list[str]:
+def _findings(report: "UdfReport", callers_follow: bool) -> list[str]:
     """What could keep a UDF's map stale, one line each."""
     lines = []
     if report.map_is_reached is False:
@@ -97,27 +96,30 @@ def _findings(report: UdfReport, callers_follow: bool) -> list[str]:
 
 
 @map_program.command()
+@connecting(deadline=120.0)
 def show(
-    path: Annotated[str, typer.Argument(metavar="[FILE]", help="The cache map.")] = DEFAULT_MAP,
+    connection: Connection,
+    path: Annotated[str, typer.Argument(metavar="FILE", help="The cache map.")] = DEFAULT_MAP,
     form: Annotated[Form, typer.Option("--format", help="How to draw it.")] = Form.text,
-    client_id: ClientId = None,
-    base_url: BaseUrl = None,
-    deadline: Deadline = _DEADLINE,
 ) -> None:
     """Draw the cache map: datasets, the UDFs that show them, and with a token who calls these."""
-    try:
-        cache_map = CacheMap.read(path)
-        found = _inspected(cache_map, client_id, base_url, deadline) or {}
-    except FusedCacheError as error:
-        fail(error)
+    from fused_cache_ops.cache_map.drawing import described, shown_dataset, to_mermaid, to_svg
+    from fused_cache_ops.cache_map.reading import CacheMap
+    from fused_cache_ops.lineage.report import UdfReport
+
+    cache_map = CacheMap.read(path)
+    found = _inspected(cache_map, connection) or {}
     callers = {
         label: [each.name or each.id for each in report.callers or ()]
         for label, report in found.items()
         if isinstance(report, UdfReport)
     }
     if form is not Form.text:
-        print((to_mermaid if form is Form.mermaid else to_svg)(cache_map, callers), end="")
+        output.write([(to_mermaid if form is Form.mermaid else to_svg)(cache_map, callers)])
         return
+    from rich.text import Text
+    from rich.tree import Tree
+
     tree = Tree(Text(cache_map.source))
     for dataset, entries in cache_map.datasets.items():
         branch = tree.add(Text(shown_dataset(dataset), style="bold"))
@@ -125,52 +127,48 @@ def show(
             udf = branch.add(Text(f"{entry.label}  ({described(entry)})"))
             for caller in callers.get(entry.label, ()):
                 udf.add(Text(f"is called by {caller}"))
-    Console().print(tree)
+    output.draw(tree)
 
 
 @map_program.command()
+@connecting(deadline=120.0)
 def suggest(
-    output: Annotated[Optional[Path], typer.Option(help="Write the draft to this file, which must not exist.")] = None,
-    client_id: ClientId = None,
-    base_url: BaseUrl = None,
-    deadline: Deadline = _DEADLINE,
+    connection: Connection,
+    target: Annotated[
+        Optional[Path], typer.Option("--output", help="Write the draft to this file, which must not exist.")
+    ] = None,
 ) -> None:
     """Draft a cache map: read the code of the team's UDFs, without running it, for the paths and tables they read.
 
     The lines that gave the reason are comments in the draft, and so is what could not be known. Review it, and add zooms.
     """
-    try:
-        with FusedClient(client_id=client_id, base_url=base_url, deadline=deadline) as client:
-            draft = client.suggest_map()
-    except FusedCacheError as error:
-        fail(error)
-    if output is None:
-        print(draft.to_toml(), end="")
+    with connection.open() as client:
+        draft = client.suggest_map()
+    if target is None:
+        output.write([draft.to_toml()])
         return
     try:
-        with output.open("x", encoding="utf-8") as file:
+        with target.open("x", encoding="utf-8") as file:
             file.write(draft.to_toml())
     except OSError as error:
-        fail(InvalidInputError(f"--output {output} cannot be written, and is never overwritten: {error}."))
-    print(f"{output} has {counted(len(draft.datasets), 'dataset')} of {counted(draft.udf_count, 'UDF')}.")
+        raise InvalidInputError(f"--output {target} cannot be written, and is never overwritten: {error}.") from None
+    output.say(f"{target} has {counted(len(draft.datasets), 'dataset')} of {counted(draft.udf_count, 'UDF')}.")
 
 
-def _labels(cache_map: CacheMap) -> dict[str, MapEntry]:
+def _labels(cache_map: "CacheMap") -> dict[str, "MapEntry"]:
     return {entry.label: entry for entries in cache_map.datasets.values() for entry in entries}
 
 
-def _inspected(
-    cache_map: CacheMap, client_id: Optional[str], base_url: Optional[str], deadline: float
-) -> Optional[dict[str, "UdfReport | FusedCacheError"]]:
+def _inspected(cache_map: "CacheMap", connection: Connection) -> Optional[dict[str, "UdfReport | FusedCacheError"]]:
     """What is known of each UDF, or None without a token."""
     try:
-        resolve_settings(client_id=client_id, base_url=base_url)
+        opened = connection.open()
     except ConfigurationError as error:
         if error.message.startswith("No Fused token found"):
             return None
         raise
     found: dict[str, UdfReport | FusedCacheError] = {}
-    with FusedClient(client_id=client_id, base_url=base_url, deadline=deadline) as client:
+    with opened as client:
         for label, entry in _labels(cache_map).items():
             try:
                 found[label] = client.inspect(entry.reference)

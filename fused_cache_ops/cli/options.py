@@ -3,31 +3,27 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, NoReturn, Optional, cast
+from typing import Annotated, Any, Optional, cast
 
 import typer
 
 from fused_cache_ops.call_keywords import CALL_HELP
-from fused_cache_ops.errors import FusedCacheError
+from fused_cache_ops.cli.connection import with_signature
 from fused_cache_ops.selection.keywords import KINDS, SELECTION_DEFAULTS, SELECTION_HELP, SHAPERS, SelectionKeywords
 
-ClientId = Annotated[
-    Optional[str],
-    typer.Option(
-        envvar="FUSED_CLIENT_ID",
-        help="Real-time instance, several with commas, or all. Default: the preferred one, and the one that maps run on.",
-    ),
-]
 RelatedUdfs = Annotated[Optional[str], typer.Option("--related", help=CALL_HELP["related"])]
 MaxRelated = Annotated[int, typer.Option(help=CALL_HELP["max_related"])]
 CacheMapFile = Annotated[
-    str, typer.Option("--map", metavar="FILE", help="The cache map. In a pyproject.toml, the table [tool.fused-cache].")
+    str, typer.Option("--map", metavar="FILE", help="The cache map. In a pyproject.toml, the table tool.fused-cache.")
 ]
-BaseUrl = Annotated[Optional[str], typer.Option(envvar="FUSED_BASE_URL", help="Address of the deployment.")]
-UdfName = Annotated[str, typer.Argument(help="Id, name, canvas/name, team/name, user@host/name or shared token.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, in a terminal, before everything is invalidated.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, also if it fails.")]
+UdfName = Annotated[
+    str, typer.Argument(metavar="UDF", help="Id, name, canvas/name, team/name, user@host/name or shared token.")
+]
 
 _TYPES: dict[str, Any] = {
-    "tiles": Annotated[Optional[list[str]], typer.Argument(help="Tiles as z/x/y.", metavar="[Z/X/Y]...")],
+    "tiles": Annotated[Optional[list[str]], typer.Argument(help="Tiles as z/x/y.", metavar="Z/X/Y")],
     "tiles_file": Annotated[Optional[str], typer.Option(help=f"{SELECTION_HELP['tiles_file']} Use - for standard input.")],
     "bounds": Annotated[Optional[list[str]], typer.Option(help="West,south,east,north in degrees. Repeat for more boxes.")],
     "geometry": Annotated[Optional[list[str]], typer.Option(help=f"{SELECTION_HELP['geometry']} Repeat for the union.")],
@@ -66,12 +62,6 @@ _DIFFERENCE: dict[str, Any] = {
 """Options that other keywords are made of."""
 
 
-def fail(error: FusedCacheError) -> NoReturn:
-    """End a command with an error's message, and the exit code that tells whether a retry may help."""
-    typer.secho(str(error), fg="red", err=True)
-    raise typer.Exit(75 if error.retryable else 1)  # 75 is sysexits' EX_TEMPFAIL
-
-
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select tiles to a command. It receives their values as ``selection``, the core's keywords."""
     own = inspect.signature(command).parameters
@@ -83,18 +73,10 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         options = {name: given.pop(name) for name in (*_TYPES, *_DIFFERENCE)}
-        try:
-            selection = _read(_with_difference(options))
-        except FusedCacheError as error:
-            fail(error)
-        command(**given, selection=selection)
+        command(**given, selection=_read(_with_difference(options)))
 
-    kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, each in own.items() if name != "selection"]
-    parameters = [kept[0], *options, *kept[1:]]  # the UDF first
-    described: Any = run
-    described.__signature__ = inspect.Signature(parameters, return_annotation=None)
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    return run
+    kept = [each for name, each in own.items() if name != "selection"]
+    return with_signature(run, [kept[0], *options, *kept[1:]])  # the UDF first
 
 
 def _with_difference(given: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fused_cache_ops.errors import (
     FusedCacheError,
+    InvalidationCancelledError,
     InvalidInputError,
     InvalidRequestError,
     NotFoundError,
@@ -144,6 +145,12 @@ class Call:
         result = self._result()
         logger.info("Fused cache: %s", result)
         return result
+
+    def not_begun(self) -> InvalidationCancelledError:
+        """The error for a call that was ended before it began: all of its tiles remain."""
+        error = InvalidationCancelledError("The call was ended before anything was sent.")
+        error.remaining = None if self._tiles is None else self._remaining(self._tiles)
+        return error
 
     # -- sending -------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class Retrier:
         self.cancelled = False
         self._limiter = limiter or Limiter()
         self._patience = math.inf
+        self._whole: Retrier | None = None  # the call that this is a part of
         self._waited = 0.0
         self._started = time.monotonic()
         self._stop = threading.Event()
@@ -88,7 +89,12 @@ class Retrier:
         """
         part = Retrier(self.deadline, self._limiter)
         part._started, part._waited, part._patience = self._started, self._waited, patience
+        part._whole = self
         return part
+
+    def is_part_of(self, call: Retrier) -> bool:
+        """Whether this is the call, or was branched from it, directly or through others."""
+        return self is call or (self._whole is not None and self._whole.is_part_of(call))
 
     def wait(self, seconds: float) -> None:
         """Wait, without counting that toward the deadline.

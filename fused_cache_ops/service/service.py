@@ -204,8 +204,18 @@ class Service:
         with self._lock:
             calls = list(self._calls)
         for retrier in calls:
-            retrier.cancel()
-            self.abort_requests(retrier)
+            self._end(retrier)
+
+    def cancel_call(self, call: Retrier) -> None:
+        """Like `cancel`, for one call and all of its parts."""
+        with self._lock:
+            parts = [each for each in self._calls if each.is_part_of(call)]
+        for retrier in parts:
+            self._end(retrier)
+
+    def _end(self, retrier: Retrier) -> None:
+        retrier.cancel()
+        self.abort_requests(retrier)
 
     def abort_requests(self, retrier: Retrier) -> None:
         """Abort the requests of one call that are in flight."""

@@ -1,0 +1,59 @@
+"""The file ``fused-cache.toml``, or the table ``[tool.fused-cache]`` of a ``pyproject.toml``, and the checks of its tables."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.wording import quoted
+
+DEFAULT_MAP = "fused-cache.toml"
+PYPROJECT = "pyproject.toml"
+
+
+def read_tables(path: Path) -> Mapping[str, Any] | None:
+    """The tables of a file. None: it is a ``pyproject.toml`` without ``[tool.fused-cache]``.
+
+    Raises:
+        InvalidInputError: the file cannot be read, or is not TOML.
+        ConfigurationError: Python 3.10 without the extra ``map``.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"cache_map = {quoted(str(path), 300)} cannot be read: {error}.") from None
+    toml = _toml()
+    try:
+        tables: Mapping[str, Any] = toml.loads(text)
+    except (toml.TOMLDecodeError, RecursionError) as error:
+        raise InvalidInputError(f"{path}: {error}.") from None
+    if path.name != PYPROJECT:
+        return tables
+    found: Mapping[str, Any] | None = tables.get("tool", {}).get("fused-cache")
+    return found
+
+
+def check_table(table: Any, allowed: tuple[str, ...], where: str) -> None:
+    """Reject what is not a table, and a key that is not allowed, with the nearest one that is."""
+    if not isinstance(table, Mapping):
+        raise InvalidInputError(f"{where} must be a table with {', '.join(allowed)}, not {quoted(table)}.")
+    for key in table:
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, n=1)
+            meant = f"Did you mean {near[0]}?" if near else f"The keys are {', '.join(allowed)}."
+            raise InvalidInputError(f"{where}: unknown key {quoted(key)}. {meant}")
+
+
+def _toml() -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    except ImportError:
+        raise ConfigurationError(
+            "A cache map on Python 3.10 needs tomli, which is not installed: pip install 'fused-cache-ops[map]'"
+        ) from None

@@ -1,0 +1,299 @@
+"""The commands that plan and invalidate. What is slow to import is imported by the command that needs it."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
+
+import typer
+
+from fused_cache_ops.cache_map.file import DEFAULT_MAP
+from fused_cache_ops.call_keywords import CALL_HELP
+from fused_cache_ops.cli.connection import Connection, connecting
+from fused_cache_ops.cli.endings import CommandFailed, NotVerifiedError
+from fused_cache_ops.cli.options import AsJson, CacheMapFile, MaxRelated, RelatedUdfs, UdfName, Yes, selecting
+from fused_cache_ops.cli.output import output
+from fused_cache_ops.cli.program import program
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
+from fused_cache_ops.outcome import DatasetResult, InvalidationResult, PartialInvalidationError
+from fused_cache_ops.selection.keywords import SelectionKeywords
+from fused_cache_ops.settings import DEFAULT_DEADLINE
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fused_cache_ops.plan.plan import InvalidationPlan
+
+_RESUME = "Run the same command again to send the rest."
+
+
+@program.command()
+@connecting(deadline=60.0)
+@selecting
+def plan(
+    udf: UdfName,
+    selection: SelectionKeywords,
+    connection: Connection,
+    html: Annotated[Optional[Path], typer.Option(help="Write an HTML page with the footprint on a map.")] = None,
+    basemap: Annotated[
+        Optional[str],
+        typer.Option(help="For --html: show this map below the tiles. A template with {z}/{x}/{y}, or a MapLibre style."),
+    ] = None,
+    geojson: Annotated[Optional[Path], typer.Option(help="Write the footprint as GeoJSON.")] = None,
+    list_tiles: Annotated[bool, typer.Option("--list", help="Print only the tiles, as z/x/y.")] = False,
+    related: RelatedUdfs = None,
+    max_related: MaxRelated = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Count and draw what an invalidation would send. Invalidates nothing.
+
+    It needs no token and sends nothing, except with --related, which looks up who calls whom.
+    """
+    if list_tiles and as_json:
+        raise typer.BadParameter("--list and --json are both given: use one of them.")
+    if basemap is not None and html is None:
+        raise typer.BadParameter("--basemap is for the page: add --html with the path to write it to.")
+    if related is None:
+        from fused_cache_ops.plan.plan import plan_invalidation
+
+        made = plan_invalidation(udf, **selection)
+    else:
+        with connection.open() as client:
+            made = client.plan_invalidation(udf, related=cast("Any", related), max_related=max_related, **selection)
+    if html:
+        _write(html, "--html", made.to_html(basemap))
+    if geojson:
+        _write(geojson, "--geojson", json.dumps(made.to_geojson()))
+    if list_tiles:
+        output.write(f"{tile}\n" for tile in made.tiles())
+    else:
+        output.show(made.to_dict(), lambda: _drawn_plan(made))
+
+
+def _write(path: Path, option: str, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{option} {path} cannot be written: {error}.") from None
+
+
+def _drawn_plan(made: "InvalidationPlan") -> Iterator["RenderableType"]:
+    from rich.table import Table
+    from rich.text import Text
+
+    if made.tiles_per_zoom:
+        table = Table("zoom", "tiles")
+        for zoom, count in made.tiles_per_zoom.items():
+            table.add_row(str(zoom), f"{count:,}")
+        yield table
+    if made.targets:
+        order = Table("order", "UDF", "is", "instance", "what")
+        for number, each in enumerate(made.targets, start=1):
+            what = "everything" if each.is_whole or made.tile_count is None else "the tiles"
+            order.add_row(str(number), each.name or each.udf_id, each.relation, each.client_id, what)
+        yield order
+    yield Text(f"{made}.")
+
+
+@program.command()
+@connecting(deadline=DEFAULT_DEADLINE, sends=True)
+@selecting
+def invalidate(
+    udf: UdfName,
+    selection: SelectionKeywords,
+    connection: Connection,
+    checkpoint: Annotated[
+        Optional[str],
+        typer.Option(help="Record what is done in this file or at this URL. Run the same command again to send the rest."),
+    ] = None,
+    remaining: Annotated[
+        Optional[Path], typer.Option(help="If it fails, write the tiles not yet confirmed here instead of printing them.")
+    ] = None,
+    verify_tiles: Annotated[int, typer.Option(help="Afterwards, request this many tiles: none may come from the cache.")] = 0,
+    related: RelatedUdfs = None,
+    max_related: MaxRelated = 20,
+    again_after: Annotated[float, typer.Option(help=CALL_HELP["again_after"])] = 0.0,
+    # Only from the environment: everyone on the machine can see a command's options.
+    shared_token: Annotated[Optional[str], typer.Option(envvar="FUSED_SHARED_TOKEN", hidden=True)] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Invalidate some tiles of a UDF, or all of it with --whole-udf.
+
+    The shared token for --verify-tiles is read from FUSED_SHARED_TOKEN, unless the UDF is given by it.
+    """
+    from fused_cache_ops.udf_reference import parse_udf
+
+    if selection.get("whole_udf") is True:
+        _confirm(f"Invalidate everything that UDF {parse_udf(udf).shown} has cached?", yes)
+    _check_writable(remaining)
+    try:
+        with connection.open() as client, output.progress() as on_progress:
+            done = client.invalidate_cache(
+                udf,
+                **selection,
+                checkpoint=checkpoint,
+                verify_tiles=verify_tiles,
+                shared_token=shared_token,
+                on_progress=on_progress,
+                related=cast("Any", related),
+                max_related=max_related,
+                again_after=again_after,
+            )
+    except (FusedCacheError, KeyboardInterrupt) as error:
+        left = getattr(error, "remaining", None)
+        saved = None if left is None or remaining is None else _saved(left, remaining)
+        prints = saved is None and (remaining is not None or isinstance(error, PartialInvalidationError))
+        kept = "What was not confirmed is not recorded: use --checkpoint or --remaining." if left is not None else ""
+        hint = _RESUME if checkpoint is not None else f"The remaining tiles are in {saved}." if saved else kept
+        raise CommandFailed(error, saved_to=saved, prints_remaining=prints, hint=hint) from None
+    _check_verified(done, [done])
+    output.show(done.to_dict(), lambda: _drawn(done))
+
+
+def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
+    from rich.table import Table
+    from rich.text import Text
+
+    if _is_nothing(done):
+        yield Text(f"Nothing to invalidate{f': {done.note}' if done.note else ''}.")
+        return
+    table = Table("", "", show_header=False)
+    optional = ("zooms_left_stale", "note", "verification", "tiles_already_done", "second_pass", "warnings", "related")
+    rows = {
+        "verification": done.verification,
+        "related": "\n".join(map(str, done.related.values())),
+        "client_ids": ", ".join(done.client_ids),
+        "warnings": "\n".join(done.warnings or ()),
+    }
+    for name, value in (done.to_dict() | rows).items():
+        if name in optional and not value:
+            continue
+        shown = "the whole UDF" if name == "tiles_invalidated" and value is None else "unknown" if value is None else value
+        table.add_row(name.replace("_", " "), Text(str(shown)))
+    yield table
+
+
+@program.command()
+@connecting(deadline=DEFAULT_DEADLINE, sends=True)
+@selecting
+def dataset(
+    dataset_key: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset, as the cache map writes it.")],
+    selection: SelectionKeywords,
+    connection: Connection,
+    ctx: typer.Context,
+    cache_map: CacheMapFile = DEFAULT_MAP,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
+    checkpoint: Annotated[
+        Optional[str], typer.Option(help="A folder, which ends in /. Run the same command again to send the rest.")
+    ] = None,
+    verify_tiles: Annotated[int, typer.Option(help="Afterwards, request this many tiles of each UDF.")] = 0,
+    related: RelatedUdfs = None,
+    max_related: MaxRelated = 20,
+    again_after: Annotated[float, typer.Option(help=CALL_HELP["again_after"])] = 0.0,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Invalidate every UDF that shows a dataset, as the cache map says.
+
+    One UDF that fails does not keep the others from being invalidated.
+    """
+    from rich.text import Text
+
+    from fused_cache_ops.cache_map.dataset import plan_dataset
+    from fused_cache_ops.cache_map.reading import CacheMap
+
+    sending: Any = {"related": related, "max_related": max_related, "again_after": again_after}
+    # What the map says of a UDF is more specific than the table [settings].
+    defaults = {name: sending.pop(name) for name in list(sending) if _is_from_file(ctx, name)}
+    sending |= {"checkpoint": checkpoint, "verify_tiles": verify_tiles}
+    known = CacheMap.read(cache_map).with_defaults(defaults)
+    if only_plan:
+        made = plan_dataset(dataset_key, cache_map=known, **selection)
+        output.show(made.to_dict(), lambda: [Text(str(made))])
+        return
+    if selection.get("whole_udf") is True:
+        _confirm("Invalidate everything that the UDFs of this dataset have cached?", yes)
+    try:
+        with connection.open() as client, output.progress() as on_progress:
+            done = client.invalidate_dataset(dataset_key, cache_map=known, **selection, **sending, on_progress=on_progress)
+    except (FusedCacheError, KeyboardInterrupt) as error:
+        found = getattr(error, "result", None)
+        if found is not None and not output.as_json:
+            output.draw(*_drawn_dataset(found))
+        unrecorded = "What was not confirmed is not recorded: use --checkpoint."
+        raise CommandFailed(error, hint=_RESUME if checkpoint is not None else unrecorded) from None
+    _check_verified(done, list(done.results.values()))
+    output.show(done.to_dict(), lambda: _drawn_dataset(done))
+
+
+def _is_from_file(ctx: typer.Context, name: str) -> bool:
+    return getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT_MAP"
+
+
+def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:
+    from rich.table import Table
+    from rich.text import Text
+
+    results = list(done.results.values())
+    if results and not done.failed and all(map(_is_nothing, results)):
+        yield Text("Nothing to invalidate.")
+        return
+    table = Table("UDF", "tiles", "requests", "result")
+    for udf in dict.fromkeys([*done.results, *done.failed]):
+        result, error = done.results.get(udf), done.failed.get(udf)
+        tiles = "" if result is None else "all" if result.tiles_invalidated is None else f"{result.tiles_invalidated:,}"
+        said = result and (result.note or str(result.verification or "") or ("nothing to do" if _is_nothing(result) else ""))
+        ended = "not done" if type(error).__name__ == "InvalidationCancelledError" else "failed"
+        table.add_row(
+            Text(udf), tiles, "" if result is None else f"{result.requests_sent:,}", ended if error else said or "done"
+        )
+    if table.row_count:
+        yield table
+    yield Text(f"{done}.")
+
+
+def _is_nothing(done: InvalidationResult) -> bool:
+    """Whether there was nothing to send."""
+    return not done.client_ids and done.tiles_invalidated == 0
+
+
+def _confirm(question: str, yes: bool) -> None:
+    """Ask a person before everything is invalidated. Pipelines, which have no terminal, are not asked."""
+    if yes or os.environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    if not typer.confirm(question, err=True):
+        raise CommandFailed(InvalidInputError("Nothing was invalidated. Use --yes to skip the question."))
+
+
+def _check_verified(done: InvalidationResult | DatasetResult, results: list[InvalidationResult]) -> None:
+    for result in results:
+        checked = result.verification
+        if checked is not None and len(checked.fresh) < checked.sampled:
+            if not output.as_json:
+                output.draw(*(_drawn(done) if isinstance(done, InvalidationResult) else _drawn_dataset(done)))
+            raise NotVerifiedError(f"Not every tile could be verified. {checked}.", done)
+
+
+def _check_writable(path: Optional[Path]) -> None:
+    """Reject, before anything is sent, a location for the remaining tiles that cannot be written."""
+    if path is None:
+        return
+    try:
+        usable = not path.is_dir() and path.absolute().parent.is_dir() and os.access(path.absolute().parent, os.W_OK)
+    except ValueError:  # a NUL
+        usable = False
+    if not usable:
+        raise typer.BadParameter(f"--remaining {str(path)!r} cannot be written: use a file in an existing, writable folder.")
+
+
+def _saved(left: Remaining, path: Path) -> Optional[str]:
+    """Write the tiles not yet confirmed to a file. Returns its path, or None if that fails."""
+    try:
+        left.save(path)
+    except OSError as error:
+        output.complain(f"--remaining {path} cannot be written ({error}): the tiles are printed instead.")
+        return None
+    return str(path)

@@ -1,0 +1,130 @@
+"""The commands that run something on this machine: the emulator, the demonstration, the completion of a shell."""
+
+import contextlib
+import importlib.util
+import json
+import runpy
+import signal
+import sqlite3
+import sys
+import threading
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from fused_cache_ops.cli.output import output
+from fused_cache_ops.cli.program import program
+
+
+@program.command()
+def emulator(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1. 0 picks a free one.")] = 8765,
+    db: Annotated[Optional[Path], typer.Option(help="File that keeps all data between runs.")] = None,
+    udf: Annotated[
+        Optional[list[str]], typer.Option(help="A function to serve as a UDF, as FILE.py:FUNCTION. Repeat for more.")
+    ] = None,
+    # Not from FUSED_SERVICE_ACCOUNT_TOKEN: that may be the real one, and this command prints the emulator's.
+    token: Annotated[Optional[str], typer.Option(help="The service account's token. Default: a generated one.")] = None,
+    batch: Annotated[bool, typer.Option(help="Whether the deployment accepts batches.")] = True,
+    latency: Annotated[float, typer.Option(help="Seconds to wait before each response.")] = 0.0,
+    fault: Annotated[
+        Optional[list[str]],
+        typer.Option(help='Misbehave, as JSON: {"status": 429, "retry_after": 2, "times": 3}. Repeat for more.'),
+    ] = None,
+) -> None:
+    """Run a local stand-in for the Fused service, until Ctrl-C."""
+    _need_emulator()
+    from fused_cache_ops.emulator import Emulator
+
+    functions = [_load_function(reference) for reference in udf or []]
+    try:
+        started = Emulator(port=port, database=db, token=token, batch_endpoint=batch).start()
+    except (OSError, OverflowError, sqlite3.Error) as error:
+        output.complain(f"The emulator cannot start (port {port}, database {db}): {error}.")
+        raise typer.Exit(1) from None
+    with contextlib.closing(started) as running:
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore SIGINT by default
+            signal.signal(number, lambda *_: stopped.set())
+        if latency:
+            running.misbehave(latency=latency, times=None)
+        for text in fault or []:
+            try:
+                running.misbehave(**json.loads(text))
+            except (ValueError, TypeError) as error:
+                raise typer.BadParameter(f"--fault {text}: {error}") from None
+        for function in functions:
+            running.register(function)
+        lines = [f"export FUSED_BASE_URL={running.base_url}", f"export FUSED_SERVICE_ACCOUNT_TOKEN={running.token}"]
+        for served in running.store.udfs(running.environment_id):
+            lines.append(f"# UDF {served.slug} ({served.id}): {running.root_url}/{served.shared_token}/run/tiles/Z/X/Y")
+        output.write(f"{line}\n" for line in lines)
+        stopped.wait()
+
+
+class Orchestrator(str, Enum):
+    airflow = "airflow"
+    prefect = "prefect"
+    dagster = "dagster"
+    all = "all"
+
+
+@program.command()
+def demo(orchestrator: Annotated[Orchestrator, typer.Argument(help="Which one to run.")] = Orchestrator.all) -> None:
+    """Run end to end in a real orchestrator: a load makes a map stale, and the pipeline's next step makes it fresh."""
+    _need_emulator()
+    from rich.console import Console
+
+    from fused_cache_ops.demo.pipelines import PIPELINES
+    from fused_cache_ops.demo.run import run_demo
+
+    names = list(PIPELINES) if orchestrator is Orchestrator.all else [orchestrator.value]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if not run_demo(names, console):
+        raise typer.Exit(1)
+
+
+class Shell(str, Enum):
+    bash = "bash"
+    zsh = "zsh"
+    fish = "fish"
+    powershell = "powershell"
+
+
+@program.command()
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="The shell.")],
+    install: Annotated[bool, typer.Option("--install", help="Install it for your user instead of printing it.")] = False,
+) -> None:
+    """Print the script that completes commands and options, for example for bash: eval "$(fused-cache-ops completion bash)"."""
+    from typer import _completion_shared as typers
+
+    names = {"prog_name": "fused-cache-ops", "complete_var": "_FUSED_CACHE_OPS_COMPLETE"}
+    if not install:
+        output.write([typers.get_completion_script(shell=shell.value, **names), "\n"])
+        return
+    try:
+        _, path = typers.install(shell=shell.value, **names)
+    except OSError as error:
+        output.complain(f"The completion for {shell.value} cannot be installed: {error}.")
+        raise typer.Exit(1) from None
+    output.say(f"Installed in {path}. It takes effect in new shells.")
+
+
+def _need_emulator() -> None:
+    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        output.complain(f"{missing[0]} is not installed: pip install 'fused-cache-ops[emulator]'")
+        raise typer.Exit(1)
+
+
+def _load_function(reference: str):  # type: ignore[no-untyped-def]
+    path, _, name = reference.rpartition(":")
+    if not path or not Path(path).exists():
+        raise typer.BadParameter(f"--udf {reference}: write FILE.py:FUNCTION with an existing file.")
+    function = runpy.run_path(path).get(name)
+    if not callable(function):
+        raise typer.BadParameter(f"--udf {reference}: the file has no function {name!r}.")
+    return function

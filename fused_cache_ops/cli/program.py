@@ -1,0 +1,109 @@
+"""The program as a whole: every command gets from here how it ends, its defaults, and how much it says."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from typer.core import TyperGroup
+
+from fused_cache_ops.cli.endings import EXIT_CODES, CommandFailed, report, report_usage
+from fused_cache_ops.cli.output import output
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+
+_SENT_NOTHING_BY = {"plan": ("related", "max_related")}
+"""Settings that are not for a command, because it would need a token with them."""
+
+
+class Program(TyperGroup):
+    """Maps every error to an exit code and, with ``--json``, to a document."""
+
+    def main(self, args: Optional[Sequence[str]] = None, *others: Any, **named: Any) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        options = given[: given.index("--")] if "--" in given else given
+        output.begin(as_json="--json" in options)
+        self._asks_for_help = "--help" in options
+        return super().main(args, *others, **named)
+
+    def make_context(self, *given: Any, **named: Any) -> Any:
+        with _reported(), self._help_unread():
+            return super().make_context(*given, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _reported(), self._help_unread():
+            if not self._asks_for_help:
+                ctx.default_map = _defaults(self.commands)
+            return super().invoke(ctx)
+
+    @contextlib.contextmanager
+    def _help_unread(self) -> Iterator[None]:
+        try:
+            yield
+        except (BrokenPipeError, SystemExit):  # the latter is Rich's
+            if not self._asks_for_help:
+                raise
+            raise typer.Exit from None
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except CommandFailed as failed:
+        raise typer.Exit(report(failed)) from None
+    except (FusedCacheError, KeyboardInterrupt) as error:
+        raise typer.Exit(report(CommandFailed(error))) from None
+    except UnicodeEncodeError:
+        unreadable = InvalidInputError("An argument has characters that this locale cannot express: set PYTHONUTF8=1.")
+        raise typer.Exit(report(CommandFailed(unreadable))) from None
+    except Exception as error:
+        # A usage error. Its class is typer's or click's, depending on the version.
+        if not (output.as_json and getattr(error, "exit_code", None) == 2 and hasattr(error, "format_message")):
+            raise
+        raise typer.Exit(report_usage(error.format_message())) from None
+
+
+def _defaults(commands: Any) -> dict[str, Any]:
+    """The settings of ``fused-cache.toml`` as defaults of each command's options."""
+    from fused_cache_ops.cache_map.defaults import find_settings
+
+    found = find_settings(Path.cwd())
+    defaults: dict[str, Any] = {
+        name: {key: value for key, value in found.items() if key not in _SENT_NOTHING_BY.get(name, ())} for name in commands
+    }
+    for name, command in commands.items():
+        for inner in getattr(command, "commands", ()):
+            defaults[name][inner] = found
+    return defaults
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from fused_cache_ops import __version__
+
+        output.write([f"fused-cache-ops {__version__}\n"])
+        raise typer.Exit
+
+
+# Tracebacks with locals would show the values of the caller's variables.
+program = typer.Typer(cls=Program, no_args_is_help=True, pretty_exceptions_show_locals=False)
+
+
+@program.callback(
+    help="Invalidate the caches of Fused UDFs.",
+    epilog="\n\n".join(["Exit codes:", *(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items())]),
+)
+def _begin(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only results and errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also log what is done, and progress if there is no terminal.")
+    ] = False,
+) -> None:
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose are both given: use one of them.")
+    output.quiet, output.verbose = quiet, verbose
