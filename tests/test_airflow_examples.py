@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fused_cache_ops.demo.stations import create_table
 from fused_cache_ops.emulator import Emulator, Udf
 
 pytestmark = pytest.mark.xdist_group("airflow")
@@ -54,15 +55,18 @@ def test_many_udfs(run: Callable[..., Any], fused_emulator: Emulator, parcels: U
 
 
 def test_every_udf_of_a_dataset(
-    run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    create_table(tmp_path / "stations.sqlite")
+    monkeypatch.setenv("STATIONS_DATABASE", str(tmp_path / "stations.sqlite"))
     names = ("charging_stations", "charging_overview", "charging_totals")
     udfs = [fused_emulator.register(lambda **tile: tile, name=name) for name in names]
     for udf in udfs:
         fused_emulator.fill_cache(udf, [*CHANGED, KEPT, (6, 30, 24)])
     monkeypatch.chdir(FOLDER)  # where the map is: this DAG is built in the test's file
     assert run("invalidate_dataset")["invalidate"] == ["success"]
-    assert [fused_emulator.cached_tiles(udf) for udf in udfs] == [{KEPT, (6, 30, 24)}, {KEPT}, set()]
+    outside = {KEPT, (10, 486, 391)}
+    assert [fused_emulator.cached_tiles(udf) for udf in udfs] == [{*outside, (6, 30, 24)}, outside, set()]
     assert fused_emulator.cached_tiles(parcels) == {KEPT, *CHANGED}  # another dataset's
 
 

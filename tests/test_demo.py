@@ -26,7 +26,8 @@ def test_the_map_is_stale_then_invalidated_then_fresh(name: str) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for word in ("STALE", "FRESH", "untouched", "POST …/batch-delete (200)", f"✓ {PIPELINES[name].title}"):
+    assert done.stdout.count("FRESH") == 5  # the UDF and its caller, then the three UDFs of the dataset
+    for word in ("STALE", "FRESH", "untouched", "POST …/batch-delete (200)", f"✓ {PIPELINES[name].title}", "many maps"):
         assert word in done.stdout
 
 

@@ -3,13 +3,14 @@
 from airflow.sdk import dag, task  # Airflow 2: from airflow.decorators import dag, task
 
 from airflow_provider_fused.operators import FusedInvalidateDatasetOperator
+from fused_cache_ops.demo.stations import load_new_stations
 
 
 @dag(schedule=None)
 def invalidate_dataset():
     @task
     def load() -> list[str]:
-        return ["10/486/391", "10/486/392"]  # your load, which returns the tiles it changed
+        return load_new_stations()  # your load, which returns the tiles it changed
 
     FusedInvalidateDatasetOperator(task_id="invalidate", dataset="s3://bucket/stations", tiles=load(), retries=2)
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fused_cache_ops.demo.maps import run_maps_demo
 from fused_cache_ops.demo.pipelines import PIPELINES, Pipeline, PipelineFailed, run_pipeline
 from fused_cache_ops.demo.stations import (
     CALLER_CODE,
@@ -61,8 +62,17 @@ class Expectation:
 
 def run_demo(names: list[str], console: Console) -> bool:
     """Run the pipelines one after the other. Returns whether all went as expected."""
-    outcomes = [_run_one(PIPELINES[name], console) for name in names]
+    outcomes = [_run_one(PIPELINES[name], console) and _run_maps(name, console) for name in names]
     return all(outcomes)
+
+
+def _run_maps(name: str, console: Console) -> bool:
+    pipeline, started = PIPELINES[name], time.monotonic()
+    with console.status(f"{pipeline.title} is starting once more"):
+        plain = _plain_progress(console, pipeline, started)
+        good = run_maps_demo(name, console, lambda _: plain())
+    console.print(f"[bold green]✓ {pipeline.title}, many maps" if good else f"[bold red]✗ {pipeline.title}, many maps")
+    return good
 
 
 def _run_one(pipeline: Pipeline, console: Console) -> bool:
