@@ -311,11 +311,14 @@ class DatasetResult:
         for udf in self.results | failed:
             tiles: object = ""
             requests: object = ""
+            said = []
             if udf in self.results:
                 result = self.results[udf]
                 tiles = "everything" if result.tiles_invalidated is None else result.tiles_invalidated
                 requests = result.requests_sent
-            rows.append((udf, tiles, requests, failed.get(udf, "invalidated")))
+                # What may have stayed stale, above all.
+                said = [str(each) for each in (result.verification, result.note, *(result.warnings or ())) if each]
+            rows.append((udf, tiles, requests, ". ".join([failed.get(udf, "invalidated"), *said])))
         title = f"Dataset {quoted_address(self.dataset)}" + (f": {self.note}" if self.note else "")
         return table(title, rows, ("UDF", "tiles", "requests", "outcome"))
 

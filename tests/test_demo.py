@@ -4,11 +4,13 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from fused_cache_ops.demo.maps import run_maps_demo
 from fused_cache_ops.demo.pipelines import PIPELINES, Pipeline, PipelineFailed, run_pipeline
 from fused_cache_ops.demo.run import run_demo
 
@@ -63,6 +65,24 @@ def test_a_pipeline_that_does_it_wrong_is_found_out(
     good, output = demonstrate(monkeypatch, tmp_path, script)
     assert not good
     assert reason in output
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        "invalidate('charging_stations', tiles=['10/486/392'])",
+        "[invalidate(f'charging_{name}') for name in ('stations', 'overview', 'totals', 'prices')]",
+    ],
+    ids=["one map of three", "another dataset's too"],
+)
+def test_a_dataset_whose_maps_are_not_all_right_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calls: str
+) -> None:
+    (tmp_path / "caches_of_dataset.py").write_text(f"{LOAD}{INVALIDATE}load(); {calls}")
+    monkeypatch.setitem(PIPELINES, "dagster", replace(PIPELINES["dagster"], example=str(tmp_path / "definitions.py")))
+    output = io.StringIO()
+    assert not run_maps_demo("dagster", Console(file=output, width=160))
+    assert "NOT AS EXPECTED" in output.getvalue()
 
 
 def test_a_wrapper_that_is_not_installed_is_named() -> None:

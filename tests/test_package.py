@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
@@ -99,3 +99,11 @@ def test_no_test_skips_on_a_missing_import() -> None:
 def test_only_the_core_is_named_as_core_dependency() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text()
     assert re.search(r'^dependencies = \["requests>=[\d.]+"\]$', pyproject, re.MULTILINE)
+
+
+def test_every_command_line_can_read_its_settings_on_python_3_10() -> None:
+    needed = requires("fused-cache-ops") or []
+    extras = {line.partition("extra == ")[2] for line in needed if line.startswith("typer")}
+    readers = {line.partition("extra == ")[2] for line in needed if line.startswith("fused-cache-ops[map]")}
+    assert extras
+    assert extras <= readers

@@ -303,6 +303,11 @@ def test_a_datasets_result_shows_what_failed_in_a_notebook() -> None:
     assert "s3cret" not in shown
 
 
+def test_a_datasets_result_shows_what_stayed_stale_in_a_notebook() -> None:
+    coarser = result(note="zooms 13 and 14 stay stale", zooms_left_stale=(13, 14))
+    assert "invalidated. zooms 13 and 14 stay stale" in DatasetResult("roads", {"one": coarser})._repr_html_()
+
+
 def test_a_datasets_plan_shows_in_a_notebook() -> None:
     udfs = [{"udf": "one", "zooms": "10-12"}, {"udf": "two", "zooms": "0-12", "max_tiles": 1}]
     cache_map = CacheMap.from_dict({"datasets": {"roads": {"udfs": udfs}}})

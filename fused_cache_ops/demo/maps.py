@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fused_cache_ops.demo.pipelines import PIPELINES, Pipeline, PipelineFailed, run_pipeline
 from fused_cache_ops.demo.stations import LISBON, UDF_NAME, ZOOM, create_table, stations_in_tile
-from fused_cache_ops.emulator import Emulator
+from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.tiles.tile import Tile
 
 EXAMPLES = {"airflow": "invalidate_dataset", "prefect": "invalidate_dataset", "dagster": "caches_of_dataset"}
@@ -34,6 +34,15 @@ def run_maps_demo(name: str, console: Console, on_wait: Callable[[str], None] = 
             return _show(pipeline, emulator, database, home, console, on_wait)
 
 
+def look_at(emulator: Emulator, udf: Udf, tile: Tile) -> tuple[Any, bool]:
+    """What the map shows in a tile, and whether it came from the cache."""
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy between this machine and itself
+        response = session.get(emulator.tile_url(udf, *tile), timeout=30)
+    response.raise_for_status()
+    return response.json(), response.headers["x-cache"] == "Hit"
+
+
 def _show(
     pipeline: Pipeline, emulator: Emulator, database: Path, home: Path, console: Console, on_wait: Callable[[str], None]
 ) -> bool:
@@ -46,15 +55,7 @@ def _show(
     shown = {UDF_NAME: ZOOM, OVERVIEW: ZOOM - 2, TOTALS: 0, UNTOUCHED: ZOOM}
     udfs = {name: emulator.register(draw, name=name) for name in shown}
     tiles = {name: WORLD if zoom == 0 else Tile.containing(*LISBON, zoom) for name, zoom in shown.items()}
-    session = requests.Session()
-    session.trust_env = False  # no proxy between this machine and itself
-
-    def look(name: str) -> tuple[Any, bool]:
-        response = session.get(emulator.tile_url(udfs[name], *tiles[name]), timeout=30)
-        response.raise_for_status()
-        return response.json(), response.headers["x-cache"] == "Hit"
-
-    before = {name: look(name)[0] for name in shown}  # fills the cache
+    before = {name: look_at(emulator, udfs[name], tiles[name])[0] for name in shown}  # fills the cache
     started = time.monotonic()
     try:
         run_pipeline(
@@ -73,7 +74,7 @@ def _show(
         table.add_column(title, overflow="fold", no_wrap=title in ("UDF", "tile"))
     good = True
     for name in shown:
-        now, cached = look(name)
+        now, cached = look_at(emulator, udfs[name], tiles[name])
         rows = count(tiles[name])
         met = cached and now == before[name] if name == UNTOUCHED else not cached and now == rows != before[name]
         good = good and met

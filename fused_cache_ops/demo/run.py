@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fused_cache_ops.demo.maps import run_maps_demo
+from fused_cache_ops.demo.maps import look_at, run_maps_demo
 from fused_cache_ops.demo.pipelines import PIPELINES, Pipeline, PipelineFailed, run_pipeline
 from fused_cache_ops.demo.stations import (
     CALLER_CODE,
@@ -148,13 +147,8 @@ def _run_one(pipeline: Pipeline, console: Console) -> bool:
 
 
 def _looker(emulator: Emulator, udf: Udf, database: Path) -> Callable[[str, Tile], View]:
-    session = requests.Session()
-    session.trust_env = False  # no proxy between this machine and itself
-
     def look(moment: str, tile: Tile) -> View:
-        response = session.get(emulator.tile_url(udf, *tile), timeout=30)
-        response.raise_for_status()
-        return View(moment, tile, stations_in_tile(database, tile), response.json(), response.headers["x-cache"] == "Hit")
+        return View(moment, tile, stations_in_tile(database, tile), *look_at(emulator, udf, tile))
 
     return look
 
