@@ -5,10 +5,12 @@ from fused_cache_ops.cli.invalidating import dataset, invalidate, plan  # isort:
 from fused_cache_ops.cli.looking import check, inspect, udfs  # isort: skip
 from fused_cache_ops.cli.maps import map_program  # isort: skip
 from fused_cache_ops.cli.local import completion, demo, emulator  # isort: skip
+from fused_cache_ops.cli.ci import ci  # isort: skip
 from fused_cache_ops.cli.program import program
 
 __all__ = [
     "check",
+    "ci",
     "completion",
     "dataset",
     "demo",

@@ -25,6 +25,7 @@ class Program(TyperGroup):
         options = given[: given.index("--")] if "--" in given else given
         output.begin(as_json="--json" in options)
         self._asks_for_help = "--help" in options
+        self._needs_settings = not self._asks_for_help and options[:1] != ["ci"]  # which runs others, that report for it
         return super().main(args, *others, **named)
 
     def make_context(self, *given: Any, **named: Any) -> Any:
@@ -33,7 +34,7 @@ class Program(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         with _reported(), self._help_unread():
-            if not self._asks_for_help:
+            if self._needs_settings:
                 ctx.default_map = _defaults(self.commands)
             return super().invoke(ctx)
 
