@@ -344,6 +344,16 @@ def test_an_answer_of_the_service_is_not_taken_for_a_command(github: Run, fused_
     assert step.commands[0].startswith("::error title=Fused cache::")
 
 
+def test_what_the_commands_print_is_between_two_lines_that_nobody_can_guess(github: Run, udf: Udf) -> None:
+    runs = [github(udf="rods", tiles="1/0/0").log.splitlines() for _ in range(2)]
+    stopped = [lines[0].removeprefix("::stop-commands::") for lines in runs]
+    assert stopped[0] != stopped[1]
+    for lines, token in zip(runs, stopped):
+        assert re.fullmatch(r"[0-9a-f]{64}", token)
+        said = next(number for number, line in enumerate(lines) if "404" in line)
+        assert said < lines.index(f"::{token}::")
+
+
 def test_no_input_is_part_of_a_script() -> None:
     for step in ACTION["runs"]["steps"]:
         assert "${{" not in step["run"]
