@@ -600,3 +600,46 @@ def test_both_fit_the_schemas_of_their_services(tmp_path: Path) -> None:
     check("vendor.gitlab-ci", tmp_path / "header.yml", tmp_path / "body.yml")
     (tmp_path / "job.yml").write_text(yaml.safe_dump({"job": interpolated(udf="roads", tiles="1/0/0")}))
     check("vendor.gitlab-ci", tmp_path / "job.yml")
+
+
+# -- the documentation --------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs/ci.md").read_text()
+WORKFLOW, PIPELINE = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_examples_fit_the_schemas_of_their_services(tmp_path: Path) -> None:
+    (tmp_path / "workflow.yml").write_text(WORKFLOW)
+    (tmp_path / "pipeline.yml").write_text(PIPELINE)
+    check("vendor.github-workflows", tmp_path / "workflow.yml")
+    check("vendor.gitlab-ci", tmp_path / "pipeline.yml")
+
+
+def test_the_step_in_the_documentation_runs(github: Run, fused_emulator: Emulator, udf: Udf, folder: Path) -> None:
+    (folder / "changed.list").write_text("1/0/0\n")
+    (step,) = [each for each in yaml.safe_load(WORKFLOW)["jobs"]["load"]["steps"] if each.get("id") == "fused"]
+    (of_readme,) = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0])
+    assert step == {"id": "fused"} | of_readme
+    assert step["uses"].endswith(f"@v{__version__}")
+    assert step["with"].pop("token") == "${{ secrets.FUSED_SERVICE_ACCOUNT_TOKEN }}"
+    assert github(**{name.replace("-", "_"): value for name, value in step["with"].items()}).code == 0
+    assert len(fused_emulator.cached_tiles(udf)) == 3
+
+
+def test_the_component_in_the_documentation_runs(gitlab: Run, fused_emulator: Emulator, udf: Udf, folder: Path) -> None:
+    (folder / "changed.list").write_text("1/0/0\n")
+    (included,) = yaml.safe_load(PIPELINE)["include"]
+    assert included["component"].endswith(f"/invalidate@{__version__}")
+    assert gitlab(**{name.replace("-", "_"): value for name, value in included["inputs"].items()}).code == 0
+    assert len(fused_emulator.cached_tiles(udf)) == 3
+
+
+def test_the_outputs_in_the_documentation_are_those_of_the_action() -> None:
+    assert re.findall(r"^\| `([\w-]+)` \|", PAGE, re.MULTILINE) == list(ACTION["outputs"])
+    written = {f"${{{{ steps.run.outputs.{name} }}}}" for name in ACTION["outputs"]}
+    assert {each["value"] for each in ACTION["outputs"].values()} == written
+
+
+def test_the_files_that_the_documentation_names_are_there() -> None:
+    for target in re.findall(r"]\((?!#)([^)#]+)", PAGE):
+        assert (ROOT / "docs" / target).exists(), target
