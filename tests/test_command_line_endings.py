@@ -222,7 +222,7 @@ def test_in_a_terminal_the_whole_udf_takes_a_yes(
 ) -> None:
     ended, shown = in_terminal(fused_emulator, ["invalidate", "roads", "--whole-udf"], answer)
     assert ended == code, shown
-    assert "Invalidate everything that UDF 'roads' has cached?" in shown
+    assert "Invalidate everything cached by UDF 'roads'?" in shown
     assert len(fused_emulator.cached_tiles(udf)) == left
 
 
@@ -231,6 +231,59 @@ def test_nobody_is_asked_who_said_yes_or_is_not_there(
     fused_emulator: Emulator, udf: Udf, options: list[str], variables: dict[str, str]
 ) -> None:
     ended, shown = in_terminal(fused_emulator, ["invalidate", "roads", "--whole-udf", *options], **variables)
+    assert ended == 0, shown
+    assert "[y/N]" not in shown
+
+
+WHOLE = [
+    ('{ udf = "roads", whole_udf = true }', [], "UDF 'roads'?"),
+    ('{ udf = "roads", zooms = "1-3", when_too_many = "whole-udf" }', [], "UDF 'roads' if its tiles are too many?"),
+    ('{ udf = "roads", related = "callees" }', [], "what UDF 'roads' calls?"),
+    ('{ udf = "roads" }, { udf = "rails" }', ["--related", "both"], "what UDF 'roads' calls, and what UDF 'rails' calls?"),
+    (", ".join(f'{{ udf = "{name}", whole_udf = true }}' for name in "abcdefg"), [], "UDF 'e', and 2 more?"),
+]
+
+
+@pytest.mark.parametrize(("entries", "options", "asked"), WHOLE, ids=[row[2] for row in WHOLE])
+def test_a_dataset_with_a_udf_to_invalidate_whole_takes_a_yes(
+    fused_emulator: Emulator,
+    udf: Udf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    entries: str,
+    options: list[str],
+    asked: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fused-cache.toml").write_text(f"[datasets.d]\nudfs = [{entries}]\n")
+    ended, shown = in_terminal(fused_emulator, ["dataset", "d", "1/0/0", *options], b"n\n", COLUMNS="200")
+    assert ended == 1, shown
+    assert f"{asked} [y/N]" in shown
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (["--bounds=0,0,1,1", "--zooms", "1", "--when-too-many", "whole-udf"], "UDF 'roads' if its tiles are too many?"),
+        (["1/0/0", "--related", "callees"], "what UDF 'roads' calls?"),
+    ],
+)
+def test_what_may_end_in_a_whole_udf_takes_a_yes_too(
+    fused_emulator: Emulator, udf: Udf, options: list[str], asked: str
+) -> None:
+    ended, shown = in_terminal(fused_emulator, ["invalidate", "roads", *options], b"n\n")
+    assert ended == 1, shown
+    assert f"Invalidate everything cached by {asked} [y/N]" in shown
+    assert fused_emulator.requests == []
+
+
+def test_a_dataset_of_tiles_is_not_asked_about(
+    fused_emulator: Emulator, udf: Udf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fused-cache.toml").write_text('[datasets.d]\nudfs = [{ udf = "roads" }]\n')
+    ended, shown = in_terminal(fused_emulator, ["dataset", "d", "1/0/0"])
     assert ended == 0, shown
     assert "[y/N]" not in shown
 

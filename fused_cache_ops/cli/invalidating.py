@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 
@@ -24,7 +24,11 @@ from fused_cache_ops.settings import DEFAULT_DEADLINE
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from fused_cache_ops.cache_map.reading import MapEntry
     from fused_cache_ops.plan.plan import InvalidationPlan
+
+_ASKED = 5
+"""The most names in a question."""
 
 _RESUME = "Run the same command again to send the rest."
 
@@ -126,8 +130,7 @@ def invalidate(
     """
     from fused_cache_ops.udf_reference import parse_udf
 
-    if selection.get("whole_udf") is True:
-        _confirm(f"Invalidate everything that UDF {parse_udf(udf).shown} has cached?", yes)
+    _confirm(_whole(f"UDF {parse_udf(udf).shown}", {**selection, "related": related}), yes)
     _check_writable(remaining)
     try:
         with connection.open() as client, output.progress() as on_progress:
@@ -214,8 +217,9 @@ def dataset(
         made = plan_dataset(dataset_key, cache_map=known, **selection)
         output.show(made.to_dict(), lambda: [Text(str(made))])
         return
-    if selection.get("whole_udf") is True:
-        _confirm("Invalidate everything that the UDFs of this dataset have cached?", yes)
+    called = {**selection, **sending}
+    entries = known.entries(dataset_key)
+    _confirm([name for each in entries for name in _whole(f"UDF {each.udf.shown}", called, each)], yes)
     try:
         with connection.open() as client, output.progress() as on_progress:
             done = client.invalidate_dataset(dataset_key, cache_map=known, **selection, **sending, on_progress=on_progress)
@@ -260,11 +264,25 @@ def _is_nothing(done: InvalidationResult) -> bool:
     return not done.client_ids and done.tiles_invalidated == 0
 
 
-def _confirm(question: str, yes: bool) -> None:
-    """Ask a person before everything is invalidated. Pipelines, which have no terminal, are not asked."""
-    if yes or os.environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
+def _whole(shown: str, called: Mapping[str, Any], entry: Optional["MapEntry"] = None) -> list[str]:
+    """What a call invalidates whole, of a UDF and those related to it."""
+    keywords = {**called, **({} if entry is None else entry.keywords)}
+    names = []
+    if called.get("whole_udf") or (entry is not None and entry.is_whole):
+        names.append(shown)
+    elif keywords.get("when_too_many") == "whole-udf" and (keywords.get("zooms") or keywords.get("buffer")):
+        names.append(f"{shown} if its tiles are too many")
+    if keywords.get("related") in ("callees", "both"):
+        names.append(f"what {shown} calls")  # which has no tiles
+    return names
+
+
+def _confirm(names: Sequence[str], yes: bool) -> None:
+    """Ask a person before something is invalidated whole. Pipelines, which have no terminal, are not asked."""
+    if not names or yes or os.environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    if not typer.confirm(question, err=True):
+    shown = [*names[:_ASKED], *([f"{len(names) - _ASKED} more"] if len(names) > _ASKED else ())]
+    if not typer.confirm(f"Invalidate everything cached by {', and '.join(shown)}?", err=True):
         raise CommandFailed(InvalidInputError("Nothing was invalidated. Use --yes to skip the question."))
 
 

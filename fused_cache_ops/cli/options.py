@@ -16,7 +16,7 @@ MaxRelated = Annotated[int, typer.Option(help=CALL_HELP["max_related"])]
 CacheMapFile = Annotated[
     str, typer.Option("--map", metavar="FILE", help="The cache map. In a pyproject.toml, the table tool.fused-cache.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, in a terminal, before everything is invalidated.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, in a terminal, before a UDF is invalidated whole.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, also if it fails.")]
 UdfName = Annotated[
     str, typer.Argument(metavar="UDF", help="Id, name, canvas/name, team/name, user@host/name or shared token.")
