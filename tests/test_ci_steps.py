@@ -424,6 +424,8 @@ NO_INPUTS = {
     "--yes",
     "--json",
     "--plan",  # dry-run
+    "--quiet",
+    "--verbose",
     "--help",
 }
 

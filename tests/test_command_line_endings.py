@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fused_cache_ops.cli.commands import program
@@ -153,8 +154,6 @@ def test_no_command_with_json_is_missing_above() -> None:
             if any("--json" in option.opts for option in each.params):
                 found.add((*before, name))
         return found
-
-    from typer.main import get_command
 
     listed = {tuple(command[: 2 if command[0] == "map" else 1]) for command in JSON_COMMANDS}
     assert with_json(get_command(program).commands) == listed  # type: ignore[attr-defined]
@@ -438,11 +437,48 @@ def test_the_version_is_the_distributions() -> None:
 def test_quiet_says_nothing_but_errors(fused_emulator: Emulator) -> None:
     assert runner.invoke(program, ["udfs", "x"]).stderr != ""
     assert runner.invoke(program, ["-q", "udfs", "x"]).stderr == ""
+    assert runner.invoke(program, ["udfs", "x"]).stderr != ""
     assert runner.invoke(program, ["-q", "inspect", "x"]).stderr != ""
 
 
 def test_quiet_and_verbose_contradict_each_other() -> None:
     assert runner.invoke(program, ["-q", "-v", "udfs"]).exit_code == 2
+    assert runner.invoke(program, ["-q", "udfs", "-v"]).exit_code == 2
+
+
+def leaves(commands: dict[str, Any], *before: str) -> dict[tuple[str, ...], Any]:
+    """All commands, also those in groups."""
+    found: dict[tuple[str, ...], Any] = {}
+    for name, each in commands.items():
+        found |= leaves(each.commands, *before, name) if hasattr(each, "commands") else {(*before, name): each}
+    return found
+
+
+COMMANDS = leaves(get_command(program).commands)  # type: ignore[attr-defined]
+
+
+def test_quiet_and_verbose_may_come_after_any_command() -> None:
+    assert ("map", "show") in COMMANDS
+    for name, command in COMMANDS.items():
+        assert {"--quiet", "-q", "--verbose", "-v"} <= {text for option in command.params for text in option.opts}, name
+
+
+def test_quiet_after_the_command_says_nothing_but_errors(fused_emulator: Emulator) -> None:
+    assert runner.invoke(program, ["udfs", "x", "-q"]).stderr == ""
+    assert runner.invoke(program, ["inspect", "x", "--quiet"]).stderr != ""
+
+
+def test_verbose_after_the_command_logs(fused_emulator: Emulator, udf: Udf) -> None:
+    assert runner.invoke(program, ["invalidate", "roads", "1/0/0"]).stderr == ""
+    assert runner.invoke(program, ["invalidate", "roads", "1/0/0", "-v"]).stderr != ""
+
+
+@pytest.mark.parametrize("command", [(), ("map",), *COMMANDS], ids=" ".join)
+def test_every_help_reads_well_at_80_columns(command: tuple[str, ...]) -> None:
+    shown = runner.invoke(program, [*command, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    for line in shown.splitlines():
+        assert line.count("<") == line.count(">"), line  # a list of choices that is broken amid a word
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

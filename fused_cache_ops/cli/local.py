@@ -72,7 +72,9 @@ class Orchestrator(str, Enum):
 
 
 @program.command()
-def demo(orchestrator: Annotated[Orchestrator, typer.Argument(help="Which one to run.")] = Orchestrator.all) -> None:
+def demo(
+    orchestrator: Annotated[Orchestrator, typer.Argument(metavar="NAME", help="Which one to run.")] = Orchestrator.all,
+) -> None:
     """Run end to end in a real orchestrator: a load makes a map stale, and the pipeline's next step makes it fresh."""
     _need_emulator()
     from rich.console import Console
@@ -95,10 +97,13 @@ class Shell(str, Enum):
 
 @program.command()
 def completion(
-    shell: Annotated[Shell, typer.Argument(help="The shell.")],
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="The shell.")],
     install: Annotated[bool, typer.Option("--install", help="Install it for your user instead of printing it.")] = False,
 ) -> None:
-    """Print the script that completes commands and options, for example for bash: eval "$(fused-cache-ops completion bash)"."""
+    """Print the script that completes commands and options in a shell.
+
+    For bash: eval "$(fused-cache-ops completion bash)".
+    """
     from typer import _completion_shared as typers
 
     names = {"prog_name": "fused-cache-ops", "complete_var": "_FUSED_CACHE_OPS_COMPLETE"}

@@ -99,7 +99,7 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check token, environment, real-time instance, and a UDF with write access to it. Says what is wrong and how to mend it.
+    """Check token, environment, real-time instance, and a UDF with write access to it. Says what is wrong and how to fix it.
 
     Changes nothing, unless --write is given: only an invalidation shows whether the token may invalidate.
     """

@@ -12,7 +12,7 @@ from fused_cache_ops.cli.connection import Connection, connecting
 from fused_cache_ops.cli.endings import CommandFailed
 from fused_cache_ops.cli.options import AsJson
 from fused_cache_ops.cli.output import output
-from fused_cache_ops.cli.program import program
+from fused_cache_ops.cli.program import Commands, program
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError
 from fused_cache_ops.wording import counted
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.cache_map.reading import CacheMap, MapEntry
     from fused_cache_ops.lineage.report import UdfReport
 
-map_program = typer.Typer(help="Check, draw and draft the cache map: which UDFs show which dataset.", no_args_is_help=True)
+map_program = Commands(help="Check, draw and draft the cache map: which UDFs show which dataset.", no_args_is_help=True)
 program.add_typer(map_program, name="map")
 
 

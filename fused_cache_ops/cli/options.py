@@ -56,7 +56,9 @@ _DIFFERENCE: dict[str, Any] = {
     ],
     "columns": Annotated[
         Optional[list[str]],
-        typer.Option(help="With --diff: a column in which a difference counts, besides the geometry. Repeat. Default: all."),
+        typer.Option(
+            help="With --diff: a column in which a change counts, besides the geometry. Repeat for more. Default: all."
+        ),
     ],
 }
 """Options that other keywords are made of."""

@@ -1,17 +1,22 @@
 """The program as a whole: every command gets from here how it ends, its defaults, and how much it says."""
 
 import contextlib
+import functools
+import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
+from fused_cache_ops.cli.connection import with_signature
 from fused_cache_ops.cli.endings import EXIT_CODES, CommandFailed, report, report_usage
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+
+CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
 
 _SENT_NOTHING_BY = {"plan": ("related", "max_related")}
 """Settings that are not for a command, because it would need a token with them."""
@@ -88,8 +93,41 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only results and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also log what is done, and progress if there is no terminal.")]
+
+
+class Commands(typer.Typer):
+    """A group of commands. Each of them takes ``--quiet`` and ``--verbose`` too, as the program itself does."""
+
+    def command(self, *given: Any, **named: Any) -> Callable[[CommandFunction], CommandFunction]:
+        register = super().command(*given, **named)
+
+        def add(command: CommandFunction) -> CommandFunction:
+            @functools.wraps(command)
+            def run(*, quiet: bool, verbose: bool, **options: Any) -> None:
+                _say(quiet, verbose)
+                command(**options)
+
+            own = inspect.signature(command).parameters.values()
+            added = [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+                for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
+            ]
+            register(with_signature(run, [*own, *added]))
+            return command
+
+        return add
+
+
+def _say(quiet: bool, verbose: bool) -> None:
+    output.quiet, output.verbose = output.quiet or quiet, output.verbose or verbose
+    if output.quiet and output.verbose:
+        raise typer.BadParameter("--quiet and --verbose are both given: use one of them.")
+
+
 # Tracebacks with locals would show the values of the caller's variables.
-program = typer.Typer(cls=Program, no_args_is_help=True, pretty_exceptions_show_locals=False)
+program = Commands(cls=Program, no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 
 @program.callback(
@@ -100,11 +138,7 @@ def _begin(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only results and errors.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also log what is done, and progress if there is no terminal.")
-    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
-    if quiet and verbose:
-        raise typer.BadParameter("--quiet and --verbose are both given: use one of them.")
-    output.quiet, output.verbose = quiet, verbose
+    _say(quiet, verbose)
