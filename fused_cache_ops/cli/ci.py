@@ -33,7 +33,8 @@ _LARGEST_MAP = 200_000
 """Characters of GeoJSON in the summary, of which GitHub refuses more than 1 MiB."""
 _SHOWN = ("client_ids", "objects_deleted", "requests_sent", "request_count", "note", "warnings")
 _FAILED = {2: "wrong inputs", 3: "failed after a part was done", 4: "not verified", 75: "failed for now"}
-_MARKUP = re.compile(r"[^\w ./,:()+-]")
+_MARKUP = re.compile(r"(?![.-]\d)[^\w ,/()]|_")
+"""What could be markup, also what would make a list, a link or an emphasis."""
 
 
 @program.command(hidden=True)
@@ -227,7 +228,8 @@ def _escaped(message: str) -> str:
 def _summary(document: Mapping[str, Any], plan: Mapping[str, Any], footprint: Path) -> Iterator[str]:
     """Markdown with what was done, and the footprint."""
     error = document.get("error")
-    yield f"### Fused cache: {_heading(document, plan)}\n"
+    target = f" of {_text(plan['udf'])}" if "udf" in plan else f" of {_text(plan['dataset'])}" if "dataset" in plan else ""
+    yield f"### Fused cache{target}: {_heading(document, plan)}\n"
     if error:
         yield f"{_text(error['message'])}\n"
     rows = _rows(document)
