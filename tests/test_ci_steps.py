@@ -4,8 +4,10 @@ import html
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,6 +165,15 @@ def test_a_dry_run_sends_nothing(github: Run, fused_emulator: Emulator, udf: Udf
     assert fused_emulator.requests == []
 
 
+def test_a_dry_run_of_a_dataset_sends_nothing(github: Run, fused_emulator: Emulator, udf: Udf, folder: Path) -> None:
+    (folder / "fused-cache.toml").write_text('[datasets.d]\nudfs = [{ udf = "roads" }, { udf = "rails", whole_udf = true }]\n')
+    step = github(dataset="d", tiles="1/0/0", dry_run="true")
+    assert step.code == 0, step.log
+    assert "### Fused cache of d: only planned\n" in step.summary
+    assert "| roads | 1 | 1 |\n| rails | everything | 1 |\n" in step.summary
+    assert fused_emulator.requests == []
+
+
 @pytest.mark.parametrize("given", ["[]", " [ ]\n"])
 def test_an_empty_list_invalidates_nothing(github: Run, fused_emulator: Emulator, udf: Udf, given: str) -> None:
     step = github(udf="roads", tiles=given)
@@ -274,6 +285,23 @@ def test_what_remains_after_a_temporary_failure_is_a_file(github: Run, fused_emu
     assert step.code == 75
     assert Path(step.outputs["remaining-file"]).read_text().split() == ["1/0/0", "1/0/1"]
     assert "failed for now" in step.summary
+
+
+def test_a_job_that_is_cancelled_hands_back_what_remains(fused_emulator: Emulator, udf: Udf, folder: Path) -> None:
+    fused_emulator.misbehave(latency=300.0, times=None, path="delete")
+    (folder / "output").touch()
+    given = {"FUSED_INPUT_UDF": udf.id, "FUSED_INPUT_TILES": "1/0/0 1/0/1", "FUSED_INPUT_CLIENT_ID": "fused-team"}
+    given["GITHUB_OUTPUT"] = str(folder / "output")
+    code = "from fused_cache_ops.cli import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", code, "ci", "--folder", "kept"], env=os.environ | given)
+    end = time.monotonic() + 120
+    while not fused_emulator.requests_under_way and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 143
+    outputs = read_outputs((folder / "output").read_text())
+    assert outputs["exit-code"] == "143"
+    assert Path(outputs["remaining-file"]).read_text().split() == ["1/0/0", "1/0/1"]
 
 
 def test_a_result_too_large_for_an_output_is_in_the_file(github: Run, fused_emulator: Emulator, udf: Udf, folder: Path) -> None:
