@@ -196,6 +196,17 @@ def test_several_boxes_and_flags_reach_the_command(github: Run, fused_emulator: 
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 1)}
 
 
+def test_callers_are_invalidated_too_and_looked_up_once(github: Run, fused_emulator: Emulator) -> None:
+    roads = fused_emulator.register(dict, name="roads", code="def udf():\n    pass\n")
+    report = fused_emulator.register(dict, name="report", code="def udf():\n    fused.load('roads')()\n")
+    step = github(udf=roads.id, tiles="1/0/0", related="callers")
+    assert list(step.result["related"]) == [report.id]
+    looked_up = [request.path for request in fused_emulator.requests if request.method == "GET"]
+    assert len(looked_up) == len(set(looked_up))
+    planned = github(udf=roads.id, tiles="1/0/0", related="callers", dry_run="true").result
+    assert [each["name"] for each in planned["targets"]] == ["roads", "report"]
+
+
 def test_two_states_of_a_table_are_two_lines(github: Run, udf: Udf, folder: Path) -> None:
     place = '{"type": "Feature", "properties": {"id": %d}, "geometry": {"type": "Point", "coordinates": [%d, 10]}}'
     for name, features in (("before", [place % (1, -90)]), ("after", [place % (1, -90), place % (2, 90)])):

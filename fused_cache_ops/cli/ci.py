@@ -74,7 +74,10 @@ def _run(folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
         inputs = _inputs(os.environ)
         only_plan = _is_true("dry-run", inputs.pop("dry-run", "false"))
         command, target = _target(inputs, folder)
-        planned = [*_arguments("dataset", inputs), "--plan"] if command == "dataset" else _arguments("plan", inputs)
+        # A plan of related UDFs looks them up, which the invalidation does anyway.
+        left_out = () if only_plan else ("related", "max-related")
+        shown = {name: value for name, value in inputs.items() if name not in left_out}
+        planned = [*_arguments("dataset", shown), "--plan"] if command == "dataset" else _arguments("plan", shown)
         sent = _arguments(command, inputs, strict=not only_plan)
     except typer.BadParameter as error:
         return _refused(error.message)
