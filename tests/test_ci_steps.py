@@ -218,8 +218,10 @@ def test_two_states_of_a_table_are_two_lines(github: Run, udf: Udf, folder: Path
 # -- what it refuses --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in ACTION["inputs"] if name != "extras"])
-@pytest.mark.parametrize("value", ["", " \n", "null"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*((name, "") for name in ACTION["inputs"] if name != "extras"), ("tiles", " \n"), ("tiles", "null"), ("whole-udf", " ")],
+)
 def test_an_input_that_was_given_but_is_empty_is_an_error(
     fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
