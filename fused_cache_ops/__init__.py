@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         UnexpectedResponseError,
         Unfinished,
     )
-    from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset
+    from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset, refresh_cache
     from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.outcome import (
         DatasetFirstPass,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         FirstPass,
         InvalidationResult,
         PartialInvalidationError,
+        Refresh,
+        RefreshError,
         Verification,
     )
     from fused_cache_ops.plan.plan import InvalidationPlan, plan_invalidation
@@ -65,6 +67,8 @@ __all__ = [
     "PartialInvalidationError",
     "PermissionDeniedError",
     "RateLimitedError",
+    "Refresh",
+    "RefreshError",
     "StaleConnectionError",
     "TeamEnvironment",
     "TeamUdf",
@@ -80,6 +84,7 @@ __all__ = [
     "merge_selections",
     "plan_dataset",
     "plan_invalidation",
+    "refresh_cache",
 ]
 
 _HOMES = {
@@ -103,6 +108,8 @@ _HOMES = {
     "PartialInvalidationError": "outcome",
     "PermissionDeniedError": "errors",
     "RateLimitedError": "errors",
+    "Refresh": "outcome",
+    "RefreshError": "outcome",
     "StaleConnectionError": "errors",
     "TeamEnvironment": "client",
     "TeamUdf": "client",
@@ -118,6 +125,7 @@ _HOMES = {
     "merge_selections": "selection.merging",
     "plan_dataset": "cache_map.dataset",
     "plan_invalidation": "plan.plan",
+    "refresh_cache": "invalidate",
 }
 
 

@@ -10,8 +10,11 @@ from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import CacheMap, MapLocation
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS, SENDING_SHAPERS, CallKeywords
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.outcome import DatasetFirstPass, DatasetResult, FirstPass, InvalidationResult, Verification
+from fused_cache_ops.outcome import DatasetFirstPass, DatasetResult, FirstPass, InvalidationResult, Refresh, Verification
 from fused_cache_ops.plan.plan import InvalidationPlan, PlannedTarget, plan_selection
+from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, RefreshAmount, RefreshKeywords, RefreshParameters
+from fused_cache_ops.running.refresh import plan_refresh, refresh_selection
+from fused_cache_ops.running.verification import verify_selection
 from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import SelectionKeywords
 from fused_cache_ops.selection.reading import read_selection, refuse_shapers
@@ -19,7 +22,6 @@ from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location
 from fused_cache_ops.sending.targets import Targets, check_related, find_targets
-from fused_cache_ops.sending.verification import verify_selection
 from fused_cache_ops.service.canvases import read_team_udfs, read_udf
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.settings import (
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
     from fused_cache_ops.cache_map.suggest import Suggestion
     from fused_cache_ops.lineage.graph import Related
     from fused_cache_ops.lineage.report import UdfReport
+    from fused_cache_ops.progress import OnProgress
     from fused_cache_ops.service.connection import Certificate
+    from fused_cache_ops.tiles.zooms import Zooms
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,10 @@ class FusedClient:
         ca_bundle: certificates to trust, as a file or a folder. Default: what ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``
             or ``SSL_CERT_FILE`` names, otherwise requests' own.
         client_certificate: the path of a PEM file to present to the server, or the paths of a certificate and its key.
-        run_base_url: where shared UDFs run, for ``verify_tiles``. Default: ``FUSED_RUN_BASE_URL``, otherwise
+        run_base_url: where shared UDFs run, for ``verify_tiles`` and ``refresh``. Default: ``FUSED_RUN_BASE_URL``, otherwise
             ``https://udf.ai`` for www.fused.io.
-        passcode: the passcode of a public canvas, for ``verify_tiles``. Default: ``FUSED_CANVAS_PASSCODE``. A team canvas
-            needs none: a session token is minted for it.
+        passcode: the passcode of a public canvas, for ``verify_tiles`` and ``refresh``. Default: ``FUSED_CANVAS_PASSCODE``.
+            A team canvas needs none: a session token is minted for it.
         allow_http: allow plain http to other machines, which sends the token unencrypted.
 
     Raises:
@@ -233,10 +237,13 @@ class FusedClient:
             refuse_shapers(sending, SENDING_DEFAULTS, SENDING_SHAPERS)
         if sending["checkpoint"] is not None:
             check_location(sending["checkpoint"])
+        refreshing = plan_refresh(selection, **_refreshing(sending))
         on_plan = sending["on_plan"]
         # Counting takes time, and exhausts what can be read only once. The call itself refuses to send that twice.
         plan = (
-            plan_selection(reference, selection) if on_plan is not None or (only_pass and _is_repeatable(selection)) else None
+            plan_selection(reference, selection, refreshing)
+            if on_plan is not None or (only_pass and _is_repeatable(selection))
+            else None
         )
 
         def show(targets: Targets | None) -> None:
@@ -256,6 +263,7 @@ class FusedClient:
             related=sending["related"],
             max_related=sending["max_related"],
             again_after=sending["again_after"],
+            refreshing=refreshing,
             only_pass=only_pass,
         )
         return call, cast("InvalidationPlan", plan)
@@ -308,6 +316,9 @@ class FusedClient:
         *,
         related: Related | None = None,
         max_related: int = SENDING_DEFAULTS["max_related"],
+        refresh: RefreshAmount = 0,
+        refresh_zooms: Zooms | None = None,
+        max_refresh: int = REFRESH_DEFAULTS["max_refresh"],
         **selection: Unpack[SelectionKeywords],
     ) -> InvalidationPlan:
         """What `invalidate_cache` would do with the same keywords, and where: the instances, the callers and the callees are
@@ -319,17 +330,23 @@ class FusedClient:
             udf: as for `fused_cache_ops.invalidate_cache`.
             related: as there.
             max_related: as there.
+            refresh: as there. The plan's ``refresh_runs`` says how many runs it would be.
+            refresh_zooms: as there.
+            max_refresh: as there.
             selection: the keywords that select tiles.
 
         Raises:
-            InvalidInputError: the UDF or the selection cannot be read, or there are more relatives than ``max_related``.
+            InvalidInputError: the UDF or the selection cannot be read, there are more relatives than ``max_related``, or more
+                runs than ``max_refresh``.
             FusedCacheError: a lookup failed.
         """
         udf = sealed_udf(udf)
         check_related(related, max_related)
         retrier = self._service.start()
         reference = parse_udf(udf)
-        plan = plan_selection(reference, read_selection(retrier.check, **selection))
+        read = read_selection(retrier.check, **selection)
+        refreshing = plan_refresh(read, refresh=refresh, refresh_zooms=refresh_zooms, max_refresh=max_refresh)
+        plan = plan_selection(reference, read, refreshing)
         if plan.tile_count == 0:
             return plan
         return plan.sent_to(_planned(find_targets(self._service, retrier, reference, related, max_related)))
@@ -362,6 +379,41 @@ class FusedClient:
         reference = parse_udf(udf)
         read = read_selection(retrier.check, **selection)
         return verify_selection(self._service, retrier, reference, read, verify_tiles, shared_token)
+
+    def refresh_cache(
+        self,
+        udf: str | Secret,
+        *,
+        refresh: RefreshAmount = "all",
+        refresh_zooms: Zooms | None = None,
+        refresh_concurrency: int = REFRESH_DEFAULTS["refresh_concurrency"],
+        max_refresh: int = REFRESH_DEFAULTS["max_refresh"],
+        refresh_parameters: RefreshParameters | None = None,
+        refresh_deadline: float = REFRESH_DEFAULTS["refresh_deadline"],
+        fail_on_refresh_error: bool = False,
+        shared_token: str | Secret | None = None,
+        on_progress: OnProgress | None = None,
+        **selection: Unpack[SelectionKeywords],
+    ) -> Refresh:
+        """Run a UDF for the tiles of a selection, so that they are cached, over this client's connections. Nothing is
+        invalidated, and what is cached already costs no run.
+
+        Takes the keywords of `fused_cache_ops.refresh_cache`, except for the client's own settings.
+        """
+        udf, shared_token = sealed_udf(udf), sealed(shared_token)
+        retrier = self._service.start()
+        reference = parse_udf(udf)
+        refreshing = plan_refresh(
+            read_selection(retrier.check, **selection),
+            refresh=refresh,
+            refresh_zooms=refresh_zooms,
+            refresh_concurrency=refresh_concurrency,
+            max_refresh=max_refresh,
+            refresh_parameters=refresh_parameters,
+            refresh_deadline=refresh_deadline,
+            fail_on_refresh_error=fail_on_refresh_error,
+        )
+        return refresh_selection(self._service, retrier, reference, refreshing, shared_token, on_progress)
 
     def resolve_udf(self, udf: str | Secret) -> str:
         """The id of a UDF given by id, name or shared token. An id needs no request. The UDF's code is never run.
@@ -479,3 +531,7 @@ def _selecting(keywords: CallKeywords) -> SelectionKeywords:
     """The keywords that select tiles, and any unknown ones, which `read_selection` rejects."""
     selecting: SelectionKeywords = {name: value for name, value in keywords.items() if name not in SENDING_DEFAULTS}  # type: ignore[assignment]
     return selecting
+
+
+def _refreshing(sending: CallKeywords) -> RefreshKeywords:
+    return {name: sending[name] for name in REFRESH_DEFAULTS}  # type: ignore[literal-required,return-value]

@@ -17,6 +17,7 @@ importable from ``fused_cache_ops``::
     │   └── StaleConnectionError      a kept-alive connection that the server had closed
     ├── InvalidationCancelledError    ended by `FusedClient.cancel`
     ├── PartialInvalidationError      some tiles were invalidated before the failure (in ``outcome.py``)
+    ├── RefreshError                  everything is invalidated, but not all of it refreshed (in ``outcome.py``)
     └── DatasetInvalidationError      some UDFs of a dataset failed (in ``outcome.py``)
 """
 

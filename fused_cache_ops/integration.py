@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fused_cache_ops.cache_map.reading import MapLocation
     from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP, CALL_SHAPERS, CallKeywords
     from fused_cache_ops.lineage.graph import Related
+    from fused_cache_ops.progress import OnProgress
+    from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, RefreshAmount, RefreshKeywords, RefreshParameters
     from fused_cache_ops.secret import Secret, sealed, sealed_udf
     from fused_cache_ops.selection.keywords import (
         DEFAULT_MAX_TILES,
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from fused_cache_ops.selection.reading import kinds_in, refuse_shapers, refuse_single_use, require_kind
     from fused_cache_ops.selection.rendered import read_rendered
     from fused_cache_ops.sending.checkpoint import CheckpointLocation
-    from fused_cache_ops.sending.progress import OnProgress
     from fused_cache_ops.settings import (
         DEFAULT_BASE_URL,
         DEFAULT_CONCURRENCY,
@@ -60,6 +61,7 @@ __all__ = [
     "HIGHEST_ZOOM",
     "KINDS",
     "NOT_GIVEN",
+    "REFRESH_DEFAULTS",
     "SELECTION_DEFAULTS",
     "WHOLE_UDF",
     "Bounds",
@@ -68,6 +70,9 @@ __all__ = [
     "MapLocation",
     "NotGiven",
     "OnProgress",
+    "RefreshAmount",
+    "RefreshKeywords",
+    "RefreshParameters",
     "Related",
     "RenderResolution",
     "Secret",
@@ -109,7 +114,11 @@ _HOMES = {
     "CallKeywords": "call_keywords",
     "CheckpointLocation": "sending.checkpoint",
     "NotGiven": "selection.keywords",
-    "OnProgress": "sending.progress",
+    "OnProgress": "progress",
+    "REFRESH_DEFAULTS": "running.keywords",
+    "RefreshAmount": "running.keywords",
+    "RefreshKeywords": "running.keywords",
+    "RefreshParameters": "running.keywords",
     "Related": "lineage.graph",
     "RenderResolution": "selection.keywords",
     "Secret": "secret",

@@ -1,4 +1,4 @@
-"""The public functions ``invalidate_cache`` and ``invalidate_dataset``: one call, over its own client."""
+"""The public functions ``invalidate_cache``, ``refresh_cache`` and ``invalidate_dataset``: one call, over its own client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import MapLocation
 from fused_cache_ops.client import FusedClient
-from fused_cache_ops.outcome import DatasetResult, InvalidationResult
+from fused_cache_ops.outcome import DatasetResult, InvalidationResult, Refresh
+from fused_cache_ops.progress import OnProgress
+from fused_cache_ops.running.keywords import RefreshAmount, RefreshParameters
 from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import (
     DEFAULT_MAX_TILES,
@@ -17,12 +19,12 @@ from fused_cache_ops.selection.keywords import (
     Bounds,
     NotGiven,
     RenderResolution,
+    SelectionKeywords,
     TileSelection,
     TilesFile,
     WhenTooMany,
 )
 from fused_cache_ops.sending.checkpoint import CheckpointLocation
-from fused_cache_ops.sending.progress import OnProgress
 from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT, ClientId
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.tiles.zooms import Zooms
@@ -64,6 +66,13 @@ def invalidate_cache(
     related: Related | None = None,
     max_related: int = 20,
     again_after: float = 0,
+    refresh: RefreshAmount = 0,
+    refresh_zooms: Zooms | None = None,
+    refresh_concurrency: int = 4,
+    max_refresh: int = 1000,
+    refresh_parameters: RefreshParameters | None = None,
+    refresh_deadline: float = 600.0,
+    fail_on_refresh_error: bool = False,
     client_id: ClientId | None = None,
     token: str | Secret | None = None,
     base_url: str | None = None,
@@ -131,7 +140,7 @@ def invalidate_cache(
             This does not read bounds and geometries a second time.
         verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them were
             computed anew. Each one runs the UDF.
-        shared_token: the shared token for ``verify_tiles``. Not needed if ``udf`` is one.
+        shared_token: the shared token for ``verify_tiles`` and ``refresh``. Not needed if ``udf`` is one.
         related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
             ``"callees"``, which it calls, or ``"both"``, directly or through others. They are read from the code of the
             canvas's UDFs, which is never run. Callees are invalidated first and whole, then the UDF, then its callers, with
@@ -139,7 +148,21 @@ def invalidate_cache(
         max_related: the most UDFs that ``related`` may add. More are an error before anything is sent.
         again_after: seconds after which everything is sent a second time, for runs that began before the load was committed
             and stored their old results after the first pass. A run may take 120 seconds, so 130 is a good value. 0: no second
-            pass. The wait does not count toward the deadline. Tiles are verified after the second pass.
+            pass. The wait does not count toward the deadline. Tiles are verified and refreshed after the second pass.
+        refresh: afterwards, request this many of the tiles through a shared token, or ``"all"`` of them, so that the first
+            visitor finds them cached. Each one runs the UDF, which costs credits. Those come first that a list says are
+            requested most often (``z/x/y count``, or a column ``count`` of a CSV file or an Arrow table), otherwise the
+            coarse zooms. If the whole UDF is invalidated, it is run once, without a tile. A selection that can be read only
+            once is read to the end first. With ``shard``, each shard refreshes its own tiles. ``verify_tiles`` reads the
+            same responses. What could not be refreshed is in the result's ``refresh``, and is no error.
+        refresh_zooms: the zooms to refresh. On its own, all of the selection's tiles at these zooms.
+        refresh_concurrency: how many runs at the same time, from 1 to 64.
+        max_refresh: the most tiles to refresh. More are an error before the first request.
+        refresh_parameters: the UDF's parameters as the map sends them, since results are cached for each set of parameters.
+            Numbers or text.
+        refresh_deadline: seconds that the refresh may take, in addition to ``deadline``. What it does not reach stays cold.
+        fail_on_refresh_error: raise `RefreshError` if something could not be refreshed. With a checkpoint, the next call then
+            continues the refresh.
         client_id: as for `FusedClient`, like the next six.
         token: as for `FusedClient`.
         base_url: as for `FusedClient`.
@@ -157,6 +180,7 @@ def invalidate_cache(
             first request. Those of a generator or a file are checked as they are read.
         ConfigurationError: a setting is missing or invalid. No request was sent.
         InvalidationCancelledError: `FusedClient.cancel` ended the call.
+        RefreshError: everything is invalidated, but not everything could be refreshed (``fail_on_refresh_error``).
         PartialInvalidationError: the call failed after something was invalidated. ``remaining`` holds the rest, and
             ``unfinished`` the rest of each UDF and instance.
         FusedCacheError: the call failed before that. The subclass says why, and ``retryable`` whether a retry may help.
@@ -198,6 +222,73 @@ def invalidate_cache(
             related=related,
             max_related=max_related,
             again_after=again_after,
+            refresh=refresh,
+            refresh_zooms=refresh_zooms,
+            refresh_concurrency=refresh_concurrency,
+            max_refresh=max_refresh,
+            refresh_parameters=refresh_parameters,
+            refresh_deadline=refresh_deadline,
+            fail_on_refresh_error=fail_on_refresh_error,
+        )
+
+
+def refresh_cache(
+    udf: str | Secret,
+    *,
+    refresh: RefreshAmount = "all",
+    refresh_zooms: Zooms | None = None,
+    refresh_concurrency: int = 4,
+    max_refresh: int = 1000,
+    refresh_parameters: RefreshParameters | None = None,
+    refresh_deadline: float = 600.0,
+    fail_on_refresh_error: bool = False,
+    shared_token: str | Secret | None = None,
+    on_progress: OnProgress | None = None,
+    token: str | Secret | None = None,
+    base_url: str | None = None,
+    **selection: Unpack[SelectionKeywords],
+) -> Refresh:
+    """Run a UDF for the tiles of a selection, so that the next visitor finds them cached. Nothing is invalidated.
+
+    What is cached already is answered from the cache and costs no run. So it can be called again to continue.
+
+    Args:
+        udf: as for `invalidate_cache`.
+        refresh: the most tiles to refresh. Default: all of the selection.
+        refresh_zooms: as for `invalidate_cache`, like the next five.
+        refresh_concurrency: how many runs at the same time.
+        max_refresh: the most tiles to refresh. More are an error before the first request.
+        refresh_parameters: the UDF's parameters as the map sends them.
+        refresh_deadline: seconds that it may take.
+        fail_on_refresh_error: raise `RefreshError` if something could not be refreshed.
+        shared_token: a shared token of the UDF. Not needed if ``udf`` is one.
+        on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, at most a few times per second.
+        token: as for `FusedClient`. The service sees it only for a team canvas.
+        base_url: as for `FusedClient`.
+        selection: the keywords of `invalidate_cache` that select tiles. Without one, the UDF is run once, without a tile.
+
+    Returns:
+        What was done, as a `Refresh`.
+
+    Raises:
+        InvalidInputError: the UDF or the selection cannot be read, or there are more tiles than ``max_refresh``.
+        ConfigurationError: there is no shared token, or the address where shared UDFs run is unknown.
+        RefreshError: something could not be refreshed (``fail_on_refresh_error``).
+    """
+    udf, shared_token, token = sealed_udf(udf), sealed(shared_token), sealed(token)
+    with FusedClient(token=token, base_url=base_url) as client:
+        return client.refresh_cache(
+            udf,
+            refresh=refresh,
+            refresh_zooms=refresh_zooms,
+            refresh_concurrency=refresh_concurrency,
+            max_refresh=max_refresh,
+            refresh_parameters=refresh_parameters,
+            refresh_deadline=refresh_deadline,
+            fail_on_refresh_error=fail_on_refresh_error,
+            shared_token=shared_token,
+            on_progress=on_progress,
+            **selection,
         )
 
 

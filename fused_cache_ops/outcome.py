@@ -41,6 +41,83 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class Refresh:
+    """The outcome of running the UDF again for what was invalidated.
+
+    Attributes:
+        runs: results that the UDF computed.
+        already_cached: results that were in the cache already. Someone requested them in between.
+        failed: what could not be refreshed, or not certainly, each with the reason: ``10/1/2: …``.
+        not_requested: the number of tiles that were not reached before the deadline.
+        already_done: the number of tiles that an earlier call refreshed, according to its checkpoint.
+        seconds_median: how long a run took, as the median of all runs. None if there were none.
+        seconds_p95: the time that 95 % of the runs did not exceed. None if there were none.
+        bytes: the size of the results received.
+        elapsed_seconds: wall-clock time.
+        retryable: whether refreshing again may help what could not be refreshed.
+        note: why nothing was refreshed. Usually None.
+    """
+
+    runs: int = 0
+    already_cached: int = 0
+    failed: tuple[str, ...] = ()
+    not_requested: int = 0
+    already_done: int = 0
+    seconds_median: float | None = None
+    seconds_p95: float | None = None
+    bytes: int = 0
+    elapsed_seconds: float = 0.0
+    retryable: bool = False
+    note: str | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was refreshed."""
+        return not self.failed and not self.not_requested
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Refresh:
+        """A refresh from the dict that `to_dict` returned."""
+        read: dict[str, Any] = {**fields, "failed": tuple(fields["failed"])}
+        return cls(**read)
+
+    @classmethod
+    def merge(cls, refreshes: Iterable[Refresh]) -> Refresh:
+        """Merge several into one. Counts are added, and the longest time is taken. The median of several is not known."""
+        parts = list(refreshes)
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            runs=sum(part.runs for part in parts),
+            already_cached=sum(part.already_cached for part in parts),
+            failed=tuple(itertools.chain.from_iterable(part.failed for part in parts)),
+            not_requested=sum(part.not_requested for part in parts),
+            already_done=sum(part.already_done for part in parts),
+            bytes=sum(part.bytes for part in parts),
+            elapsed_seconds=max((part.elapsed_seconds for part in parts), default=0.0),
+            retryable=any(part.retryable for part in parts),
+            note="; ".join(dict.fromkeys(part.note for part in parts if part.note)) or None,
+        )
+
+    def __str__(self) -> str:
+        if self.note:
+            return self.note
+        parts = [f"{self.already_cached:,} already cached"] * bool(self.already_cached)
+        parts += [f"{self.already_done:,} by an earlier call"] * bool(self.already_done)
+        parts += [f"{len(self.failed):,} failed"] * bool(self.failed)
+        parts += [f"{self.not_requested:,} not reached in time"] * bool(self.not_requested)
+        if self.seconds_median is not None:
+            parts.append(f"median {self.seconds_median:.2f} s, 95 % within {self.seconds_p95:.2f} s")
+        details = f" ({'; '.join(parts)})" if parts else ""
+        return f"refreshed: {counted(self.runs, 'run')}{details}"
+
+
+@dataclass(frozen=True)
 class InvalidationResult:
     """What an invalidation did. The same data goes to XCom, a Prefect artifact, Dagster metadata and ``--json``.
 
@@ -60,6 +137,7 @@ class InvalidationResult:
         note: a sentence about what was done because there were too many tiles. Usually None.
         client_ids: the real-time instances. Empty if nothing was sent.
         related: for ``related``, the result of each caller and callee by its id.
+        refresh: for ``refresh``, what was run again. None if not requested.
         second_pass: for ``again_after``, ``"done"``. An orchestrator that has only scheduled it says ``"scheduled"``.
         warnings: what could keep the map stale all the same, from the records that the call has read. None: it read none.
     """
@@ -79,22 +157,25 @@ class InvalidationResult:
     related: dict[str, InvalidationResult] = field(default_factory=dict, hash=False)
     second_pass: str | None = None
     warnings: tuple[str, ...] | None = None
+    refresh: Refresh | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} | {
             "verification": self.verification and self.verification.to_dict(),
+            "refresh": self.refresh and self.refresh.to_dict(),
             "related": {udf_id: result.to_dict() for udf_id, result in self.related.items()},
         }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> InvalidationResult:
         """A result from the dict that `to_dict` returned."""
-        checked = fields.get("verification")
+        checked, refreshed = fields.get("verification"), fields.get("refresh")
         related = fields.get("related") or {}
         read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()} | {
             "verification": checked and Verification(**{name: tuple(tiles) for name, tiles in checked.items()}),
+            "refresh": refreshed and Refresh.from_dict(refreshed),
             "related": {udf_id: cls.from_dict(result) for udf_id, result in related.items()},
         }
         return cls(**read)
@@ -118,6 +199,7 @@ class InvalidationResult:
             if len(several) > 1:
                 raise InvalidInputError(f"Results of several {name}s cannot be merged: {', '.join(several)}.")
         checked = [part.verification for part in parts if part.verification]
+        refreshed = [part.refresh for part in parts if part.refresh]
         warned = [part.warnings for part in parts if part.warnings is not None]
         relatives = dict.fromkeys(udf_id for part in parts for udf_id in part.related)
         return cls(
@@ -134,6 +216,7 @@ class InvalidationResult:
             )
             if checked
             else None,
+            refresh=Refresh.merge(refreshed) if refreshed else None,
             zooms_left_stale=tuple(sorted({zoom for part in parts for zoom in part.zooms_left_stale})),
             note="; ".join(dict.fromkeys(part.note for part in parts if part.note)) or None,
             client_ids=tuple(dict.fromkeys(client_id for part in parts for client_id in part.client_ids)),
@@ -172,6 +255,7 @@ class InvalidationResult:
             ("retries", self.retries or None),
             ("seconds", f"{self.elapsed_seconds:,.2f}"),
             ("verified", self.verification and str(self.verification).removeprefix("verified: ")),
+            ("refreshed", self.refresh and str(self.refresh).removeprefix("refreshed: ")),
             ("zooms left stale", ", ".join(map(str, self.zooms_left_stale)) or None),
             ("related UDFs", ", ".join(self.related) or None),
             ("second pass", self.second_pass),
@@ -195,6 +279,7 @@ class InvalidationResult:
         if self.second_pass:
             what += " in two passes" if self.second_pass == "done" else f" (second pass {self.second_pass})"
         verified = f"; {self.verification}" if self.verification else ""
+        verified += f"; {self.refresh}" if self.refresh else ""
         note = f"; {self.note}" if self.note else ""
         return f"invalidated {what}{earlier}{objects} ({requests}{retries}, {self.elapsed_seconds:.2f} s){verified}{note}"
 
@@ -270,6 +355,32 @@ class PartialInvalidationError(FusedCacheError):
 
 def _rebuild_partial(message: str, named: dict[str, Any]) -> PartialInvalidationError:
     return PartialInvalidationError(message, **named)
+
+
+class RefreshError(FusedCacheError):
+    """What was to be invalidated is invalidated, but some of it could not be refreshed: its first visitor waits.
+
+    Attributes:
+        refresh: what was refreshed, and why the rest was not.
+        result: the result of the invalidation. None for `fused_cache_ops.refresh_cache`.
+        not_refreshed: the tiles that were not refreshed. Pass them to `fused_cache_ops.refresh_cache`.
+    """
+
+    def __init__(self, refresh: Refresh, not_refreshed: Remaining, result: InvalidationResult | None = None) -> None:
+        reasons = "; ".join(refresh.failed[:3]) or "the refresh_deadline had passed"
+        done = "" if result is None else "Everything is invalidated. "
+        cold = counted(len(refresh.failed) + refresh.not_requested, "result")
+        super().__init__(
+            f"{done}{cold} could not be refreshed: {reasons}. To continue, refresh the same selection again: what is cached "
+            "costs no run."
+        )
+        self.refresh = refresh
+        self.retryable = refresh.retryable
+        self.result = result
+        self.not_refreshed = not_refreshed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return RefreshError, (self.refresh, self.not_refreshed, self.result)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,20 @@ def test_the_whole_udf(run: Callable[..., Any], fused_emulator: Emulator, parcel
     assert fused_emulator.cached_tiles(parcels) == set()
 
 
+def test_a_refresh_after_the_load(
+    run: Callable[..., Any], fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    create_table(tmp_path / "stations.sqlite")
+    monkeypatch.setenv("STATIONS_DATABASE", str(tmp_path / "stations.sqlite"))
+    stations = fused_emulator.register(lambda **tile: tile, name="charging_stations")
+    fields = {"conn_type": "fused", "host": fused_emulator.base_url, "password": fused_emulator.token}
+    monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
+    monkeypatch.setenv("AIRFLOW_VAR_STATIONS_SHARED_TOKEN", stations.shared_token)
+    assert run("refresh_after_load") == {"load": ["success"], "invalidate": ["success"], "refresh": ["success"]}
+    assert len(fused_emulator.runs) == 2
+    assert len(fused_emulator.cached_tiles(stations)) == 2
+
+
 def test_many_udfs(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
     other = fused_emulator.register(lambda **tile: tile, name="parcels_by_owner")
     fused_emulator.fill_cache(other, [*CHANGED, KEPT])

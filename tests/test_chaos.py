@@ -63,7 +63,7 @@ def test_no_tile_is_lost(
     request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
-    monkeypatch.setattr("fused_cache_ops.sending.progress.CALLBACK_INTERVAL", 0.0)
+    monkeypatch.setattr("fused_cache_ops.progress.CALLBACK_INTERVAL", 0.0)
     # Each fault strikes once the call has come so far, so that they do not all meet its first request.
     to_come = [(len(TILES) * number // (len(faults) + 1), fault) for number, fault in enumerate(faults, 1)]
 
@@ -89,7 +89,7 @@ def test_whatever_ends_it_what_is_left_is_handed_back(
 ) -> None:
     """Call after call, each of which ends badly somewhere, with what the one before handed back."""
     monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
-    monkeypatch.setattr("fused_cache_ops.sending.progress.CALLBACK_INTERVAL", 0.0)
+    monkeypatch.setattr("fused_cache_ops.progress.CALLBACK_INTERVAL", 0.0)
     dice = random.Random(seed)
     left: Any = TILES
     calls = 0

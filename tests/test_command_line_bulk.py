@@ -100,9 +100,9 @@ def test_verification_ends_with_4_where_it_is_not(fused_emulator: Emulator, udf:
 
 
 PROGRAM = """
-import fused_cache_ops.sending.call, fused_cache_ops.sending.progress
+import fused_cache_ops.sending.call, fused_cache_ops.progress
 from fused_cache_ops.cli import main
-fused_cache_ops.sending.progress.LOG_INTERVAL, fused_cache_ops.sending.call.MAX_BATCH = 0.4, 5
+fused_cache_ops.progress.LOG_INTERVAL, fused_cache_ops.sending.call.MAX_BATCH = 0.4, 5
 main()
 """
 

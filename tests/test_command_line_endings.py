@@ -128,6 +128,7 @@ JSON_COMMANDS = [
     ["invalidate", "roads", "1/0/0"],
     ["dataset", "d", "1/0/0"],
     ["inspect", "roads"],
+    ["refresh", "roads", "1/0/0"],
     ["udfs"],
     ["check"],
     ["map", "check", "missing.toml"],

@@ -95,6 +95,17 @@ def test_the_example_of_a_partitioned_asset(fused_emulator: Emulator, monkeypatc
     assert fused_emulator.cached_tiles(parcels) == lisboa | fresh  # the check has asked for these again
 
 
+def test_the_example_of_a_refresh(fused_emulator: Emulator, stations: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATIONS_SHARED_TOKEN", stations.shared_token)
+    monkeypatch.setenv("FUSED_RUN_BASE_URL", fused_emulator.root_url)
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = example("refresh_after_load").defs.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=instance)
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert (evaluation.passed, evaluation.metadata["runs"].value) == (True, 2)
+    assert Tile.containing(*LISBON, ZOOM) in fused_emulator.cached_tiles(stations)
+
+
 def test_the_example_of_a_dataset(fused_emulator: Emulator, stations: Udf) -> None:
     others = [fused_emulator.register(dict, name=name) for name in ("charging_overview", "charging_totals", "parcels")]
     for udf in others:

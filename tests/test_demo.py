@@ -29,8 +29,19 @@ def test_the_map_is_stale_then_invalidated_then_fresh(name: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("FRESH") == 5  # the UDF and its caller, then the three UDFs of the dataset
-    for word in ("STALE", "FRESH", "untouched", "POST …/batch-delete (200)", f"✓ {PIPELINES[name].title}", "many maps"):
+    for word in (
+        "STALE",
+        "FRESH",
+        "untouched",
+        "POST …/batch-delete (200)",
+        f"✓ {PIPELINES[name].title}",
+        "many maps",
+        "finds it cached",
+        "✓ Refresh",
+    ):
         assert word in done.stdout
+    assert "finds it cached" in done.stdout
+    assert "✓ Refresh" in done.stdout
 
 
 def demonstrate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> tuple[bool, str]:

@@ -148,6 +148,16 @@ def test_the_example_of_a_whole_udf_runs(fused_emulator: Emulator, example: Call
     assert len(requested(fused_emulator)) == 1
 
 
+def test_the_example_of_a_refresh_runs(
+    fused_emulator: Emulator, example: Callable[..., Flow[..., Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stations,) = [udf for udf in fused_emulator.store.udfs(fused_emulator.environment_id) if udf.slug == "charging_stations"]
+    monkeypatch.setenv("STATIONS_SHARED_TOKEN", stations.shared_token)
+    result = example("refresh_after_load")()
+    assert (result["runs"], result["failed"]) == (2, [])
+    assert len(fused_emulator.cached_tiles(stations)) == 4
+
+
 def test_the_example_of_many_udfs_runs(fused_emulator: Emulator, example: Callable[..., Flow[..., Any]]) -> None:
     results = example("invalidate_many_udfs")()
     assert len({result["udf_id"] for result in results}) == 2

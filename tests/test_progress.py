@@ -5,10 +5,9 @@ import threading
 
 import pytest
 
-from fused_cache_ops import FusedClient, Tile
+from fused_cache_ops import FusedClient, Tile, progress
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.outcome import PartialInvalidationError
-from fused_cache_ops.sending import progress
 
 TILES = [Tile(17, number, 0) for number in range(100)]
 
@@ -86,6 +85,6 @@ def test_the_log_has_a_line_now_and_then(
     fused_emulator.misbehave(latency=0.2, times=None)
     with caplog.at_level(logging.INFO, "fused_cache_ops"):
         client.invalidate_cache(udf.id, tiles=TILES)
-    lines = [record.getMessage() for record in caplog.records if record.name == "fused_cache_ops.sending.progress"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "fused_cache_ops.progress"]
     assert 1 <= len(lines) <= 5
     assert " of 100 (" in lines[0]

@@ -11,8 +11,9 @@ from fused_cache_ops import FusedClient, InvalidationResult, Tile, invalidate_ca
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.outcome import Verification
+from fused_cache_ops.running.asking import freshness
+from fused_cache_ops.running.verification import Sample
 from fused_cache_ops.selection.batches import TileBatch, TileBatches
-from fused_cache_ops.sending.verification import Sample, freshness
 
 ALL = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
 

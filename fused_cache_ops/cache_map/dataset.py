@@ -22,6 +22,8 @@ from fused_cache_ops.outcome import (
     PartialInvalidationError,
 )
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
+from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, RefreshKeywords
+from fused_cache_ops.running.refresh import Refreshing, plan_refresh
 from fused_cache_ops.selection.keywords import AREAS, DETAILS, SELECTION_DEFAULTS, SHAPERS, SelectionKeywords
 from fused_cache_ops.selection.reading import differs, kinds_in, read_selections, refuse_shapers
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from fused_cache_ops.lineage.graph import Related
+    from fused_cache_ops.progress import OnProgress
     from fused_cache_ops.sending.checkpoint import CheckpointLocation
-    from fused_cache_ops.sending.progress import OnProgress
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ _SIDE_BY_SIDE = 4  # UDFs. All their requests share one pool of connections and 
 _TOLD_EVERY = 0.2  # seconds
 
 
-class DatasetKeywords(SelectionKeywords, total=False):
+class DatasetKeywords(SelectionKeywords, RefreshKeywords, total=False):
     """The keywords of `fused_cache_ops.FusedClient.invalidate_dataset`."""
 
     checkpoint: CheckpointLocation | None
@@ -99,11 +101,13 @@ class _Part:
         entry: what the map says of it.
         selection: what is to be invalidated, or why that is refused.
         sending: its keywords for sending.
+        refreshing: what is to be refreshed afterwards, or None.
     """
 
     entry: MapEntry
     selection: Selection | WholeUdf | InvalidInputError
     sending: Mapping[str, Any]
+    refreshing: Refreshing | None = None
 
 
 def plan_dataset(dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywords: Unpack[DatasetKeywords]) -> DatasetPlan:
@@ -123,7 +127,8 @@ def plan_parts(dataset: str, parts: Sequence[_Part]) -> DatasetPlan:
         if isinstance(part.selection, InvalidInputError):
             refused[part.entry.label] = part.selection.message
         else:
-            plans[part.entry.label] = replace(plan_selection(part.entry.udf, part.selection), udf=part.entry.label)
+            plan = plan_selection(part.entry.udf, part.selection, part.refreshing)
+            plans[part.entry.label] = replace(plan, udf=part.entry.label)
     return DatasetPlan(dataset, plans, refused)
 
 
@@ -212,15 +217,24 @@ def _whole_if_changed(
 def _part(
     entry: MapEntry, selection: Selection | WholeUdf | InvalidInputError, given: Mapping[str, Any], everything: bool
 ) -> _Part:
-    sending = {name: entry.keywords.get(name, given.get(name, _default(name))) for name in SENDING}
+    wanted = {name: entry.keywords.get(name, given.get(name, _default(name))) for name in SENDING}
+    refresh: Any = {name: wanted[name] for name in REFRESH_DEFAULTS}
+    sending = {name: value for name, value in wanted.items() if name not in refresh}
     sending["checkpoint"] = given.get("checkpoint") if isinstance(selection, Selection) else None
     if entry.is_whole or everything:
         sending |= {"verify_tiles": 0, "checkpoint": None}
+        refresh["refresh_zooms"] = None  # it is for the UDFs with tiles
     elif isinstance(selection, WholeUdf) and sending["verify_tiles"]:
         selection = InvalidInputError(
             f"{selection.note}, but verify_tiles needs tiles to sample from: omit it, or raise max_tiles."
         )
-    return _Part(entry, selection, sending)
+    refreshing = None
+    if not isinstance(selection, InvalidInputError):
+        try:
+            refreshing = plan_refresh(selection, **refresh)
+        except InvalidInputError as error:
+            selection = error
+    return _Part(entry, selection, sending, refreshing)
 
 
 class DatasetCall:
@@ -277,6 +291,7 @@ class DatasetCall:
             on_targets=lambda _: None,
             on_progress=note,
             shared_token=None,
+            refreshing=part.refreshing,
             only_pass=self._only_pass if part.sending["again_after"] else None,
             **part.sending,
         )

@@ -29,6 +29,9 @@ SETTINGS = (
     "related",
     "max_related",
     "again_after",
+    "refresh_concurrency",
+    "max_refresh",
+    "refresh_deadline",
 )
 
 REFUSED: Mapping[str, str] = {
@@ -109,3 +112,9 @@ def _check_values(found: dict[str, Any]) -> None:
             raise InvalidInputError(f"related = {quoted(found['related'])} must be text.")
         check_related(found.get("related"), found.get("max_related", 1))
         check_again_after(found.get("again_after", 0))
+    refresh: Any = {name: found[name] for name in ("refresh_concurrency", "max_refresh", "refresh_deadline") if name in found}
+    if refresh:
+        from fused_cache_ops.running.refresh import plan_refresh
+        from fused_cache_ops.selection.reading import read_selection
+
+        plan_refresh(read_selection(tiles=[]), **refresh)

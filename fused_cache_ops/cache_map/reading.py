@@ -24,6 +24,8 @@ from fused_cache_ops.cache_map.defaults import read_settings
 from fused_cache_ops.cache_map.file import DEFAULT_MAP, check_table, read_tables
 from fused_cache_ops.call_keywords import SENDING_DEFAULTS
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.running.keywords import REFRESH_DEFAULTS
+from fused_cache_ops.running.refresh import plan_refresh
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.cells import read_rendering
 from fused_cache_ops.selection.reading import read_selection
@@ -35,8 +37,8 @@ from fused_cache_ops.wording import quoted, quoted_address
 SELECTING = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom", "render_resolution")
 """The keywords of an entry that shape its selection."""
 
-SENDING = ("related", "max_related", "again_after", "verify_tiles")
-"""The keywords of an entry that control sending."""
+SENDING = ("related", "max_related", "again_after", "verify_tiles", *REFRESH_DEFAULTS)
+"""The keywords of an entry that control sending, and what follows it."""
 
 ENTRY_KEYS = ("udf", "whole_udf", *SELECTING, *SENDING)
 
@@ -195,7 +197,7 @@ def _entry(given: Any, where: str) -> MapEntry:
         if not is_boolean(whole):
             raise InvalidInputError(f"whole_udf = {quoted(whole)} must be true or false.")
         keywords = {name: value for name, value in given.items() if name not in ("udf", "whole_udf")}
-        if whole and (shapers := [name for name in (*SELECTING, "verify_tiles") if name in keywords]):
+        if whole and (shapers := [name for name in (*SELECTING, "verify_tiles", "refresh_zooms") if name in keywords]):
             raise InvalidInputError(f"{shapers[0]} cannot shape the whole UDF: remove it, or whole_udf = true.")
         _check_values(keywords)
     except InvalidInputError as error:
@@ -211,5 +213,7 @@ def _check_values(keywords: Mapping[str, Any]) -> None:
     sending: dict[str, Any] = {**SENDING_DEFAULTS, **keywords}
     check_related(sending["related"], sending["max_related"])
     check_again_after(sending["again_after"])
+    refresh: Any = {name: sending[name] for name in REFRESH_DEFAULTS}
+    plan_refresh(read_selection(tiles=[]), **refresh)
     if is_boolean(sending["verify_tiles"]) or not isinstance(sending["verify_tiles"], int) or sending["verify_tiles"] < 0:
         raise InvalidInputError(f"verify_tiles = {quoted(sending['verify_tiles'])} must be a whole number of tiles.")

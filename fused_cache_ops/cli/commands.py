@@ -2,6 +2,7 @@
 
 # Importing a module adds its commands.
 from fused_cache_ops.cli.invalidating import dataset, invalidate, plan  # isort: skip
+from fused_cache_ops.cli.refreshing import refresh  # isort: skip
 from fused_cache_ops.cli.looking import check, inspect, udfs  # isort: skip
 from fused_cache_ops.cli.maps import map_program  # isort: skip
 from fused_cache_ops.cli.local import completion, demo, emulator  # isort: skip
@@ -20,5 +21,6 @@ __all__ = [
     "map_program",
     "plan",
     "program",
+    "refresh",
     "udfs",
 ]

@@ -9,7 +9,13 @@ from typing import Any
 
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.errors import FusedCacheError, Remaining
-from fused_cache_ops.outcome import DatasetInvalidationError, DatasetResult, InvalidationResult, PartialInvalidationError
+from fused_cache_ops.outcome import (
+    DatasetInvalidationError,
+    DatasetResult,
+    InvalidationResult,
+    PartialInvalidationError,
+    RefreshError,
+)
 
 EXIT_CODES: Mapping[int, str] = {
     0: "Everything is done, or there was nothing to do.",
@@ -17,6 +23,7 @@ EXIT_CODES: Mapping[int, str] = {
     2: "The command line is wrong.",
     3: "Permanent failure after a part was invalidated.",
     4: "Everything is invalidated, but not every sampled tile could be verified.",
+    5: "Everything is invalidated, but not everything could be refreshed, and trying again would not help.",
     75: "Temporary failure, also after a part was invalidated. Run it again.",
     130: "Interrupted by Ctrl-C. A checkpoint is kept. SIGTERM: 143.",
 }
@@ -69,6 +76,8 @@ def exit_code(error: BaseException) -> int:
         return 4
     if isinstance(error, DatasetInvalidationError):
         return 3 if any(result.client_ids for result in error.result.results.values()) else 1
+    if isinstance(error, RefreshError):
+        return 5
     return 3 if isinstance(error, PartialInvalidationError) else 1
 
 

@@ -13,11 +13,25 @@ from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.call_keywords import CALL_HELP
 from fused_cache_ops.cli.connection import Connection, connecting
 from fused_cache_ops.cli.endings import CommandFailed, NotVerifiedError
-from fused_cache_ops.cli.options import AsJson, CacheMapFile, MaxRelated, RelatedUdfs, UdfName, Yes, selecting
+from fused_cache_ops.cli.options import (
+    AsJson,
+    CacheMapFile,
+    MaxRefresh,
+    MaxRelated,
+    Refresh,
+    RefreshZooms,
+    RelatedUdfs,
+    SharedToken,
+    UdfName,
+    Yes,
+    refreshing,
+    selecting,
+)
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
 from fused_cache_ops.outcome import DatasetResult, InvalidationResult, PartialInvalidationError
+from fused_cache_ops.running.keywords import RefreshKeywords
 from fused_cache_ops.selection.keywords import SelectionKeywords
 from fused_cache_ops.settings import DEFAULT_DEADLINE
 
@@ -49,6 +63,9 @@ def plan(
     list_tiles: Annotated[bool, typer.Option("--list", help="Print only the tiles, as z/x/y.")] = False,
     related: RelatedUdfs = None,
     max_related: MaxRelated = 20,
+    refresh: Refresh = "0",
+    refresh_zooms: RefreshZooms = None,
+    max_refresh: MaxRefresh = 1000,
     as_json: AsJson = False,
 ) -> None:
     """Count and draw what an invalidation would send. Invalidates nothing.
@@ -59,13 +76,14 @@ def plan(
         raise typer.BadParameter("--list and --json are both given: use one of them.")
     if basemap is not None and html is None:
         raise typer.BadParameter("--basemap is for the page: add --html with the path to write it to.")
+    wanted: Any = {"refresh": refresh, "refresh_zooms": refresh_zooms, "max_refresh": max_refresh}
     if related is None:
         from fused_cache_ops.plan.plan import plan_invalidation
 
-        made = plan_invalidation(udf, **selection)
+        made = plan_invalidation(udf, **wanted, **selection)
     else:
         with connection.open() as client:
-            made = client.plan_invalidation(udf, related=cast("Any", related), max_related=max_related, **selection)
+            made = client.plan_invalidation(udf, related=cast("Any", related), max_related=max_related, **wanted, **selection)
     if html:
         _write(html, "--html", made.to_html(basemap))
     if geojson:
@@ -104,9 +122,11 @@ def _drawn_plan(made: "InvalidationPlan") -> Iterator["RenderableType"]:
 @program.command()
 @connecting(deadline=DEFAULT_DEADLINE, sends=True)
 @selecting
+@refreshing()
 def invalidate(
     udf: UdfName,
     selection: SelectionKeywords,
+    refreshing: RefreshKeywords,
     connection: Connection,
     checkpoint: Annotated[
         Optional[str],
@@ -119,14 +139,13 @@ def invalidate(
     related: RelatedUdfs = None,
     max_related: MaxRelated = 20,
     again_after: Annotated[float, typer.Option(help=CALL_HELP["again_after"])] = 0.0,
-    # Only from the environment: everyone on the machine can see a command's options.
-    shared_token: Annotated[Optional[str], typer.Option(envvar="FUSED_SHARED_TOKEN", hidden=True)] = None,
+    shared_token: SharedToken = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Invalidate some tiles of a UDF, or all of it with --whole-udf.
 
-    The shared token for --verify-tiles is read from FUSED_SHARED_TOKEN, unless the UDF is given by it.
+    The shared token for --verify-tiles and --refresh is read from FUSED_SHARED_TOKEN, unless the UDF is given by it.
     """
     from fused_cache_ops.udf_reference import parse_udf
 
@@ -144,6 +163,7 @@ def invalidate(
                 related=cast("Any", related),
                 max_related=max_related,
                 again_after=again_after,
+                **refreshing,
             )
     except (FusedCacheError, KeyboardInterrupt) as error:
         left = getattr(error, "remaining", None)
@@ -164,9 +184,19 @@ def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
         yield Text(f"Nothing to invalidate{f': {done.note}' if done.note else ''}.")
         return
     table = Table("", "", show_header=False)
-    optional = ("zooms_left_stale", "note", "verification", "tiles_already_done", "second_pass", "warnings", "related")
+    optional = (
+        "zooms_left_stale",
+        "note",
+        "verification",
+        "refresh",
+        "tiles_already_done",
+        "second_pass",
+        "warnings",
+        "related",
+    )
     rows = {
         "verification": done.verification,
+        "refresh": done.refresh and str(done.refresh).removeprefix("refreshed: "),
         "related": "\n".join(map(str, done.related.values())),
         "client_ids": ", ".join(done.client_ids),
         "warnings": "\n".join(done.warnings or ()),
@@ -182,9 +212,11 @@ def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
 @program.command()
 @connecting(deadline=DEFAULT_DEADLINE, sends=True)
 @selecting
+@refreshing()
 def dataset(
     dataset_key: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset, as the cache map writes it.")],
     selection: SelectionKeywords,
+    refreshing: RefreshKeywords,
     connection: Connection,
     ctx: typer.Context,
     cache_map: CacheMapFile = DEFAULT_MAP,
@@ -208,13 +240,14 @@ def dataset(
     from fused_cache_ops.cache_map.dataset import plan_dataset
     from fused_cache_ops.cache_map.reading import CacheMap
 
-    sending: Any = {"related": related, "max_related": max_related, "again_after": again_after}
+    sending: Any = {"related": related, "max_related": max_related, "again_after": again_after, **refreshing}
     # What the map says of a UDF is more specific than the table [settings].
     defaults = {name: sending.pop(name) for name in list(sending) if _is_from_file(ctx, name)}
     sending |= {"checkpoint": checkpoint, "verify_tiles": verify_tiles}
     known = CacheMap.read(cache_map).with_defaults(defaults)
     if only_plan:
-        made = plan_dataset(dataset_key, cache_map=known, **selection)
+        wanted: Any = {name: sending[name] for name in refreshing if name in sending}
+        made = plan_dataset(dataset_key, cache_map=known, **wanted, **selection)
         output.show(made.to_dict(), lambda: [Text(str(made))])
         return
     called = {**selection, **sending}

@@ -2,20 +2,23 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Optional, cast
 
 import typer
 
-from fused_cache_ops.call_keywords import CALL_HELP
+from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP
 from fused_cache_ops.cli.connection import with_signature
-from fused_cache_ops.selection.keywords import KINDS, SELECTION_DEFAULTS, SELECTION_HELP, SHAPERS, SelectionKeywords
+from fused_cache_ops.running.keywords import RefreshKeywords
+from fused_cache_ops.selection.keywords import KINDS, SELECTION_HELP, SHAPERS, SelectionKeywords
 
 RelatedUdfs = Annotated[Optional[str], typer.Option("--related", help=CALL_HELP["related"])]
 MaxRelated = Annotated[int, typer.Option(help=CALL_HELP["max_related"])]
 CacheMapFile = Annotated[
     str, typer.Option("--map", metavar="FILE", help="The cache map. In a pyproject.toml, the table tool.fused-cache.")
 ]
+# Only from the environment: everyone on the machine can see a command's options.
+SharedToken = Annotated[Optional[str], typer.Option(envvar="FUSED_SHARED_TOKEN", hidden=True)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, in a terminal, before a UDF is invalidated whole.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, also if it fails.")]
 UdfName = Annotated[
@@ -64,21 +67,82 @@ _DIFFERENCE: dict[str, Any] = {
 """Options that other keywords are made of."""
 
 
+def _refresh_option(name: str, *declared: str, **named: Any) -> Any:
+    return typer.Option(*declared, rich_help_panel="Refresh", **({"help": CALL_HELP[name]} | named))
+
+
+_REFRESH: dict[str, Any] = {
+    "refresh": Annotated[str, _refresh_option("refresh", metavar="N|all", show_default=False)],
+    "refresh_zooms": Annotated[Optional[str], _refresh_option("refresh_zooms")],
+    "refresh_concurrency": Annotated[int, _refresh_option("refresh_concurrency")],
+    "max_refresh": Annotated[int, _refresh_option("max_refresh")],
+    "refresh_parameters": Annotated[
+        Optional[list[str]],
+        _refresh_option(
+            "refresh_parameters",
+            "--refresh-parameter",
+            metavar="NAME=VALUE",
+            help=f"{CALL_HELP['refresh_parameters']} Repeat for more.",
+        ),
+    ],
+    "refresh_deadline": Annotated[float, _refresh_option("refresh_deadline")],
+    "fail_on_refresh_error": Annotated[bool, _refresh_option("fail_on_refresh_error", "--fail-on-refresh-error")],
+}
+
+Refresh = _REFRESH["refresh"]
+RefreshZooms = _REFRESH["refresh_zooms"]
+MaxRefresh = _REFRESH["max_refresh"]
+
+
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select tiles to a command. It receives their values as ``selection``, the core's keywords."""
+    return _with_options(command, _TYPES | _DIFFERENCE, "selection", lambda given: _read(_with_difference(given)))
+
+
+def refreshing(*without: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options of a refresh to a command. It receives their values as ``refreshing``, the core's keywords.
+
+    Args:
+        without: those that the command does not have.
+        defaults: other defaults than the core's.
+    """
+    types = {name: annotation for name, annotation in _REFRESH.items() if name not in without}
+    return lambda command: _with_options(command, types, "refreshing", _read_refresh, defaults)
+
+
+def _with_options(
+    command: Callable[..., None],
+    types: Mapping[str, Any],
+    received_as: str,
+    read: Callable[[dict[str, Any]], object],
+    defaults: Mapping[str, Any] | None = None,
+) -> Callable[..., None]:
     own = inspect.signature(command).parameters
     options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(name), annotation=annotation)
-        for name, annotation in (_TYPES | _DIFFERENCE).items()
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=(defaults or {}).get(name, _default(name)), annotation=annotation
+        )
+        for name, annotation in types.items()
     ]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        options = {name: given.pop(name) for name in (*_TYPES, *_DIFFERENCE)}
-        command(**given, selection=_read(_with_difference(options)))
+        read_from = {name: given.pop(name) for name in types}
+        command(**given, **{received_as: read(read_from)})
 
-    kept = [each for name, each in own.items() if name != "selection"]
+    kept = [each for name, each in own.items() if name != received_as]
     return with_signature(run, [kept[0], *options, *kept[1:]])  # the UDF first
+
+
+def _read_refresh(given: dict[str, Any]) -> RefreshKeywords:
+    parameters = {}
+    for text in given.pop("refresh_parameters", None) or ():
+        name, separator, value = text.partition("=")
+        if not name or not separator:
+            raise typer.BadParameter(f"--refresh-parameter {text}: write NAME=VALUE, such as format=png.")
+        parameters[name] = value
+    amount = int(given["refresh"]) if given["refresh"].isdecimal() else given["refresh"]
+    return cast("RefreshKeywords", given | {"refresh": amount, "refresh_parameters": parameters or None})
 
 
 def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +162,8 @@ def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _default(name: str) -> Any:
-    default = cast("dict[str, Any]", SELECTION_DEFAULTS).get(name)
-    return default if isinstance(default, (int, str, bool)) else None
+    default = cast("dict[str, Any]", CALL_DEFAULTS).get(name)
+    return default if isinstance(default, (int, float, str, bool)) else None
 
 
 def _read(given: dict[str, Any]) -> SelectionKeywords:

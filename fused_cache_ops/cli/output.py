@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from fused_cache_ops.sending.progress import OnProgress
+    from fused_cache_ops.progress import OnProgress
 
 
 class Output:

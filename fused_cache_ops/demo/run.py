@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fused_cache_ops.demo.maps import look_at, run_maps_demo
 from fused_cache_ops.demo.pipelines import PIPELINES, Pipeline, PipelineFailed, run_pipeline
+from fused_cache_ops.demo.refresh import run_refresh_demo
 from fused_cache_ops.demo.stations import (
     CALLER_CODE,
     CALLER_NAME,
@@ -62,7 +63,7 @@ class Expectation:
 def run_demo(names: list[str], console: Console) -> bool:
     """Run the pipelines one after the other. Returns whether all went as expected."""
     outcomes = [_run_one(PIPELINES[name], console) and _run_maps(name, console) for name in names]
-    return all(outcomes)
+    return run_refresh_demo(console) and all(outcomes)
 
 
 def _run_maps(name: str, console: Console) -> bool:

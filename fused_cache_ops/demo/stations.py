@@ -32,9 +32,13 @@ def create_table(database: Path) -> None:
         connection.executemany("INSERT INTO stations VALUES (?, ?, ?)", _FIRST_ROWS)
 
 
-def load_new_stations() -> list[str]:
-    """The load: add rows to the database ``STATIONS_DATABASE``, and return the tiles they fall in, as ``z/x/y``."""
-    with closing(sqlite3.connect(os.environ["STATIONS_DATABASE"])) as connection, connection:
+def load_new_stations(database: Path | None = None) -> list[str]:
+    """The load: add rows to the database, and return the tiles they fall in, as ``z/x/y``.
+
+    Args:
+        database: default: ``STATIONS_DATABASE``.
+    """
+    with closing(sqlite3.connect(database or os.environ["STATIONS_DATABASE"])) as connection, connection:
         connection.executemany("INSERT INTO stations VALUES (?, ?, ?)", _NEW_ROWS)
     return sorted({str(Tile.containing(longitude, latitude, ZOOM)) for _, longitude, latitude in _NEW_ROWS})
 

@@ -12,6 +12,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError(f"The emulator needs {error.name}: install it with pip install 'fused-cache-ops[emulator]'") from error
 from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.faults import Fault
+from fused_cache_ops.emulator.runs import Run
 from fused_cache_ops.emulator.store import Canvas, ReceivedRequest, Udf
 
-__all__ = ["Assumptions", "Canvas", "Emulator", "Fault", "ReceivedRequest", "Udf"]
+__all__ = ["Assumptions", "Canvas", "Emulator", "Fault", "ReceivedRequest", "Run", "Udf"]

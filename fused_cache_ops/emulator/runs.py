@@ -22,6 +22,22 @@ class Outcome(NamedTuple):
     headers: Mapping[str, str]
 
 
+class Run(NamedTuple):
+    """One run of a UDF: its function was called.
+
+    Attributes:
+        udf_id: the UDF's id.
+        client_id: the real-time instance.
+        tile: zoom, column and row, or None.
+        parameters: the parameters, as they were received.
+    """
+
+    udf_id: str
+    client_id: str
+    tile: TileIndex | None
+    parameters: Mapping[str, Any]
+
+
 class UdfFailed(Exception):
     """A UDF raised an exception, or has no function."""
 
@@ -43,12 +59,14 @@ class Runner:
 
     Attributes:
         functions: the Python functions behind the UDFs, by UDF id. A UDF kept from an earlier run may have none.
+        runs: every run so far.
     """
 
     def __init__(self, store: Store, assumptions: Assumptions) -> None:
         self._store = store
         self._assumptions = assumptions
         self.functions: dict[str, Callable[..., Any]] = {}
+        self.runs: list[Run] = []
 
     def run(
         self, udf: Udf, client_id: str, tile: TileIndex | None, parameters: Mapping[str, Any], max_age: int | None = None
@@ -69,6 +87,7 @@ class Runner:
         function = self.functions.get(udf.id)
         if function is None:
             raise UdfFailed(f"UDF {udf.slug} has no function in this emulator: register it again")
+        self.runs.append(Run(udf.id, client_id, tile, dict(parameters)))
         running = _RUNNING.set(_Running(udf, client_id))
         try:
             answer = function(**(dict(zip("zxy", tile or ())) | dict(parameters)))

@@ -23,7 +23,7 @@ import uvicorn
 from fused_cache_ops.emulator.application import PREFIX, Hooks, Parts, build_application
 from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.faults import Fault, Misbehavior
-from fused_cache_ops.emulator.runs import Runner
+from fused_cache_ops.emulator.runs import Run, Runner
 from fused_cache_ops.emulator.store import Canvas, ReceivedRequest, Store, Udf
 
 
@@ -257,6 +257,14 @@ class Emulator:
     def tile_url(self, udf: Udf, z: int, x: int, y: int) -> str:
         """The address of one tile of a shared UDF. It contains the shared token, so treat it as a secret."""
         return f"{self.root_url}/{udf.shared_token}/run/tiles/{z}/{x}/{y}"
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run so far, those of one UDF by another included. A result that came from a cache is no run."""
+        return list(self._runner.runs)
+
+    def forget_runs(self) -> None:
+        self._runner.runs.clear()
 
     def fill_cache(self, udf: Udf, tiles: Iterable[tuple[int, int, int]], *, client_id: str | None = None) -> None:
         """Cache a result for each tile, as if it had been requested. Default: on the instance that shared runs are made on."""

@@ -11,12 +11,15 @@ from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.notebook import table
 from fused_cache_ops.plan.footprint import LARGEST_FOOTPRINT, Footprint, as_geojson, drawn_footprint
 from fused_cache_ops.plan.page import render, render_map
+from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, RefreshAmount
+from fused_cache_ops.running.refresh import Refreshing, plan_refresh
 from fused_cache_ops.secret import Secret, sealed_udf
 from fused_cache_ops.selection.batches import MAX_BATCH
 from fused_cache_ops.selection.keywords import DEFAULT_MAX_TILES, SelectionKeywords
 from fused_cache_ops.selection.reading import check_shard, read_selection
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.tiles.tile import Tile
+from fused_cache_ops.tiles.zooms import Zooms
 from fused_cache_ops.udf_reference import UdfReference, parse_udf
 from fused_cache_ops.wording import counted, quoted
 
@@ -60,6 +63,7 @@ class InvalidationPlan:
         shard: ``(i, n)`` if this is one part of a selection, None if it is all of it.
         targets: the UDFs and instances, in the order of invalidation. None: not looked up, so that the counts are those of the
             UDF on one instance.
+        refresh_runs: how many times ``refresh`` would run the UDF. None if not requested.
     """
 
     udf: str
@@ -72,6 +76,7 @@ class InvalidationPlan:
     shard: tuple[int, int] | None
     _selection: Selection | WholeUdf = field(repr=False, compare=False)
     targets: tuple[PlannedTarget, ...] | None = None
+    refresh_runs: int | None = None
 
     def sent_to(self, targets: tuple[PlannedTarget, ...]) -> InvalidationPlan:
         """The same plan for these targets."""
@@ -104,6 +109,7 @@ class InvalidationPlan:
             "note": self.note,
             "shard": None if self.shard is None else list(self.shard),
             "targets": None if self.targets is None else [each._asdict() for each in self.targets],
+            "refresh_runs": self.refresh_runs,
         }
 
     def shards(self, n: int) -> list[InvalidationPlan]:
@@ -153,7 +159,7 @@ class InvalidationPlan:
         """The counts in a notebook, and the map if there are at most a million tiles."""
         rows: list[tuple[object, ...]] = [(f"zoom {zoom}", count) for zoom, count in (self.tiles_per_zoom or {}).items()]
         rows += [("total", "everything" if self.tile_count is None else self.tile_count), ("requests", self.request_count)]
-        rows += [("note", self.note)]
+        rows += [("runs to refresh", self.refresh_runs), ("note", self.note)]
         try:
             picture = self.to_svg(_BLOCKS_IN_NOTEBOOK) if (self.tile_count or 0) <= DEFAULT_MAX_TILES else ""
         except FusedCacheError:  # the file of a list has changed since
@@ -177,19 +183,29 @@ class InvalidationPlan:
             what += f" on {counted(len({each.client_id for each in self.targets}), 'instance')}"
             relatives = len({each.udf_id for each in self.targets}) - 1
             requests += f", {counted(relatives, 'related UDF')} included" if relatives else ""
+        refresh = "" if self.refresh_runs is None else f", and run it {counted(self.refresh_runs, 'time')} to refresh"
         note = f"; {self.note}" if self.note else ""
-        return f"would invalidate {what} of UDF {self.udf} in {requests}{note}"
+        return f"would invalidate {what} of UDF {self.udf} in {requests}{refresh}{note}"
 
 
-def plan_invalidation(udf: str | Secret, *, related: object = None, **selection: Unpack[SelectionKeywords]) -> InvalidationPlan:
+def plan_invalidation(
+    udf: str | Secret,
+    *,
+    related: object = None,
+    refresh: RefreshAmount = 0,
+    refresh_zooms: Zooms | None = None,
+    max_refresh: int = REFRESH_DEFAULTS["max_refresh"],
+    **selection: Unpack[SelectionKeywords],
+) -> InvalidationPlan:
     """What `invalidate_cache` would do with the same keywords. Sends nothing, and needs no token.
 
     Bounds and geometries are counted without generating their tiles. ``related`` takes lookups: see
     `FusedClient.plan_invalidation`.
 
     Raises:
-        InvalidInputError: the UDF or the selection cannot be read, has more than ``max_tiles``, or can be read only once
-            (a generator, standard input), so that counting would exhaust it.
+        InvalidInputError: the UDF or the selection cannot be read, has more than ``max_tiles``, would be refreshed in more
+            than ``max_refresh`` runs, or can be read only once (a generator, standard input), so that counting would exhaust
+            it.
     """
     udf = sealed_udf(udf)
     if related is not None:
@@ -197,15 +213,19 @@ def plan_invalidation(udf: str | Secret, *, related: object = None, **selection:
             f"related = {quoted(related)} needs to look up the UDFs of the canvas, which this function never does: use "
             "FusedClient.plan_invalidation."
         )
-    return plan_selection(parse_udf(udf), read_selection(**selection))
+    read = read_selection(**selection)
+    refreshing = plan_refresh(read, refresh=refresh, refresh_zooms=refresh_zooms, max_refresh=max_refresh)
+    return plan_selection(parse_udf(udf), read, refreshing)
 
 
-def plan_selection(udf: UdfReference, selection: Selection | WholeUdf) -> InvalidationPlan:
+def plan_selection(
+    udf: UdfReference, selection: Selection | WholeUdf, refreshing: Refreshing | None = None
+) -> InvalidationPlan:
     """The plan of a validated selection."""
-    return _plan(udf.shown, selection)
+    return _plan(udf.shown, selection, None if refreshing is None else len(refreshing.targets))
 
 
-def _plan(shown: str, selection: Selection | WholeUdf) -> InvalidationPlan:
+def _plan(shown: str, selection: Selection | WholeUdf, refresh_runs: int | None = None) -> InvalidationPlan:
     counts = selection.tiles_per_zoom() if isinstance(selection, Selection) else None
     total = None if counts is None else sum(counts.values())
     # {"z":15,"x":9647,"y":12320} and its comma: the number of digits varies with the zoom.
@@ -220,4 +240,5 @@ def _plan(shown: str, selection: Selection | WholeUdf) -> InvalidationPlan:
         note=selection.note,
         shard=selection.shard,
         _selection=selection.unwatched() if isinstance(selection, Selection) else selection,
+        refresh_runs=refresh_runs,
     )

@@ -7,12 +7,14 @@ it is unknown. In GeoParquet and in Parquet's own geometry types, none means lon
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.coverage import in_one_tile
+from fused_cache_ops.selection.pieces import read_count
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import file_system, import_geo
 from fused_cache_ops.tiles.tile import from_quadkey
@@ -393,13 +395,19 @@ def _middles(file: Any, group: int, paths: Sequence[str], deepest_zoom: int) -> 
     return np.asarray(shapely.points((west + east) / 2, (south + north) / 2), dtype=object)
 
 
-def read_tiles(source: Any) -> Iterator[Any]:
+def read_tiles(source: Any, counts: array[int]) -> Iterator[Any]:
     """The tiles of an Arrow source, to be validated: columns ``z``, ``x`` and ``y``, a column ``tile``, or a ``quadkey``.
+
+    Args:
+        source: the table.
+        counts: how often each tile is requested is added here, if there is a column ``count``.
 
     Raises:
         InvalidInputError: there are no such columns.
     """
     schema, batches = open_table(source)
+    if "count" in schema.names:
+        batches = _counted(batches, counts)
     if {"z", "x", "y"} <= set(schema.names):
         for batch in batches:
             yield from zip(*(batch.column(axis).to_pylist() for axis in "zxy"))
@@ -414,6 +422,12 @@ def read_tiles(source: Any) -> Iterator[Any]:
             f"tiles is a {type(source).__name__} with the columns {quoted(schema.names, 300)}: name them z, x and y, or tile "
             "('z/x/y'), or quadkey."
         )
+
+
+def _counted(batches: Iterable[Any], counts: array[int]) -> Iterator[Any]:
+    for batch in batches:
+        counts.extend(map(read_count, batch.column("count").to_pylist()))
+        yield batch
 
 
 def read_values(source: Any, names: Sequence[str], what: str) -> Iterator[Any]:

@@ -37,6 +37,10 @@ class Batch(Protocol):
         """The tiles as blocks."""
         ...
 
+    def counts(self) -> Iterator[int]:
+        """How often each tile is requested. 0 if that is not known."""
+        ...
+
     def fingerprint(self) -> bytes:
         """Equal for the same tiles in the same order, different for any others."""
         ...
@@ -71,6 +75,9 @@ class TileBatch:
     def blocks(self) -> Iterator[Block]:
         return (Block(tile.z, tile.x, tile.y, 1, 1) for tile in self)
 
+    def counts(self) -> Iterator[int]:
+        return itertools.chain.from_iterable(piece.counts or itertools.repeat(0, len(piece)) for piece in self._pieces)
+
     def fingerprint(self) -> bytes:
         return b"".join([piece.numbers.tobytes() for piece in self._pieces])
 
@@ -101,6 +108,9 @@ class BlockBatch:
 
     def blocks(self) -> Iterator[Block]:
         return iter(self._blocks)
+
+    def counts(self) -> Iterator[int]:
+        return itertools.repeat(0, self._count)
 
     def fingerprint(self) -> bytes:
         return repr([tuple(block) for block in self._blocks]).encode()

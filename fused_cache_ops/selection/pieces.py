@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from fused_cache_ops.tiles.tile import Tile
 
@@ -21,10 +22,12 @@ class Piece:
         numbers: zoom, column and row of one tile after the other, as ``array("I")``.
         lines: the same as ``z/x/y`` lines, each with its line feed, if they came so. They are faster to rewrite than
             numbers.
+        counts: how often each tile is requested, as ``array("Q")``, if the list says so.
     """
 
-    def __init__(self, numbers: array[int], lines: bytes = b"") -> None:
+    def __init__(self, numbers: array[int], lines: bytes = b"", counts: array[int] | None = None) -> None:
         self.numbers = numbers
+        self.counts = counts
         self._lines = lines
 
     def __len__(self) -> int:
@@ -40,7 +43,8 @@ class Piece:
         if start == 0 and most >= len(self):
             return self
         lines = self._lines.split(b"\n", start + most)[start : start + most] if self._lines else []
-        return Piece(self.numbers[3 * start : 3 * (start + most)], b"".join([line + b"\n" for line in lines if line]))
+        counts = None if self.counts is None else self.counts[start : start + most]
+        return Piece(self.numbers[3 * start : 3 * (start + most)], b"".join([line + b"\n" for line in lines if line]), counts)
 
     def written(self) -> bytes:
         """The tiles as JSON objects with commas between them, as ``batch-delete`` takes them."""
@@ -98,14 +102,20 @@ class HeldPieces(PieceStream):
 
     Args:
         chunks: none of them is empty.
+        counts: how often each tile is requested, if that is known.
     """
 
-    def __init__(self, chunks: Iterable[array[int]]) -> None:
+    def __init__(self, chunks: Iterable[array[int]], counts: array[int] | None = None) -> None:
         super().__init__()
         self._chunks = iter(chunks)
+        self._counts = counts
+        self._position = 0
 
     def next_piece(self) -> Piece:
-        return Piece(next(self._chunks, array("I")))
+        numbers = next(self._chunks, array("I"))
+        start = self._position
+        self._position += len(numbers) // 3
+        return Piece(numbers, counts=None if self._counts is None else self._counts[start : self._position])
 
 
 class WatchedPieces(PieceStream):
@@ -133,3 +143,11 @@ class TilesInPieces(PieceStream):
         self._held.extend(itertools.chain.from_iterable(itertools.islice(self._tiles, most - len(self._held) // 3)))
         taken, self._held = self._held, array("I")
         return Piece(taken)
+
+
+def read_count(value: Any) -> int:
+    """How often a tile is requested. What is not a number counts as 0: it decides only which tile comes first."""
+    try:
+        return max(0, min(int(float(value)), 2**63))
+    except (TypeError, ValueError, OverflowError):
+        return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -394,7 +395,8 @@ def _source(kind: str | None, value: Any, max_zoom: int, watch: Watch) -> Any:
     if isinstance(value, RemainingTiles):
         return value
     if is_arrow(value):
-        return TileSnapshot(TileStream(read_tiles(value), max_zoom=max_zoom, watch=watch))
+        counts = array("Q")
+        return TileSnapshot(TileStream(read_tiles(value, counts), max_zoom=max_zoom, watch=watch), counts)
     if _is_collection(value):
         return _snapshot(value, max_zoom, watch)
     return Once(TileStream(value, max_zoom=max_zoom))

@@ -13,9 +13,10 @@ from fused_cache_ops.wording import quoted
 
 _LISTS = ("tiles", "bounds", "shard")
 _LISTS_OR_TEXT = ("cells", "partition")
+_TRUE_OR_FALSE = ("whole_udf", "fail_on_refresh_error")
 _BOOLEANS = {"true": True, "false": False}
-_NUMBERS = ("buffer", "max_tiles", "max_zoom", "verify_tiles", "max_related")
-_SECONDS = ("again_after",)
+_NUMBERS = ("buffer", "max_tiles", "max_zoom", "verify_tiles", "max_related", "refresh_concurrency", "max_refresh")
+_SECONDS = ("again_after", "refresh_deadline")
 
 
 def read_rendered(rendered: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,22 +36,34 @@ def _read(name: str, value: Any) -> Any:
         return _read_list(name, value)
     if name in _LISTS_OR_TEXT and value.lstrip().startswith("["):
         return _read_list(name, value)
-    if name == "whole_udf":
+    if name == "refresh_parameters":
+        return _read_mapping(name, value)
+    if name in _TRUE_OR_FALSE:
         return _read_boolean(name, value)
     if name in _SECONDS:
         return _read_seconds(name, value)
     return _read_number(name, value) if name in _NUMBERS else value
 
 
-def _read_list(name: str, text: str) -> list[Any]:
-    """A list from JSON, or from the text of a Python list as Jinja renders it."""
-    found: Any = None
+def _read_literal(text: str) -> Any:
+    """What JSON says, or a Python literal, as Jinja renders it. None if it is neither."""
     for read in (json.loads, ast.literal_eval):
         try:
-            found = read(text)
-            break
+            return read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
+    return None
+
+
+def _read_mapping(name: str, text: str) -> Mapping[str, Any]:
+    found = _read_literal(text)
+    if isinstance(found, dict):
+        return found
+    raise InvalidInputError(f"{name} rendered to {quoted(text)}, which is not a mapping of names to values.")
+
+
+def _read_list(name: str, text: str) -> list[Any]:
+    found = _read_literal(text)
     if isinstance(found, (list, tuple)):
         return list(found)
     raise InvalidInputError(

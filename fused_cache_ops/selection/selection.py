@@ -18,9 +18,9 @@ from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.spans import EVERYTHING, Span, Spans
 from fused_cache_ops.selection.spool import Spool
-from fused_cache_ops.selection.tile_list import TileFile
+from fused_cache_ops.selection.tile_list import TileFile, filed
 from fused_cache_ops.tiles.blocks import Block
-from fused_cache_ops.tiles.tile import Tile
+from fused_cache_ops.tiles.tile import ZOOM_LIMIT, Tile
 
 _READ_AHEAD = 50_000
 _KEPT_BLOCKS = 200_000  # of a selection that has been counted, to avoid computing it again
@@ -168,6 +168,13 @@ class Selection:
         if self._once and isinstance(self._make, Listed) and isinstance(self._make.source, Once):
             self._make.source.keep()
             self.repeatable = True
+
+    def file(self) -> None:
+        """Make a selection that can be read only once repeatable, for good: it is read to the end into a temporary file."""
+        if self._once and isinstance(self._make, Listed) and isinstance(self._make.source, Once):
+            filed_list = TileFile(filed(self._make.source.read(), self.watch), "the list", ZOOM_LIMIT)
+            self._make = replace(self._make, source=filed_list)
+            self.repeatable, self._once = True, False
 
     def stop_keeping(self) -> None:
         """After `keep`, and with one reader: keep nothing more."""

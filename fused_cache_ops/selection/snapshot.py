@@ -17,9 +17,11 @@ class TileSnapshot:
 
     Args:
         tiles: validated tiles, which are read to the end.
+        counts: how often each tile is requested, if that is known. It may be filled as the tiles are read.
     """
 
-    def __init__(self, tiles: Iterable[Tile]) -> None:
+    def __init__(self, tiles: Iterable[Tile], counts: array[int] | None = None) -> None:
+        self._counts = counts
         self._chunks: list[array[int]] = []
         self._count = 0
         stream = iter(tiles)
@@ -32,4 +34,4 @@ class TileSnapshot:
 
     def read(self) -> HeldPieces:
         """The tiles, from the start."""
-        return HeldPieces(self._chunks)
+        return HeldPieces(self._chunks, self._counts or None)

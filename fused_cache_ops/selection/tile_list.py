@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.keywords import TilesFile
-from fused_cache_ops.selection.pieces import Piece, PieceStream
+from fused_cache_ops.selection.pieces import Piece, PieceStream, TilesInPieces, read_count
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, QUADKEY, Tile, from_quadkey, parse_tile
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
@@ -32,13 +32,15 @@ LONGEST_LINE = 65_536
 
 _CHUNK = 1 << 17
 _FILED_AT_ONCE = 10_000  # tiles
-_PATH = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})", re.ASCII)
+_PATH = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})(?:[ \t]+(\d{1,18}))?", re.ASCII)
 _GZIP = b"\x1f\x8b"
-_AS_JSON = bytes.maketrans(b"/\n", b",,")
+_AS_JSON = bytes.maketrans(b"/\n ", b",,,")
 
 
 class TileList(PieceStream):
     """The validated tiles of a list. Blank lines and lines that begin with ``#`` are skipped.
+
+    A line ``z/x/y count``, or a column ``count``, says how often a tile is requested.
 
     Lines of three plain numbers are read many at a time. A piece of the list that holds anything else is read line by line.
     A malformed line raises `InvalidInputError`, which names it. Reading further continues after that line.
@@ -55,6 +57,7 @@ class TileList(PieceStream):
         self._pieces = _Pieces(read, name)
         self._max_zoom = max_zoom
         self._columns: dict[str, int] | None = None
+        self._count = 0  # of the line that was parsed last
         self._lines: Iterator[tuple[int, Any]] = iter(())
         self._failure: InvalidInputError | None = None
 
@@ -63,12 +66,13 @@ class TileList(PieceStream):
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure
-            found = array("I")
+            found, counts = array("I"), array("Q")
             for number, line in self._lines:
                 try:
                     text = (line if isinstance(line, str) else line.decode()).strip()
                     if text and not text.startswith("#"):
                         found.extend(self._parse(text) or ())
+                        counts.extend([self._count] * (len(found) // 3 - len(counts)))
                 except (InvalidInputError, ValueError, RecursionError) as error:
                     reason = str(error) or type(error).__name__
                     self._failure = InvalidInputError(
@@ -84,11 +88,13 @@ class TileList(PieceStream):
                         return plain
                     self._lines = enumerate(_lines_of(lines), number)
             if found:
-                return Piece(found)
+                return Piece(found, counts=counts if any(counts) else None)
 
     def _parse(self, line: str) -> Tile | None:
+        self._count = 0
         if match := _PATH.fullmatch(line):
             item: Any = (int(match[1]), int(match[2]), int(match[3]))
+            self._count = int(match[4] or 0)
         elif line[0] in "{[" or (line[0] == '"' and "/" in line):
             item = json.loads(line)
         elif QUADKEY.fullmatch(line):
@@ -99,13 +105,15 @@ class TileList(PieceStream):
                 self._columns = {"z": 0, "x": 1, "y": 2}
                 names = [cell.lower() for cell in cells]
                 if {"z", "x", "y"} <= set(names):
-                    self._columns = {name: names.index(name) for name in "zxy"}
+                    self._columns = {name: names.index(name) for name in ("z", "x", "y", "count") if name in names}
                     return None
             if len(cells) <= max(self._columns.values()):
                 raise ValueError(f"it has {len(cells)} columns.")
             item = tuple(int(cells[self._columns[name]]) for name in "zxy")
+            if "count" in self._columns:
+                self._count = read_count(cells[self._columns["count"]])
         else:
-            raise ValueError("write z/x/y, z,x,y, JSON ({'z': …, 'x': …, 'y': …}) or a quadkey, one per line.")
+            raise ValueError("write z/x/y, z/x/y count, z,x,y, JSON ({'z': …, 'x': …, 'y': …}) or a quadkey, one per line.")
         return parse_tile(item, max_zoom=self._max_zoom)
 
 
@@ -204,10 +212,12 @@ class TileFile:
 def filed(tiles: Iterator[Tile], watch: Callable[[], None]) -> IO[bytes]:
     """A temporary list of tiles that can be read only once. They are read to the end."""
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by whoever reads it
+    stream = tiles if isinstance(tiles, PieceStream) else TilesInPieces(tiles)
     try:
-        while several := list(itertools.islice(tiles, _FILED_AT_ONCE)):
+        while piece := stream.take(_FILED_AT_ONCE):
             watch()
-            file.write("".join(["%d/%d/%d\n" % tile for tile in several]).encode())
+            counts = piece.counts or itertools.repeat(0)
+            file.write("".join(["%d/%d/%d %d\n" % (*tile, count) for tile, count in zip(piece, counts)]).encode())
         file.flush()
     except BaseException:
         file.close()
@@ -307,7 +317,7 @@ def _lines_of(piece: Any) -> list[Any]:
 
 
 def _plain_piece(lines: Any, max_zoom: int) -> Piece | None:
-    """The tiles of lines ``z/x/y``, if all lines are like that and all tiles are valid. Otherwise None.
+    """The tiles of lines ``z/x/y`` or ``z/x/y count``, if all lines are alike and all tiles are valid. Otherwise None.
 
     All of it runs in C: no Python code runs per line.
     """
@@ -316,18 +326,24 @@ def _plain_piece(lines: Any, max_zoom: int) -> Piece | None:
             return None
         lines = lines.encode()
     text: bytes = lines if lines.endswith(b"\n") else lines + b"\n"
-    if text.translate(None, b"0123456789") != b"//\n" * text.count(b"\n"):
+    shape = text.translate(None, b"0123456789")
+    is_counted = shape[:3] == b"// "
+    if shape != (b"// \n" if is_counted else b"//\n") * text.count(b"\n"):
         return None
     try:
         # JSON refuses nothing between two slashes, and leading zeros.
-        numbers = array("I", json.loads(b"[%b]" % text.translate(_AS_JSON)[:-1]))
+        read = json.loads(b"[%b]" % text.translate(_AS_JSON)[:-1])
+        counts = array("Q", read[3::4]) if is_counted else None
+        if is_counted:
+            del read[3::4]
+        numbers = array("I", read)
     except (ValueError, OverflowError):
         return None
     zooms = numbers[0::3]
     if max(zooms) > max_zoom:
         return None
     beyond = any(map(operator.rshift, numbers[1::3], zooms)) or any(map(operator.rshift, numbers[2::3], zooms))
-    return None if beyond else Piece(numbers, text)
+    return None if beyond else Piece(numbers, b"" if is_counted else text, counts)
 
 
 class _Unread(io.RawIOBase):

@@ -1,4 +1,5 @@
-"""One call, from a validated selection to its result: every target in order, a second pass if requested, and verification."""
+"""One call, from a validated selection to its result: every target in order, a second pass, verification and a refresh
+if requested."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ from fused_cache_ops.errors import (
     Unfinished,
 )
 from fused_cache_ops.lineage.graph import Related
-from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError, Verification
+from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError, Refresh, RefreshError, Verification
+from fused_cache_ops.progress import OnProgress, Progress
+from fused_cache_ops.running.asking import run_token
+from fused_cache_ops.running.refresh import Refreshing, refresh, report_failures
+from fused_cache_ops.running.verification import Sample, check_verify_tiles, request_tiles
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.batches import MAX_BATCH
 from fused_cache_ops.selection.remaining import RemainingTiles
@@ -30,9 +35,7 @@ from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.checkpoint import Checkpoint, CheckpointLocation
 from fused_cache_ops.sending.delivery import Delivery, confirmed_on_each, total_deleted
 from fused_cache_ops.sending.outbox import Outbox
-from fused_cache_ops.sending.progress import OnProgress, Progress
 from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets
-from fused_cache_ops.sending.verification import Sample, check_verify_tiles, request_tiles
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.udf_reference import UdfReference
@@ -52,6 +55,7 @@ class Call:
         retrier: the call's retries and its deadline.
         udf: the UDF.
         selection: what to invalidate.
+        refreshing: what to refresh afterwards, or None.
         only_pass: 1 or 2 to make only one of the two passes of ``again_after``, without waiting. Tiles are verified after the
             second.
         on_targets: called once before anything is sent, with the targets, or None if there is nothing to send.
@@ -78,6 +82,7 @@ class Call:
         related: Related | None,
         max_related: int,
         again_after: float,
+        refreshing: Refreshing | None,
         only_pass: int | None = None,
     ) -> None:
         tiles = selection if isinstance(selection, Selection) else None
@@ -107,6 +112,11 @@ class Call:
         self._again_after = 0.0 if only_pass else again_after
         self._pass_number = only_pass or 1
         self._run_token = check_verify_tiles(verify_tiles, udf, shared_token, service)
+        if refreshing is not None and refreshing.note is None:
+            self._run_token = run_token("refresh", udf, shared_token, service)
+        self._refreshing = None if only_pass == 1 else refreshing
+        self._refreshed: Spans | None = None  # positions
+        self._refresh: Refresh | None = None
         self._verify_tiles = 0 if only_pass == 1 else verify_tiles
         self._sample = Sample(self._verify_tiles) if self._verify_tiles else None
         self._verification: Verification | None = None
@@ -139,10 +149,19 @@ class Call:
             self._retrier.check()
             if self._targets is not None:
                 self._send(self._targets)
-            if self._sample and self._run_token:
+            if self._record is not None and self._refreshing is None:
+                self._record.remove()
+            if self._refreshing is not None:
+                self._step = "refreshing"
+                self._run_again(self._refreshing)
+            elif self._sample and self._run_token:
                 self._step = "verifying"
                 self._verification = request_tiles(self._service, self._retrier, self._run_token, self._sample.tiles)
-        result = self._result()
+            result = self._result()
+            if self._refreshing is not None and self._refresh is not None and self._refreshed is not None:
+                report_failures(self._refreshing, self._refresh, self._refreshed, result)
+            if self._record is not None and self._refreshing is not None:
+                self._record.remove()
         logger.info("Fused cache: %s", result)
         return result
 
@@ -176,8 +195,6 @@ class Call:
             self._retrier.wait(wait)
             self._step = "sending again"
             self._finish_pass(2)
-        if self._record is not None:
-            self._record.remove()
 
     def _begin_pass(self, targets: Targets, number: int) -> None:
         self._earlier, self._deliveries = self._deliveries, []
@@ -248,6 +265,25 @@ class Call:
             retries = self._retrier.retries + sum(each.retries for each in self._all())
             self._progress.tell(done, retries, at_once=at_once)
 
+    # -- running again -------------------------------------------------------------------------------------------
+
+    def _run_again(self, refreshing: Refreshing) -> None:
+        """Refresh, and verify by the same answers."""
+        if refreshing.note is not None or self._run_token is None:
+            self._refresh = Refresh(note=refreshing.note)
+            return
+        record = self._record
+        self._refreshed = Spans() if record is None else record.spans("refresh", refreshing.fingerprint, 3)
+        self._refresh, self._verification = refresh(
+            self._service,
+            self._retrier,
+            self._run_token,
+            refreshing,
+            sample=self._sample.tiles if self._sample else (),
+            done=self._refreshed,
+            save=lambda: None if record is None else record.save(),
+        )
+
     # -- the outcome ---------------------------------------------------------------------------------------------
 
     def _named(self, deliveries: Iterable[Delivery] | None = None) -> list[Delivery]:
@@ -270,6 +306,7 @@ class Call:
                 "retries": self._retrier.retries + sum(each.retries for each in self._all()),
                 "elapsed_seconds": round(self._retrier.elapsed, 3),
                 "verification": self._verification,
+                "refresh": self._refresh,
                 "zooms_left_stale": self._selection.zooms_left_stale,
                 "note": self._selection.note,
                 "related": {udf_id: self._relative(udf_id) for udf_id in others},
@@ -323,6 +360,9 @@ class Call:
             if self._tiles is not None:
                 interrupt.remaining = self._remaining(self._tiles)  # type: ignore[attr-defined]
             raise
+        except RefreshError:
+            self._save()
+            raise
         except Exception as error:
             self._save()
             failed = self._failed(error)
@@ -334,7 +374,7 @@ class Call:
             raise
 
     def _save(self) -> None:
-        if self._record is not None and not all(each.is_complete for each in self._deliveries):
+        if self._record is not None and (self._refreshed is not None or not all(each.is_complete for each in self._deliveries)):
             self._record.save(at_once=True)
 
     def _remaining(self, tiles: Selection) -> RemainingTiles:

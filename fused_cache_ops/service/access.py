@@ -27,13 +27,19 @@ class Access:
     Args:
         service: the deployment.
         token: the shared token.
-        retrier: the call.
+        retrier: the call, for minting session tokens.
+        parameters: the UDF's parameters, as for `Service.request_shared`.
+        timeout: seconds that a run may take. Default: those of the client.
     """
 
-    def __init__(self, service: Service, token: Secret, retrier: Retrier) -> None:
+    def __init__(
+        self, service: Service, token: Secret, retrier: Retrier, *, parameters: str = "", timeout: float | None = None
+    ) -> None:
         self._service = service
         self._token = token
         self._retrier = retrier
+        self._parameters = parameters
+        self._timeout = timeout
         canvas = canvas_token(token.reveal())
         self._canvas = Secret(canvas) if canvas else None
         self._key = hashlib.sha256((canvas or "").encode()).digest()
@@ -41,15 +47,22 @@ class Access:
         self._replaced = False
         self._problem = ""
 
-    def request_tile(self, tile: Tile) -> SharedRun:
-        """Request a tile of the shared UDF, again with a session token if it was refused without one.
+    def request(self, tile: Tile | None, retrier: Retrier) -> SharedRun:
+        """Request a tile of the shared UDF, or its result without a tile, again with a session token if it was refused
+        without one.
+
+        Args:
+            tile: the tile, or None.
+            retrier: what the request belongs to: the call, or a part of it.
 
         Raises:
             InvalidationCancelledError: `FusedClient.cancel` ended the call.
         """
         while True:
             session = self._service.session_tokens.get(self._key)
-            run = self._service.request_shared_tile(self._token, tile, retrier=self._retrier, session=session)
+            run = self._service.request_shared(
+                self._token, tile, retrier=retrier, session=session, parameters=self._parameters, timeout=self._timeout
+            )
             if run.status not in _REFUSALS:
                 return run
             if not self._obtain_another(session):

@@ -57,12 +57,14 @@ class Answer:
     Attributes:
         status: the HTTP status.
         headers: the few headers that matter here, keyed by lowercase name.
-        body: the whole body, or more than `LARGEST_BODY` bytes of it.
+        body: the whole body, or more than `LARGEST_BODY` bytes of it. Empty if it was discarded.
+        size: how many bytes of it were received.
     """
 
     status: int
     headers: dict[str, str]
     body: bytes
+    size: int
 
 
 class Call(Protocol):
@@ -154,6 +156,7 @@ class Connections:
         secrets: Iterable[Secret | None] = (),
         wait: float,
         seconds: float,
+        discard: bool = False,
     ) -> Answer:
         """Send a request and read the response.
 
@@ -166,6 +169,7 @@ class Connections:
             secrets: what else is masked in the response, as the token is.
             wait: seconds that connecting may take.
             seconds: seconds after which the response must be complete.
+            discard: count the bytes of a 200 response's body instead of keeping them.
 
         Raises:
             AnswerTimedOut: the response was not complete in time, or the call is over.
@@ -197,14 +201,16 @@ class Connections:
                 preload_content=False,
                 pool_timeout=seconds,
             )
-            content = b""
+            content, size = b"", 0
+            keep = not (discard and response.status == 200)
             try:
-                while len(content) <= LARGEST_BODY and (chunk := response.read(_CHUNK, decode_content=True)):
-                    content += chunk
+                while size <= LARGEST_BODY and (chunk := response.read(_CHUNK, decode_content=keep)):
+                    size += len(chunk)
+                    content += chunk if keep else b""
             except BaseException:
                 response.close()
                 raise
-            if len(content) > LARGEST_BODY:
+            if size > LARGEST_BODY:
                 response.close()
             response.release_conn()
             if exchange.cut_off:
@@ -223,6 +229,7 @@ class Connections:
             response.status,
             {name: masked(value, secrets) for name in _HEADERS if (value := response.headers.get(name)) is not None},
             _masked(content, secrets),
+            size,
         )
 
     def abort(self, owner: Call) -> None:

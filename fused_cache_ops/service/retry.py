@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from fused_cache_ops.errors import (
     FusedCacheError,
@@ -33,6 +33,15 @@ _AT_ONCE = 2  # immediate retries on another connection, after a kept-alive one 
 
 class Stopped(Exception):
     """Another worker has failed, or the caller was interrupted: this request must not be sent."""
+
+
+class Branching(TypedDict, total=False):
+    """How a part of a call differs from it: see `Retrier.branch`."""
+
+    patience: float
+    deadline: float
+    deadline_name: str
+    limiter: Limiter
 
 
 class Retrier:
@@ -59,6 +68,7 @@ class Retrier:
         self.retries = 0
         self.cancelled = False
         self._limiter = limiter or Limiter()
+        self._deadline_name = "deadline"
         self._patience = math.inf
         self._whole: Retrier | None = None  # the call that this is a part of
         self._waited = 0.0
@@ -81,14 +91,26 @@ class Retrier:
     def _end(self) -> float:
         return self._started + self.deadline + self._waited
 
-    def branch(self, patience: float) -> Retrier:
-        """A retrier for one part of this call: the same deadline and limiter, its own counts, and a stop of its own.
+    def branch(
+        self,
+        *,
+        patience: float = math.inf,
+        deadline: float | None = None,
+        deadline_name: str = "deadline",
+        limiter: Limiter | None = None,
+    ) -> Retrier:
+        """A retrier for one part of this call, with its own counts and a stop of its own.
 
         Args:
             patience: seconds after which a request of this part is given up, so that time is left for the other parts.
+            deadline: seconds that this part may take, counted from now. None: the deadline of the call.
+            deadline_name: the keyword that sets the deadline, for messages.
+            limiter: the rate limiter. None: that of the call.
         """
-        part = Retrier(self.deadline, self._limiter)
-        part._started, part._waited, part._patience = self._started, self._waited, patience
+        part = Retrier(self.deadline if deadline is None else deadline, limiter or self._limiter)
+        if deadline is None:
+            part._started, part._waited = self._started, self._waited
+        part._patience, part._deadline_name = patience, deadline_name
         part._whole = self
         return part
 
@@ -246,7 +268,7 @@ class Retrier:
         if left > 0:
             over = f"The deadline of {self.deadline:g} s leaves no time for the pause of {wait:.1f} s that all requests take."
         before = f" The last error was: {self._trouble}" if self._trouble else ""
-        return f"{over}{before} Raise deadline=, or send fewer tiles per call."
+        return f"{over}{before} Raise {self._deadline_name}=, or send fewer tiles per call."
 
     def _gave_up(self, attempts: int, retry_after: float | None) -> str:
         asked = "" if retry_after is None else f" and the server asks for a pause of {retry_after:g} s"
@@ -254,7 +276,7 @@ class Retrier:
         return (
             f"Gave up after {attempts} {tries} in {self.elapsed:.1f} s: the deadline is {self.deadline:g} s"
             f"{'' if self._patience >= self.deadline else ' for all UDFs and instances'}{asked}. "
-            "Raise deadline= to wait longer."
+            f"Raise {self._deadline_name}= to wait longer."
         )
 
 

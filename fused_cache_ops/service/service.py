@@ -20,19 +20,22 @@ from fused_cache_ops.errors import (
 from fused_cache_ops.secret import Secret, masked
 from fused_cache_ops.service.answers import cleaned, error_from, is_permanent, json_from, reason_of, server_text
 from fused_cache_ops.service.limiter import Limiter
-from fused_cache_ops.service.retry import Retrier
+from fused_cache_ops.service.retry import Branching, Retrier
 from fused_cache_ops.settings import EVERY_INSTANCE, Settings
 from fused_cache_ops.tiles.tile import Tile
 from fused_cache_ops.udf_reference import checked_identifier
 from fused_cache_ops.wording import quoted, shortened
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from fused_cache_ops.service.connection import Certificate, Connections
 
 
-RUNS_AT_ONCE = 8
+MOST_RUNS_AT_ONCE = 64
 """Connections to shared UDFs. Each request on one runs a UDF."""
 
+_MAY_PASS = (408, 429, 502, 503, 504)  # a 500 says that the UDF itself failed
 
 _SESSION_SECONDS = 3600  # the service's own default
 _MINT_REMEDY = (
@@ -53,13 +56,18 @@ class SharedRun(NamedTuple):
 
     Attributes:
         status: the HTTP status, or None if there was no response.
-        headers: those that matter here, keyed by lowercase name, of a response that carries a tile.
-        trouble: why there is no tile, or ``""``.
+        headers: those that matter here, keyed by lowercase name, of a response that carries a result. Otherwise only
+            ``retry-after``.
+        trouble: why there is no result, or ``""``.
+        size: how many bytes of the result were received.
+        may_pass: whether the same request may succeed in a moment.
     """
 
     status: int | None
     headers: Mapping[str, str]
     trouble: str = ""
+    size: int = 0
+    may_pass: bool = False
 
 
 class Service:
@@ -190,9 +198,9 @@ class Service:
             self._calls.add(retrier)
         return retrier
 
-    def branch(self, retrier: Retrier, *, patience: float) -> Retrier:
+    def branch(self, retrier: Retrier, **how: Unpack[Branching]) -> Retrier:
         """A retrier for one part of a call: see `Retrier.branch`. `cancel` ends it too."""
-        part = retrier.branch(patience)
+        part = retrier.branch(**how)
         with self._lock:
             self._calls.add(part)
         retrier.raise_if_cancelled()  # just before this one was known to `cancel`
@@ -302,14 +310,25 @@ class Service:
         self._minted.append(minted)
         return minted
 
-    def request_shared_tile(self, token: Secret, tile: Tile, *, retrier: Retrier, session: Secret | None = None) -> SharedRun:
-        """Request a tile of a shared UDF, once. This client's own token is not sent.
+    def request_shared(
+        self,
+        token: Secret,
+        tile: Tile | None,
+        *,
+        retrier: Retrier,
+        session: Secret | None = None,
+        parameters: str = "",
+        timeout: float | None = None,
+    ) -> SharedRun:
+        """Request a result of a shared UDF, once. This client's own token is not sent. The result itself is not kept.
 
         Args:
             token: the shared token, which goes into the address.
-            tile: the tile.
+            tile: the tile. None: the UDF is run without one.
             retrier: the call.
             session: a session token of the canvas. It goes along instead of the passcode.
+            parameters: the UDF's parameters, as a query that is already escaped, without its ``?``.
+            timeout: seconds that the run may take. Default: those of the client.
 
         Raises:
             InvalidationCancelledError: `cancel` ended the call.
@@ -319,34 +338,46 @@ class Service:
         from fused_cache_ops.service.connection import AnswerTimedOut, ConnectionDropped
 
         address = urlsplit(str(self.run_base_url))
-        seconds = max(0.0, min(self.timeout, retrier.left))
+        longest = self.timeout if timeout is None else timeout
+        seconds = max(0.0, min(longest, retrier.left))
         trouble = f"no response before the deadline of {retrier.deadline:g} s"
+        may_pass = False
         secrets = (token, session, self._passcode, *self._minted)
         if seconds:
-            target = Secret(
-                f"{address.path}/{quote(token.reveal())}/run/tiles/{tile}"
-                + (f"?fused_session_token={quote(session.reveal(), safe='')}" if session is not None else "")
-            )
+            query = [parameters] if parameters else []
+            if session is not None:
+                query.append(f"fused_session_token={quote(session.reveal(), safe='')}")
+            place = "file" if tile is None else f"tiles/{tile}"
+            target = Secret(f"{address.path}/{quote(token.reveal())}/run/{place}{'?' if query else ''}{'&'.join(query)}")
             passcode = None
             if self._passcode is not None and session is None:
                 passcode = Secret(f"Fused-Canvas-Passcode {self._passcode.reveal()}")
             try:
                 answer = self._open_run_connections().send(
-                    "GET", target, authorization=passcode, secrets=secrets, wait=seconds, seconds=seconds, owner=retrier
+                    "GET",
+                    target,
+                    authorization=passcode,
+                    secrets=secrets,
+                    wait=min(self.timeout, seconds),
+                    seconds=seconds,
+                    owner=retrier,
+                    discard=True,
                 )
             except (AnswerTimedOut, urllib3.exceptions.TimeoutError):
-                trouble = trouble if seconds < self.timeout else f"no response within {self.timeout:g} s"
+                trouble = trouble if seconds < longest else f"no response within {longest:g} s"
             except (urllib3.exceptions.HTTPError, OSError, ConnectionDropped) as error:
                 trouble = self._clean(reason_of(error), *secrets)
+                may_pass = not is_permanent(error)
             else:
-                # The SDK reads the headers of a 200 alone, and no other status is known to carry a tile.
+                # The SDK reads the headers of a 200 alone, and no other status is known to carry a result.
                 if answer.status == 200:
-                    return SharedRun(200, answer.headers)
+                    return SharedRun(200, answer.headers, size=answer.size)
                 said = shortened(self._clean(server_text(answer.body), *secrets), 120)
                 trouble = f"{address.netloc} answered {answer.status}{f' ({said})' if said else ''}"
-                return SharedRun(answer.status, {}, trouble)
+                asked = {name: value for name, value in answer.headers.items() if name == "retry-after"}
+                return SharedRun(answer.status, asked, trouble, may_pass=answer.status in _MAY_PASS)
         retrier.raise_if_cancelled()
-        return SharedRun(None, {}, trouble)
+        return SharedRun(None, {}, trouble, may_pass=may_pass)
 
     # -- one request ---------------------------------------------------------------------------------------------
 
@@ -432,7 +463,7 @@ class Service:
     def _open_run_connections(self) -> Connections:
         with self._lock:
             if self._run_connections is None:
-                self._run_connections = self._connect(str(self.run_base_url), None, RUNS_AT_ONCE)
+                self._run_connections = self._connect(str(self.run_base_url), None, MOST_RUNS_AT_ONCE)
             return self._run_connections
 
     def _connect(self, url: str, authorization: Secret | None, pool_size: int) -> Connections:

@@ -17,13 +17,13 @@ Zooms = Union[int, str, Iterable[int]]
 _PART = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?", re.ASCII)
 
 
-def parse_zooms(zooms: Zooms, *, max_zoom: int = HIGHEST_ZOOM) -> tuple[int, ...]:
+def parse_zooms(zooms: Zooms, *, max_zoom: int = HIGHEST_ZOOM, name: str = "zooms") -> tuple[int, ...]:
     """The zoom levels in ascending order, without duplicates.
 
     Raises:
         InvalidInputError: the value is malformed, empty, or names a zoom outside 0 … ``max_zoom``.
     """
-    shown = f"zooms = {quoted(zooms)}"
+    shown = f"{name} = {quoted(zooms)}"
     problem = InvalidInputError(
         f"{shown}: expected zoom levels from 0 to {max_zoom}, such as 12, range(10, 15), [10, 12], '10-14' or '10,12-14'."
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_fused.operators import CALL_FIELDS, FusedInvalidateCacheOperator
 from airflow_provider_fused.templating import refuse_tables
 from fused_cache_ops import InvalidInputError
+from fused_cache_ops.integration import REFRESH_DEFAULTS
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseNotifier
@@ -17,6 +18,9 @@ else:
         from airflow.sdk import BaseNotifier
     except ImportError:
         from airflow.notifications.basenotifier import BaseNotifier
+
+
+_NO_TIME_FOR = ("again_after", *REFRESH_DEFAULTS)
 
 
 class FusedInvalidateCacheNotifier(BaseNotifier):
@@ -28,9 +32,9 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
     :param udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token (templated)
     :param fused_conn_id: the connection of type ``fused`` (templated)
     :param fields: further arguments of `airflow_provider_fused.operators.FusedInvalidateCacheOperator`: ``tiles``,
-        ``bounds``, ``zooms`` and so on (templated). Not ``again_after``, because a callback cannot wait
+        ``bounds``, ``zooms`` and so on (templated). Not ``again_after`` and ``refresh``, because a callback cannot wait
 
-    :raises fused_cache_ops.InvalidInputError: ``again_after`` is given
+    :raises fused_cache_ops.InvalidInputError: one of these is given
     """
 
     template_fields: Sequence[str] = ("udf", "fused_conn_id")  # and any further fields that are given
@@ -39,11 +43,12 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
 
     def __init__(self, *, udf: str, fused_conn_id: str = "fused_default", **fields: Any) -> None:
         super().__init__()
-        if "again_after" in fields:
-            raise InvalidInputError(
-                f"again_after = {fields['again_after']!r} needs a task that can be deferred, and a notifier is none: use "
-                "FusedInvalidateCacheOperator, or omit it."
-            )
+        for name in _NO_TIME_FOR:
+            if name in fields:
+                raise InvalidInputError(
+                    f"{name} = {fields[name]!r} takes long, and a callback cannot wait: use FusedInvalidateCacheOperator, or "
+                    "omit it."
+                )
         unknown = [name for name in fields if name not in CALL_FIELDS]
         if unknown:
             raise TypeError(f"FusedInvalidateCacheNotifier does not accept {unknown}: it takes udf, {', '.join(CALL_FIELDS)}.")
@@ -69,7 +74,7 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
 def _signature() -> inspect.Signature:
     """The operator's signature, without what is not the notifier's, for editors, ``help`` and other inspection."""
     operators = inspect.signature(FusedInvalidateCacheOperator.__init__).parameters
-    names = ("self", "udf", *(name for name in CALL_FIELDS if name != "again_after"), "fused_conn_id")
+    names = ("self", "udf", *(name for name in CALL_FIELDS if name not in _NO_TIME_FOR), "fused_conn_id")
     return inspect.Signature([operators[name] for name in names], return_annotation=None)
 
 

@@ -17,6 +17,7 @@ from fused_cache_ops.integration import (
     DEFAULT_MAX_TILES,
     HIGHEST_ZOOM,
     NOT_GIVEN,
+    REFRESH_DEFAULTS,
     SELECTION_DEFAULTS,
     WHOLE_UDF,
 )
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
         Bounds,
         CallKeywords,
         NotGiven,
+        RefreshAmount,
+        RefreshParameters,
         Related,
         RenderResolution,
         TileSelection,
@@ -42,6 +45,8 @@ SELECTION_FIELDS = tuple(SELECTION_DEFAULTS)
 CALL_FIELD_DEFAULTS = {name: default for name, default in CALL_DEFAULTS.items() if name not in ("on_progress", "on_plan")}
 CALL_FIELDS = tuple(CALL_FIELD_DEFAULTS)
 """The fields that a DAG can set. Callbacks cannot be templated, and Airflow has other ways to show what they report."""
+
+REFRESH_FIELDS = (*SELECTION_FIELDS, *REFRESH_DEFAULTS, "shared_token")
 
 
 class FusedInvalidateCacheOperator(BaseOperator):
@@ -78,20 +83,29 @@ class FusedInvalidateCacheOperator(BaseOperator):
         any URL that it supports, such as ``s3://bucket/checkpoints/`` (templated)
     :param verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them
         were computed anew (templated)
-    :param shared_token: the shared token for ``verify_tiles``, if ``udf`` is not one itself (templated; masked in the UI)
+    :param shared_token: the shared token for ``verify_tiles`` and ``refresh``, if ``udf`` is not one itself (templated;
+        masked in the UI)
     :param related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
         ``"callees"``, which it calls, or ``"both"`` (templated)
     :param max_related: the most UDFs that ``related`` may add (templated)
     :param again_after: send everything a second time after this many seconds, for runs that began before the load was
         committed. A run may take 120 seconds, so 130 is a good value. Meanwhile the task is deferred: it needs a triggerer,
-        and occupies no worker slot. Tiles are verified after the second pass (templated)
+        and occupies no worker slot. Tiles are verified and refreshed after the second pass (templated)
+    :param refresh: afterwards, run the UDF again for this many of the tiles, or for ``"all"``, so that visitors find them
+        cached. Each run costs credits. What could not be refreshed is in the result, and is no failure (templated)
+    :param refresh_zooms: the zooms to refresh. On its own, all tiles of these zooms (templated)
+    :param refresh_concurrency: how many runs at the same time (templated)
+    :param max_refresh: the most tiles to refresh. More are an error before anything is sent (templated)
+    :param refresh_parameters: the UDF's parameters as the map sends them (templated)
+    :param refresh_deadline: seconds that the refresh may take (templated)
+    :param fail_on_refresh_error: fail the task if something could not be refreshed (templated)
     :param fused_conn_id: the connection of type ``fused`` (templated)
     :param max_zoom: the highest zoom that the selection may contain (templated)
 
     :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_invalidated`` (None for the whole UDF),
         ``objects_deleted`` (None if the service does not report it), ``requests_sent``, ``retries``, ``elapsed_seconds``,
         ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``, ``client_ids``, ``related`` (the result of
-        each related UDF by its id), ``second_pass``, ``warnings``
+        each related UDF by its id), ``second_pass``, ``warnings``, ``refresh``
     :raises AirflowFailException: a permanent error, which fails the task without retries
     :raises FusedUnavailableError: a transient error that outlasted the core's own retries. The task's ``retries`` apply
 
@@ -130,6 +144,13 @@ class FusedInvalidateCacheOperator(BaseOperator):
         related: Related | str | XComArg | None = None,
         max_related: int | str | XComArg = 20,
         again_after: float | str | XComArg = 0,
+        refresh: RefreshAmount | str | XComArg = 0,
+        refresh_zooms: Zooms | XComArg | None = None,
+        refresh_concurrency: int | str | XComArg = 4,
+        max_refresh: int | str | XComArg = 1000,
+        refresh_parameters: RefreshParameters | str | XComArg | None = None,
+        refresh_deadline: float | str | XComArg = 600.0,
+        fail_on_refresh_error: bool | str | XComArg = False,
         fused_conn_id: str = "fused_default",
         max_zoom: int | str | XComArg = HIGHEST_ZOOM,
         **kwargs: Any,
@@ -159,6 +180,13 @@ class FusedInvalidateCacheOperator(BaseOperator):
         self.related = related
         self.max_related = max_related
         self.again_after = again_after
+        self.refresh = refresh
+        self.refresh_zooms = refresh_zooms
+        self.refresh_concurrency = refresh_concurrency
+        self.max_refresh = max_refresh
+        self.refresh_parameters = refresh_parameters
+        self.refresh_deadline = refresh_deadline
+        self.fail_on_refresh_error = fail_on_refresh_error
         self.fused_conn_id = fused_conn_id
         self.max_zoom = max_zoom
         self._client: FusedClient | None = None
@@ -234,6 +262,45 @@ class FusedInvalidateCacheOperator(BaseOperator):
         caches = [(client_id, each["udf_id"]) for each in results for client_id in each.get("client_ids", ())]
         outputs = [Dataset(namespace=f"fused://{client_id}", name=f"udf-cache/{udf_id}") for client_id, udf_id in caches]
         return OperatorLineage(outputs=outputs)
+
+
+class FusedRefreshCacheOperator(FusedInvalidateCacheOperator):
+    """Run a Fused UDF for some tiles, so that visitors find them cached. Nothing is invalidated.
+
+    Put it after `FusedInvalidateCacheOperator`, with the same selection, a low ``priority_weight`` and a pool of its own, so
+    that no load waits for it. What is cached already costs no run, so a retry continues.
+
+    :param udf: as for `FusedInvalidateCacheOperator` (templated)
+    :param refresh: the most tiles to refresh. Default: all of the selection (templated)
+    :param fields: the selection and the arguments of a refresh of `FusedInvalidateCacheOperator`, and ``shared_token``
+
+    :returns: what was done, to XCom: ``runs``, ``already_cached``, ``failed``, ``not_requested``, ``already_done``,
+        ``seconds_median``, ``seconds_p95``, ``bytes``, ``elapsed_seconds``, ``retryable``, ``note``
+    :raises AirflowFailException: something could not be refreshed, and a retry would not help
+    :raises FusedUnavailableError: something could not be refreshed. The task's ``retries`` apply
+    """
+
+    template_fields: Sequence[str] = ("udf", *REFRESH_FIELDS, "fused_conn_id")
+
+    def __init__(
+        self,
+        *,
+        udf: str | XComArg,
+        refresh: RefreshAmount | str | XComArg = "all",
+        fail_on_refresh_error: bool | str | XComArg = True,
+        **fields: Any,
+    ) -> None:
+        if given := [name for name in fields if name in CALL_FIELDS and name not in REFRESH_FIELDS]:
+            raise TypeError(f"FusedRefreshCacheOperator takes no {', '.join(given)}: it invalidates nothing.")
+        super().__init__(udf=udf, refresh=refresh, fail_on_refresh_error=fail_on_refresh_error, **fields)
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        with in_airflows_terms(), self._keywords(context) as (client, keywords):
+            wanted: Any = {name: value for name, value in keywords.items() if name in REFRESH_FIELDS}
+            return client.refresh_cache(cast("str", self.udf), **wanted).to_dict()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Nothing: no dataset changes."""
 
 
 class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
         build_fused_cache_asset,
         build_fused_cache_assets,
         build_fused_cache_check,
+        build_fused_refresh_check,
     )
     from dagster_fused.component import FusedCacheMapComponent, FusedInvalidateCacheComponent
     from dagster_fused.configured_op import InvalidateCacheConfig, invalidate_cache_op
     from dagster_fused.hooks import fused_invalidate_cache_on_success
-    from dagster_fused.ops import build_invalidate_cache_op
+    from dagster_fused.ops import build_invalidate_cache_op, build_refresh_cache_op
     from dagster_fused.resources import FusedResource
     from dagster_fused.sensors import build_invalidate_on_asset_sensor, build_invalidate_on_run_success_sensor
 
@@ -32,9 +33,11 @@ __all__ = [
     "build_fused_cache_asset",
     "build_fused_cache_assets",
     "build_fused_cache_check",
+    "build_fused_refresh_check",
     "build_invalidate_cache_op",
     "build_invalidate_on_asset_sensor",
     "build_invalidate_on_run_success_sensor",
+    "build_refresh_cache_op",
     "fused_invalidate_cache_on_success",
     "invalidate_cache_op",
 ]
@@ -48,9 +51,11 @@ _HOMES = {
     "build_fused_cache_asset": "assets",
     "build_fused_cache_assets": "assets",
     "build_fused_cache_check": "assets",
+    "build_fused_refresh_check": "assets",
     "build_invalidate_cache_op": "ops",
     "build_invalidate_on_asset_sensor": "sensors",
     "build_invalidate_on_run_success_sensor": "sensors",
+    "build_refresh_cache_op": "ops",
     "fused_invalidate_cache_on_success": "hooks",
     "invalidate_cache_op": "configured_op",
 }

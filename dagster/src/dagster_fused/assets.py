@@ -5,12 +5,20 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
 import dagster as dg
 
-from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, permanent_failures, select
+from dagster_fused.invalidation import (
+    SelectionFn,
+    check_definition,
+    invalidate,
+    partition_keys,
+    permanent_failures,
+    refresh,
+    select,
+)
 from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords, sealed
 
 if TYPE_CHECKING:
@@ -219,32 +227,117 @@ def build_fused_cache_check(
     Raises:
         dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or no tiles are selected.
     """
+
+    def look(execution: Any, fused: Any, told: Mapping[str, Any]) -> tuple[bool, str, dict[str, Any]]:
+        keywords: Any = {name: value for name, value in told.items() if name in SELECTION_DEFAULTS}
+        with fused.get_client() as client:
+            token = sealed(fused.shared_token or None)
+            found = client.verify_cache(udf, verify_tiles=verify_tiles, shared_token=token, **keywords)
+        return len(found.fresh) == found.sampled, str(found), found.to_dict()
+
+    described = "Sampled tiles of the Fused UDF {} are computed anew and do not come from the cache."
+    return _check(
+        asset,
+        udf=udf,
+        look=look,
+        described=described,
+        selection_fn=selection_fn,
+        selection=selection,
+        partitions_def=partitions_def,
+        severity=severity,
+        name=name,
+        resource_key=resource_key,
+        check_arguments=check_arguments,
+    )
+
+
+def build_fused_refresh_check(
+    asset: Any,
+    *,
+    udf: str,
+    selection_fn: Optional[SelectionFn] = None,
+    selection: Optional[CallKeywords] = None,
+    partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+    name: str = "fused_cache_is_warm",
+    resource_key: str = "fused",
+    **check_arguments: Any,
+) -> dg.AssetChecksDefinition:
+    """A check that refreshes: the UDF is run for the tiles of the partition, so that the first visitor does not wait.
+
+    Run it after the invalidation, and after `build_fused_cache_check`, which finds in the cache what this check computed.
+
+    Args:
+        asset: as for `build_fused_cache_check`.
+        udf: as for `build_fused_cache_check`.
+        selection_fn: as for `build_fused_cache_check`.
+        selection: the core's keywords that select tiles, and those of a refresh: ``{"zooms": "4-9", "refresh": 500}``. Without
+            ``refresh``, all tiles of the selection.
+        partitions_def: as for `build_fused_cache_check`.
+        severity: the severity of a failed check. Default: a warning, since the map is right, only slow at first.
+        name: the check's name.
+        resource_key: the key of the `FusedResource`.
+        check_arguments: further arguments of ``dagster.asset_check``.
+
+    Returns:
+        A check that passes if everything was refreshed, with the counts as metadata.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: as for `build_fused_cache_check`.
+    """
+
+    def look(execution: Any, fused: Any, told: Mapping[str, Any]) -> tuple[bool, str, dict[str, Any]]:
+        found = refresh(execution, fused, udf, told)
+        return found.is_complete, str(found), found.to_dict()
+
+    described = "The tiles of the Fused UDF {} that changed are cached again."
+    return _check(
+        asset,
+        udf=udf,
+        look=look,
+        described=described,
+        selection_fn=selection_fn,
+        selection=selection,
+        partitions_def=partitions_def,
+        severity=severity,
+        name=name,
+        resource_key=resource_key,
+        check_arguments=check_arguments,
+    )
+
+
+def _check(
+    asset: Any,
+    *,
+    udf: str,
+    look: Callable[[Any, Any, Mapping[str, Any]], tuple[bool, str, dict[str, Any]]],
+    described: str,
+    selection_fn: Optional[SelectionFn],
+    selection: Optional[Mapping[str, Any]],
+    partitions_def: Optional[dg.PartitionsDefinition[str]],
+    severity: dg.AssetCheckSeverity,
+    name: str,
+    resource_key: str,
+    check_arguments: dict[str, Any],
+) -> dg.AssetChecksDefinition:
+    """A check of what a partition changed. ``look`` says whether it passed, a sentence, and the metadata."""
     known = dict(selection or {})
     what = f"Check {name!r}"
     shown = check_definition(what, udf, known, selection_fn=selection_fn)
     if selection_fn is None and not known:
         raise dg.DagsterInvalidDefinitionError(f"{what}: pass selection_fn or selection, to determine which tiles to request.")
-    arguments: dict[str, Any] = {
-        "description": f"Sampled tiles of the Fused UDF {shown} are computed anew and do not come from the cache."
-    }
-    arguments |= check_arguments
+    arguments: dict[str, Any] = {"description": described.format(shown)} | check_arguments
     if partitions_def is None:
         partitions_def = getattr(asset, "partitions_def", None)
     resources = {*arguments.pop("required_resource_keys", ()), resource_key}
 
     @dg.asset_check(asset=asset, name=name, required_resource_keys=resources, **arguments)
-    def verify_changed(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    def look_at_what_changed(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         execution = context.op_execution_context
-        fused = getattr(execution.resources, resource_key)
         with permanent_failures():
             keys = partition_keys(execution.instance, context.run, partitions_def)
-            told: Mapping[str, Any] = select(selection_fn, known, ((context, key) for key in keys))
-            keywords: Any = {name: value for name, value in told.items() if name in SELECTION_DEFAULTS}
-            keywords["shared_token"] = sealed(fused.shared_token or None)
-            with fused.get_client() as client:
-                found = client.verify_cache(udf, verify_tiles=verify_tiles, **keywords)
-        return dg.AssetCheckResult(
-            passed=len(found.fresh) == found.sampled, severity=severity, description=str(found), metadata=found.to_dict()
-        )
+            told = select(selection_fn, known, ((context, key) for key in keys))
+            passed, said, metadata = look(execution, getattr(execution.resources, resource_key), told)
+        return dg.AssetCheckResult(passed=passed, severity=severity, description=said, metadata=metadata)
 
-    return verify_changed
+    return look_at_what_changed

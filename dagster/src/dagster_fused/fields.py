@@ -58,6 +58,14 @@ class SelectionFields(BaseModel):
         "0 means no second pass.",
     )
 
+    refresh: Any = Field(default=0, description=f"{CALL_HELP['refresh']} A number, or 'all'. 0 means none.")
+    refresh_zooms: Any = Field(default=None, description=CALL_HELP["refresh_zooms"])
+    refresh_concurrency: int = Field(default=4, description=CALL_HELP["refresh_concurrency"])
+    max_refresh: int = Field(default=1000, description=CALL_HELP["max_refresh"])
+    refresh_parameters: Any = Field(default=None, description=CALL_HELP["refresh_parameters"])
+    refresh_deadline: float = Field(default=600.0, description=CALL_HELP["refresh_deadline"])
+    fail_on_refresh_error: bool = Field(default=False, description=CALL_HELP["fail_on_refresh_error"])
+
     @field_validator(*(name for name, default in SELECTION_DEFAULTS.items() if default is not None), mode="before")
     @classmethod
     def _refuse_null(cls, value: Any) -> Any:

@@ -36,7 +36,7 @@ def fused_invalidate_cache_on_success(
         selection_fn: ``selection_fn(context, partition_key)`` returns what changed, as for `build_fused_cache_asset`. It gets
             a `dagster.HookContext`, whose ``op_output_values`` and ``op_output_metadata`` are those of the load.
         selection: the core's keywords that are known in advance. With neither, the whole UDF is invalidated. Not
-            ``again_after``, because a hook cannot be retried.
+            ``again_after`` and ``refresh``, because a hook can neither be retried nor take long.
         partitions_def: the partitions of the asset. Required for runs of several partitions.
         resource_key: the key of the `FusedResource`.
         name: the hook's name. Hooks of the same job, op or asset need different names.

@@ -16,6 +16,7 @@ from fused_cache_ops.integration import (
     CALL_DEFAULTS,
     CALL_SHAPERS,
     KINDS,
+    REFRESH_DEFAULTS,
     SELECTION_DEFAULTS,
     CallKeywords,
     parse_udf,
@@ -23,13 +24,13 @@ from fused_cache_ops.integration import (
 )
 
 if TYPE_CHECKING:
-    from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult
+    from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult, Refresh
 
 SelectionFn = Callable[[Any, Optional[str]], Any]
 """``selection_fn(context, partition_key)``: what changed, as tiles or as the core's keywords (``{"bounds": …}``). The key is
 None if there are no partitions."""
 
-FIELDS = (*SELECTION_DEFAULTS, "checkpoint", "verify_tiles", "related", "max_related", "again_after")
+FIELDS = (*SELECTION_DEFAULTS, "checkpoint", "verify_tiles", "related", "max_related", "again_after", *REFRESH_DEFAULTS)
 
 _SOON = 1.0  # seconds before the second pass is due, that are not worth another attempt
 _INSTEAD = "use build_fused_cache_asset, an op, or build_invalidate_on_run_success_sensor, or omit it."
@@ -65,7 +66,7 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
     plans: list[InvalidationPlan] = []
     refuse_single_use(keywords)
     keywords = {**keywords, "on_plan": plans.append}
-    if keywords.get("verify_tiles"):
+    if keywords.get("verify_tiles") or keywords.get("refresh") or keywords.get("refresh_zooms") is not None:
         keywords["shared_token"] = sealed(fused.shared_token or None)
     with fused.get_client() as client:
         result = _send(context, client, udf, keywords)
@@ -73,9 +74,32 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
     return result.to_dict(), describe(result, plans[0])
 
 
+def refresh(context: Any, fused: FusedResource, udf: str, keywords: Mapping[str, Any]) -> "Refresh":
+    """Run a UDF for a selection, so that it is cached. What could not be refreshed is in the result.
+
+    Args:
+        context: any object with Dagster's ``log``.
+        fused: the resource.
+        udf: the UDF.
+        keywords: the core's keywords. Those of an invalidation are left out.
+
+    Raises:
+        FusedCacheError: nothing was requested. See `permanent_failures`.
+    """
+    wanted: Any = {name: keywords[name] for name in (*SELECTION_DEFAULTS, *REFRESH_DEFAULTS) if name in keywords}
+    with fused.get_client() as client:
+        found = client.refresh_cache(udf, shared_token=sealed(fused.shared_token or None), **wanted)
+    context.log.info(str(found))
+    return found
+
+
 def _send(context: Any, client: "FusedClient", udf: str, keywords: CallKeywords) -> "InvalidationResult":
     """The call. Between two passes, the step ends and is retried, so that it occupies no worker. The retry starts from
     scratch, so the first pass is recorded among the run's tags."""
+    if isinstance(context, dg.HookContext) and (keywords.get("refresh") or keywords.get("refresh_zooms") is not None):
+        raise InvalidInputError(
+            "A hook does not refresh, because that takes long: use build_refresh_cache_op, an op or an asset."
+        )
     seconds = keywords.get("again_after")
     if not seconds:
         return client.invalidate_cache(udf, **keywords)
@@ -116,6 +140,8 @@ def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str
     The footprint needs the core's extra ``geo``, and is omitted without it.
     """
     metadata = result.to_dict()
+    if result.refresh:
+        metadata["refresh"] = dg.MetadataValue.json(result.refresh.to_dict())
     if result.related:
         metadata["related"] = dg.MetadataValue.table(
             [
@@ -176,11 +202,16 @@ def check_definition(
 
 
 def refuse_to_wait(what: str, known: Mapping[str, Any]) -> None:
-    """Reject ``again_after`` where there is no step to be retried.
+    """Reject ``again_after`` and ``refresh`` where there is no step to be retried, and nothing should take long.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: it is given.
+        dagster.DagsterInvalidDefinitionError: one of them is given.
     """
+    for name in ("refresh", "refresh_zooms"):
+        if known.get(name) not in (None, 0):
+            raise dg.DagsterInvalidDefinitionError(
+                f"{what}: {name} = {known[name]!r} takes long: use build_refresh_cache_op, an op or an asset, or omit it."
+            )
     if known.get("again_after"):
         raise dg.DagsterInvalidDefinitionError(
             f"{what}: again_after = {known['again_after']!r} needs a step that can be retried: {_INSTEAD}"

@@ -5,7 +5,7 @@ from typing import Any, Literal, Optional, Union, cast
 
 import dagster as dg
 
-from dagster_fused.invalidation import check_definition, invalidate, permanent_failures
+from dagster_fused.invalidation import check_definition, invalidate, permanent_failures, refresh
 from dagster_fused.resources import FusedResource
 from fused_cache_ops.integration import CallKeywords
 
@@ -16,6 +16,13 @@ RESULT = dg.Out(
     dict[str, Any],
     description="What was done: udf_id, client_id, tiles_invalidated (None: the whole UDF), objects_deleted (None: not "
     "reported), requests_sent, retries, elapsed_seconds, tiles_already_done, verification, zooms_left_stale, note.",
+)
+
+
+REFRESHED = dg.Out(
+    dict[str, Any],
+    description="What was done: runs, already_cached, failed, not_requested, already_done, seconds_median, seconds_p95, bytes, "
+    "elapsed_seconds, retryable, note.",
 )
 
 
@@ -70,6 +77,49 @@ def build_invalidate_cache_op(
         return invalidate_in_op(context, fused, udf, cast(CallKeywords, known))
 
     return invalidate_known
+
+
+def build_refresh_cache_op(
+    name: str,
+    *,
+    udf: str,
+    from_upstream: Union[Upstream, Sequence[Upstream], None] = None,
+    selection: Optional[CallKeywords] = None,
+    **op_arguments: Any,
+) -> dg.OpDefinition:
+    """An op that runs a UDF for some tiles, so that visitors find them cached. It invalidates nothing.
+
+    Put it after the op that invalidates, with the same selection. What is cached already costs no run, so a retry continues.
+
+    Args:
+        name: the op's name.
+        udf: as for `build_invalidate_cache_op`. If it is not a shared token, the resource needs ``shared_token``.
+        from_upstream: as for `build_invalidate_cache_op`.
+        selection: the core's keywords that are known in advance, such as ``{"zooms": "4-9", "refresh": 500}``. Without
+            ``refresh``, all tiles of the selection. Without a selection, the UDF is run once, without a tile.
+        op_arguments: further arguments of ``dagster.op``, such as ``retry_policy``, ``pool``, ``tags``.
+
+    Returns:
+        An op with an input ``start_after`` for ordering, the resource ``fused``, and the counts as output and metadata. It
+        fails if something could not be refreshed, and is retried only if that may help.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: as for `build_invalidate_cache_op`.
+    """
+    known: dict[str, Any] = dict(selection or {})
+    upstream = [from_upstream] if isinstance(from_upstream, str) else list(from_upstream or ())
+    shown = check_definition(f"Op {name!r}", udf, known, upstream)
+    arguments: dict[str, Any] = {"description": f"Refresh the cache of the Fused UDF {shown}."} | op_arguments
+    inputs: dict[str, dg.In] = {key: dg.In(Any, description="What the load changed.") for key in upstream}
+
+    @dg.op(name=name, ins={"start_after": START_AFTER, **inputs}, out=REFRESHED, **arguments)
+    def refresh_known(context: dg.OpExecutionContext, fused: FusedResource, **given: Any) -> dict[str, Any]:
+        with permanent_failures():
+            found = refresh(context, fused, udf, {"fail_on_refresh_error": True, **known, **given}).to_dict()
+        context.add_output_metadata(found)
+        return found
+
+    return refresh_known
 
 
 def invalidate_in_op(context: dg.OpExecutionContext, fused: FusedResource, udf: str, keywords: CallKeywords) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from prefect_fused.credentials import FusedCredentials
 if TYPE_CHECKING:
     from prefect_fused.flows import build_dataset_triggers, invalidate_cache_flow, invalidate_dataset_flow
     from prefect_fused.hooks import invalidate_on_commit, invalidate_on_completion
-    from prefect_fused.tasks import ainvalidate_cache, invalidate_cache, invalidate_dataset
+    from prefect_fused.tasks import ainvalidate_cache, invalidate_cache, invalidate_dataset, refresh_cache
 
 __all__ = [
     "FusedCredentials",
@@ -23,6 +23,7 @@ __all__ = [
     "invalidate_dataset_flow",
     "invalidate_on_commit",
     "invalidate_on_completion",
+    "refresh_cache",
 ]
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "invalidate_dataset_flow": "flows",
     "invalidate_on_commit": "hooks",
     "invalidate_on_completion": "hooks",
+    "refresh_cache": "tasks",
 }
 
 

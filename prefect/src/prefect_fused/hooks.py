@@ -127,6 +127,8 @@ def _check(udf: str, source: str | None, name: str, keywords: TaskKeywords) -> N
     parse_udf(udf)
     if unknown := sorted(keywords.keys() - TASK_DEFAULTS.keys()):
         raise TypeError(f"Unknown keywords: {', '.join(unknown)}. The keywords are {', '.join(TASK_DEFAULTS)}.")
+    if keywords.get("refresh") or keywords.get("refresh_zooms") is not None:
+        raise InvalidInputError("A hook does not refresh, because that takes long: call the task refresh_cache in a flow.")
     if keywords.get("again_after") or keywords.get("again_deployment"):
         raise InvalidInputError(
             f"again_after = {keywords.get('again_after')!r} would keep the run waiting, because a hook cannot schedule a "

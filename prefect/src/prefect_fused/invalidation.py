@@ -16,11 +16,18 @@ import anyio
 from prefect.events import emit_event
 from pydantic import SecretStr
 
-from fused_cache_ops import CacheMap, ConfigurationError, DatasetInvalidationError, DatasetResult, FusedCacheError
+from fused_cache_ops import (
+    CacheMap,
+    ConfigurationError,
+    DatasetInvalidationError,
+    DatasetResult,
+    FusedCacheError,
+    RefreshError,
+)
 from fused_cache_ops.integration import Secret, parse_udf, refuse_single_use, sealed_udf
 from prefect_fused.credentials import FusedCredentials
 from prefect_fused.logs import logs_of
-from prefect_fused.reports import Progress, report_dataset, report_result
+from prefect_fused.reports import Progress, report_dataset, report_refresh, report_result
 from prefect_fused.run import Run, flow_file
 from prefect_fused.second_pass import SecondPass
 
@@ -147,9 +154,7 @@ class Invalidation(Sending):
         deployment = keywords.pop("again_deployment", None)  # type: ignore[typeddict-item]
         refuse_single_use(keywords)
         super().__init__(credentials, limits, run)
-        shared_token: Any = keywords.get("shared_token")
-        if isinstance(shared_token, SecretStr):
-            keywords["shared_token"] = Secret(shared_token.get_secret_value())
+        keywords = _unwrapped(keywords)
         udf = sealed_udf(udf)
         self._shown = parse_udf(udf).shown.strip("'")
         self._udf = udf
@@ -187,6 +192,51 @@ class Invalidation(Sending):
         self._later.check()
         first = client.first_pass(self._udf, on_progress=progress.tell, **self._keywords)
         return first.result if first.is_empty else self._later.schedule(first.result)
+
+
+class Refreshing(Sending):
+    """A refresh of its own.
+
+    Args:
+        udf: The UDF, as the core accepts it.
+        credentials: The block, or None for the environment.
+        keywords: The core's keywords.
+        limits: The client's settings for this call.
+
+    Raises:
+        fused_cache_ops.InvalidInputError: The UDF cannot be read, or the selection can be read only once.
+        fused_cache_ops.ConfigurationError: A setting is missing or invalid.
+    """
+
+    def __init__(self, udf: str | Secret, credentials: FusedCredentials | None, keywords: Any, limits: Limits) -> None:
+        refuse_single_use(keywords)
+        super().__init__(credentials, limits)
+        self._udf = sealed_udf(udf)
+        self._shown = parse_udf(self._udf).shown.strip("'")
+        self._keywords = _unwrapped(keywords)
+
+    def send(self) -> dict[str, Any]:
+        """Refresh, and return what was done as a dict of JSON types.
+
+        Raises:
+            fused_cache_ops.FusedCacheError: Something could not be refreshed, or the refresh was cancelled.
+        """
+        progress = Progress(self._run, self._shown, "refreshed")
+        with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
+            try:
+                found = client.refresh_cache(self._udf, on_progress=progress.tell, **self._keywords)
+            except RefreshError as error:
+                report_refresh(self._run, self._shown, error.refresh)
+                raise
+            progress.finish()
+            report_refresh(self._run, self._shown, found)
+        return found.to_dict()
+
+
+def _unwrapped(keywords: Any) -> Any:
+    """The keywords with the shared token as the core's secret."""
+    token = keywords.get("shared_token")
+    return {**keywords, "shared_token": Secret(token.get_secret_value())} if isinstance(token, SecretStr) else keywords
 
 
 class DatasetInvalidation(Sending):

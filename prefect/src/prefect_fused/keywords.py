@@ -9,6 +9,9 @@ from fused_cache_ops.integration import (
     DEFAULT_CONCURRENCY,
     DEFAULT_DEADLINE,
     DEFAULT_TIMEOUT,
+    REFRESH_DEFAULTS,
+    SELECTION_DEFAULTS,
+    RefreshKeywords,
     SelectionKeywords,
 )
 
@@ -27,7 +30,7 @@ class Limits(TypedDict, total=False):
     max_requests_per_second: float | None
 
 
-class TaskKeywords(SelectionKeywords, Limits, total=False):
+class TaskKeywords(SelectionKeywords, RefreshKeywords, Limits, total=False):
     """The keywords of the tasks and hooks. Artifacts and logs take the place of the core's callbacks."""
 
     checkpoint: CheckpointLocation | None
@@ -39,7 +42,7 @@ class TaskKeywords(SelectionKeywords, Limits, total=False):
     again_deployment: str | None
 
 
-class DatasetTaskKeywords(SelectionKeywords, Limits, total=False):
+class DatasetTaskKeywords(SelectionKeywords, RefreshKeywords, Limits, total=False):
     """The keywords of the task for datasets."""
 
     checkpoint: CheckpointLocation | None
@@ -47,6 +50,12 @@ class DatasetTaskKeywords(SelectionKeywords, Limits, total=False):
     related: Related | None
     max_related: int
     again_after: float
+
+
+class RefreshTaskKeywords(SelectionKeywords, RefreshKeywords, Limits, total=False):
+    """The keywords of the task that refreshes."""
+
+    shared_token: SecretStr | Secret | str | None
 
 
 LIMITS: Limits = {
@@ -68,7 +77,17 @@ DATASET_TASK_DEFAULTS: dict[str, Any] = {
 }
 
 
-def split(keywords: TaskKeywords | DatasetTaskKeywords) -> tuple[Any, Limits]:
+REFRESH_TASK_DEFAULTS: dict[str, Any] = {
+    **SELECTION_DEFAULTS,
+    **REFRESH_DEFAULTS,
+    "refresh": "all",
+    "fail_on_refresh_error": True,
+    "shared_token": None,
+    **LIMITS,
+}
+
+
+def split(keywords: TaskKeywords | DatasetTaskKeywords | RefreshTaskKeywords) -> tuple[Any, Limits]:
     """The core's keywords, and the limits."""
     limits: Any = {name: value for name, value in keywords.items() if name in LIMITS}
     return {name: value for name, value in keywords.items() if name not in LIMITS}, limits

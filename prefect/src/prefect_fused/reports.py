@@ -17,12 +17,13 @@ from fused_cache_ops.integration import DEFAULT_MAX_TILES
 from prefect_fused.run import Run
 
 if TYPE_CHECKING:
-    from fused_cache_ops import DatasetResult, InvalidationPlan, InvalidationResult
+    from fused_cache_ops import DatasetResult, InvalidationPlan, InvalidationResult, Refresh
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL = 5.0  # seconds before the first progress update, and between updates
 _LARGEST_PICTURE = 200_000  # bytes
+_MOST_FAILURES = 20
 
 
 class Progress:
@@ -31,10 +32,12 @@ class Progress:
     Args:
         run: The run to show it in.
         shown: How to name the UDF.
+        done_what: What is done to the tiles.
     """
 
-    def __init__(self, run: Run, shown: str) -> None:
+    def __init__(self, run: Run, shown: str, done_what: str = "invalidated") -> None:
         self._run = run
+        self._done_what = done_what
         self._shown = shown
         self._due = time.monotonic() + _PROGRESS_INTERVAL
         self._id: UUID | None = None
@@ -46,12 +49,12 @@ class Progress:
             return
         self._due = now + _PROGRESS_INTERVAL
         retried = f", {retries:,} {'retry' if retries == 1 else 'retries'}" if retries else ""
-        self._show(done / total * 100, f"Fused cache of {self._shown}: {done:,} of {total:,} tiles invalidated{retried}")
+        self._show(done / total * 100, f"Fused cache of {self._shown}: {done:,} of {total:,} tiles {self._done_what}{retried}")
 
     def finish(self) -> None:
         """Complete the artifact, if there is one."""
         if self._id is not None:
-            self._show(100.0, f"Fused cache of {self._shown}: all tiles invalidated")
+            self._show(100.0, f"Fused cache of {self._shown}: all tiles {self._done_what}")
 
     def _show(self, percent: float, description: str) -> None:
         try:
@@ -89,6 +92,44 @@ def report_dataset(run: Run, shown: str, result: DatasetResult) -> None:
         logger.warning("The result artifact could not be written: %s", error)
 
 
+def report_refresh(run: Run, shown: str, found: Refresh) -> None:
+    """Show a refresh as a markdown artifact."""
+    if not run.exists:
+        return
+    try:
+        with get_client(sync_client=True) as api:
+            key = f"{artifact_key(shown)}-refresh"
+            data = describe_refresh(shown, found)
+            _create(api, run, key=key, type="markdown", data=data, description=f"Refresh of the Fused cache of {shown}")
+    except Exception as error:  # a failing artifact must not fail the refresh
+        logger.warning("The result artifact could not be written: %s", error)
+
+
+def describe_refresh(shown: str, found: Refresh) -> str:
+    """A refresh as markdown."""
+    rows = {
+        "Runs": f"{found.runs:,}",
+        "Already cached": f"{found.already_cached:,}",
+        "Failed": f"{len(found.failed):,}" if found.failed else None,
+        "Not reached in time": f"{found.not_requested:,}" if found.not_requested else None,
+        "Median run, seconds": found.seconds_median,
+        "95 % of the runs within, seconds": found.seconds_p95,
+        "Bytes": f"{found.bytes:,}",
+        "Seconds": f"{found.elapsed_seconds:,.2f}",
+        "Note": found.note,
+    }
+    parts = [f"# Fused cache of `{shown.replace('`', '')}` refreshed", _table("What", "", rows)]
+    if found.failed:
+        shown_failures = [f"- {_as_code(failure)}" for failure in found.failed[:_MOST_FAILURES]]
+        parts.append("\n".join(["Could not be refreshed:", "", *shown_failures]))
+    return "\n\n".join(parts)
+
+
+def _as_code(text: str) -> str:
+    """A text from elsewhere, so that it is shown as it is."""
+    return f"`{text.replace('`', chr(39))}`"
+
+
 def describe_dataset(shown: str, result: DatasetResult) -> str:
     """What was done for each UDF of a dataset, as markdown."""
     rows = {udf: result.failed[udf].message if udf in result.failed else str(each) for udf, each in result.results.items()}
@@ -109,6 +150,7 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
         "Requests": f"{result.requests_sent:,}" + (f", {result.retries:,} of them retries" if result.retries else ""),
         "Seconds": f"{result.elapsed_seconds:,.2f}",
         "Verified": result.verification and str(result.verification).removeprefix("verified: "),
+        "Refreshed": result.refresh and str(result.refresh).removeprefix("refreshed: "),
         "Zooms left stale": ", ".join(map(str, result.zooms_left_stale)) or None,
         "Related UDFs": f"{len(result.related)}" if result.related else None,
         "Second pass": result.second_pass,

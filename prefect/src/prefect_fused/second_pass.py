@@ -61,6 +61,10 @@ class SecondPass:
                 "Prefect stores parameters in plain text, and udf is a shared token: pass its id or name",
             ),
             (keywords.get("verify_tiles"), "verify_tiles would run before the second pass: omit it, or omit again_deployment"),
+            (
+                keywords.get("refresh") or keywords.get("refresh_zooms") is not None,
+                "refresh would run before the second pass: omit it, or omit again_deployment",
+            ),
             (keywords.get("shard"), "a shard cannot be given to it: omit shard, or omit again_deployment"),
             (
                 credentials is not None and block is None,

@@ -12,8 +12,16 @@ from prefect.cache_policies import NO_CACHE
 from typing_extensions import ParamSpec
 
 from fused_cache_ops import FusedCacheError
-from fused_cache_ops.integration import SelectionKeywords, parse_udf
-from prefect_fused.keywords import DATASET_TASK_DEFAULTS, TASK_DEFAULTS, DatasetTaskKeywords, TaskKeywords, split
+from fused_cache_ops.integration import RefreshKeywords, SelectionKeywords, parse_udf
+from prefect_fused.keywords import (
+    DATASET_TASK_DEFAULTS,
+    REFRESH_TASK_DEFAULTS,
+    TASK_DEFAULTS,
+    DatasetTaskKeywords,
+    RefreshTaskKeywords,
+    TaskKeywords,
+    split,
+)
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -101,12 +109,20 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
             `fsspec` a URL that it supports. Use one location per load.
         verify_tiles: Afterwards, request this many of the tiles through a shared token. The result says which of them
             were computed anew.
-        shared_token: The shared token for `verify_tiles`, if `udf` is not one itself.
+        shared_token: The shared token for `verify_tiles` and `refresh`, if `udf` is not one itself.
         related: Also invalidate UDFs of the same canvas: `"callers"`, which call this one and keep results of their own,
             `"callees"`, which it calls, or `"both"`.
         max_related: The most UDFs that `related` may add.
         again_after: Send everything a second time after this many seconds, for runs that began before the load was
             committed. A run may take 120 seconds, so 130 is a good value. Without `again_deployment` the task waits.
+        refresh: Afterwards, run the UDF again for this many of the tiles, or for `"all"`, so that visitors find them cached.
+            Each run costs credits. What could not be refreshed is in the result, and is no failure.
+        refresh_zooms: The zooms to refresh. On its own, all tiles of these zooms.
+        refresh_concurrency: How many runs at the same time.
+        max_refresh: The most tiles to refresh. More are an error before anything is sent.
+        refresh_parameters: The UDF's parameters as the map sends them.
+        refresh_deadline: Seconds that the refresh may take.
+        fail_on_refresh_error: Fail if something could not be refreshed.
         again_deployment: The deployment of `invalidate_cache_flow` that makes the second pass, as `flow/deployment`, so that
             no worker waits. The task is then Completed after the first pass, and its result has `second_pass: "scheduled"`.
             It needs a saved block, or a token in the environment of the deployment's worker.
@@ -119,7 +135,7 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
         What was done: `udf_id`, `client_id`, `tiles_invalidated` (None for the whole UDF), `objects_deleted` (None if the
         service does not report it), `requests_sent`, `retries`, `elapsed_seconds`, `tiles_already_done`, `verification`,
         `zooms_left_stale`, `note`, `client_ids`, `related` (the result of each related UDF by its id), `second_pass`,
-        `warnings`.
+        `warnings`, `refresh`.
 
     Raises:
         fused_cache_ops.FusedCacheError: The invalidation failed. Prefect retries only transient errors.
@@ -140,7 +156,7 @@ def _declared(
     def declare(function: Callable[P, R]) -> Callable[P, R]:
         described: Any = function
         own = inspect.signature(function)
-        types = {**SelectionKeywords.__annotations__, **TaskKeywords.__annotations__}
+        types = {**SelectionKeywords.__annotations__, **RefreshKeywords.__annotations__, **TaskKeywords.__annotations__}
         declared = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name].__forward_arg__)
             for name, default in defaults.items()
@@ -224,3 +240,39 @@ def invalidate_dataset(
     if unknown := keywords.keys() - DATASET_TASK_DEFAULTS.keys():
         raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(DATASET_TASK_DEFAULTS)}.")
     return DatasetInvalidation(dataset, cache_map, credentials, *split(keywords)).send()
+
+
+@task(
+    name="Refresh Fused cache",
+    description="Run a Fused UDF for some tiles, so that visitors find them cached.",
+    task_run_name="refresh",
+    **_as_usual,
+)
+@_declared(REFRESH_TASK_DEFAULTS)
+def refresh_cache(
+    udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[RefreshTaskKeywords]
+) -> dict[str, Any]:
+    """Run a Fused UDF for some tiles, so that visitors find them cached. Nothing is invalidated.
+
+    Call it after `invalidate_cache`, with the same selection, so that the invalidation does not wait for it. What is cached
+    already costs no run, so a retry continues.
+
+    Args:
+        udf: An id, a name or a shared token, as for `invalidate_cache`.
+        credentials: The block with the token. Default: `FUSED_SERVICE_ACCOUNT_TOKEN` from the environment.
+        keywords: The selection and the keywords of a refresh, as for `invalidate_cache`, `shared_token`, and the limits of a
+            call. Without `refresh`, all tiles of the selection. Without a selection, the UDF is run once, without a tile.
+
+    Returns:
+        What was done: `runs`, `already_cached`, `failed`, `not_requested`, `already_done`, `seconds_median`, `seconds_p95`,
+        `bytes`, `elapsed_seconds`, `retryable`, `note`.
+
+    Raises:
+        fused_cache_ops.RefreshError: Something could not be refreshed. Prefect retries if that may help.
+        fused_cache_ops.FusedCacheError: Nothing was requested.
+    """
+    from prefect_fused.invalidation import Refreshing
+
+    if unknown := keywords.keys() - REFRESH_TASK_DEFAULTS.keys():
+        raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(REFRESH_TASK_DEFAULTS)}.")
+    return Refreshing(udf, credentials, *split(keywords)).send()

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import random
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from collections.abc import Iterable
 
-from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.outcome import Verification
-from fused_cache_ops.secret import Secret, is_shared_token
+from fused_cache_ops.running.asking import Asked, Freshness, ask_for, ask_once, run_token
+from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.batches import MAX_BATCH, Batch
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.service.access import Access
 from fused_cache_ops.service.retry import Retrier
-from fused_cache_ops.service.service import RUNS_AT_ONCE, Service
+from fused_cache_ops.service.service import Service
 from fused_cache_ops.tiles.tile import Tile, is_boolean
-from fused_cache_ops.udf_reference import UdfReference, parse_udf
+from fused_cache_ops.udf_reference import UdfReference
 from fused_cache_ops.wording import quoted
 
 logger = logging.getLogger(__name__)
 
-Freshness = Literal["fresh", "from_cache", "unknown"]
-
 MOST_TILES = 1000
 """Each verified tile runs the UDF."""
+
+_AT_ONCE = 8
 
 
 class Sample:
@@ -63,30 +63,13 @@ def check_verify_tiles(verify_tiles: int, udf: UdfReference, shared_token: Secre
 
     Raises:
         InvalidInputError: ``verify_tiles`` is not a valid number of tiles.
-        ConfigurationError: there is no shared token, or the address where shared UDFs run is unknown.
+        ConfigurationError: as for `run_token`.
     """
     if is_boolean(verify_tiles) or not isinstance(verify_tiles, int) or not 0 <= verify_tiles <= MOST_TILES:
         raise InvalidInputError(
             f"verify_tiles = {quoted(verify_tiles)} must be a whole number of tiles from 0 to {MOST_TILES:,}."
         )
-    if verify_tiles == 0:
-        return None
-    token = shared_token if shared_token is not None else udf.secret
-    if token is None:
-        raise ConfigurationError(
-            "verify_tiles needs a shared token of the UDF (fsh_…, fc_…), because that is how its tiles are requested: pass "
-            "it as udf or as shared_token=."
-        )
-    if not isinstance(token, Secret) or not is_shared_token(token.reveal()):
-        raise ConfigurationError(
-            "shared_token is not a shared token: shared tokens begin with fsh_, fc_ or UDF_, or are 64 hexadecimal digits."
-        )
-    token = parse_udf(token).secret
-    if service.run_base_url is None:
-        raise ConfigurationError(
-            "verify_tiles needs the address where this deployment runs shared UDFs: set run_base_url or FUSED_RUN_BASE_URL."
-        )
-    return token
+    return run_token("verify_tiles", udf, shared_token, service) if verify_tiles else None
 
 
 def verify_selection(
@@ -122,22 +105,26 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
     Raises:
         InvalidationCancelledError: the call was cancelled.
     """
-    tiles = sorted(set(tiles))
     access = Access(service, token, retrier)
-    with ThreadPoolExecutor(RUNS_AT_ONCE, thread_name_prefix="fused-cache-ops-verify") as pool:
-        try:
-            runs = list(pool.map(access.request_tile, tiles))
-        except BaseException:  # cancelled or interrupted: no response is awaited
-            retrier.stop()
-            service.abort_requests(retrier)
-            raise
+    answers: list[Asked] = []
+
+    def abort() -> None:
+        retrier.stop()
+        service.abort_requests(retrier)
+
+    ask = functools.partial(ask_once, access, retrier)
+    ask_for(sorted(set(tiles)), ask, answers.append, at_once=_AT_ONCE, tick=lambda: None, abort=abort)
+    return verified(answers)
+
+
+def verified(answers: Iterable[Asked]) -> Verification:
+    """What the answers say about the tiles."""
     found: dict[Freshness, list[str]] = {"fresh": [], "from_cache": [], "unknown": []}
-    for tile, run in zip(tiles, runs):
-        kind: Freshness = "unknown"
-        reason = run.trouble
-        if not reason:
-            kind, reason = freshness(run.headers)
-        found[kind].append(f"{tile}: {reason}" if reason else str(tile))
+    for each in sorted(answers, key=lambda each: each.tile or ()):
+        kind, reason = each.freshness, each.reason
+        if kind == "from_cache" and each.is_ours:
+            kind, reason = "unknown", "from the cache, but an earlier request of this call may have computed it"
+        found[kind].append(f"{each.tile}: {reason}" if reason else str(each.tile))
     verification = Verification(**{kind: tuple(shown) for kind, shown in found.items()})
     if len(verification.fresh) < verification.sampled:
         cached = [
@@ -145,21 +132,3 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
         ]
         logger.warning("Fused cache: %s (%s)", verification, "; ".join([*cached, *verification.unknown][:5]))
     return verification
-
-
-def freshness(headers: Mapping[str, str]) -> tuple[Freshness, str]:
-    """Where the body of a 200 response came from, by the rule of Fused's own SDK, and the cache's tier or what is unclear.
-
-    A cache that is not Fused's, such as a CDN, may have kept a response of either kind with its headers. Then nothing is
-    known of what Fused has now, so such a response is unknown.
-    """
-    proxy, age = headers.get("x-cache", "").strip(), headers.get("age", "").strip()
-    if proxy.lower() == "hit":
-        return "from_cache", "memory"
-    if "x-fused-cached" in headers:
-        return "from_cache", "object storage"
-    if "hit" in proxy.lower():
-        return "unknown", f"a cache in front of Fused may have answered (x-cache: {quoted(proxy, 60)})"
-    if age not in ("", "0"):
-        return "unknown", f"a cache in front of Fused may have answered (age: {quoted(age, 60)})"
-    return "fresh", ""

@@ -24,10 +24,12 @@ class Progress:
 
     Args:
         callback: the callback, or None.
+        done_what: what is done to the tiles, for the log.
     """
 
-    def __init__(self, callback: OnProgress | None) -> None:
+    def __init__(self, callback: OnProgress | None, done_what: str = "invalidated") -> None:
         self._callback = callback
+        self._done_what = done_what
         self._started = self._told = self._logged = time.monotonic()
         self.total: int | None = None
 
@@ -41,4 +43,5 @@ class Progress:
             self._logged = now
             of = f" of {self.total:,} ({done / self.total:.0%})" if self.total else ""
             retried = f", {counted(retries, 'retry')}" if retries else ""
-            logger.info("Fused cache: %s%s tiles invalidated in %.0f s%s.", f"{done:,}", of, now - self._started, retried)
+            took = now - self._started
+            logger.info("Fused cache: %s%s tiles %s in %.0f s%s.", f"{done:,}", of, self._done_what, took, retried)
