@@ -158,6 +158,13 @@ def test_a_datasets_udfs_are_in_the_summary(github: Run, fused_emulator: Emulato
     assert step.result["remaining"] == {"rods": ["1/0/0"]}
 
 
+def test_the_summary_tells_what_was_refreshed(github: Run, fused_emulator: Emulator, udf: Udf) -> None:
+    step = github(udf=udf.shared_token, tiles="1/0/0 1/0/1 1/1/0", refresh="2", refresh_parameter="color=red\ntitle=a b")
+    assert step.code == 0, step.log
+    assert "| refreshed | 2 runs" in step.summary
+    assert [run.parameters for run in fused_emulator.runs] == [{"color": "red", "title": "a b"}] * 2
+
+
 def test_a_dry_run_sends_nothing(github: Run, fused_emulator: Emulator, udf: Udf) -> None:
     step = github(udf="roads", bounds="-9.25,38.68,-9.08,38.80", zooms="10-12", dry_run="true", verify_tiles="3")
     assert (step.code, step.result["tile_count"]) == (0, 15)

@@ -21,6 +21,7 @@ from typer.main import get_command
 
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
+from fused_cache_ops.outcome import Refresh
 from fused_cache_ops.wording import rendered_to_nothing
 
 PREFIX = "FUSED_INPUT_"
@@ -31,8 +32,8 @@ LARGEST_OUTPUT = 400_000
 """Characters. GitHub refuses an output of more than 1 MB."""
 _LARGEST_MAP = 200_000
 """Characters of GeoJSON in the summary, of which GitHub refuses more than 1 MiB."""
-_SHOWN = ("client_ids", "objects_deleted", "requests_sent", "request_count", "note", "warnings")
-_FAILED = {2: "wrong inputs", 3: "failed after a part was done", 4: "not verified", 75: "failed for now"}
+_SHOWN = ("client_ids", "objects_deleted", "requests_sent", "request_count", "refresh_runs", "note", "warnings")
+_FAILED = {2: "wrong inputs", 3: "failed after a part was done", 4: "not verified", 5: "not refreshed", 75: "failed for now"}
 _MARKUP = re.compile(r"(?![.-]\d)[^\w ,/()]|_")
 """What could be markup, also what would make a list, a link or an emphasis."""
 
@@ -260,15 +261,14 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[object, ...]]:
         rows += [(name, f"failed: {each['message']}", "") for name, each in result.get("failed", {}).items()]
         return rows + [(name, f"refused: {why}", "") for name, why in result.get("refused", {}).items()]
     shown = {name: ", ".join(each) if isinstance(each, list) else each for name, each in result.items() if name in _SHOWN}
+    if result.get("refresh"):
+        shown["refreshed"] = str(Refresh.from_dict(result["refresh"])).removeprefix("refreshed: ")
     return [("tiles", _tiles(result)), *((name.replace("_", " "), value) for name, value in shown.items() if value)]
 
 
 def _heading(document: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     if "error" in document:
-        code = document["error"]["exit_code"]
-        return {2: "wrong inputs", 3: "failed after a part was done", 4: "not verified", 75: "failed for now"}.get(
-            code, "failed"
-        )
+        return _FAILED.get(document["error"]["exit_code"], "failed")
     if document is plan:
         return "only planned"
     results = document.get("results", {"": document}).values()
