@@ -63,6 +63,15 @@ def test_a_partition_invalidates_what_it_changed(fused: FusedResource, fused_emu
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 1)}
 
 
+def test_partitions_that_post_processing_adds_are_asked_for_too(
+    fused: FusedResource, fused_emulator: Emulator, udf: Udf
+) -> None:
+    cache = build_fused_cache_asset("roads_cache", udf="roads", selection_fn=tiles_of_region)
+    processed = cache.map_asset_specs(lambda spec: spec.replace_attributes(partitions_def=REGIONS))
+    assert dg.materialize([processed], partition_key="north", resources={"fused": fused}).success
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 1)}
+
+
 def test_a_backfill_of_many_partitions_is_one_request(
     fused: FusedResource, fused_emulator: Emulator, udf: Udf, instance: dg.DagsterInstance
 ) -> None:

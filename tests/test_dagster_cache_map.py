@@ -1,6 +1,7 @@
 """The assets of a cache map in Dagster."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -107,6 +108,13 @@ def test_only_the_datasets_that_are_named_have_assets() -> None:
         build_fused_cache_assets(both, datasets=["road"])
 
 
+@pytest.mark.parametrize("name", ["selection_fn", "partitions_def"])
+def test_a_key_that_the_map_does_not_list_is_refused(name: str) -> None:
+    own: dict[str, Any] = {"selection_fn": changed} | {name: {"raw/parcel": None}}
+    with pytest.raises(InvalidInputError, match=r"Did you mean 'raw/parcels'"):
+        build_fused_cache_assets(THREE, **own)
+
+
 def test_a_check_verifies_what_the_map_says(fused_emulator: Emulator, udfs: dict[str, Udf]) -> None:
     token = udfs["parcels"].shared_token
     built = build_fused_cache_assets(a_map({"udf": token, "zooms": "12", "verify_tiles": 2}), selection_fn=changed)
@@ -144,3 +152,69 @@ def test_a_component_has_the_assets_of_the_map_in_its_folder(
     assert fused_emulator.cached_tiles(udfs["parcels"]) == {(9, 275, 167), (12, 0, 0)}
     assert fused_emulator.cached_tiles(udfs["totals"]) == set()
     assert {spec.group_name for spec in built.resolve_all_asset_specs() if "fused_cache" in spec.key.path} == {"maps"}
+
+
+REGIONS = "{type: static, partition_keys: [north, south]}"
+EVERY_DAY = dg.DailyPartitionsDefinition("2026-11-01")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "expected"),
+    [
+        (REGIONS, dg.StaticPartitionsDefinition(["north", "south"])),
+        ("{type: daily, start_date: '2026-11-01'}", EVERY_DAY),
+        ("'{{ every_day }}'", EVERY_DAY),
+        (
+            "\"{{ dg.MonthlyPartitionsDefinition(start_date='2026-11-01') }}\"",
+            dg.MonthlyPartitionsDefinition(start_date="2026-11-01"),
+        ),
+        ("{raw/parcels: '{{ every_day }}'}", EVERY_DAY),
+        ("{raw/parcels: {type: daily, start_date: '2026-11-01'}}", EVERY_DAY),
+    ],
+)
+def test_a_component_says_its_partitions_as_every_asset_in_yaml_does(
+    tmp_path: Path, yaml: str, expected: dg.PartitionsDefinition[str]
+) -> None:
+    built = component(
+        tmp_path, f"{{selection_fn: '{{{{ changed }}}}', partitions_def: {yaml}}}", changed=changed, every_day=EVERY_DAY
+    )
+    assets = [spec for spec in built.resolve_all_asset_specs() if "fused_cache" in spec.key.path]
+    assert [spec.partitions_def for spec in assets] == [expected, expected]
+
+
+def test_a_component_asks_selection_fn_for_what_the_partition_changed(
+    fused_emulator: Emulator, udfs: dict[str, Udf], tmp_path: Path
+) -> None:
+    asked = []
+
+    def of_region(context: object, partition_key: object) -> dict[str, object]:
+        asked.append(partition_key)
+        return {"bounds": BOUNDS}
+
+    built = component(tmp_path, f"{{selection_fn: '{{{{ changed }}}}', partitions_def: {REGIONS}}}", changed=of_region)
+    assert built.resolve_implicit_global_asset_job_def().execute_in_process(partition_key="south").success
+    assert asked == ["south"]
+    assert fused_emulator.cached_tiles(udfs["parcels"]) == {(9, 275, 167), (12, 0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("yaml", "reason"),
+    [
+        ("{type: dayly, start_date: '2026-11-01'}", "Input should be 'daily'"),
+        ("{type: daily}", "Field required"),
+        ("every_day", "partitions_def = 'every_day' is a str, not a partitions definition: give a type"),
+        ("'{{ changed }}'", "is a function, not a partitions definition"),
+        ("{raw/parcel: '{{ every_day }}'}", "Did you mean 'raw/parcels'"),
+        ("null", "partitions_def"),
+    ],
+)
+def test_partitions_of_a_component_that_cannot_be_read_are_refused(tmp_path: Path, yaml: str, reason: str) -> None:
+    with pytest.raises(Exception, match=reason):
+        component(
+            tmp_path, f"{{selection_fn: '{{{{ changed }}}}', partitions_def: {yaml}}}", changed=changed, every_day=EVERY_DAY
+        )
+
+
+def test_the_schema_of_the_components_attributes_describes_every_one() -> None:
+    properties = FusedCacheMapComponent.get_model_cls().model_json_schema()["properties"]
+    assert [name for name, field in properties.items() if not field.get("description")] == []

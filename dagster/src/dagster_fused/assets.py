@@ -82,7 +82,8 @@ def build_fused_cache_asset(
         backfill_policy = dg.BackfillPolicy.single_run()
 
     def invalidate_changed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        keys = [None] if partitions_def is None else context.partition_keys
+        # Not the argument: post_processing in a defs.yaml can give the asset its partitions afterwards.
+        keys = [None] if context.assets_def.partitions_def is None else context.partition_keys
         with permanent_failures():
             keywords = select(selection_fn, known, ((context, key) for key in keys))
             _, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords)
@@ -131,13 +132,16 @@ def build_fused_cache_assets(
         The assets, named after their UDFs. Where the map says ``verify_tiles``, a check of the asset comes after it.
 
     Raises:
-        InvalidInputError: the map cannot be read.
+        InvalidInputError: the map cannot be read, or does not list a dataset.
         dagster.DagsterInvalidDefinitionError: a UDF is not ``whole_udf = true``, and has no ``selection_fn``.
     """
     from fused_cache_ops import CacheMap
 
     read = CacheMap.of(cache_map, beside=sys._getframe(1).f_globals.get("__file__"))
     chosen = {key: read.entries(key) for key in (read.datasets if datasets is None else datasets)}
+    for given in (selection_fn, partitions_def):
+        for key in given if isinstance(given, Mapping) else ():
+            read.entries(key)  # raises for a key that the map does not list
     names = Counter(_asset_name(entry.label) for entries in chosen.values() for entry in entries)
     built: list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]] = []
     for key, entries in chosen.items():

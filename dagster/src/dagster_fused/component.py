@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any, Optional, Union
+from typing import Annotated, Any, Optional, Union, get_args
 
 import dagster as dg
+from dagster.components.resolved.core_models import AssetAttributesModel, resolve_partitions_def
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagster_fused.assets import (
@@ -237,6 +238,25 @@ def _resolve_functions(context: dg.ResolutionContext, value: Any) -> Any:
     return _resolve_function(context, value)
 
 
+# What the partitions_def of an asset takes in YAML. Any text would pass there, also that of a misspelled type.
+_IN_YAML = get_args(AssetAttributesModel.model_fields["partitions_def"].annotation)
+_OneDefinition: Any = Union[(*(each for each in _IN_YAML if each is not str), Annotated[str, Field(pattern=r"\{\{")])]
+
+
+def _resolve_partitions(context: dg.ResolutionContext, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(context.resolve_value(key)): _resolve_partitions(context, each) for key, each in value.items()}
+    if not isinstance(value, str):
+        return resolve_partitions_def(context, value)
+    found = context.resolve_value(value)
+    if not isinstance(found, dg.PartitionsDefinition):
+        raise ValueError(
+            f"partitions_def = {value!r} is a {type(found).__name__}, not a partitions definition: give a type, such as "
+            "{type: static, partition_keys: [north, south]}, or a template variable that returns a definition."
+        )
+    return found
+
+
 class FusedCacheMapComponent(dg.Component, FusedSettings):
     """The caches of every Fused UDF in a cache map as assets, each downstream of the asset of its dataset."""
 
@@ -254,6 +274,17 @@ class FusedCacheMapComponent(dg.Component, FusedSettings):
             "whole_udf = true.",
         ),
     ] = None
+    partitions_def: Annotated[
+        Any,
+        dg.Resolver(
+            _resolve_partitions,
+            model_field_type=Union[_OneDefinition, dict[str, _OneDefinition]],
+            inject_before_resolve=False,
+            description="The partitions of all datasets' assets, or of each by its dataset's key, as in an asset's "
+            "partitions_def: type (hourly, daily, weekly, time_window, static) with start_date or partition_keys, or a "
+            "template such as {{ dg.MonthlyPartitionsDefinition(start_date='2026-01-01') }}. Default: none.",
+        ),
+    ] = None
     datasets: Annotated[
         Optional[list[str]], dg.Resolver.default(description="The keys to build assets for. Default: all of the map.")
     ] = None
@@ -269,6 +300,7 @@ class FusedCacheMapComponent(dg.Component, FusedSettings):
         built = build_fused_cache_assets(
             CacheMap.read(self.cache_map, beside=context.path / "defs.yaml"),
             selection_fn=self.selection_fn,
+            partitions_def=self.partitions_def,
             datasets=self.datasets,
             key_prefix=self.key_prefix,
             resource_key=resource_key,
