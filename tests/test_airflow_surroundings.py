@@ -17,7 +17,7 @@ from airflow_provider_fused.decorators import fused_invalidate_cache_task
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.links import FusedWorkbenchLink
 from airflow_provider_fused.notifications import FusedInvalidateCacheNotifier
-from airflow_provider_fused.operators import FusedInvalidateCacheOperator, own_checkpoint
+from airflow_provider_fused.operators import FusedInvalidateCacheOperator, FusedInvalidateDatasetOperator, own_checkpoint
 from airflow_provider_fused.provider_info import CONFIG_OPTIONS, get_provider_info
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError
@@ -216,18 +216,52 @@ def test_the_options_are_declared_to_airflow() -> None:
     assert set(get_provider_info()["config"]["fused"]["options"]) == set(CONFIG_OPTIONS)
 
 
-def test_lineage_names_the_cache_that_was_written_to(
-    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The OpenLineage provider's two classes, which are plain records; the provider itself is not installed here.
+@pytest.fixture
+def openlineage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The OpenLineage provider's two classes, which are plain records; the provider itself is not installed here."""
     facet, extractors = ModuleType("facet"), ModuleType("extractors")
     facet.Dataset = extractors.OperatorLineage = SimpleNamespace  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "airflow.providers.common.compat.openlineage.facet", facet)
     monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.extractors", extractors)
+
+
+def outputs(task: FusedInvalidateCacheOperator) -> list[tuple[str, str]]:
+    return [(each.namespace, each.name) for each in task.get_openlineage_facets_on_complete(None).outputs]
+
+
+@pytest.mark.usefixtures("openlineage")
+def test_lineage_names_the_cache_that_was_written_to(fused_emulator: Emulator, udf: Udf) -> None:
     task = operator(tiles=["1/0/0"])
     task.execute({})
-    (dataset,) = task.get_openlineage_facets_on_complete(None).outputs
-    assert (dataset.namespace, dataset.name) == (f"fused://{fused_emulator.client_id}", f"udf-cache/{udf.id}")
+    assert outputs(task) == [(f"fused://{fused_emulator.client_id}", f"udf-cache/{udf.id}")]
+
+
+def of_datasets(folder: Path, **arguments: Any) -> FusedInvalidateDatasetOperator:
+    """A task whose inlets are two datasets, which are both shown by the UDF roads."""
+    (folder / "fused-cache.toml").write_text(
+        '[datasets]\nparcels = { udfs = [{ udf = "roads" }, { udf = "bridges" }] }\n'
+        'streets = { udfs = [{ udf = "roads" }, { udf = "missing" }] }\n'
+    )
+    return FusedInvalidateDatasetOperator(
+        task_id="refresh", cache_map=str(folder / "fused-cache.toml"), tiles=["1/0/0"], **arguments
+    )
+
+
+@pytest.mark.usefixtures("openlineage")
+def test_lineage_of_datasets_names_the_cache_of_each_udf_once(fused_emulator: Emulator, udf: Udf, tmp_path: Path) -> None:
+    bridges, missing = (fused_emulator.register(dict, name=name) for name in ("bridges", "missing"))
+    task = of_datasets(tmp_path, inlets=[Asset("parcels"), Asset("streets")])
+    task.execute({})
+    caches = [(f"fused://{fused_emulator.client_id}", f"udf-cache/{each.id}") for each in (udf, bridges, missing)]
+    assert outputs(task) == caches
+
+
+@pytest.mark.usefixtures("openlineage", "udf")
+def test_lineage_of_a_task_that_failed_names_no_cache(tmp_path: Path) -> None:
+    task = of_datasets(tmp_path, dataset="streets")
+    with pytest.raises(Exception, match="missing"):
+        task.execute({})
+    assert outputs(task) == outputs(operator(tiles=["1/0/0"])) == []
 
 
 def test_the_task_log_tells_what_was_done(udf: Udf, caplog: pytest.LogCaptureFixture) -> None:

@@ -258,10 +258,14 @@ class FusedInvalidateCacheOperator(BaseOperator):
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage
 
-        results = [self._result, *self._result.get("related", {}).values()]
-        caches = [(client_id, each["udf_id"]) for each in results for client_id in each.get("client_ids", ())]
+        results = [each for found in self._results() for each in (found, *found["related"].values())]
+        caches = dict.fromkeys((client_id, each["udf_id"]) for each in results for client_id in each["client_ids"])
         outputs = [Dataset(namespace=f"fused://{client_id}", name=f"udf-cache/{udf_id}") for client_id, udf_id in caches]
         return OperatorLineage(outputs=outputs)
+
+    def _results(self) -> list[dict[str, Any]]:
+        """The result of each UDF that the task named. None if the task failed."""
+        return [self._result] if self._result else []
 
 
 class FusedRefreshCacheOperator(FusedInvalidateCacheOperator):
@@ -393,6 +397,9 @@ class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
         if failures:
             raise next((error for error in failures if error.retryable), failures[0])
         return done
+
+    def _results(self) -> list[dict[str, Any]]:
+        return [result for dataset in self._result.values() for result in dataset["results"].values()]
 
     def _datasets(self, context: Any, read: CacheMap) -> list[str]:
         """The datasets by their keys in the map: the one given, otherwise the inlets, otherwise what triggered the run."""
