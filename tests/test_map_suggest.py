@@ -1,5 +1,6 @@
 """A draft of the map, from code that is never run."""
 
+import json
 import sys
 
 import pytest
@@ -366,12 +367,13 @@ def test_the_draft_reads_as_documented() -> None:
             UdfCode("maps/parcels", 'gpd.read_parquet("s3://bucket/parcels/part.parquet")\npd.read_csv(path)'),
             UdfCode("maps/all", 'fused.run("parcels")'),
             UdfCode("maps/hidden", None),
+            UdfCode("maps/helped", "import helpers\nhelpers.read()\n", ("helpers", "common")),
             UdfCode("maps/legend", "def udf():\n    return 1\n"),
         ]
     )
     assert suggestion.to_toml() == (
         "# fused-cache.toml\n"
-        "# A draft: the code of 5 UDFs was read, and none was run. Check each entry, and what is listed at the end.\n"
+        "# A draft: the code of 6 UDFs was read, and none was run. Check each entry, and what is listed at the end.\n"
         "\n"
         '[datasets."s3://bucket/parcels/"]\n'
         "udfs = [\n"
@@ -387,6 +389,7 @@ def test_the_draft_reads_as_documented() -> None:
         "]\n"
         "\n"
         "# What the code does not say:\n"
+        "# maps/helped, could not know: the modules saved with it are not read: helpers, common\n"
         "# maps/hidden, could not know: the service did not return the code, or this token may not see it\n"
         "# maps/parcels, could not know: line 2: read_csv() takes the variable path, which is computed\n"
         "\n"
@@ -493,7 +496,7 @@ def listed(client: FusedClient, team: None) -> list[UdfCode]:
 
 def test_a_team_is_read_in_two_requests_that_change_nothing(fused_emulator: Emulator, listed: list[UdfCode]) -> None:
     assert len(listed) == len(TEAM) == 30
-    assert {udf.partition("/")[2]: code for udf, code in listed} == {name: f"{code}\n" for name, code in TEAM.items()}
+    assert {each.udf.partition("/")[2]: each.code for each in listed} == {name: f"{code}\n" for name, code in TEAM.items()}
     assert [(each.method, each.query) for each in fused_emulator.requests] == [
         ("GET", "skip=0&limit=300"),
         ("GET", "skip=30&limit=300"),
@@ -551,7 +554,7 @@ def test_a_udf_is_named_by_its_id_if_its_name_does_not_lead_back_to_it(fused_emu
         for email in ("a@example.com", "b@example.com")
     ]
     alone = fused_emulator.register(lambda: 1, name="alone", canvas="team", code="1")
-    named = {udf for udf, _ in read_team(client._service, client._service.start())}
+    named = {each.udf for each in read_team(client._service, client._service.start())}
     assert named == {twins[0].id, twins[1].id, alone.id}
 
 
@@ -578,6 +581,12 @@ def test_a_service_that_repeats_itself_is_not_asked_for_ever() -> None:
     service = Repeating([{"id": "1", "slug": "a", "collection_name": "maps", "udf_body": None}])
     assert read_team(service, None) == [UdfCode("maps/a", None)]
     assert service.count == 2
+
+
+def test_the_modules_saved_with_a_udf_are_named() -> None:
+    body = {"code": "1", "headers": [{"module_name": "helpers", "source_code": "x = 1"}, "common"]}
+    service = Repeating([{"id": "1", "slug": "a", "collection_name": "maps", "udf_body": json.dumps(body)}])
+    assert read_team(service, None) == [UdfCode("maps/a", "1", ("helpers", "common"))]
 
 
 @pytest.mark.parametrize("page", [None, {"items": []}, ["a"], [{"slug": "a"}]])

@@ -35,12 +35,6 @@ _DATA_FILE = re.compile(
     r"jpe?g|npy|npz|pkl)(?:\.(?:gz|zst|bz2|zip))?",
     re.IGNORECASE,
 )
-_FILE = re.compile(
-    r"\.(?:geo)?(?:parquet|pq|csv|tsv|json|jsonl|ndjson|fgb|gpkg|shp|gdb|zip|gz|tar|tiff?|vrt|nc4?|zarr|h5|hdf5?|grib2?|pmtiles|"
-    r"mbtiles|arrow|feather|ipc|orc|avro|xlsx?|kmz|kml|gml|gpx|las|laz|copc|e57|duckdb|db|sqlite|pbf|mvt|jp2|png|jpe?g|npy|npz|pkl)"
-    r"(?:\.(?:gz|zst|bz2|zip))?",
-    re.IGNORECASE,
-)
 _FILE = re.compile(r"[^/]*[^/.][^/]*\.[A-Za-z][\w-]{0,9}|[^/]*\.(?:h5|mp4|7z)", re.IGNORECASE)
 _FOLDER_FORMATS = (".zarr", ".gdb", ".icechunk")
 _PARTITION = re.compile(r"[\w.-]+=.*|.*[*?\[{].*", re.DOTALL)  # `date=2026-01-01`, and globs

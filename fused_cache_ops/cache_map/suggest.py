@@ -48,10 +48,12 @@ class UdfCode(NamedTuple):
     Attributes:
         udf: as the map should name it, for example ``canvas/name``.
         code: its code. None: the token may not see it.
+        modules: the names of modules that were saved with it. Their code is not read.
     """
 
     udf: str
     code: str | None
+    modules: tuple[str, ...] = ()
 
 
 class Entry(NamedTuple):
@@ -127,13 +129,15 @@ def suggest_map(udfs: Iterable[UdfCode]) -> Suggestion:
     callers: dict[str, tuple[str, ...]] = {}
     without: list[str] = []
     given = sorted(set(udfs), key=lambda each: (each.udf, each.code or ""))
-    for udf, code in given:
+    for udf, code, modules in given:
         sources = _sources(code)
         for source in sources.found:
             datasets.setdefault(source.dataset, {}).setdefault(udf, []).append(_reason(source))
         reasons = [
             one_line(each.reason if each.line is None else f"line {each.line}: {each.reason}") for each in sources.unknown
         ]
+        if modules:
+            reasons.append(one_line(f"the modules saved with it are not read: {', '.join(modules)}"))
         if not sources.found and code is not None:
             reading = read_source(code)
             names = sorted({masked_address(quoted(str(load.name))) for load in reading.loads})
@@ -172,7 +176,7 @@ def read_team(service: Service, retrier: Retrier) -> list[UdfCode]:
     records = read_team_udfs(service, retrier=retrier)
     count = Counter(map(_reference, records))
     return sorted(
-        (UdfCode(each.id if count[_reference(each)] > 1 else _reference(each), each.code) for each in records),
+        (UdfCode(each.id if count[_reference(each)] > 1 else _reference(each), each.code, each.modules) for each in records),
         key=lambda each: each.udf,
     )
 
