@@ -1,4 +1,5 @@
-"""Run `airflow standalone` against the emulator: load, asset event, invalidation; and a second pass for which no worker waits.
+"""Run `airflow standalone` against the emulator: load, asset event, invalidation; the events of two loads, which refresh
+only the UDFs of their dataset; and a second pass for which no worker waits.
 
 Run by scripts/airflow-standalone.
 """
@@ -37,6 +38,69 @@ def twice():
 twice()
 """
 
+DATASETS = """
+from datetime import datetime
+
+from airflow.sdk import Asset, Metadata, dag, task
+from airflow_provider_fused.operators import FusedInvalidateDatasetOperator
+
+BUILDINGS = Asset(name="buildings", uri="s3://bucket/buildings")
+ROADS = Asset(name="roads_table", uri="postgres://host/database/schema/roads")
+
+
+@dag(schedule=None)
+def load_buildings():
+    @task(outlets=[BUILDINGS])
+    def load():
+        yield Metadata(BUILDINGS, {"tiles": ["10/486/391", "10/486/392"]})
+
+    load()
+
+
+@dag(schedule=None)
+def load_roads():
+    @task(outlets=[ROADS])
+    def load():
+        yield Metadata(ROADS, {"tiles": ["10/500/300"]})
+
+    load()
+
+
+@dag(schedule=(BUILDINGS | ROADS), start_date=datetime(2026, 1, 1))
+def refresh_maps():
+    @task
+    def changed(triggering_asset_events=None) -> list[str]:
+        return [tile for events in triggering_asset_events.values() for event in events for tile in event.extra["tiles"]]
+
+    FusedInvalidateDatasetOperator(task_id="invalidate", tiles=changed())
+
+
+load_buildings()
+load_roads()
+refresh_maps()
+"""
+MAP = """
+[datasets."s3://bucket/buildings"]
+udfs = [{ udf = "buildings" }, { udf = "buildings_overview", zooms = "9" }]
+
+[datasets.roads_table]
+udfs = [{ udf = "roads" }]
+
+[datasets.rivers_table]
+udfs = [{ udf = "rivers", whole_udf = true }]
+"""
+CACHED = {(9, 243, 195), (9, 243, 196), (9, 250, 150), (10, 486, 391), (10, 486, 392), (10, 500, 300), (10, 0, 0)}
+GONE = {
+    "load_buildings": {
+        "buildings": {(10, 486, 391), (10, 486, 392)},
+        "buildings_overview": {(10, 486, 391), (10, 486, 392), (9, 243, 195), (9, 243, 196)},  # with their parents
+        "roads": set(),
+        "rivers": set(),
+    },
+    "load_roads": {"buildings": set(), "buildings_overview": set(), "roads": {(10, 500, 300)}, "rivers": set()},
+}
+"""The tiles that each load's event must remove from the cache of each UDF."""
+
 
 def wait(what: str, done: Callable[[], object], seconds: float) -> None:
     started = time.monotonic()
@@ -50,6 +114,26 @@ def wait(what: str, done: Callable[[], object], seconds: float) -> None:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+def refresh_datasets(home: Path, airflow: list[str], environment: dict[str, str], emulator: Emulator) -> None:
+    """Two loads, each with an event of its own: the UDFs that show its dataset are invalidated, and no others."""
+    udfs = {name: emulator.register(lambda **tile: tile, name=name) for name in GONE["load_roads"]}
+
+    def ended() -> list[str]:
+        with contextlib.closing(sqlite3.connect(f"file:{home / 'airflow.db'}?mode=ro", uri=True)) as database:
+            query = "SELECT state FROM dag_run WHERE dag_id = 'refresh_maps' AND state IN ('success', 'failed')"
+            return [state for (state,) in database.execute(query)]
+
+    for count, (load, expected) in enumerate(GONE.items(), 1):
+        for udf in udfs.values():
+            emulator.fill_cache(udf, CACHED)
+        subprocess.run([*airflow, "dags", "trigger", load], env=environment, check=True, capture_output=True)
+        wait(f"The event of {load} has triggered refresh_maps, which has ended", lambda at=count: len(ended()) == at, 400)
+        gone = {name: CACHED - emulator.cached_tiles(udf) for name, udf in udfs.items()}
+        print(f"Runs of refresh_maps: {ended()}. Tiles gone: {gone}", flush=True)
+        if set(ended()) != {"success"} or gone != expected:
+            raise SystemExit(f"After {load}, these tiles should be gone, and no others: {expected}")
 
 
 def wait_twice(home: Path, airflow: list[str], environment: dict[str, str], emulator: Emulator) -> None:
@@ -83,6 +167,8 @@ def main() -> None:
     (home / "dags").mkdir()
     shutil.copy(DAGS / "invalidate_on_asset.py", home / "dags")
     (home / "dags" / "twice.py").write_text(TWICE)
+    (home / "dags" / "datasets.py").write_text(DATASETS)
+    (home / "dags" / "fused-cache.toml").write_text(MAP)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with Emulator(token=TOKEN) as emulator:
@@ -122,7 +208,7 @@ def main() -> None:
 
             def known() -> bool:
                 done = subprocess.run([*airflow, "dags", "list", "-o", "json"], env=environment, capture_output=True, text=True)
-                return all(name in done.stdout for name in ("invalidate_on_asset", "load_parcels", "twice"))
+                return all(name in done.stdout for name in ("invalidate_on_asset", "load_parcels", "refresh_maps", "twice"))
 
             wait("The DAGs are known", known, 180)
             subprocess.run([*airflow, "dags", "trigger", "load_parcels"], env=environment, check=True, capture_output=True)
@@ -137,6 +223,7 @@ def main() -> None:
             )
             for run in json.loads(runs.stdout):
                 print(f"Run {run['run_id']}: {run['state']}")
+            refresh_datasets(home, airflow, environment, emulator)
             wait_twice(home, airflow, environment, emulator)
             if "--wait" in sys.argv:
                 input(f"{url}  Enter ends it. ")
