@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prefect import flow, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
 
 from fused_cache_ops import CacheMap, DatasetInvalidationError, InvalidInputError
 from fused_cache_ops.emulator import Emulator, Udf
@@ -136,10 +137,27 @@ def test_the_form_invalidates_a_dataset(fused_emulator: Emulator, udfs: dict[str
 
 def test_an_empty_form_invalidates_nothing(fused_emulator: Emulator, tmp_path: Path) -> None:
     path = tmp_path / "map.toml"
-    path.write_text('[datasets."s3://bucket/parcels"]\nudfs = [{ udf = "overview" }]')
-    with pytest.raises(InvalidInputError):
+    path.write_text('[datasets."s3://bucket/parcels"]\nudfs = [{ udf = "overview" }, { udf = "totals", whole_udf = true }]')
+    with pytest.raises(InvalidInputError, match=r"for overview: give one of tiles, .*the load has to say what it changed"):
         invalidate_dataset_flow("s3://bucket/parcels", cache_map=str(path))
     assert not fused_emulator.requests
+
+
+def test_an_empty_form_is_enough_for_udfs_that_are_invalidated_as_a_whole(
+    fused_emulator: Emulator, udfs: dict[str, Udf], tmp_path: Path
+) -> None:
+    path = tmp_path / "map.toml"
+    path.write_text('[datasets."s3://bucket/parcels"]\nudfs = [{ udf = "totals", whole_udf = true }]')
+    invalidate_dataset_flow("s3://bucket/parcels", cache_map=str(path))
+    assert fused_emulator.cached_tiles(udfs["totals"]) == set()
+
+
+@pytest.mark.parametrize("payload", [{"tiles": ["1/0/0"]}, {"tiles": []}, {"tiles": None}, {"rows": 5}])
+def test_every_event_of_an_asset_starts_a_run_whatever_the_load_said(payload: dict[str, Any]) -> None:
+    (trigger,) = build_dataset_triggers(CacheMap.from_dict({"datasets": {"s3://a/1": {"udfs": [{"udf": "overview"}]}}}))
+    event = {"resource": {"id": "s3://a/1"}, "payload": payload}
+    context = HydrationContext(raise_on_error=True, render_jinja=True, jinja_context={"event": event})  # as an automation does
+    assert hydrate(trigger.parameters or {}, context) == {"dataset": "s3://a/1", "tiles": payload.get("tiles")}
 
 
 def test_the_triggers_are_of_all_assets_and_only_whole_udfs_need_no_selection() -> None:

@@ -18,6 +18,7 @@ from fused_cache_ops.integration import (
     parse_udf,
 )
 from prefect_fused.credentials import FusedCredentials
+from prefect_fused.run import flow_file
 from prefect_fused.tasks import invalidate_cache, invalidate_dataset, run_name
 
 if TYPE_CHECKING:
@@ -186,6 +187,14 @@ def invalidate_dataset_flow(
         "partition": partition,
     }
     selection: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not selection:
+        shown = CacheMap.of(cache_map, beside=flow_file()).entries(dataset)
+        if some := [each.label for each in shown if not each.is_whole]:
+            raise InvalidInputError(
+                f"Nothing is selected, and the cache map does not say whole_udf = true for {', '.join(some)}: give one of "
+                f"{', '.join(kind for kind in KINDS if kind in given)}. If an asset's event started this run, the load has to "
+                'say what it changed: asset.add_metadata({"tiles": ["15/9647/12320"]}).'
+            )
     result: dict[str, Any] = invalidate_dataset(
         dataset, credentials=_block(credentials), cache_map=cache_map, deadline=deadline, **selection
     )
@@ -228,7 +237,8 @@ def build_dataset_triggers(
             '[datasets."s3://bucket/parcels"].'
         )
     whole = [key for key in keys if all(udf.is_whole for udf in read.datasets[key])]
-    changed = {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{selection} | tojson }}}}"}
+    # Without default(none), Prefect would not start a run at all for an event that lacks the entry, and the map stayed stale.
+    changed = {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{selection} | default(none) | tojson }}}}"}
     needed: dict[str, Any] = {selection: {"__prefect_kind": "json", "value": changed}}
     return [
         DeploymentEventTrigger(
