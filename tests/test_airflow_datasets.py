@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sqlite3
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,15 @@ def dags(install_dag: Callable[[Path], Path]) -> Any:
     return module.DAGS
 
 
-@pytest.mark.parametrize("name", ["named", "by_inlet"])
+BY_INLET = pytest.param(
+    "by_inlet",
+    marks=pytest.mark.skipif(
+        version("apache-airflow").startswith("3.0."), reason="dag.test() of Airflow 3.0 takes every asset for inactive"
+    ),
+)
+
+
+@pytest.mark.parametrize("name", ["named", BY_INLET])
 def test_one_load_makes_every_udf_of_its_dataset_fresh(
     fused_emulator: Emulator, udfs: dict[str, Udf], dags: Any, name: str, airflow_database: Path
 ) -> None:
@@ -81,7 +90,7 @@ def test_one_load_makes_every_udf_of_its_dataset_fresh(
 def test_without_inlets_the_assets_that_triggered_the_run_are_the_datasets() -> None:
     read = CacheMap.from_dict({"datasets": {"s3://bucket/parcels": {"udfs": []}, "roads": {"udfs": []}}})
     operator = FusedInvalidateDatasetOperator(task_id="t")
-    events = dict.fromkeys([Asset("s3://bucket/other"), Asset("s3://bucket/parcels")])
+    events = [Asset("s3://bucket/other"), Asset("s3://bucket/parcels")]  # the keys of a mapping: they are iterated over
 
     assert operator._datasets({"triggering_asset_events": events}, read) == ["s3://bucket/parcels"]
 
