@@ -19,6 +19,7 @@ from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.keywords import SelectionKeywords
 from fused_cache_ops.selection.reading import read_selection, refuse_shapers
 from fused_cache_ops.selection.selection import Selection, WholeUdf
+from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location
 from fused_cache_ops.sending.targets import Targets, check_related, find_targets
@@ -237,7 +238,12 @@ class FusedClient:
             refuse_shapers(sending, SENDING_DEFAULTS, SENDING_SHAPERS)
         if sending["checkpoint"] is not None:
             check_location(sending["checkpoint"])
-        refreshing = plan_refresh(selection, **_refreshing(sending))
+        try:
+            refreshing = plan_refresh(selection, **_refreshing(sending))
+        except BaseException as error:  # what a generator has yielded is not lost
+            if isinstance(selection, Selection):
+                error.remaining = selection.unwatched().remaining(Spans())  # type: ignore[attr-defined]
+            raise
         on_plan = sending["on_plan"]
         # Counting takes time, and exhausts what can be read only once. The call itself refuses to send that twice.
         plan = (

@@ -129,6 +129,18 @@ def test_a_dataset_refreshes_what_its_map_says(
     assert [plan["refresh_runs"] for plan in json.loads(made.stdout)["plans"].values()] == [4, None]
 
 
+def test_a_dataset_that_is_invalidated_but_not_refreshed_has_an_exit_code_of_its_own(
+    fused_emulator: Emulator, udf: Udf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fused-cache.toml").write_text(f'[datasets.land]\nudfs = [{{ udf = "{udf.shared_token}" }}]\n')
+    fused_emulator.misbehave(status=500, path="/run/tiles/1/1/1")
+    done = runner.invoke(program, ["dataset", "land", *ALL, "--refresh", "all", "--fail-on-refresh-error", "--json"])
+    document = json.loads(done.stdout)
+    assert done.exit_code == document["error"]["exit_code"] == 5
+    assert list(document["remaining"].values()) == [[]]
+
+
 def test_a_map_with_an_unreadable_refresh_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("fused-cache.toml").write_text('[datasets.land]\nudfs = [{ udf = "roads", refresh = "some" }]\n')

@@ -66,6 +66,22 @@ def test_an_artifact_says_what_was_not_reached() -> None:
     assert "| Median run, seconds | 1.25 |" in said
 
 
+def test_an_invalidation_whose_refresh_failed_is_an_invalidation_to_automations(
+    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr("prefect_fused.invalidation.emit_event", lambda event, *_, **__: events.append(event))
+    fused_emulator.misbehave(status=500, path="/run/tiles/1/1/1")
+
+    @flow
+    def pipeline() -> None:
+        invalidate_cache(udf.shared_token, tiles=ALL, refresh="all", fail_on_refresh_error=True)
+
+    with pytest.raises(RefreshError, match="Everything is invalidated"):
+        pipeline()
+    assert events == ["fused.cache.invalidated"]
+
+
 @pytest.mark.parametrize("keywords", [{"refresh": 5}, {"refresh_zooms": "1"}], ids=str)
 def test_a_hook_does_not_refresh(keywords: Any) -> None:
     with pytest.raises(InvalidInputError, match="A hook does not refresh"):

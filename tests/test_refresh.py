@@ -4,6 +4,7 @@ import pickle
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,32 @@ def test_a_generator_is_counted_before_anything_is_sent(client: FusedClient, fus
 def test_a_generator_is_invalidated_and_refreshed(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     result = client.invalidate_cache(udf.shared_token, tiles=iter(ALL), refresh="all")
     assert (result.tiles_invalidated, result.objects_deleted, refreshed(result).runs) == (4, 4, 4)
+
+
+@pytest.mark.parametrize("stops", [2, 0])
+def test_what_a_generator_yielded_before_it_failed_is_handed_back(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, stops: int
+) -> None:
+    def changed() -> Iterator[str]:
+        yield from ALL[:stops]
+        raise OSError("the cursor is closed")
+
+    with pytest.raises(OSError, match="the cursor is closed") as caught:
+        client.invalidate_cache(udf.shared_token, tiles=changed(), refresh="all")
+    assert ["%d/%d/%d" % tile for tile in caught.value.remaining] == ALL[:stops]  # type: ignore[attr-defined]
+    assert fused_emulator.requests == []
+
+
+def test_what_is_read_once_is_handed_back_if_there_is_too_much_to_refresh(client: FusedClient, udf: Udf) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        client.invalidate_cache(udf.shared_token, tiles=iter(ALL), refresh="all", max_refresh=1)
+    assert len(list(caught.value.remaining or ())) == 4
+
+
+def test_nothing_to_verify_is_no_missing_verification(client: FusedClient, udf: Udf) -> None:
+    result = client.invalidate_cache(udf.shared_token, tiles=[], refresh="all", verify_tiles=2)
+    assert result.verification is not None
+    assert result.verification.sampled == 0
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,11 @@ def exit_code(error: BaseException) -> int:
         return 75  # sysexits' EX_TEMPFAIL
     if isinstance(error, NotVerifiedError):
         return 4
+    failures = list(error.result.failed.values()) if isinstance(error, DatasetInvalidationError) else [error]
+    if all(isinstance(each, RefreshError) for each in failures):
+        return 5
     if isinstance(error, DatasetInvalidationError):
         return 3 if any(result.client_ids for result in error.result.results.values()) else 1
-    if isinstance(error, RefreshError):
-        return 5
     return 3 if isinstance(error, PartialInvalidationError) else 1
 
 

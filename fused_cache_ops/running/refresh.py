@@ -111,7 +111,7 @@ def refresh(
     token: Secret,
     refreshing: Refreshing,
     *,
-    sample: Iterable[Tile] = (),
+    sample: Iterable[Tile] | None = None,
     done: Spans | None = None,
     save: Callable[[], object] = lambda: None,
     on_progress: OnProgress | None = None,
@@ -123,7 +123,7 @@ def refresh(
         call: the call that this is a part of. The refresh has a deadline and a rate limiter of its own.
         token: the shared token.
         refreshing: what to ask for, and how.
-        sample: tiles to verify by the same answers. They are asked for first.
+        sample: tiles to verify by the same answers, or None. They are asked for first.
         done: the positions in ``refreshing.targets`` that an earlier call has refreshed. Those of this call are added.
         save: called periodically, to keep ``done``.
         on_progress: as for `fused_cache_ops.invalidate_cache`.
@@ -136,7 +136,7 @@ def refresh(
     running = service.branch(call, deadline=refreshing.deadline, deadline_name="refresh_deadline", limiter=limiter)
     minting = service.branch(call, deadline=refreshing.deadline, deadline_name="refresh_deadline")
     access = Access(service, token, minting, parameters=refreshing.query, timeout=max(service.timeout, _LONGEST_RUN))
-    to_verify = dict.fromkeys(sample)
+    to_verify = dict.fromkeys(sample or ())
     positions = {tile: position for position, tile in enumerate(refreshing.targets)}
     left = [tile for start, stop in done.missing([(0, len(positions))]) for tile in refreshing.targets[start : int(stop)]]
     tally = _Tally(already_done=done.count)
@@ -175,7 +175,7 @@ def refresh(
     found = {asked.tile for asked in answers}
     answers += [Asked(tile, "unknown", unasked) for tile in to_verify if tile not in found]
     outcome = tally.outcome(len(left), refreshing.note, round(running.elapsed, 3))
-    return outcome, verified(answers) if answers else None
+    return outcome, None if sample is None else verified(answers)
 
 
 def refresh_selection(

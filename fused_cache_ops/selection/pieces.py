@@ -141,6 +141,10 @@ class TilesInPieces(PieceStream):
     def take(self, most: int) -> Piece:
         # extend keeps what it has read if the stream raises.
         self._held.extend(itertools.chain.from_iterable(itertools.islice(self._tiles, most - len(self._held) // 3)))
+        return self.held()
+
+    def held(self) -> Piece:
+        """What has been read and not taken, if reading further failed."""
         taken, self._held = self._held, array("I")
         return Piece(taken)
 

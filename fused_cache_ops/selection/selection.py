@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.spans import EVERYTHING, Span, Spans
 from fused_cache_ops.selection.spool import Spool
-from fused_cache_ops.selection.tile_list import TileFile, filed
+from fused_cache_ops.selection.tile_list import TileFile, file_tiles
 from fused_cache_ops.tiles.blocks import Block
 from fused_cache_ops.tiles.tile import ZOOM_LIMIT, Tile
 
@@ -172,8 +173,15 @@ class Selection:
     def file(self) -> None:
         """Make a selection that can be read only once repeatable, for good: it is read to the end into a temporary file."""
         if self._once and isinstance(self._make, Listed) and isinstance(self._make.source, Once):
-            filed_list = TileFile(filed(self._make.source.read(), self.watch), "the list", ZOOM_LIMIT)
-            self._make = replace(self._make, source=filed_list)
+            stream = self._make.source.read()
+            file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by its list
+            try:
+                file_tiles(stream, file, self.watch)
+            except BaseException:  # nothing is lost: what was read comes before the rest
+                read_so_far = TileFile(file, "the list", ZOOM_LIMIT).read()
+                self._make = replace(self._make, source=Once(itertools.chain(read_so_far, stream)))
+                raise
+            self._make = replace(self._make, source=TileFile(file, "the list", ZOOM_LIMIT))
             self.repeatable, self._once = True, False
 
     def stop_keeping(self) -> None:

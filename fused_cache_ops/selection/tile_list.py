@@ -212,17 +212,32 @@ class TileFile:
 def filed(tiles: Iterator[Tile], watch: Callable[[], None]) -> IO[bytes]:
     """A temporary list of tiles that can be read only once. They are read to the end."""
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by whoever reads it
-    stream = tiles if isinstance(tiles, PieceStream) else TilesInPieces(tiles)
     try:
-        while piece := stream.take(_FILED_AT_ONCE):
-            watch()
-            counts = piece.counts or itertools.repeat(0)
-            file.write("".join(["%d/%d/%d %d\n" % (*tile, count) for tile, count in zip(piece, counts)]).encode())
-        file.flush()
+        file_tiles(tiles, file, watch)
     except BaseException:
         file.close()
         raise
     return file
+
+
+def file_tiles(tiles: Iterator[Tile], file: IO[bytes], watch: Callable[[], None]) -> None:
+    """Write tiles as a list, with how often each is requested. If reading them fails, those before are written."""
+    stream = tiles if isinstance(tiles, PieceStream) else TilesInPieces(tiles)
+
+    def write(piece: Piece) -> None:
+        counts = piece.counts or itertools.repeat(0)
+        file.write("".join(["%d/%d/%d %d\n" % (*tile, count) for tile, count in zip(piece, counts)]).encode())
+
+    try:
+        while piece := stream.take(_FILED_AT_ONCE):
+            write(piece)
+            watch()
+    except BaseException:
+        if isinstance(stream, TilesInPieces):
+            write(stream.held())
+        raise
+    finally:
+        file.flush()
 
 
 def _reopened(name: str, max_zoom: int, state: tuple[int, int], digests: tuple[bytes, ...]) -> TileFile:

@@ -279,7 +279,7 @@ class Call:
             self._retrier,
             self._run_token,
             refreshing,
-            sample=self._sample.tiles if self._sample else (),
+            sample=None if self._sample is None else self._sample.tiles,
             done=self._refreshed,
             save=lambda: None if record is None else record.save(),
         )

@@ -72,8 +72,8 @@ EXTRA_FIELDS = {
     "max_requests_per_second": ("Requests per second", "The limit for one task. Default: as many as the service accepts."),
     "ca_bundle": ("Certificates to trust", "Path of a file or folder. Default: REQUESTS_CA_BUNDLE, otherwise requests' own."),
     "client_certificate": ("Client certificate", "Path of a PEM file with the certificate and its key."),
-    "run_base_url": ("Base URL of shared UDFs", "For verification. Default: https://udf.ai for www.fused.io."),
-    "passcode": ("Passcode", "Passcode of a public canvas, for verification. Default: FUSED_CANVAS_PASSCODE."),
+    "run_base_url": ("Base URL of shared UDFs", "For verification and refresh. Default: https://udf.ai for www.fused.io."),
+    "passcode": ("Passcode", "Passcode of a public canvas, for verification and refresh. Default: FUSED_CANVAS_PASSCODE."),
 }
 """Fields stored in the connection's extra: name, label, help."""
 
@@ -88,6 +88,6 @@ CONFIG_OPTIONS = {
     "max_requests_per_second": ("float", "50", "The most requests per second for one task."),
     "ca_bundle": ("string", "/etc/ssl/certs/company.pem", "Certificates to trust: a file or a folder."),
     "client_certificate": ("string", "/etc/ssl/private/airflow.pem", "A PEM file with a client certificate and its key."),
-    "run_base_url": ("string", "https://udf.ai", "Where shared UDFs run, for verification."),
+    "run_base_url": ("string", "https://udf.ai", "Where shared UDFs run, for verification and refresh."),
 }
 """Options of the section ``[fused]``: type, example, help."""

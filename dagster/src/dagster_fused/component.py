@@ -111,7 +111,7 @@ class FusedSettings(dg.Model, dg.Resolvable):
             _resolve_variable,
             model_field_type=str,
             inject_before_resolve=False,
-            description="Name of the environment variable that holds the UDF's shared token, for verify_tiles.",
+            description="Name of the environment variable that holds the UDF's shared token, for verify_tiles and refresh.",
         ),
     ] = None
     passcode_env: Annotated[
@@ -120,7 +120,8 @@ class FusedSettings(dg.Model, dg.Resolvable):
             _resolve_variable,
             model_field_type=str,
             inject_before_resolve=False,
-            description="Name of the environment variable that holds the passcode of a public canvas, for verify_tiles.",
+            description="Name of the environment variable that holds the passcode of a public canvas, for verify_tiles and "
+            "refresh.",
         ),
     ] = None
     client_id: Annotated[

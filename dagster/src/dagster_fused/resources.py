@@ -43,7 +43,7 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
     shared_token: Optional[str] = Field(
         default=None,
         repr=False,
-        description="Shared token of the UDF, for verification. Use EnvVar. Not needed if the UDF is given by one.",
+        description="Shared token of the UDF, for verification and refresh. Use EnvVar. Not needed if the UDF is given by one.",
         json_schema_extra={"dagster__is_secret": True},
     )
     run_base_url: Optional[str] = Field(
@@ -53,7 +53,7 @@ class FusedResource(dg.ConfigurableResource["FusedResource"]):
     passcode: Optional[str] = Field(
         default=None,
         repr=False,
-        description="Passcode of a public canvas, for verification. Use EnvVar. Default: FUSED_CANVAS_PASSCODE.",
+        description="Passcode of a public canvas, for verification and refresh. Use EnvVar. Default: FUSED_CANVAS_PASSCODE.",
         json_schema_extra={"dagster__is_secret": True},
     )
     timeout: float = Field(default=DEFAULT_TIMEOUT, description="Seconds that one request may take.")

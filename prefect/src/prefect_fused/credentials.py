@@ -23,7 +23,7 @@ class FusedCredentials(CredentialsBlock):
         client_id: One real-time instance, several with commas, or `all`.
         base_url: The deployment's address.
         run_base_url: Where the deployment runs shared UDFs.
-        passcode: The passcode of a public canvas, for verification.
+        passcode: The passcode of a public canvas, for verification and refresh.
         max_requests_per_second: The most requests per second.
         ca_bundle: Certificates to trust.
         client_certificate: A certificate to present to the server.
@@ -70,7 +70,7 @@ class FusedCredentials(CredentialsBlock):
     passcode: Optional[SecretStr] = Field(
         default=None,
         title="Passcode",
-        description="The passcode of a public canvas, for verification. Default: FUSED_CANVAS_PASSCODE.",
+        description="The passcode of a public canvas, for verification and refresh. Default: FUSED_CANVAS_PASSCODE.",
     )
     max_requests_per_second: Optional[float] = Field(
         default=None,

@@ -174,17 +174,24 @@ class Invalidation(Sending):
         with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
             try:
                 result = self._invalidate(client, progress)
+            except RefreshError as error:  # everything is invalidated
+                if error.result is not None:
+                    self._told(progress, plans, error.result)
+                raise
             except FusedCacheError as error:
                 if self._cancelled:
                     logger.warning("Fused cache of %s: %s", self._shown, error.message)
                 self._failed(self._shown, error)
                 raise
-            progress.finish()
-            if plans:
-                report_result(self._run, self._shown, plans[0], result)
+            self._told(progress, plans, result)
+        return result.to_dict()
+
+    def _told(self, progress: Progress, plans: list[InvalidationPlan], result: InvalidationResult) -> None:
+        progress.finish()
+        if plans:
+            report_result(self._run, self._shown, plans[0], result)
         if result.udf_id is not None:  # otherwise there was nothing to send
             self._emit(INVALIDATED, self._shown, result.udf_id, result.to_dict())
-        return result.to_dict()
 
     def _invalidate(self, client: FusedClient, progress: Progress) -> InvalidationResult:
         if self._later is None:
@@ -290,8 +297,9 @@ class DatasetInvalidation(Sending):
     def _told(self, result: DatasetResult) -> None:
         """An artifact for all, and for each UDF the event that a call of its own would emit."""
         report_dataset(self._run, self._shown, result)
+        failed = {udf: error for udf, error in result.failed.items() if not isinstance(error, RefreshError)}
         for udf, each in result.results.items():
-            if udf not in result.failed and each.udf_id is not None:
+            if udf not in failed and each.udf_id is not None:
                 self._emit(INVALIDATED, udf, each.udf_id, each.to_dict())
-        for udf, error in result.failed.items():
+        for udf, error in failed.items():
             self._failed(udf, error)
