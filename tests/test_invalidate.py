@@ -153,6 +153,7 @@ def test_the_result_is_json(client: FusedClient, udf: Udf) -> None:
         "related",
         "second_pass",
         "warnings",
+        "refresh",
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+_TEXTS = {".md", ".py", ".toml", ".yaml", ".yml", ""}
 
 
 def modules_after(statement: str) -> set[str]:
@@ -101,9 +102,22 @@ def test_only_the_core_is_named_as_core_dependency() -> None:
     assert re.search(r'^dependencies = \["requests>=[\d.]+"\]$', pyproject, re.MULTILINE)
 
 
+def test_the_version_is_set_in_one_place() -> None:
+    """``scripts/version`` sets it everywhere. Elsewhere it is history, or another project's."""
+    listed = (ROOT / "scripts" / "version").read_text()
+    history = {"CHANGELOG.md", "uv.lock", "airflow/src/airflow_provider_fused/provider_info.py"}
+    others = {"dagster/component_project/pyproject.toml"}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    pattern = re.compile(rf"(?<![\d.]){re.escape(version('fused-cache-ops'))}(?![\d.])")
+    texts = {name: ROOT / name for name in tracked if not name.startswith("tests/") and name not in history | others}
+    found = [name for name, path in texts.items() if path.suffix in _TEXTS and pattern.search(path.read_text())]
+    assert [name for name in found if name not in listed] == []
+
+
 def test_every_command_line_can_read_its_settings_on_python_3_10() -> None:
     needed = requires("fused-cache-ops") or []
-    extras = {line.partition("extra == ")[2] for line in needed if line.startswith("typer")}
-    readers = {line.partition("extra == ")[2] for line in needed if line.startswith("fused-cache-ops[map]")}
+    extras, readers = (
+        {line.partition("extra == ")[2] for line in needed if line.startswith(name)} for name in ("typer", "tomli")
+    )
     assert extras
     assert extras <= readers

@@ -30,9 +30,9 @@ def test_a_task_refreshes_after_the_invalidation(fused_emulator: Emulator, udf: 
 
     assert pipeline()["runs"] == 3
     assert len(fused_emulator.cached_tiles(udf)) == 3
-    (artifact,) = artifacts("-refresh")
-    assert "| Runs | 3 |" in artifact.data
-    assert udf.shared_token not in artifact.data
+    shown = [artifact.data for artifact in artifacts("-refresh")]
+    assert [data for data in shown if "| Runs | 3 |" in data]
+    assert udf.shared_token not in "".join(shown)
 
 
 def test_the_result_of_an_invalidation_shows_its_refresh(fused_emulator: Emulator, udf: Udf) -> None:
