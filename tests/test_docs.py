@@ -1,0 +1,257 @@
+"""The documentation: it builds, it is complete, and what it shows is what runs."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+import fused_cache_ops
+from fused_cache_ops import CacheMap, FusedCacheError
+from fused_cache_ops.cli.commands import program
+from fused_cache_ops.emulator import Emulator
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "registries" not in page.parts)
+READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in ("airflow", "prefect", "dagster"))]
+NAMES = ["airflow", "prefect", "dagster"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}(?: [^\n]*)?\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands(command: Any = None, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command of the program, with its words."""
+    command = typer.main.get_command(program) if command is None else command
+    if not hasattr(command, "commands"):
+        yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        if not inner.hidden:
+            yield from commands(inner, *path, name)
+
+
+# -- the site -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    return folder
+
+
+def shown(page: Path) -> str:
+    """A built page as text."""
+    return html.unescape(re.sub(r"<[^>]*>", "", page.read_text()))
+
+
+in_one_process = pytest.mark.xdist_group("site")
+
+
+@in_one_process
+def test_every_command_and_option_is_in_the_documentation(site: Path) -> None:
+    page = shown(site / "command-line.html")
+    found = dict(commands())
+    assert {("plan",), ("invalidate",), ("map", "suggest"), ("completion",)} <= set(found)
+    for path, command in found.items():
+        section = page.split(f"\nfused-cache-ops {' '.join(path)} ", 1)[1].split("\nfused-cache-ops ", 1)[0]
+        options = [name for parameter in command.params if not getattr(parameter, "hidden", False) for name in parameter.opts]
+        assert [name for name in options if name.startswith("-") and name not in section] == [], path
+
+
+@in_one_process
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    import dagster_fused
+    import prefect_fused
+
+    core = (site / "api/core.html").read_text() + (site / "api/client.html").read_text()
+    assert [name for name in fused_cache_ops.__all__ if f'id="fused_cache_ops.{name}"' not in core] == []
+    for package in (prefect_fused, dagster_fused):
+        page = (site / f"api/{package.__name__.partition('_')[0]}.html").read_text()
+        assert [name for name in package.__all__ if not re.search(rf'id="{package.__name__}\.\w+\.{name}"', page)] == []
+
+
+@in_one_process
+def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    loaded = re.compile(
+        r'<(?:script|img|iframe)[^>]* src="?(?:https?:)?//|<link(?![^>]*rel="?canonical)[^>]* href="?(?:https?:)?//'
+    )
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 30
+    assert [page.name for page in pages if loaded.search(page.read_text())] == []
+
+
+@in_one_process
+def test_links_out_of_the_documentation_lead_to_files_of_the_repository(site: Path) -> None:
+    repository = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)["repo_url"]
+    targets = {
+        target
+        for page in site.rglob("*.html")
+        for target in re.findall(rf'href="{re.escape(repository)}/blob/main/([^"#]+)', page.read_text())
+    }
+    assert {"action.yml", "tests/test_chaos.py"} <= targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+# -- completeness ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_error_has_a_cause_and_a_remedy() -> None:
+    errors = {
+        name
+        for name in fused_cache_ops.__all__
+        if isinstance(found := getattr(fused_cache_ops, name), type) and issubclass(found, FusedCacheError)
+    }
+    section = (DOCS / "errors.md").read_text().split("\n## By error\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.{20,} \| .{20,}) \|$", section, re.MULTILINE))
+    assert set(rows) == errors
+
+
+@pytest.mark.parametrize("readme", READMES, ids=named)
+def test_the_links_of_the_readmes_lead_somewhere(readme: Path) -> None:
+    for target in re.findall(r'(?:]\(|src=")(?!\w+:|#)([^)#"\s]+)', readme.read_text()):
+        assert (readme.parent / target).exists(), target
+
+
+# -- code -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def start_page() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("start_page", Path(__file__).with_name("start_page.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def environment_in(home: Path) -> dict[str, str]:
+    home.mkdir()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "DAGSTER_HOME"))}
+    commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return inherited | {"HOME": str(home), "PREFECT_HOME": str(home), "PATH": commands}
+
+
+def test_a_newcomer_without_an_orchestrator_can_follow_the_page(start_page: ModuleType, tmp_path: Path) -> None:
+    environment = environment_in(tmp_path / "home")
+    assert start_page.follow(DOCS / "start/python.md", tmp_path, environment=environment, instead={}) == 4
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-page")) for name in NAMES])
+def test_a_newcomer_can_follow_the_page(start_page: ModuleType, name: str, templates: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = environment_in(home)
+    if name == "prefect":
+        shutil.copy(templates / "prefect.db", home)
+    instead = {"airflow db migrate": f"cp {shlex.quote(str(templates / 'airflow.db'))} ."}
+    assert start_page.follow(DOCS / "start" / f"{name}.md", tmp_path, environment=environment, instead=instead) == 3
+
+
+WITH_PYTHON = [page for page in [*PAGES, READMES[0]] if page.parent.name != "start" and blocks(page, "python")]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=named)
+def test_the_python_of_a_page_runs(
+    page: Path, fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("expired.list").write_text("8/120/97\n15/9647/12320\n")
+    roads = fused_emulator.register(dict, name="roads")
+    fused_emulator.add_canvas("maps", access_scope="public", share_client_id=fused_emulator.client_id)
+    fused_emulator.register(dict, name="parcels", canvas="maps")
+    names: dict[str, Any] = {"run_my_pipeline": lambda: fused_cache_ops.invalidate_cache("roads", tiles=["15/9647/12320"])}
+    orchestrated = 0
+    for block in blocks(page, "python"):
+        if re.search(r"^(from|import) (airflow|prefect|dagster)\b", block, re.MULTILINE):
+            orchestrated += 1  # which the pages for newcomers run
+            continue
+        code = block.replace("fsh_…", roads.shared_token).replace("again_after=130", "again_after=0.01")
+        exec(compile(code, named(page), "exec"), names)
+    assert orchestrated == (3 if page == READMES[0] else 0)
+    for name, test in list(names.items()):
+        if name.startswith("test_"):
+            with Emulator() as emulator, monkeypatch.context() as patch:
+                for variable, value in emulator.environment().items():
+                    patch.setenv(variable, value)
+                test(emulator)
+
+
+@pytest.mark.parametrize("page", READMES[1:], ids=named)
+def test_the_python_of_a_wrappers_page_compiles(page: Path) -> None:
+    assert blocks(page, "python")
+    for block in blocks(page, "python"):
+        compile(block, named(page), "exec")
+
+
+@pytest.mark.parametrize("page", [page for page in [*PAGES, *READMES] if blocks(page, "sh")], ids=named)
+def test_the_commands_of_a_page_exist_with_their_options(page: Path) -> None:
+    known = dict(commands())
+    for block in blocks(page, "sh"):
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.replace('\\"', "'"), comments=True)
+            for given in " ".join("|" if word in ("|", "&&", ">", "&") else shlex.quote(word) for word in words).split("|"):
+                check_command(shlex.split(given), known)
+
+
+def check_command(words: list[str], known: dict[tuple[str, ...], Any]) -> None:
+    if words[:1] != ["fused-cache-ops"]:
+        return
+    path = next((tuple(words[1 : 1 + length]) for length in (2, 1) if tuple(words[1 : 1 + length]) in known), None)
+    assert path is not None, f"{words}: there is no such command"
+    command = known[path]
+    context = typer.Context(command, info_name=" ".join(path), resilient_parsing=True)
+    command.make_parser(context).parse_args(words[1 + len(path) :])
+
+
+def test_a_command_that_does_not_exist_is_found_out() -> None:
+    with pytest.raises(AssertionError, match="no such command"):
+        check_command(["fused-cache-ops", "invalidated", "roads"], dict(commands()))
+    with pytest.raises(Exception, match="No such option"):
+        check_command(["fused-cache-ops", "invalidate", "roads", "--zoom", "1"], dict(commands()))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *READMES], ids=named)
+def test_the_data_on_a_page_can_be_read(page: Path) -> None:
+    for block in blocks(page, "toml"):
+        CacheMap.from_dict(tomllib.loads(block))
+    for block in blocks(page, "yaml"):
+        assert yaml.safe_load(block)
+    for block in blocks(page, "json"):
+        json.loads(block)
+    languages = set(re.findall(r"^```(\S+)", page.read_text(), re.MULTILINE))
+    assert languages <= {"python", "sh", "text", "toml", "yaml", "json"}
