@@ -6,8 +6,10 @@ out, and the emulator picks a free port.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +36,7 @@ def follow(page: Path, folder: Path, *, environment: Mapping[str, str], instead:
     """
     outputs = folder / "outputs"
     outputs.mkdir()
-    script, expected = ["set -eu", 'trap "kill %1 2>/dev/null" EXIT'], {}
+    script, expected = ["set -eu"], {}
     for language, name, content in BLOCK.findall(page.read_text()):
         if name:
             (folder / name).parent.mkdir(exist_ok=True)
@@ -46,19 +48,20 @@ def follow(page: Path, folder: Path, *, environment: Mapping[str, str], instead:
             script.append("\n".join([f"exec >outputs/{len(script) + 1}", *lines]))
     text = "\n".join(script).replace("fused-cache-ops emulator ", "fused-cache-ops emulator --port 0 ")
     inherited = {key: value for key, value in environment.items() if not key.startswith("FUSED_")}
-    done = subprocess.run(
-        ["bash", "-c", text],
-        cwd=folder,
-        env=inherited,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{page} ended with {done.returncode}:\n{done.stderr[-4000:]}"
+    with (outputs / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            ["bash", "-c", text], cwd=folder, env=inherited, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        )
+        try:
+            code = process.wait(300)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # an emulator that the page did not get to end
+    said = (outputs / "errors").read_text()[-4000:]
+    assert code == 0, f"{page} ended with {code}:\n{said}"
     for number, wanted in expected.items():
         shown = (outputs / str(number)).read_text().strip()
-        assert shown.endswith(wanted), f"{page} shows {wanted}, but this was shown:\n{shown[-4000:]}\n{done.stderr[-4000:]}"
+        assert shown.endswith(wanted), f"{page} shows {wanted}, but this was shown:\n{shown[-4000:]}\n{said}"
     return len(expected)
 
 

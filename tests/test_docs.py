@@ -86,8 +86,11 @@ def test_every_command_and_option_is_in_the_documentation(site: Path) -> None:
     page = shown(site / "command-line.html")
     found = dict(commands())
     assert {("plan",), ("invalidate",), ("map", "suggest"), ("completion",)} <= set(found)
+    sections = page.split("Count and draw what an invalidation would send.")[1]
     for path, command in found.items():
-        section = page.split(f"\nfused-cache-ops {' '.join(path)} ", 1)[1].split("\nfused-cache-ops ", 1)[0]
+        start = sections.find(f"\nfused-cache-ops {' '.join(path)} [OPTIONS]")
+        assert start >= 0, path
+        section = sections[start + 1 :].split("\nfused-cache-ops ")[0]
         options = [name for parameter in command.params if not getattr(parameter, "hidden", False) for name in parameter.opts]
         assert [name for name in options if name.startswith("-") and name not in section] == [], path
 
