@@ -237,7 +237,7 @@ def check_command(words: list[str], known: dict[tuple[str, ...], Any]) -> None:
     path = next((tuple(words[1 : 1 + length]) for length in (2, 1) if tuple(words[1 : 1 + length]) in known), None)
     assert path is not None, f"{words}: there is no such command"
     command = known[path]
-    context = typer.Context(command, info_name=" ".join(path), resilient_parsing=True)
+    context = typer.Context(command, info_name=" ".join(path))
     command.make_parser(context).parse_args(words[1 + len(path) :])
 
 
