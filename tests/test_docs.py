@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ import typer
 import yaml
 
 import fused_cache_ops
-from fused_cache_ops import CacheMap, FusedCacheError
+from fused_cache_ops import CacheMap, FusedCacheError, Tile
 from fused_cache_ops.cli.commands import program
 from fused_cache_ops.emulator import Emulator
 
@@ -258,3 +259,40 @@ def test_the_data_on_a_page_can_be_read(page: Path) -> None:
         json.loads(block)
     languages = set(re.findall(r"^```(\S+)", page.read_text(), re.MULTILINE))
     assert languages <= {"python", "sh", "text", "toml", "yaml", "json"}
+
+
+# -- what is sent to catalogues -------------------------------------------------------------------------------------------
+
+REGISTRIES = DOCS / "registries"
+
+
+def test_every_module_in_astronomers_file_is_there() -> None:
+    content = yaml.safe_load((REGISTRIES / "airflow/.astro-registry.yaml").read_text())
+    listed = [entry["module"] for kind in content.values() if isinstance(kind, list) for entry in kind]
+    assert len(listed) == 6
+    for path in listed:
+        module, _, name = path.rpartition(".")
+        source = (ROOT / "airflow/src" / f"{module.replace('.', '/')}.py").read_text()
+        assert re.search(rf"^(class|def) {name}\b", source, re.MULTILINE), path
+
+
+def test_the_versions_that_the_provider_says_it_was_tested_with_are_those_of_the_script() -> None:
+    (versions,) = re.findall(r"for version in \$\{\*:-([^}]+)\}", (ROOT / "scripts/airflow-versions").read_text())
+    (listed,) = re.findall(r"Tested with Airflow ([^(]+) \(", (ROOT / "airflow/README.md").read_text())
+    assert re.split(r", | and ", listed) == versions.split()
+
+
+def test_prefects_files_are_those_of_the_collection() -> None:
+    registries = runpy.run_path(str(ROOT / "scripts/registries"))
+    for file, content in (("blocks.json", registries["blocks"]()), ("flows.json", registries["all_flows"]())):
+        written = json.loads((REGISTRIES / "prefect" / file).read_text())
+        assert written == json.loads(json.dumps(content)), "run scripts/registries"
+
+
+def test_the_example_for_dagsters_catalogue_runs(fused_emulator: Emulator) -> None:
+
+    udf = fused_emulator.register(dict, name="roads")
+    fused_emulator.fill_cache(udf, [Tile.containing(-9.14, 38.71, 12), (15, 0, 0)])
+    defs = runpy.run_path(str(REGISTRIES / "dagster/fused.py"))["defs"]
+    assert defs.resolve_implicit_global_asset_job_def().execute_in_process().success
+    assert fused_emulator.cached_tiles(udf) == {(15, 0, 0)}
