@@ -57,7 +57,7 @@ def _commands() -> Iterator[str]:
     context = typer.Context(root, info_name="fused-cache-ops")
     yield from _options(root, context)
     for path, command, inner in _walk(root, context):
-        yield f"\n### {' '.join(path)}\n\n{command.help}\n"
+        yield f"\n### {' '.join(path)}\n\n{_plain(command.help)}\n"
         yield f"```text\n{command.get_usage(inner).removeprefix('Usage: ')}\n```\n"
         yield from _options(command, inner)
 
@@ -78,9 +78,14 @@ def _walk(group: Any, context: Any) -> Iterator[tuple[tuple[str, ...], Any, Any]
 def _options(command: Any, context: Any) -> Iterator[str]:
     rows = [record for parameter in command.params if (record := parameter.get_help_record(context))]
     if rows:
-        yield "| | |\n| --- | --- |"
-        yield from ("| {} | {} |".format(f"`{_cell(name)}`", _cell(text)) for name, text in rows)
+        yield "| | meaning |\n| --- | --- |"
+        yield from (f"| `{_line(name)}` | {_plain(_line(text))} |" for name, text in rows)
 
 
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _plain(text: str) -> str:
+    """Text in which no character is markup."""
+    return re.sub(r"([*_`|])", r"\\\1", text).replace("<", "&lt;")

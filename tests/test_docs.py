@@ -88,6 +88,7 @@ def test_every_command_and_option_is_in_the_documentation(site: Path) -> None:
     found = dict(commands())
     assert {("plan",), ("invalidate",), ("map", "suggest"), ("completion",)} <= set(found)
     sections = page.split("Count and draw what an invalidation would send.")[1]
+    assert "\\" not in sections
     for path, command in found.items():
         start = sections.find(f"\nfused-cache-ops {' '.join(path)} [OPTIONS]")
         assert start >= 0, path
