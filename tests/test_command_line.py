@@ -175,7 +175,8 @@ def test_the_emulator_command_serves_functions_and_misbehaves(tmp_path: Path, st
         answers = [requests.get(f"{base_url}/execution-env/self", headers=header, timeout=10) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [429, 200]
     finally:
-        process.send_signal(stop)
+        for _ in range(20):  # of a person who does not wait, or a shell that tells each of a group
+            process.send_signal(stop)
         assert process.wait(120) == 0
         assert process.stdout is not None
         process.stdout.close()

@@ -3,11 +3,11 @@
 import contextlib
 import importlib.util
 import json
+import os
 import runpy
 import signal
 import sqlite3
 import sys
-import threading
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
@@ -45,9 +45,9 @@ def emulator(
         output.complain(f"The emulator cannot start (port {port}, database {db}): {error}.")
         raise typer.Exit(1) from None
     with contextlib.closing(started) as running:
-        stopped = threading.Event()
+        stopped, stop = os.pipe()  # not an Event: a second signal would wait for the lock that the first one holds
         for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore SIGINT by default
-            signal.signal(number, lambda *_: stopped.set())
+            signal.signal(number, lambda *_: os.write(stop, b"."))
         if latency:
             running.misbehave(latency=latency, times=None)
         for text in fault or []:
@@ -61,7 +61,7 @@ def emulator(
         for served in running.store.udfs(running.environment_id):
             lines.append(f"# UDF {served.slug} ({served.id}): {running.root_url}/{served.shared_token}/run/tiles/Z/X/Y")
         output.write(f"{line}\n" for line in lines)
-        stopped.wait()
+        os.read(stopped, 1)
 
 
 class Orchestrator(str, Enum):
