@@ -128,6 +128,17 @@ def test_ctrl_c_does_not_wait_for_answers(fused_emulator: Emulator, udf: Udf, wh
     assert time.monotonic() - started < LONG
 
 
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_does_not_wait_for_tiles_that_are_verified(fused_emulator: Emulator, udf: Udf, when: When) -> None:
+    fused_emulator.misbehave(latency=LONG, times=None, path="run")
+    when(lambda: fused_emulator.requests_under_way == 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    started = time.monotonic()
+    with FusedClient(client_id=fused_emulator.client_id, deadline=2 * LONG, timeout=LONG) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.verify_cache(udf.shared_token, tiles=["1/0/0", "1/0/1"], verify_tiles=2)
+    assert time.monotonic() - started < LONG
+
+
 # -- wherever a call is ------------------------------------------------------------------------------------------------
 
 

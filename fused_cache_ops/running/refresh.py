@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 _LONGEST_RUN = 150.0
 """Seconds. A run may take 120 s, and a cold start 10 to 15 s more."""
 
+_SPARE = 1000  # tiles that are ranked before the ones not wanted are dropped
+
 
 @dataclass(frozen=True)
 class Refreshing:
@@ -285,16 +287,21 @@ def _chosen(selection: Selection, amount: float, zooms: tuple[int, ...] | None, 
     Raises:
         InvalidInputError: there are more than ``most``.
     """
-    if amount == math.inf or amount > most:
-        tiles = set(itertools.islice(_distinct(selection, zooms), most + 1))
-        if len(tiles) > most and amount > most:
-            zooms_said = "" if zooms is None else f" at zooms {', '.join(map(str, zooms))}"
-            raise InvalidInputError(
-                f"The refresh would run the UDF for more than max_refresh={most:,} tiles{zooms_said}, and each run costs "
-                "credits. Refresh fewer tiles (refresh=100), only coarse zooms (refresh_zooms='0-8'), or raise max_refresh."
-            )
-    ranked = heapq.nsmallest(int(min(amount, most)), _ranked(selection, zooms))
-    return tuple(dict.fromkeys(tile for _, _, _, tile in ranked))
+    if amount > most and sum(1 for _ in itertools.islice(_distinct(selection, zooms), most + 1)) > most:
+        zooms_said = "" if zooms is None else f" at zooms {', '.join(map(str, zooms))}"
+        raise InvalidInputError(
+            f"The refresh would run the UDF for more than max_refresh={most:,} tiles{zooms_said}, and each run costs "
+            "credits. Refresh fewer tiles (refresh=100), only coarse zooms (refresh_zooms='0-8'), or raise max_refresh."
+        )
+    wanted = int(min(amount, most))
+    best: dict[Tile, tuple[int, int, int, Tile]] = {}  # a tile may be listed more than once
+    for rank in _ranked(selection, zooms):
+        tile = rank[-1]
+        if tile not in best or rank < best[tile]:
+            best[tile] = rank
+        if len(best) > 2 * wanted + _SPARE:
+            best = {rank[-1]: rank for rank in heapq.nsmallest(wanted, best.values())}
+    return tuple(tile for *_, tile in heapq.nsmallest(wanted, best.values()))
 
 
 def _distinct(selection: Selection, zooms: tuple[int, ...] | None) -> Iterator[Tile]:
