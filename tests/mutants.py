@@ -14,14 +14,12 @@ import tomllib
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "mutants"
 AT_ONCE = 6  # many tests wait
-COPIED = ["action.yml", "templates", "examples", "docs", "README.md"]
 
 # Mutants of an error's words would only pin them down, and those of the log too.
 CONFIGURATION = """
 [tool.mutmut]
 source_paths = ["fused_cache_ops"]
 only_mutate = ["fused_cache_ops/{module}"]
-also_copy = {copied}
 do_not_mutate_patterns = ['^ *raise ', '^ *logger[.]', '^ *warn[(]', '^ *f?"[^"]* [^"]* ', {unmutated}]
 pytest_add_cli_args = ["-p", "no:cacheprovider", {deselected}]
 pytest_add_cli_args_test_selection = {tests}
@@ -53,25 +51,27 @@ def run(module: str, how: dict) -> list[tuple[str, str, str]]:
     folder = WORK / module.replace("/", "-").removesuffix(".py")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in ["fused_cache_ops", "tests", *COPIED]:
+    for name in ("fused_cache_ops", "tests"):
         (folder / name).symlink_to(ROOT / name)
     deselected = "".join(f'"--deselect=tests/{each}", ' for each in how.get("deselected", []))
     unmutated = "".join(f"'{each}', " for each in how.get("unmutated", []))
     configuration = CONFIGURATION.format(
         module=module,
         tests=[f"tests/{name}" for name in how["tests"]],
-        copied=COPIED,
         deselected=deselected,
         unmutated=unmutated,
     )
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + configuration)
     prefix = f"fused_cache_ops.{module.removesuffix('.py').replace('/', '.')}"
-    names = [
-        f"{prefix}.x{'_' if '.' not in each else 'ǁ'}{each.replace('.', 'ǁ')}__mutmut_*" for each in how.get("functions", [])
-    ]
+    functions = [f"x_{each}__mutmut_" for each in how.get("functions", [])]
+    names = [f"{prefix}.{each}*" for each in functions]
     with (folder / "output").open("wb") as output:
         ended = subprocess.run(
-            ["mutmut", "run", "--max-children=6", *names], cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False
+            ["mutmut", "run", f"--max-children={AT_ONCE}", *names],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
     if ended.returncode:
         raise SystemExit(f"{module}: mutmut failed: {folder / 'output'}\n{(folder / 'output').read_text()[-3000:]}")
@@ -82,6 +82,8 @@ def run(module: str, how: dict) -> list[tuple[str, str, str]]:
         changed = [row for row in shown.splitlines() if row[:1] in "-+" and row[:3] not in ("---", "+++")]
         if status != "not checked":
             found.append((name.rpartition(".")[2], status, "\n".join(f"{row[0]} {row[1:].strip()}" for row in changed)))
+    if gone := [each for each in functions if not any(name.startswith(each) for name, _, _ in found)] or not found:
+        raise SystemExit(f"{module} has no mutants of {gone}: is the function still there?")
     return found
 
 
@@ -92,6 +94,8 @@ def added(shown: str) -> str:
 
 def main(chosen: list[str]) -> int:
     declared = tomllib.loads((ROOT / "tests" / "mutants.toml").read_text())
+    if unknown := set(chosen) - set(declared):
+        sys.exit(f"mutants.toml has no {', '.join(sorted(unknown))}. It has {', '.join(declared)}.")
     os.environ["HYPOTHESIS_PROFILE"] = "steady"
     unexplained = 0
     print(f"{'module':28} mutants  killed  survived  explained  seconds")
