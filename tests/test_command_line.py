@@ -170,9 +170,9 @@ def test_the_emulator_command_serves_functions_and_misbehaves(tmp_path: Path, st
         base_url = lines[0].strip().removeprefix("export FUSED_BASE_URL=")
         assert lines[1].strip() == "export FUSED_SERVICE_ACCOUNT_TOKEN=abc"
         tile_url = lines[2].split()[-1].replace("Z/X/Y", "1/0/1")
-        assert requests.get(tile_url, timeout=10).json() == [1, 0, 1]
+        assert requests.get(tile_url, timeout=120).json() == [1, 0, 1]
         header = {"Authorization": "Fused-Service-Token abc"}
-        answers = [requests.get(f"{base_url}/execution-env/self", headers=header, timeout=10) for _ in range(2)]
+        answers = [requests.get(f"{base_url}/execution-env/self", headers=header, timeout=120) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [429, 200]
     finally:
         for _ in range(20):  # of a person who does not wait, or a shell that tells each of a group

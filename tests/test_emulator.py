@@ -15,7 +15,7 @@ from fused_cache_ops.emulator import Emulator, Udf
 def call(emulator: Emulator, method: str, path: str, token: str | None = None, **options: Any) -> requests.Response:
     token = f"Fused-Service-Token {emulator.token}" if token is None else token
     header = {"Authorization": token} if token else {}
-    return requests.request(method, emulator.base_url + path, headers=header, timeout=10, allow_redirects=False, **options)
+    return requests.request(method, emulator.base_url + path, headers=header, timeout=120, allow_redirects=False, **options)
 
 
 def bearer(emulator: Emulator) -> str:
@@ -120,7 +120,7 @@ def test_deleting_needs_write_access_a_known_instance_and_a_known_udf(fused_emul
 
 def test_a_batch_counts_different_tiles_and_objects(fused_emulator: Emulator, udf: Udf) -> None:
     for year in ("2025", "2026"):  # one tile holds an object for each set of parameters
-        requests.get(fused_emulator.tile_url(udf, 3, 1, 1), params={"year": year}, timeout=10)
+        requests.get(fused_emulator.tile_url(udf, 3, 1, 1), params={"year": year}, timeout=120)
     tiles = [{"z": 3, "x": 1, "y": 1}, {"z": 3, "x": 1, "y": 1}, {"z": 1, "x": 0, "y": 0}, {"z": 9, "x": 9, "y": 9}]
     answer = call(fused_emulator, "POST", purge_path(udf, "batch-delete"), json={"tiles": tiles})
     assert answer.json() == {"udf_id": udf.id, "tiles_requested": 3, "objects_deleted": 3}
@@ -143,7 +143,7 @@ def test_a_udf_runs_once_and_is_then_answered_from_the_cache(fused_emulator: Emu
     calls = []
     udf = fused_emulator.register(lambda **parameters: calls.append(parameters) or len(calls), name="counter")
     url = fused_emulator.tile_url(udf, 3, 2, 1)
-    first, second = requests.get(url, timeout=10), requests.get(url, timeout=10)
+    first, second = requests.get(url, timeout=120), requests.get(url, timeout=120)
     assert (first.json(), first.headers["x-cache"]) == (1, "Miss")
     assert (second.json(), second.headers["x-cache"]) == (1, "Hit")
     assert calls == [{"z": 3, "x": 2, "y": 1}]
@@ -152,18 +152,18 @@ def test_a_udf_runs_once_and_is_then_answered_from_the_cache(fused_emulator: Emu
 def test_parameters_make_results_of_their_own(fused_emulator: Emulator) -> None:
     udf = fused_emulator.register(lambda **parameters: parameters, name="echo")
     url = f"{fused_emulator.root_url}/{udf.shared_token}"
-    assert requests.get(url, params={"year": "2025"}, timeout=10).json() == {"year": "2025"}
-    assert requests.get(url, params={"year": "2026"}, timeout=10).headers["x-cache"] == "Miss"
-    assert requests.get(f"{url}.json", params={"year": "2025"}, timeout=10).headers["x-cache"] == "Hit"
+    assert requests.get(url, params={"year": "2025"}, timeout=120).json() == {"year": "2025"}
+    assert requests.get(url, params={"year": "2026"}, timeout=120).headers["x-cache"] == "Miss"
+    assert requests.get(f"{url}.json", params={"year": "2025"}, timeout=120).headers["x-cache"] == "Hit"
 
 
 def test_cache_max_age_forces_a_run(fused_emulator: Emulator) -> None:
     udf = fused_emulator.register(dict, name="empty")
     url = fused_emulator.tile_url(udf, 0, 0, 0)
-    requests.get(url, timeout=10)
-    assert requests.get(url, params={"cache_max_age": "0s"}, timeout=10).headers["x-cache"] == "Miss"
-    assert requests.get(url, params={"cache_max_age": "1h"}, timeout=10).headers["x-cache"] == "Hit"
-    assert requests.get(url, params={"cache_max_age": "often"}, timeout=10).status_code == 422
+    requests.get(url, timeout=120)
+    assert requests.get(url, params={"cache_max_age": "0s"}, timeout=120).headers["x-cache"] == "Miss"
+    assert requests.get(url, params={"cache_max_age": "1h"}, timeout=120).headers["x-cache"] == "Hit"
+    assert requests.get(url, params={"cache_max_age": "often"}, timeout=120).status_code == 422
 
 
 def test_a_udf_that_fails_is_500_and_is_not_cached(fused_emulator: Emulator) -> None:
@@ -177,12 +177,12 @@ def test_a_udf_that_fails_is_500_and_is_not_cached(fused_emulator: Emulator) -> 
 
     udf = fused_emulator.register(moody)
     url = fused_emulator.tile_url(udf, 0, 0, 0)
-    assert requests.get(url, timeout=10).status_code == 500
-    assert requests.get(url, timeout=10).json() == "well"
+    assert requests.get(url, timeout=120).status_code == 500
+    assert requests.get(url, timeout=120).json() == "well"
 
 
 def test_an_unknown_shared_token_is_404(fused_emulator: Emulator) -> None:
-    assert requests.get(f"{fused_emulator.root_url}/fsh_unknown", timeout=10).status_code == 404
+    assert requests.get(f"{fused_emulator.root_url}/fsh_unknown", timeout=120).status_code == 404
 
 
 @pytest.mark.parametrize(("retry_after", "header"), [(None, None), (7, "7"), ("Wed, 21 Oct 2015 07:28:00 GMT",) * 2])
@@ -230,24 +230,24 @@ def test_what_was_kept_in_a_file_is_there_in_the_next_run(tmp_path: Path) -> Non
     with Emulator(database=database) as emulator:
         udf = emulator.register(lambda **parameters: "first run", name="roads")
         token = emulator.token
-        requests.get(emulator.tile_url(udf, 1, 1, 1), timeout=10)
+        requests.get(emulator.tile_url(udf, 1, 1, 1), timeout=120)
     with Emulator(database=database) as emulator:
-        answer = requests.get(emulator.tile_url(udf, 1, 1, 1), timeout=10)
+        answer = requests.get(emulator.tile_url(udf, 1, 1, 1), timeout=120)
         assert (answer.json(), answer.headers["x-cache"]) == ("first run", "Hit")
         assert call(emulator, "GET", f"/udf/by-id/{udf.id}", f"Fused-Service-Token {token}").status_code == 200
-        assert requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=10).status_code == 500  # not registered again
+        assert requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=120).status_code == 500  # not registered again
         again = emulator.register(lambda **parameters: "second run", name="roads")
         assert (again.id, again.shared_token) == (udf.id, udf.shared_token)
-        assert requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=10).json() == "second run"
+        assert requests.get(emulator.tile_url(udf, 1, 0, 0), timeout=120).json() == "second run"
 
 
 def test_it_stops_within_moments_and_frees_its_port() -> None:
     with Emulator() as emulator:
         url = emulator.root_url
         with requests.Session() as session:
-            session.get(f"{url}/fsh_x", timeout=10)
+            session.get(f"{url}/fsh_x", timeout=120)
             started = time.monotonic()
             emulator.stop()
     assert time.monotonic() - started < 30  # idle connections are kept for longer
     with pytest.raises(requests.ConnectionError):
-        requests.get(url, timeout=10)
+        requests.get(url, timeout=120)
