@@ -24,7 +24,8 @@ from fused_cache_ops.selection.reading import read_selection
 from fused_cache_ops.selection.reprojection import to_degrees
 from fused_cache_ops.selection.selection import WholeUdf
 
-pytestmark = pytest.mark.filterwarnings("error")
+# The other is about threads of Prefect, left by other tests, that use it while an example is drawn.
+pytestmark = pytest.mark.filterwarnings("error", "ignore:Do not use the `random` module inside strategies")
 
 
 def tiles(geometry: Any, zooms: Any, **options: Any) -> set[Tile]:
