@@ -99,14 +99,18 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     return _with_options(command, _TYPES | _DIFFERENCE, "selection", lambda given: _read(_with_difference(given)))
 
 
-def refreshing(*without: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def refreshing(*, alone: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the options of a refresh to a command. It receives their values as ``refreshing``, the core's keywords.
 
     Args:
-        without: those that the command does not have.
-        defaults: other defaults than the core's.
+        alone: whether the command only refreshes. Then it is for all tiles by default, and fails if one could not be refreshed.
     """
-    types = {name: annotation for name, annotation in _REFRESH.items() if name not in without}
+    types = dict(_REFRESH)
+    if alone:
+        del types["fail_on_refresh_error"]
+        said = "The most tiles to refresh. Default: all."
+        types["refresh"] = Annotated[str, _refresh_option("refresh", metavar="N|all", show_default=False, help=said)]
+    defaults = {"refresh": "all"} if alone else None
     return lambda command: _with_options(command, types, "refreshing", _read_refresh, defaults)
 
 

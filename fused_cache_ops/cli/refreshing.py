@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @program.command()
 @connecting(deadline=DEFAULT_DEADLINE)
 @selecting
-@refreshing("fail_on_refresh_error", refresh="all")
+@refreshing(alone=True)
 def refresh(
     udf: UdfName,
     selection: SelectionKeywords,
