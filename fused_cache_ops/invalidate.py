@@ -152,9 +152,10 @@ def invalidate_cache(
         refresh: afterwards, request this many of the tiles through a shared token, or ``"all"`` of them, so that the first
             visitor finds them cached. Each one runs the UDF, which costs credits. Those come first that a list says are
             requested most often (``z/x/y count``, or a column ``count`` of a CSV file or an Arrow table), otherwise the
-            coarse zooms. If the whole UDF is invalidated, it is run once, without a tile. A selection that can be read only
-            once is read to the end first. With ``shard``, each shard refreshes its own tiles. ``verify_tiles`` reads the
-            same responses. What could not be refreshed is in the result's ``refresh``, and is no error.
+            coarse zooms. If the whole UDF is invalidated, 1 runs it once, without a tile, and more is an error. A selection
+            that can be read only once is read to the end first. With ``shard``, each shard refreshes its own tiles.
+            ``verify_tiles`` reads the same responses. What could not be refreshed is in the result's ``refresh``, and is no
+            error.
         refresh_zooms: the zooms to refresh. On its own, all of the selection's tiles at these zooms.
         refresh_concurrency: how many runs at the same time, from 1 to 64.
         max_refresh: the most tiles to refresh. More are an error before the first request.

@@ -141,6 +141,19 @@ def test_a_dataset_that_is_invalidated_but_not_refreshed_has_an_exit_code_of_its
     assert list(document["remaining"].values()) == [[]]
 
 
+def test_a_number_of_tiles_is_for_the_udfs_of_a_dataset_that_have_tiles(
+    fused_emulator: Emulator, udf: Udf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = fused_emulator.register(lambda **given: given, name="report")
+    Path("fused-cache.toml").write_text(
+        f'[datasets.land]\nudfs = [{{ udf = "{udf.shared_token}" }}, {{ udf = "{report.shared_token}", whole_udf = true }}]\n'
+    )
+    done = runner.invoke(program, ["dataset", "land", *ALL, "--refresh", "3", "--json"])
+    assert done.exit_code == 0, done.output
+    assert [each["refresh"]["runs"] for each in json.loads(done.stdout)["results"].values()] == [3, 1]
+
+
 def test_a_map_with_an_unreadable_refresh_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("fused-cache.toml").write_text('[datasets.land]\nudfs = [{ udf = "roads", refresh = "some" }]\n')

@@ -237,9 +237,13 @@ def test_what_cannot_be_read_fails_before_anything_is_sent(
     assert fused_emulator.requests == []
 
 
-def test_zooms_of_the_whole_udf_are_refused(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
-    with pytest.raises(InvalidInputError, match=r"refresh_zooms.*needs a selection"):
-        client.invalidate_cache(udf.shared_token, refresh_zooms="1")
+@pytest.mark.parametrize("given", [{"refresh_zooms": "1"}, {"refresh": 500}, {"refresh": "500"}], ids=str)
+@pytest.mark.parametrize("whole", [{}, {"whole_udf": True}], ids=["left out", "said"])
+def test_a_refresh_of_tiles_without_a_selection_does_not_invalidate_everything(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, given: dict[str, Any], whole: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInputError, match=r"needs a selection"):
+        client.invalidate_cache(udf.shared_token, **given, **whole)
     assert fused_emulator.requests == []
 
 

@@ -23,7 +23,7 @@ from fused_cache_ops.outcome import (
 )
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
 from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, RefreshKeywords
-from fused_cache_ops.running.refresh import Refreshing, plan_refresh
+from fused_cache_ops.running.refresh import Refreshing, of_the_whole_udf, plan_refresh
 from fused_cache_ops.selection.keywords import AREAS, DETAILS, SELECTION_DEFAULTS, SHAPERS, SelectionKeywords
 from fused_cache_ops.selection.reading import differs, kinds_in, read_selections, refuse_shapers
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
@@ -223,7 +223,7 @@ def _part(
     sending["checkpoint"] = given.get("checkpoint") if isinstance(selection, Selection) else None
     if entry.is_whole or everything:
         sending |= {"verify_tiles": 0, "checkpoint": None}
-        refresh["refresh_zooms"] = None  # it is for the UDFs with tiles
+        refresh = of_the_whole_udf(refresh)
     elif isinstance(selection, WholeUdf) and sending["verify_tiles"]:
         selection = InvalidInputError(
             f"{selection.note}, but verify_tiles needs tiles to sample from: omit it, or raise max_tiles."

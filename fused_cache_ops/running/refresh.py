@@ -99,12 +99,23 @@ def plan_refresh(selection: Selection | WholeUdf, **given: Unpack[RefreshKeyword
         targets = _chosen(selection, amount or math.inf, zooms, read["max_refresh"])
     elif selection.note is not None:
         targets, note = (), f"nothing was refreshed, because {selection.note}"
-    elif zooms is not None:
+    elif zooms is not None or (amount is not None and amount > 1):  # a selection that was left out must not mean everything
+        name = "refresh" if zooms is None else "refresh_zooms"
         raise InvalidInputError(
-            f"refresh_zooms = {quoted(read['refresh_zooms'])} needs a selection of tiles, and the whole UDF has none. Pass "
-            "refresh=1 to run the UDF once."
+            f"{name} = {quoted(read[name])} needs a selection of tiles, and the whole UDF has none. Pass refresh=1 to run the "
+            "UDF once."
         )
     return Refreshing(targets, read["refresh_concurrency"], query, float(deadline), read["fail_on_refresh_error"], note)
+
+
+def of_the_whole_udf(given: RefreshKeywords) -> RefreshKeywords:
+    """The keywords for a UDF that is invalidated whole beside others with tiles: how many tiles, and of which zooms, is for
+    those.
+
+    Raises:
+        InvalidInputError: ``refresh`` cannot be read.
+    """
+    return {**given, "refresh": 0 if _amount(given["refresh"]) == 0 else 1, "refresh_zooms": None}
 
 
 def refresh(
