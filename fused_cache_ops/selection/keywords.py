@@ -1,7 +1,7 @@
 """The single declaration of the keywords that select tiles: types, defaults, and a line of help for each.
 
 The core and all wrappers read it. Signatures, configurations, template fields and command-line options are either derived
-from it or compared with it by ``tests/test_keywords.py``.
+from it or compared with it by ``tests/repository/test_keywords.py``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 from fused_cache_ops import InvalidInputError
 from fused_cache_ops.emulator import Emulator, Udf
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "fused_luigi.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "fused_luigi.py"
 ALL = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
 
 

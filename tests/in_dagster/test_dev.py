@@ -21,7 +21,7 @@ from fused_cache_ops.emulator import Emulator, Udf
 
 pytestmark = pytest.mark.xdist_group("dagster-dev")
 
-EXAMPLE = Path(__file__).parents[1] / "dagster" / "cache_as_asset.py"
+EXAMPLE = Path(__file__).parents[2] / "dagster" / "cache_as_asset.py"
 TOKEN = "t0p-s3cret-t0ken"
 LISBOA: Any = {"bounds": (-9.25, 38.68, -9.08, 38.80), "zooms": "10-14"}
 PORTO: Any = {"bounds": (-8.70, 41.13, -8.55, 41.19), "zooms": "10-14"}

@@ -21,7 +21,7 @@ from fused_cache_ops.cli.ci import LARGEST_OUTPUT, NOT_GIVEN, PREFIX, _summary, 
 from fused_cache_ops.cli.commands import program
 from fused_cache_ops.emulator import Emulator, Udf
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 COMPONENT = (ROOT / "templates/invalidate/template.yml").read_text()
 PROGRAM = f"#!{sys.executable} -I\nfrom fused_cache_ops.cli import main\nmain()\n"

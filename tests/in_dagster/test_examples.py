@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("dagster")
 
 
 def example(name: str) -> ModuleType:
-    path = Path(__file__).parents[1] / "dagster" / f"{name}.py"
+    path = Path(__file__).parents[2] / "dagster" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"example_{name}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -116,7 +116,7 @@ def test_the_example_of_a_dataset(fused_emulator: Emulator, stations: Udf) -> No
     assert [len(fused_emulator.cached_tiles(udf)) for udf in others] == [1, 0, 2]
 
 
-README = (Path(__file__).parents[1] / "dagster" / "README.md").read_text()
+README = (Path(__file__).parents[2] / "dagster" / "README.md").read_text()
 
 
 def test_what_the_readme_shows_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from fused_cache_ops.cli.commands import program
 from fused_cache_ops.cli.endings import EXIT_CODES
 from fused_cache_ops.emulator import Emulator, Udf
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-c", "from fused_cache_ops.cli import main; main()"]
 TILES = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
 runner = CliRunner()

@@ -10,7 +10,7 @@ from fused_cache_ops.emulator import Emulator
 from fused_cache_ops.selection.tile_list import TileFile
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = ["airflow", "prefect", "dagster"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _TEXTS = {".md", ".py", ".toml", ".yaml", ".yml", ""}
 
 
@@ -94,7 +94,7 @@ def test_the_folder_of_a_wrapper_never_shadows_the_orchestrator(name: str) -> No
 
 def test_no_test_skips_on_a_missing_import() -> None:
     word = "import" + "orskip"
-    assert [path.name for path in (ROOT / "tests").glob("*.py") if word in path.read_text()] == []
+    assert [path.name for path in (ROOT / "tests").rglob("*.py") if word in path.read_text()] == []
 
 
 def test_only_the_core_is_named_as_core_dependency() -> None:

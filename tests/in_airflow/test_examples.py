@@ -14,7 +14,7 @@ from fused_cache_ops.emulator import Emulator, Udf
 
 pytestmark = pytest.mark.xdist_group("airflow")
 
-FOLDER = Path(__file__).parents[1] / "airflow" / "dags"
+FOLDER = Path(__file__).parents[2] / "airflow" / "dags"
 CHANGED = {(10, 486, 391), (10, 486, 392)}
 KEPT = (10, 0, 0)
 

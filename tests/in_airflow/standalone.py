@@ -22,7 +22,7 @@ import requests
 
 from fused_cache_ops.emulator import Emulator
 
-DAGS = Path(__file__).parents[1] / "airflow" / "dags"
+DAGS = Path(__file__).parents[2] / "airflow" / "dags"
 TOKEN = "t0p-s3cret-t0ken-of-standalone"
 
 TWICE = """

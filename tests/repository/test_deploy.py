@@ -17,7 +17,7 @@ from fused_cache_ops import __version__
 from fused_cache_ops.cli.endings import EXIT_CODES
 from fused_cache_ops.emulator import Emulator, Udf
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CRON_JOB = yaml.safe_load((ROOT / "deploy/cronjob.yaml").read_text())
 CONTAINERFILE = (ROOT / "deploy/Containerfile").read_text().replace("\\\n", "")
 NEAR_LISBON = (6, 30, 24)

@@ -19,7 +19,7 @@ from fused_cache_ops.emulator import Emulator, Udf
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
 
-FLOWS = Path(__file__).parents[1] / "prefect" / "flows"
+FLOWS = Path(__file__).parents[2] / "prefect" / "flows"
 TOKEN = "t0p-s3cret-t0ken"
 
 SERVED = """

@@ -31,7 +31,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "registries" not in page.parts)
 READMES = [ROOT / "README.md", *(ROOT / name / "README.md" for name in ("airflow", "prefect", "dagster"))]
@@ -127,7 +127,7 @@ def test_links_out_of_the_documentation_lead_to_files_of_the_repository(site: Pa
         for page in site.rglob("*.html")
         for target in re.findall(rf'href="{re.escape(repository)}/blob/main/([^"#]+)', page.read_text())
     }
-    assert {"action.yml", "tests/test_chaos.py"} <= targets
+    assert {"action.yml", "tests/core/test_chaos.py"} <= targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 

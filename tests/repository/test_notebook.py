@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 
 pytestmark = pytest.mark.xdist_group("notebook")  # one process starts one kernel
 
-PATH = Path(__file__).parents[1] / "docs/invalidate.ipynb"
+PATH = Path(__file__).parents[2] / "docs/invalidate.ipynb"
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from fused_cache_ops.emulator import Emulator, Udf
 
 pytestmark = pytest.mark.xdist_group("dagster-component")
 
-EXAMPLE = Path(__file__).parents[1] / "dagster" / "component_project"
+EXAMPLE = Path(__file__).parents[2] / "dagster" / "component_project"
 
 
 def selection_fn(context: dg.AssetExecutionContext, partition_key: Any) -> list[str]:

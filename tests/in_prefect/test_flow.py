@@ -18,7 +18,7 @@ from prefect_fused import FusedCredentials, invalidate_cache, invalidate_cache_f
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_api")]
 
-EXAMPLES = Path(__file__).parents[1] / "prefect" / "flows"
+EXAMPLES = Path(__file__).parents[2] / "prefect" / "flows"
 
 
 # -- the flow -----------------------------------------------------------------------------------------------------------
