@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from fused_cache_ops.keywords.values import Related
 from fused_cache_ops.lineage.calls import LoadedName, SourceReading, read_source
 from fused_cache_ops.secret import MASK, Secret, is_shared_token, masked_address, token_kind
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
 from fused_cache_ops.wording import quoted, shortened
 
 Direction = Literal["callers", "callees"]
-Related = Literal["callers", "callees", "both"]
 
 
 class OutsideCall(NamedTuple):
