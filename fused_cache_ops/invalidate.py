@@ -68,6 +68,7 @@ def invalidate_cache(
     on_progress: OnProgress | None = None,
     on_plan: OnPlan | None = None,
     verify_tiles: int = 0,
+    fail_on_stale: bool = True,
     shared_token: str | Secret | None = None,
     related: Related | None = None,
     max_related: int = CALL_DEFAULTS["max_related"],
@@ -132,8 +133,10 @@ def invalidate_cache(
         on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, at most a few times per second.
         on_plan: called once with the `InvalidationPlan`, which has the counts and the footprint, before anything is sent.
             This does not read bounds and geometries a second time.
-        verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them were
-            computed anew. Each one runs the UDF.
+        verify_tiles: afterwards, request this many of the selection's tiles through a shared token. The result says which of
+            them were computed anew. Each one runs the UDF. A tile that comes from the cache is invalidated and requested again,
+            twice at most.
+        fail_on_stale: raise `VerificationError` if a tile of ``verify_tiles`` then still comes from the cache.
         shared_token: the shared token for ``verify_tiles`` and ``refresh``. Not needed if ``udf`` is one.
         related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
             ``"callees"``, which it calls, or ``"both"``, directly or through others. They are read from the code of the
@@ -172,6 +175,7 @@ def invalidate_cache(
             first request. Those of a generator or a file are checked as they are read.
         ConfigurationError: a setting is missing or invalid. No request was sent.
         InvalidationCancelledError: `FusedClient.cancel` ended the call.
+        VerificationError: everything is invalidated, but a tile still comes from the cache (``fail_on_stale``).
         RefreshError: everything is invalidated, but not everything could be refreshed (``must_succeed``).
         PartialInvalidationError: the call failed after something was invalidated. ``remaining`` holds the rest, and
             ``unfinished`` the rest of each UDF and instance.
@@ -202,6 +206,7 @@ def invalidate_cache(
             on_progress=on_progress,
             on_plan=on_plan,
             verify_tiles=verify_tiles,
+            fail_on_stale=fail_on_stale,
             shared_token=shared_token,
             related=related,
             max_related=max_related,

@@ -142,7 +142,7 @@ def _arguments(command: str, inputs: Mapping[str, str], *, strict: bool = False)
             if strict:
                 raise typer.BadParameter(f"The input {name} is not for {command}: leave it out.")
         elif option.is_flag:
-            arguments += [f"--{name}"] * _is_true(name, value)
+            arguments += [f"--{name}"] if _is_true(name, value) else option.secondary_opts[:1]
         elif option.nargs > 1:
             values = _several(name, value)
             if len(values) != option.nargs:

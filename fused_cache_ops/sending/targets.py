@@ -41,6 +41,11 @@ class Target(NamedTuple):
     is_whole: bool
     level: int
 
+    @property
+    def shown(self) -> str:
+        """The UDF and the instance, for messages."""
+        return f"{self.name or self.cache.udf_id} on instance {self.cache.client_id}"
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -106,7 +111,7 @@ def find_targets(
             reference.udf_id,
             found.client_ids,
             tuple(_on_each(found, UdfRecord(reference.udf_id), "udf", 0)),
-            _told(found, tuple(f"{part}." for part in found.unknown)) or None,
+            _logged(found, tuple(f"{part}." for part in found.unknown)) or None,
         )
     graph = graph_of(udf, found.canvas, direct_only=related is None)
     levels = graph.in_order(udf.id, related) if related is not None else ((udf,),)
@@ -121,7 +126,7 @@ def find_targets(
             for each in level
             for target in _on_each(found, each, ("callee", "udf", "caller")[(number >= own) + (number > own)], number)
         ),
-        _told(found, tuple(warnings_from(report_on(udf, found, graph), related))),
+        _logged(found, tuple(warnings_from(report_on(udf, found, graph), related))),
     )
 
 
@@ -140,7 +145,7 @@ def _check_number(udf: UdfRecord, levels: tuple[tuple[UdfRecord, ...], ...], mos
         )
 
 
-def _told(found: Lookup, warnings: tuple[str, ...]) -> tuple[str, ...]:
+def _logged(found: Lookup, warnings: tuple[str, ...]) -> tuple[str, ...]:
     """Log the warnings as one line. What the token may not see changes what is sent, so that is logged as a warning."""
     if warnings:
         logger.log(
