@@ -147,7 +147,7 @@ def invalidate_cache(
             and stored their old results after the first pass. A run may take 120 seconds, so 130 is a good value. 0: no second
             pass. The wait does not count toward the deadline. Tiles are verified and refreshed after the second pass.
         refresh: afterwards, run the UDF for this many of the tiles, or for ``"all"`` of them, so that the first visitor finds
-            them cached. Each run costs credits. Those come first that a list says are requested most often (``z/x/y count``,
+            them cached. Each run costs credits. The tiles that a list counts most often come first (``z/x/y count``,
             or a column ``count`` of a CSV file or an Arrow table), otherwise the coarse zooms. If the whole UDF is
             invalidated, 1 runs it once, without a tile, and more is an error. A selection that can be read only once is read
             to the end first. With ``shard``, each shard refreshes its own tiles. ``verify_tiles`` reads the same responses.

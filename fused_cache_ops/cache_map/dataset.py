@@ -429,10 +429,10 @@ class DatasetCall:
     def _tell(self) -> None:
         if self._on_progress is None or not self._progress:
             return
-        told = list(self._progress.values())
-        totals = [total for _, total, _ in told]
-        total = None if None in totals or len(told) < self._tiled else sum(each or 0 for each in totals)
-        self._on_progress(sum(done for done, _, _ in told), total, sum(retries for _, _, retries in told))
+        parts = list(self._progress.values())
+        totals = [total for _, total, _ in parts]
+        total = None if None in totals or len(parts) < self._tiled else sum(each or 0 for each in totals)
+        self._on_progress(sum(done for done, _, _ in parts), total, sum(retries for _, _, retries in parts))
 
 
 def _send(call: Call) -> float | None:

@@ -166,7 +166,7 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
                 worker = threading.Thread(
                     target=context.run, args=(serve,), name=f"fused-cache-ops-{len(workers)}", daemon=True
                 )
-                workers.append(worker)  # first, so that one that an interrupt has just started is told to end, too
+                workers.append(worker)  # first, so that one that an interrupt has just started ends too
                 try:
                     worker.start()
                 except RuntimeError:  # no more threads: the existing ones suffice
