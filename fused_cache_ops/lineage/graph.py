@@ -6,16 +6,14 @@ leads out of it is reported.
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from fused_cache_ops.lineage.calls import LoadedName, SourceReading, read_source
-from fused_cache_ops.secret import MASK, Secret, is_shared_token, masked_address, token_kind
+from fused_cache_ops.code.calls import LoadedName, SourceReading, read_source, shown_name
+from fused_cache_ops.secret import Secret, is_shared_token
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
-from fused_cache_ops.wording import quoted, shortened
 
 Direction = Literal["callers", "callees"]
 Related = Literal["callers", "callees", "both"]
@@ -195,15 +193,6 @@ class _Resolution(NamedTuple):
     found: set[str] = set()  # noqa: RUF012 - never changed
     leads: str | None = None
     missing: str | None = None
-
-
-def shown_name(load: LoadedName) -> str:
-    """How a name may be shown: tokens masked, an address without its query, and not too long."""
-    if not isinstance(load.name, Secret):
-        return quoted(load.name)
-    if is_shared_token(load.name.reveal()):
-        return f"{token_kind(load.name.reveal())}{MASK}"
-    return shortened(masked_address(re.sub(r"//[^/?#]*@", "//", re.split(r"[?#]", load.name.reveal())[0])))
 
 
 def _kind(name: Secret) -> str:

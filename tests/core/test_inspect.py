@@ -25,7 +25,7 @@ from fused_cache_ops.errors import (
     UnavailableError,
     UnexpectedResponseError,
 )
-from fused_cache_ops.lineage.calls import age_in_seconds, read_source
+from fused_cache_ops.code.calls import age_in_seconds, read_source
 from fused_cache_ops.service.canvases import read_canvas, read_udf
 from fused_cache_ops.udf_reference import parse_udf
 
