@@ -50,6 +50,11 @@ def shortened(text: str, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def one_line(text: str) -> str:
+    """The text without line ends and other characters that do not print. They are written as in Python."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def quoted(value: object, most: int = 80) -> str:
     """A value as it would be written in code, in ASCII and shortened."""
     try:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from fused_cache_ops.code.addresses import dataset_key
 from fused_cache_ops.code.calls import shown_name
 from fused_cache_ops.code.reading import read_code
-from fused_cache_ops.code.sources import Source, Sources, UnknownSource, find_sources, one_line
+from fused_cache_ops.code.sources import Source, Sources, UnknownSource, find_sources
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.secret import masked_address
 from fused_cache_ops.service.canvases import UdfRecord, read_team_udfs
 from fused_cache_ops.udf_reference import parse_udf
-from fused_cache_ops.wording import counted, shortened, without_any_credentials
+from fused_cache_ops.wording import counted, one_line, shortened, without_any_credentials
 
 if TYPE_CHECKING:
     from fused_cache_ops.service.retry import Retrier

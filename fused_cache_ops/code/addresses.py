@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from fused_cache_ops.secret import masked_address
-from fused_cache_ops.wording import without_any_credentials
 
 _words = str.split
 _STORES = frozenset(_words("s3 s3a s3n gs gcs az azure adl abfs abfss wasb wasbs hdfs webhdfs r2 oci oss cos dbfs hf fd"))
@@ -25,6 +24,7 @@ _FILE_ENDING = re.compile(r"[A-Za-z][\w-]{0,9}|mp4|7z")
 _FOLDER_FORMATS = (".zarr", ".gdb", ".icechunk")
 _PARTITION = re.compile(r"[\w.-]{1,200}=.*|[^*?\[{]*[*?\[{].*", re.DOTALL)  # `date=2026-01-01`, and globs
 _RELEASE = re.compile(r"v?\d{4}[-_.]?\d{2}(?:[-_.]?\d{2})?(?:[-_.]\w{1,20}){0,3}|v?\d{1,3}(?:\.\d{1,5}){1,3}(?:-\w{1,20})?")
+_DATED_RELEASE = re.compile(r"v?\d{4}-\d{2}-\d{2}[-.](?:\d{1,3}|(?:alpha|beta|rc|v)[\w.-]{0,20})", re.IGNORECASE)
 _RELEASES = frozenset({"release", "releases", "snapshot", "snapshots"})
 _OF_H3 = frozenset({"_sample", "overview", ".fused", "_parts", ".fused-h3-source"})
 _DRAWN = re.compile(
@@ -102,7 +102,7 @@ def dataset_key(source: str) -> str:
 def shown_address(source: str) -> str:
     """A path as it may be shown: without a user, a password, a query and a fragment, tokens masked."""
     root, path = _without_access(source)
-    return masked_address(without_any_credentials(root + path))
+    return masked_address(root + path)
 
 
 def _without_access(source: str) -> tuple[str, str]:
@@ -137,7 +137,10 @@ def _folder(root: str, path: str) -> str:
 
 
 def _is_release(part: str, before: list[str]) -> bool:
-    return bool(before) and before[-1].lower() in _RELEASES and len(part) < 100 and _RELEASE.fullmatch(part) is not None
+    if not before or len(part) > 100:
+        return False
+    is_version = before[-1].lower() in _RELEASES and _RELEASE.fullmatch(part) is not None
+    return is_version or _DATED_RELEASE.fullmatch(part) is not None
 
 
 def _is_file(name: str) -> bool:

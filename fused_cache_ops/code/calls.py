@@ -1,15 +1,14 @@
 """What the source of one UDF calls and caches.
 
-A name counts if it is a constant: text, a constant of the module or function, a default, what is put together from these, or either
-branch of a condition. What is put together at run time is reported as unknown. Text and comments that only look like calls are
-not.
+A name counts if it is known without running the code: text, a constant, a default, and what is put together from these. What is
+only known at run time is reported as unknown. Text and comments that only look like calls are not.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fused_cache_ops.code.scopes import UNREADABLE, Function, Global, Scope, last_part, why_unreadable
@@ -169,8 +168,10 @@ class _Reader:
             self._read_decorators(node, scope)
         for call, scope in self._code.calls:
             self._read_call(call, scope, is_decorator=id(call) in decorators)
+        names = self._names_of_fused()
         for use, scope in self._code.uses:
-            self._read_use(use, scope)
+            if names.intersection(_root(use)):
+                self._read_use(use, scope)
         unknown = [UnknownName(repeated(reason, lines), min(lines)) for reason, lines in self._unknown.items()]
         if self._values.is_exhausted:
             unknown.append(UnknownName("the code is too long to be followed to its end", None))
@@ -338,8 +339,32 @@ class _Reader:
                 shown = "the module fused" if value == FUSED else f"fused.{value.parts[-1]}"
                 self._note(f"{shown} is handed on, and what becomes of it is only known at run time", use)
 
+    def _names_of_fused(self) -> set[str]:
+        """The names that may stand for Fused's module or something in it. Others need not be followed."""
+        names = {"fused", "importlib", "import_module", "__import__", *(_WATCHED if self._code.star_of_fused else ())}
+        count = 0
+        while count < len(names):
+            count = len(names)
+            for name, binding in self._code.bound:
+                bound = binding.bound
+                is_import = isinstance(bound, Global) and bound.parts[0] == "fused"
+                if is_import or (isinstance(bound, ast.AST) and names.intersection(_root(bound))):
+                    names.add(name)
+        return names
+
     def _note(self, reason: str, node: ast.expr) -> None:
         self._unknown.setdefault(reason, []).append(node.lineno)
+
+
+def _root(node: ast.AST) -> Iterator[str]:
+    """The names that an expression begins with."""
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call, ast.Await, ast.NamedExpr)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    if isinstance(node, ast.Name):
+        yield node.id
+    elif isinstance(node, (ast.IfExp, ast.BoolOp)):
+        for each in ast.iter_child_nodes(node):
+            yield from _root(each)
 
 
 def _is_udf(atom: object) -> bool:

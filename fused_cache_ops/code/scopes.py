@@ -56,8 +56,10 @@ class Global(NamedTuple):
 class Each(ast.expr):
     """Any item of what an expression is: what a loop binds."""
 
-    _fields = ("value",)
-    value: ast.expr
+    def __init__(self, value: ast.expr) -> None:
+        super().__init__()
+        self.value = value
+        ast.copy_location(self, value)
 
 
 class Within(ast.expr):
@@ -66,10 +68,6 @@ class Within(ast.expr):
     def __init__(self, value: ast.expr, scope: Scope) -> None:
         super().__init__()
         self.value, self.scope = value, scope
-
-
-def _each(value: ast.expr) -> Each:
-    return ast.copy_location(Each(value=value), value)
 
 
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
@@ -167,6 +165,7 @@ class Scopes(ast.NodeVisitor):
         decorated: the functions, each with the scope that it is defined in.
         traced: the ids of uses that are followed elsewhere.
         bodies: the scopes of functions, classes and comprehensions, by the id of their nodes.
+        bound: what names are bound to, in any scope.
         places: where names are read, by the id of their nodes: the order, and the block.
         callers: calls by the last part of what is called, also those that a pool of workers makes.
         star_of: the module of which all names are imported. None: none.
@@ -181,6 +180,7 @@ class Scopes(ast.NodeVisitor):
         self.decorated: list[tuple[Function, Scope]] = []
         self.traced: set[int] = set()
         self.bodies: dict[int, Scope] = {}
+        self.bound: list[tuple[str, Binding]] = []
         self.places: dict[int, tuple[int, Block]] = {}
         self.callers: dict[str, list[tuple[ast.Call, Scope]]] = {}
         self.star_of: str | None = None
@@ -189,7 +189,9 @@ class Scopes(ast.NodeVisitor):
 
     def bind(self, name: str, bound: Bound, *, adds: bool = False) -> None:
         self.order += 1
-        self.scope.bind(name, Binding(bound, self.order, self.block, adds))
+        binding = Binding(bound, self.order, self.block, adds)
+        self.bound.append((name, binding))
+        self.scope.bind(name, binding)
 
     # -- scopes and blocks --------------------------------------------------------------------------------------------
 
@@ -279,7 +281,7 @@ class Scopes(ast.NodeVisitor):
         self.visit(node.iter)
         outer = self.block
         self.block = Block(outer, outer.scope, is_loop=True)
-        self._assign(node.target, _each(node.iter))
+        self._assign(node.target, Each(node.iter))
         for statement in node.body:
             self.visit(statement)
         self.block = outer
@@ -293,7 +295,7 @@ class Scopes(ast.NodeVisitor):
             return
         self.traced.add(id(node))
         self.visit(node.iter)
-        self._assign(node.target, _each(node.iter))
+        self._assign(node.target, Each(node.iter))
         for part in node.ifs:
             self.visit(part)
 
@@ -418,7 +420,7 @@ class Scopes(ast.NodeVisitor):
             return
         worker, *given = call.args
         if name in _EACH or (isinstance(call.func, ast.Attribute) and last_part(call.func.value) == "fused"):
-            given = [_each(each) for each in given]
+            given = [Each(each) for each in given]
         called = ast.copy_location(ast.Call(worker, given, []), call)
         self.callers.setdefault(last_part(worker), []).append((called, self.scope))
 

@@ -24,10 +24,10 @@ from fused_cache_ops.code.addresses import (
 )
 from fused_cache_ops.code.calls import is_udf_address, repeated
 from fused_cache_ops.code.scopes import UNREADABLE, Function, Scope, why_unreadable
-from fused_cache_ops.code.sql import HOLE, SqlReading, looks_like_sql, read_sql
+from fused_cache_ops.code.sql import HOLE, PATH_IS_COMPUTED, SqlReading, looks_like_sql, read_sql
 from fused_cache_ops.code.values import Literal, Made, Text, Udf, Values
 from fused_cache_ops.secret import holds_shared_token
-from fused_cache_ops.wording import shortened
+from fused_cache_ops.wording import one_line, shortened
 
 _SHOWN_LINE = 120
 _LONGEST_KEY = 500
@@ -68,7 +68,8 @@ _NO_READ = re.compile(
     r"_?(?:to_|write|save|put|upload|sink|delete|remove|rm|mkdir|makedirs|ingest|print|log|debug|info|warn|error|exception|"
     r"startswith|endswith|replace|split|partition|removeprefix|removesuffix|strip|format|join|Path|PurePath|str|len|append|"
     r"urlparse|urlsplit|sub|match|search|fullmatch|compile|register|create_view|encode|setdefault|file_path|exists|is_file|isfile|"
-    r"isdir|is_dir|unlink|basename|dirname|isinstance|Layer|TileLayer|html_to_obj|copy|move|hash|md5|sha|quote|dumps|lower|upper).*"
+    r"\w*credentials|isdir|is_dir|unlink|basename|dirname|isinstance|Layer|TileLayer|html_to_obj|copy|move|hash|md5|sha|quote|dumps|lower|upper).*",
+    re.IGNORECASE,
 )
 _WRITTEN = re.compile(
     r"(?:out|dst|dest|target|save)(?:put)?(?:_\w+)?|endpoint\w*|base_url|\w+_endpoint|extra_\w+", re.IGNORECASE
@@ -139,11 +140,6 @@ def sources_in(values: Values) -> Sources:
     return _Finder(values).sources()
 
 
-def one_line(text: str) -> str:
-    """The text without line ends and other characters that do not print. They are written as in Python."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 # -- the calls --------------------------------------------------------------------------------------------------------
 
 
@@ -153,6 +149,7 @@ class _Read:
     def __init__(self, call: ast.Call, scope: Scope, name: tuple[str, ...]) -> None:
         self.call, self.scope, self.name = call, scope, name
         self.shown = f"{shortened(name[-1])}()"
+        self.has_path = False  # among the parameters of SQL
         self.keywords = {each.arg: each.value for each in call.keywords if each.arg is not None}
 
     def argument(self, keywords: Iterable[str], place: int) -> ast.expr | None:
@@ -165,7 +162,7 @@ class _Read:
 class _Finder:
     def __init__(self, values: Values) -> None:
         self._values = values
-        self._found: list[Source] = []
+        self._found: dict[tuple[int, str], Source] = {}
         self._unknown: dict[str, list[int]] = {}
         self._left_out: dict[tuple[str, str], None] = {}
         self._sql: list[tuple[_Read, Text, SqlReading]] = []
@@ -186,7 +183,7 @@ class _Finder:
             whole.append(UnknownSource("the code is too long to be followed to its end", None))
         notes = [UnknownSource(repeated(reason, lines), min(lines)) for reason, lines in self._unknown.items()]
         return Sources(
-            tuple(sorted(dict.fromkeys(self._found), key=lambda each: (each.line, each.dataset))),
+            tuple(source for _, source in sorted(self._found.items(), key=lambda each: each[0])),
             (*whole, *sorted(notes, key=lambda each: (each.line or 0, each.reason))),
             dict(Counter(kind for kind, _ in self._left_out)),
         )
@@ -206,8 +203,10 @@ class _Finder:
         if self._read_named(read):
             return
         if last in _SQL and name[:2] != ("fused", "h3"):
-            self._read_sql(read)
+            before = len(self._found)
             self._read_addresses(read, first=1)  # parameters of the SQL
+            read.has_path = len(self._found) > before
+            self._read_sql(read)
         elif _is_reader(name):
             self._read_path(read)
         elif not _NO_READ.fullmatch(last) and not _is_of_fused_itself(name):
@@ -398,7 +397,9 @@ class _Finder:
             self._note(read, f"{read.shown} takes a path that is longer than {_LONGEST_KEY} characters")
             return
         text = shortened(one_line(f"{_written(read.call.func)}({shown or key})"), _SHOWN_LINE)
-        self._found.append(Source(key, read.call.lineno, text, note))
+        place = (read.call.lineno, key)
+        if place not in self._found or len(note) < len(self._found[place].note):
+            self._found[place] = Source(key, read.call.lineno, text, note)
 
     def _note(self, read: _Read, reason: str) -> None:
         self._unknown.setdefault(reason, []).append(read.call.lineno)
@@ -426,7 +427,8 @@ class _Finder:
             for path in reading.paths:
                 self._place(read, Text(path, text.is_default), read.call, is_reader=True)
             for reason in reading.unknown:
-                self._note(read, reason)
+                if not (read.has_path and reason.endswith(PATH_IS_COMPUTED)):
+                    self._note(read, reason)
 
     def _qualified(self, read: _Read, table: str) -> str:
         """A table with the database and schema of its connection, as Snowflake's ``connect`` takes them."""

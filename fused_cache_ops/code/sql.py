@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 HOLE = "\x00"
+PATH_IS_COMPUTED = "in SQL takes a path that is computed"
 
 _TOKEN = re.compile(
     r"(?P<space>\s+|--[^\n]*|/\*.*?\*/)"
@@ -215,7 +216,7 @@ class _Reader:
         texts = [token.path for token in inside[:end] if token.path]
         self._paths.extend(texts if is_list else texts[:1])
         if not texts and self._at(place - 1).text != ".":
-            self._unknown.append(f"{function.text}() in SQL takes a path that is computed")
+            self._unknown.append(f"{function.text}() {PATH_IS_COMPUTED}")
 
     def _read_tables(self, place: int, *, several: bool) -> None:
         """Read `a`, `a AS x, b`, `'path'` and the like, after FROM or JOIN."""

@@ -1,8 +1,8 @@
 """What the expressions of a UDF's code are, as far as that is known without running it.
 
 Known are literals, names that are bound to them, defaults of parameters, what functions of the same code are called with and
-return, and what is put together from these. A part of a text that is only known at run time is `HOLE`. The work is bounded: code
-that would take longer is known in part.
+return, and what is put together from these. A part of a text that is only known at run time is `HOLE`. The work is bounded:
+code that would take longer is known in part.
 """
 
 from __future__ import annotations
@@ -113,11 +113,12 @@ class Values:
         self.is_exhausted = False
         self._known: dict[tuple[int, int], tuple[Value, object]] = {}  # the nodes are kept, so that their ids stay theirs
         self._named: dict[tuple[int, str], Value] = {}
-        self._pending: dict[tuple[int, int], None] = {}
+        self._drafts: dict[tuple[int, int], tuple[Value, object, int]] = {}  # what depends on something that is pending
+        self._pending: dict[tuple[int, int], int] = {}  # what is being worked out, with its depth
         self._frames: dict[tuple[int, int, int], tuple[Scope, ast.AST]] = {}
         self._entries: dict[int, dict[object, list[ast.expr]]] = {}
         self._steps = _MOST_STEPS
-        self._cut = 0  # how often something was not followed because it is being followed already
+        self._lowest = _DEEPEST  # the depth of what is pending, and what was worked out last depends on
 
     def value(self, node: object, scope: Scope) -> Value:
         """What an expression may be."""
@@ -128,21 +129,29 @@ class Values:
         key = (id(node), id(scope))
         if key in self._known:
             return self._known[key][0]
-        if len(self._pending) >= _DEEPEST:
-            self._known[key] = (UNKNOWN, node)
+        if key in self._drafts:
+            self._lowest = min(self._lowest, self._drafts[key][2])
+            return self._drafts[key][0]
+        if key in self._pending:
+            self._lowest = min(self._lowest, self._pending[key])
             return UNKNOWN
-        if key in self._pending or not self._may_go_on():
-            self._cut += 1
+        depth = len(self._pending)
+        if depth >= _DEEPEST or not self._may_go_on():
             return UNKNOWN
-        self._pending[key] = None
-        cut = self._cut
+        self._pending[key] = depth
+        before, self._lowest = self._lowest, _DEEPEST
         value = self._evaluate(node, scope)
         if len(value) > _MOST:
             value = UNKNOWN
         self._may_go_on(sum(len(each.text) // 100 for each in value if isinstance(each, Text)))
         del self._pending[key]
-        if cut == self._cut or not self._pending:
-            self._known[key] = (value, node)
+        self._drafts[key] = (value, node, self._lowest)
+        if self._lowest >= depth:
+            # What is defined by itself, in a circle that begins here, is known as well as it can be.
+            for drafted in [each for each in reversed(self._drafts) if self._drafts[each][2] >= depth]:
+                self._known[drafted] = self._drafts.pop(drafted)[:2]
+            self._lowest = _DEEPEST
+        self._lowest = min(before, self._lowest)
         return value
 
     def texts(self, node: object, scope: Scope) -> frozenset[Text]:
@@ -280,9 +289,10 @@ class Values:
         if block is None or block.scope is not (home.original or home):
             key = (id(home), name)
             if key not in self._named:
-                cut = self._cut
+                before, self._lowest = self._lowest, _DEEPEST
                 value = self._bound(name, home, home.bindings[name])
-                if cut != self._cut:
+                is_whole, self._lowest = self._lowest == _DEEPEST, min(before, self._lowest)
+                if not is_whole:
                     return value
                 self._named[key] = value
             return self._named[key]
@@ -309,9 +319,13 @@ class Values:
 
     def _bound(self, name: str, home: Scope, bindings: list[Binding]) -> Value:
         # What a name is defined by itself, as in `path = path.strip()`, is not followed twice.
-        others = [each for each in bindings if each.bound is not None and (id(each.bound), id(home)) not in self._pending]
-        if len(others) + sum(each.bound is None for each in bindings) < len(bindings):
-            self._cut += 1
+        others: list[Binding] = []
+        for each in bindings:
+            key = (id(each.bound), id(home))
+            if key in self._pending:
+                self._lowest = min(self._lowest, self._pending[key])
+            elif each.bound is not None:
+                others.append(each)
         values: list[Value] = []
         for each in others:
             values.append(self.value(each.bound, home))
@@ -342,10 +356,10 @@ class Values:
         values: list[Value] = []
         uses_default = home is not body
         calls = [] if home is not body else list(self._calls_of(function, body))
-        for given, scope in (each.get(name, (None, home)) for each in calls):
-            uses_default |= given is None
-            if given is not None:
-                values.append(self.value(given, scope))
+        for passed in calls:
+            uses_default |= name not in passed
+            if name in passed:
+                values.append(self.value(*passed[name]))
         if uses_default or not calls:
             value = UNKNOWN if default is None else self.value(default, outside)
             values.append(UNKNOWN if _is_unknown(value) or not value else _as_default(value))
@@ -484,34 +498,40 @@ class Values:
         return _either(self.value(each, frame) for each in body.returned) if body.returned else NOTHING
 
     def _global_call(self, name: tuple[str, ...], call: ast.Call, scope: Scope) -> Value:
-        arguments = [self.value(each, scope) for each in call.args]
         last = name[-1]
         if name[0] == "fused" and last in ("load", "load_async", "udf"):
             given = call.args[0] if call.args else None
             names = self.texts(given, scope) if given is not None and last != "udf" else frozenset()
             return frozenset({Udf(frozenset(each.text for each in names if HOLE not in each.text))})
         if name[0] == "fused" and last == "cache":
-            return arguments[0] if arguments else frozenset({Global(name)})  # a decorator with its arguments
-        if last in ("import_module", "__import__") and arguments and len(arguments[0]) == 1:
-            module = _text(next(iter(arguments[0]))).text
+            return self.value(call.args[0], scope) if call.args else frozenset({Global(name)})  # a decorator with its arguments
+        first = call.args[0] if call.args else None
+        if last in ("import_module", "__import__") and first is not None:
+            modules = self.texts(first, scope)
+            module = next(iter(modules)).text if len(modules) == 1 else HOLE
             return frozenset({Global(tuple(module.split(".")))}) if HOLE not in module else UNKNOWN
         if name[-2:] == ("path", "join"):
-            return self._path(arguments)
-        if name[-2:] == ("path", "dirname") and arguments:
-            return frozenset(Text(posixpath.dirname(each.text), each.is_default) for each in map(_text, arguments[0]))
+            return self._path([self.value(each, scope) for each in call.args])
+        if name[-2:] == ("path", "dirname") and first is not None:
+            return frozenset(Text(posixpath.dirname(each.text), each.is_default) for each in self.texts(first, scope))
         if name[-2:] in (("environ", "get"), ("os", "getenv")):
-            return _as_default(arguments[1]) if len(arguments) > 1 and arguments[1] else UNKNOWN
+            return _as_default((len(call.args) > 1 and self.value(call.args[1], scope)) or UNKNOWN)
         if last in _SAME and (len(name) == 1 or name[0] in _SAME_OF):
-            return arguments[0] if arguments else UNKNOWN
+            return self.value(first, scope) if first is not None else UNKNOWN
         if name == ("dict",) or last == "namedtuple":
             keys: list[ast.expr | None] = [None if each.arg is None else ast.Constant(each.arg) for each in call.keywords]
-            return frozenset({Literal(ast.Dict(keys, [each.value for each in call.keywords]), scope), *_either(arguments)})
+            return frozenset(
+                {
+                    Literal(ast.Dict(keys, [each.value for each in call.keywords]), scope),
+                    *_either(self.value(each, scope) for each in call.args),
+                }
+            )
         if name == ("enumerate",) and call.args:
-            return self._list([ast.Tuple([_UNKNOWN_NODE, Each(value=call.args[0])], ast.Load())], scope)
+            return self._list([ast.Tuple([_UNKNOWN_NODE, Each(call.args[0])], ast.Load())], scope)
         if name == ("zip",) and call.args:
-            return self._list([ast.Tuple([Each(value=each) for each in call.args], ast.Load())], scope)
+            return self._list([ast.Tuple([Each(each) for each in call.args], ast.Load())], scope)
         if name in (("map",), ("filter",)) and len(call.args) > 1:
-            each = Each(value=call.args[1])
+            each = Each(call.args[1])
             return self._list(
                 [each if name == ("filter",) else ast.copy_location(ast.Call(call.args[0], [each], []), call)], scope
             )

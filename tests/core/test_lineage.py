@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fused_cache_ops.code.calls import SourceReading, age_in_seconds, read_source
-from fused_cache_ops.lineage.graph import CallGraph
 from fused_cache_ops.code.scopes import MAX_SOURCE
+from fused_cache_ops.lineage.graph import CallGraph
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
 
