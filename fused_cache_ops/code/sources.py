@@ -24,7 +24,7 @@ from fused_cache_ops.code.addresses import (
 )
 from fused_cache_ops.code.calls import is_udf_address, repeated
 from fused_cache_ops.code.scopes import UNREADABLE, Function, Scope, why_unreadable
-from fused_cache_ops.code.sql import HOLE, PATH_IS_COMPUTED, SqlReading, looks_like_sql, read_sql
+from fused_cache_ops.code.sql import HOLE, PATH_IS_COMPUTED, SqlReading, looks_like_sql, read_sql, without_alias
 from fused_cache_ops.code.values import Literal, Made, Text, Udf, Values
 from fused_cache_ops.secret import holds_shared_token
 from fused_cache_ops.wording import one_line, shortened
@@ -63,6 +63,7 @@ _LISTING = frozenset(
     _words("ls glob iglob find walk listdir list list_objects_v2 sign_url sign_url_prefix download get_object")
 )
 _OF_API = frozenset(_words("get list sign_url sign_url_prefix download resolve"))
+_NAMED = frozenset({"requests", "httpx", "tempfile", "ee", "arraylake", "icechunk"})  # what they return is no path
 _OF_EARTH_ENGINE = frozenset({"Image", "ImageCollection", "FeatureCollection"})
 _NO_READ = re.compile(
     r"_?(?:to_|write|save|put|upload|sink|delete|remove|rm|mkdir|makedirs|ingest|print|log|debug|info|warn|error|exception|"
@@ -414,13 +415,14 @@ class _Finder:
             elif text.text.startswith(HOLE) and given is not None:
                 self._note(read, f"{read.shown} takes {_described(given)}, which is computed")
             elif read.name[-1] == "read_sql" and re.fullmatch(r"[\w.]+", text.text):
-                self._sql.append((read, text, SqlReading((text.text,), (), frozenset(), ())))
+                self._sql.append((read, text, SqlReading((text.text,))))
 
     def _read_tables(self) -> None:
         """What the SQL reads, once all names are known that it defines."""
         self._views.update(name for _, _, reading in self._sql for name in reading.defined)
+        attached = {name: is_file for _, _, reading in self._sql for name, is_file in reading.attached.items()}
         for read, text, reading in self._sql:
-            for name in reading.tables:
+            for name in filter(None, (without_alias(name, attached) for name in reading.tables)):
                 if name.lower() not in self._views and not self._is_variable(read, name):
                     is_default = text.is_default and HOLE not in text.text
                     self._add(read, self._qualified(read, dataset_key(name)), _DEFAULT if is_default else "")
@@ -477,13 +479,7 @@ def _is_reader(name: tuple[str, ...]) -> bool:
 def _opens(name: tuple[str, ...]) -> bool:
     """Whether a call returns what it reads, or paths of what it lists."""
     is_listing = name[-1] in _LISTING and len(name) > 1
-    return (
-        _is_reader(name)
-        or name[-1] in _IN_MEMORY
-        or name[-1] in _SQL
-        or is_listing
-        or name[0] in ("requests", "httpx", "tempfile")
-    )
+    return _is_reader(name) or name[-1] in _IN_MEMORY or name[-1] in _SQL or is_listing or name[0] in _NAMED
 
 
 def _is_of_fused_itself(name: tuple[str, ...]) -> bool:

@@ -50,12 +50,14 @@ class SqlReading(NamedTuple):
         paths: paths that it reads, which may end in `HOLE` and more.
         defined: names that it creates, in lower case. They are no tables to other texts of the same UDF either.
         unknown: what cannot be known.
+        attached: the names of databases that it attaches, in lower case, and whether each is a file, which is read as such.
     """
 
     tables: tuple[str, ...]
-    paths: tuple[str, ...]
-    defined: frozenset[str]
-    unknown: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    defined: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = ()
+    attached: Mapping[str, bool] = {}
 
 
 class _Token(NamedTuple):
@@ -131,12 +133,9 @@ class _Reader:
                 self._unknown.append("the SQL has a quote that is not closed")
             elif token.text == HOLE and self._is_clause(place):
                 self._unknown.append("a part of the SQL is computed")
-        attached = dict(self._attached())
-        named = (_without_alias(name, attached) for name in self._tables)
-        tables = (name for name in named if name and name.lower() not in hidden and not name.lower().startswith(_SYSTEM))
-        return SqlReading(
-            tuple(dict.fromkeys(tables)), tuple(dict.fromkeys(self._paths)), defined, tuple(dict.fromkeys(self._unknown))
-        )
+        tables = (name for name in self._tables if name.lower() not in hidden and not name.lower().startswith(_SYSTEM))
+        unique = [tuple(dict.fromkeys(each)) for each in (tables, self._paths, self._unknown)]
+        return SqlReading(unique[0], unique[1], defined, unique[2], dict(self._attached()))
 
     def _is_other_from(self, place: int, calls: list[str]) -> bool:
         before, second = self._at(place - 1).keyword, self._at(place - 2).keyword
@@ -184,7 +183,6 @@ class _Reader:
                 yield self._name(after)[0].lower()
 
     def _attached(self) -> Iterator[tuple[str, bool]]:
-        """The names of databases that the text attaches, and whether each is a file, which is read as such."""
         for place, token in enumerate(self._tokens):
             if token.keyword == "attach":
                 while self._at(place + 1).keyword in ("database", "if", "not", "exists"):
@@ -261,7 +259,7 @@ class _Reader:
         return after
 
 
-def _without_alias(name: str, attached: Mapping[str, bool]) -> str:
+def without_alias(name: str, attached: Mapping[str, bool]) -> str:
     """A table without the name that its database is attached by. Nothing: the database is a file."""
     database, _, table = name.partition(".")
     is_file = attached.get(database.lower())

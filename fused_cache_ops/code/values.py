@@ -116,7 +116,7 @@ class Values:
         self._drafts: dict[tuple[int, int], tuple[Value, object, int]] = {}  # what depends on something that is pending
         self._pending: dict[tuple[int, int], int] = {}  # what is being worked out, with its depth
         self._frames: dict[tuple[int, int, int], tuple[Scope, ast.AST]] = {}
-        self._entries: dict[int, dict[object, list[ast.expr]]] = {}
+        self._entries: dict[int, dict[str, list[ast.expr]]] = {}
         self._steps = _MOST_STEPS
         self._lowest = _DEEPEST  # the depth of what is pending, and what was worked out last depends on
 
@@ -422,11 +422,21 @@ class Values:
         return self._picked(owner, wanted if len(wanted) == len(keys) else [])
 
     def _picked(self, owner: Value, wanted: list[str]) -> Value:
+        atoms = list(owner)
+        entries = {
+            id(atom): self._entries_of(atom.node, atom.scope, atoms, wanted) for atom in atoms if isinstance(atom, Literal)
+        }
+        is_known = any(entries.values())  # otherwise it may be any value
         found: list[Value] = []
-        for atom in owner:
+        for atom in atoms:
             node = atom.node if isinstance(atom, Literal) else None
             if isinstance(atom, Literal) and isinstance(node, ast.Dict):
-                found.append(self._entry(node, atom.scope, wanted))
+                for key, value in zip(node.keys, node.values):
+                    if not self._may_go_on():
+                        return UNKNOWN
+                    if key is not None and not is_known:
+                        found.append(self.value(value, atom.scope))
+                found += [self.value(each, atom.scope) for each in entries[id(atom)]]
             elif isinstance(atom, Literal) and isinstance(node, ast.DictComp):
                 found.append(self.value(node.value, self._inner(node, atom.scope)))
             elif isinstance(atom, Literal) and isinstance(node, (ast.List, ast.Tuple)):
@@ -440,25 +450,20 @@ class Values:
                 found.append(frozenset({atom}) if isinstance(atom, Made) else UNKNOWN)
         return _either(found)
 
-    def _entry(self, node: ast.Dict, scope: Scope, wanted: list[str]) -> Value:
+    def _entries_of(self, node: ast.AST, scope: Scope, atoms: list[Atom], wanted: list[str]) -> list[ast.expr]:
+        """The values of keys in a dictionary. What is spread into it is added to the atoms, which are looked at next."""
+        if not isinstance(node, ast.Dict):
+            return []
         if id(node) not in self._entries:
             self._may_go_on(len(node.keys))
-            entries: dict[object, list[ast.expr]] = {}
+            entries: dict[str, list[ast.expr]] = {}
             for each, value in zip(node.keys, node.values):
-                known = _constant(each.value) if isinstance(each, ast.Constant) else NOTHING
-                entries.setdefault(next((_text(atom).text for atom in known), None), []).append(value)
+                for known in _constant(each.value) if isinstance(each, ast.Constant) else ():
+                    entries.setdefault(_text(known).text, []).append(value)
             self._entries[id(node)] = entries
-        entries = self._entries[id(node)]
-        values = [value for key in wanted for value in entries.get(key, ())]
-        spread = [value for key, value in zip(node.keys, node.values) if key is None] if None in entries else []
-        found = [self._picked(self.value(each, scope), wanted) for each in spread]
-        if not values:
-            values = [] if spread else node.values
-        for each in values:
-            if not self._may_go_on():
-                return UNKNOWN
-            found.append(self.value(each, scope))
-        return _either(found)
+        for spread in [value for key, value in zip(node.keys, node.values) if key is None][:_MOST]:
+            atoms += [each for each in self.value(spread, scope) if each not in atoms]
+        return [value for key in wanted for value in self._entries[id(node)].get(key, ())]
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
