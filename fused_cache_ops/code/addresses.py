@@ -71,7 +71,8 @@ def is_drawn(address: str) -> bool:
 
 def is_data_file(address: str) -> bool:
     """Whether an address ends as a file of data does."""
-    last = re.split(r"[?#]", address.partition("://")[2].partition("/")[2])[0].rpartition("/")[2]
+    path = address if address.startswith("/") else address.partition("://")[2].partition("/")[2]
+    last = re.split(r"[?#]", path)[0].rpartition("/")[2]
     return "." in last and _ENDING.search(f".{last.partition('.')[2]}") is not None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fused_cache_ops.code.scopes import UNREADABLE, Function, Global, Scope, last_part, why_unreadable
 from fused_cache_ops.code.sql import HOLE
@@ -48,12 +48,14 @@ class LoadedName:
         canvas: the value of ``collection_name=``, or None.
         line: where it stands, from 1.
         is_library: whether it is loaded from GitHub by commit, and only its functions are called.
+        is_default: whether it is only the default of a parameter, so that others are possible.
     """
 
     name: str | Secret
     canvas: str | None
     line: int
     is_library: bool = False
+    is_default: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class _Reader:
     def _as_library(self, load: LoadedName) -> LoadedName:
         name = load.name.reveal() if isinstance(load.name, Secret) else ""
         is_library = _PINNED.fullmatch(name) is not None and name not in self._run
-        return LoadedName(load.name, load.canvas, load.line, is_library)
+        return replace(load, is_library=is_library)
 
     def _is(self, node: ast.expr, scope: Scope, *names: str) -> bool:
         """Whether an expression is something of Fused's."""
@@ -298,11 +300,11 @@ class _Reader:
             canvas = canvases[0]
         elif None in (each.arg for each in call.keywords) and name.startswith("load"):
             self._note(f"the arguments of {shown} are only known at run time", call)
-        for text in sorted({each.text for each in texts}):
+        for text, is_default in sorted(texts):
             if "\n" in text:
                 self._note(f"{shown} takes code as text, which is not read", call)
             elif text.strip() and not (isinstance(given, ast.Constant) and not isinstance(given.value, str)):
-                self._loads.append(LoadedName(_sealed(text.strip()), canvas, call.lineno))
+                self._loads.append(LoadedName(_sealed(text.strip()), canvas, call.lineno, is_default=is_default))
 
     def _read_client_cache(self, call: ast.Call, scope: Scope, kind: str, *, keeps_table: bool) -> None:
         """By the SDK's rules, `fused.submit` and `udf.map` keep each run's result, and the former also the table of all."""

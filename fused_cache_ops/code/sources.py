@@ -43,10 +43,16 @@ _READERS = frozenset(
         "open_dataset open_mfdataset open_dataarray open_zarr open_rasterio open_datatree open_zip open open_file "
         "open_input_file ParquetFile ParquetDataset DeltaTable get_chunks_metadata get_chunk_from_table read_hex_table "
         "read_tiff read_tiff_safe mosaic_tiff read_shape_zip read_shapefile table_to_tile urlopen urlretrieve get_mapper "
-        "geom_stats get_tiff_info get_dataset_from_table read_hexfile url_to_arr"
+        "get_tiff_info get_dataset_from_table read_hexfile url_to_arr"
     )
 )
-_LATER_ARGUMENT = {"table_to_tile": 1, "read_tiff": 1, "read_tiff_safe": 1, "mosaic_tiff": 1}  # the first is the area
+_LATER_ARGUMENT = {
+    "table_to_tile": 1,
+    "read_tiff": 1,
+    "read_tiff_safe": 1,
+    "mosaic_tiff": 1,
+    "read_hexfile": 1,
+}  # the first is the area
 _PATH_KEYWORDS = _words(
     "path paths filepath filepath_or_buffer path_or_buffer path_or_buf path_or_paths filename filename_or_obj filenames file "
     "fp path_or_dataframe source sources io store urlpath url uri table_uri table dataset_path input_tiff_path tiff_list "
@@ -356,7 +362,9 @@ class _Finder:
             return  # a UDF, which is run over HTTP
         if is_web(known) and is_drawn(path):
             self._left_out["basemap or style", known] = None
-        elif is_stored(known) or (is_web(known) and (is_reader or is_data_file(known))):
+        elif (is_stored(known) and (is_reader or "://" in known or is_data_file(known))) or (
+            is_web(known) and (is_reader or is_data_file(known))
+        ):
             self._add_path(read, known, text, given, is_reader=is_reader, is_open=bool(hole))
         elif is_web(known) and (is_reader or read.name[0] in ("requests", "httpx", "urllib3", "aiohttp")):
             self._left_out["web API", known] = None
@@ -369,7 +377,8 @@ class _Finder:
         if is_open:
             known = known[: known.rfind("/") + 1]
             if not has_bucket(known):
-                self._note(read, f"{read.shown} takes {_described(given)}, and where that begins is computed")
+                if is_reader:
+                    self._note(read, f"{read.shown} takes {_described(given)}, and where that begins is computed")
                 return
             notes.append("only the beginning of the path is known")
         elif not has_bucket(known, alone=is_reader):
@@ -412,10 +421,17 @@ class _Finder:
         for text in () if given is None else self._texts(given, read.scope):
             if looks_like_sql(text.text):
                 self._sql.append((read, text, read_sql(text.text)))
-            elif text.text.startswith(HOLE) and given is not None:
+            elif text.text.startswith(HOLE) and given is not None and self._is_connection(read):
                 self._note(read, f"{read.shown} takes {_described(given)}, which is computed")
             elif read.name[-1] == "read_sql" and re.fullmatch(r"[\w.]+", text.text):
                 self._sql.append((read, text, SqlReading((text.text,))))
+
+    def _is_connection(self, read: _Read) -> bool:
+        """Whether a call that takes something unknown takes SQL. Trees of points have a method `query` too."""
+        return (
+            read.name[-1] != "query"
+            or re.search("con|client|db|cur|engine", "".join(read.name[:-1]), re.IGNORECASE) is not None
+        )
 
     def _read_tables(self) -> None:
         """What the SQL reads, once all names are known that it defines."""
@@ -473,7 +489,7 @@ def _is_reader(name: tuple[str, ...]) -> bool:
         return name[-1] in _OF_API
     if name[0] in ("webbrowser", "zipfile", "tarfile") or (len(name) > 2 and name[-2] in _IN_MEMORY):
         return False
-    return name[-1] in _READERS or name in (("fused", "download"), ("fused", "core", "download"))
+    return name[-1] in _READERS or name in (("fused", "download"), ("fused", "core", "download"), ("lancedb", "connect"))
 
 
 def _opens(name: tuple[str, ...]) -> bool:

@@ -26,10 +26,12 @@ _MOST_STEPS = 300_000  # about two seconds
 _DEEPEST = 60
 _DEEPEST_CALLS = 5
 _SAME = frozenset(
-    {"str", "Path", "PurePath", "PurePosixPath", "UPath", "text", "SQL", "dedent", "cleandoc", "fspath"}
+    {"str", "Path", "PurePath", "PurePosixPath", "UPath", "text", "SQL", "dedent", "cleandoc", "fspath", "Request"}
     | {"sorted", "list", "tuple", "set", "frozenset", "reversed", "tqdm", "deepcopy", "copy"}
 )
-_SAME_OF = frozenset({"pathlib", "sqlalchemy", "psycopg", "psycopg2", "textwrap", "inspect", "os", "tqdm", "upath", "copy"})
+_SAME_OF = frozenset(
+    {"pathlib", "sqlalchemy", "psycopg", "psycopg2", "textwrap", "inspect", "os", "tqdm", "upath", "copy", "urllib"}
+)
 _KEPT = frozenset({"as_posix", "as_uri", "read", "encode", "decode", "copy", "collect", "result", "resolve"})
 _ON_TEXT: dict[str, Callable[..., str]] = {
     name: getattr(str, name)

@@ -140,7 +140,7 @@ class _Place:
             callees |= found
             if leads:
                 outside.append(OutsideCall(udf, shown_name(load), leads, load.line, load.is_library))
-            if missing:
+            if missing and not (load.is_default and missing == _NOT_HERE):  # that others are possible is said already
                 unknown.append(UnknownCall(udf, f"{shown_name(load)} {missing}", load.line, may_call=missing == _UNLISTED))
         return Node(udf, reading, frozenset(callees), tuple(outside), tuple(unknown))
 
@@ -196,9 +196,10 @@ class _Place:
             return _Resolution(leads=f"the canvas {canvas!r}")
         if name in self._by_name:
             return _Resolution(self._by_name[name])
-        return _Resolution(missing="is not the name of a UDF of this canvas" if self._is_listed else _UNLISTED)
+        return _Resolution(missing=_NOT_HERE if self._is_listed else _UNLISTED)
 
 
+_NOT_HERE = "is not the name of a UDF of this canvas"
 _UNLISTED = "cannot be looked up, because the UDFs of the canvas could not be read"
 
 
