@@ -31,6 +31,7 @@ from fused_cache_ops.wording import one_line, shortened
 
 _SHOWN_LINE = 120
 _LONGEST_KEY = 500
+_LONGEST_PATH = 2_000
 _MOST_READS = 2_000
 _DEFAULT = "with the default of a parameter"
 _words = str.split
@@ -46,13 +47,7 @@ _READERS = frozenset(
         "get_tiff_info get_dataset_from_table read_hexfile url_to_arr"
     )
 )
-_LATER_ARGUMENT = {
-    "table_to_tile": 1,
-    "read_tiff": 1,
-    "read_tiff_safe": 1,
-    "mosaic_tiff": 1,
-    "read_hexfile": 1,
-}  # the first is the area
+_AFTER_AREA = frozenset(_words("table_to_tile read_tiff read_tiff_safe mosaic_tiff read_hexfile"))  # their first argument
 _PATH_KEYWORDS = _words(
     "path paths filepath filepath_or_buffer path_or_buffer path_or_buf path_or_paths filename filename_or_obj filenames file "
     "fp path_or_dataframe source sources io store urlpath url uri table_uri table dataset_path input_tiff_path tiff_list "
@@ -228,7 +223,7 @@ class _Finder:
     def _read_path(self, read: _Read) -> None:
         if _writes(read):
             return
-        given = read.argument(_PATH_KEYWORDS, _LATER_ARGUMENT.get(read.name[-1], 0))
+        given = read.argument(_PATH_KEYWORDS, int(read.name[-1] in _AFTER_AREA))
         if given is None and read.name[-1] == "open" and isinstance(read.call.func, ast.Attribute):
             given = read.call.func.value  # `Path(…).open()`
         if given is None:
@@ -356,15 +351,19 @@ class _Finder:
 
     def _place(self, read: _Read, text: Text, given: ast.expr, *, is_reader: bool) -> None:
         """Note what a text is that a call takes as a path."""
+        if len(text.text) > _LONGEST_PATH:
+            if is_reader:
+                self._note(read, f"{read.shown} takes a path that is longer than {_LONGEST_PATH:,} characters")
+            return
         path = unwrapped(text.text)
         known, hole, _ = path.partition(HOLE)
+        is_data = is_stored(known) and "://" in known
+        is_data = is_data or ((is_stored(known) or is_web(known)) and (is_reader or is_data_file(known)))
         if is_udf_address(known) or (is_web(known) and holds_shared_token(known)):
             return  # a UDF, which is run over HTTP
         if is_web(known) and is_drawn(path):
             self._left_out["basemap or style", known] = None
-        elif (is_stored(known) and (is_reader or "://" in known or is_data_file(known))) or (
-            is_web(known) and (is_reader or is_data_file(known))
-        ):
+        elif is_data:
             self._add_path(read, known, text, given, is_reader=is_reader, is_open=bool(hole))
         elif is_web(known) and (is_reader or read.name[0] in ("requests", "httpx", "urllib3", "aiohttp")):
             self._left_out["web API", known] = None
@@ -428,10 +427,8 @@ class _Finder:
 
     def _is_connection(self, read: _Read) -> bool:
         """Whether a call that takes something unknown takes SQL. Trees of points have a method `query` too."""
-        return (
-            read.name[-1] != "query"
-            or re.search("con|client|db|cur|engine", "".join(read.name[:-1]), re.IGNORECASE) is not None
-        )
+        owner = "".join(read.name[:-1])
+        return read.name[-1] != "query" or re.search("con|client|db|cur|engine", owner, re.IGNORECASE) is not None
 
     def _read_tables(self) -> None:
         """What the SQL reads, once all names are known that it defines."""

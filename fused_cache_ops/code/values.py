@@ -22,7 +22,7 @@ from fused_cache_ops.code.sql import HOLE
 
 _MOST = 200
 _LONGEST = 20_000
-_MOST_STEPS = 300_000  # about two seconds
+_MOST_STEPS = 200_000  # about a second
 _DEEPEST = 60
 _DEEPEST_CALLS = 5
 _SAME = frozenset(
@@ -141,7 +141,7 @@ class Values:
         if depth >= _DEEPEST or not self._may_go_on():
             return UNKNOWN
         self._pending[key] = depth
-        before, self._lowest = self._lowest, _DEEPEST
+        before, self._lowest, mark = self._lowest, _DEEPEST, len(self._drafts)
         value = self._evaluate(node, scope)
         if len(value) > _MOST:
             value = UNKNOWN
@@ -150,8 +150,9 @@ class Values:
         self._drafts[key] = (value, node, self._lowest)
         if self._lowest >= depth:
             # What is defined by itself, in a circle that begins here, is known as well as it can be.
-            for drafted in [each for each in reversed(self._drafts) if self._drafts[each][2] >= depth]:
-                self._known[drafted] = self._drafts.pop(drafted)[:2]
+            while len(self._drafts) > mark:
+                drafted, draft = self._drafts.popitem()
+                self._known[drafted] = draft[:2]
             self._lowest = _DEEPEST
         self._lowest = min(before, self._lowest)
         return value
@@ -499,6 +500,7 @@ class Values:
         if depth < _DEEPEST_CALLS and scope is not body and scope.original is not body:
             key = (id(callee.node), id(call), id(scope))
             if key not in self._frames:
+                self._may_go_on(20)
                 frame = replace(body, parent=callee.scope, original=body, given=_passed(call, scope, body))
                 self._frames[key] = (frame, call)
             frame = self._frames[key][0]
