@@ -7,11 +7,11 @@ leads out of it is reported.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from fused_cache_ops.code.calls import LoadedName, SourceReading, read_source, shown_name
+from fused_cache_ops.code.calls import LoadedName, SourceReading, UnknownName, read_source, shown_name
 from fused_cache_ops.secret import Secret, canvas_token, is_shared_token
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
 
@@ -76,12 +76,22 @@ class CallGraph:
         canvas: the canvas and its UDFs.
         udfs: more UDFs that belong to it, if its list may lack some.
         tokens: shared tokens that are known, each with the id of its UDF.
+        is_late: whether no more time may be spent. The code of the UDFs that are left is then not read, and said to be unknown.
     """
 
-    def __init__(self, canvas: Canvas, udfs: Iterable[UdfRecord] = (), tokens: Iterable[tuple[Secret, str]] = ()) -> None:
+    def __init__(
+        self,
+        canvas: Canvas,
+        udfs: Iterable[UdfRecord] = (),
+        tokens: Iterable[tuple[Secret, str]] = (),
+        is_late: Callable[[], bool] = lambda: False,
+    ) -> None:
         records = {udf.id.lower(): udf for udf in (*udfs, *(canvas.udfs or ()))}
         place = _Place(canvas, records, tokens)
-        self.nodes: Mapping[str, Node] = {udf_id: place.node(udf) for udf_id, udf in records.items()}
+        self.nodes: Mapping[str, Node] = {
+            udf_id: place.node(udf, _NO_TIME if is_late() else read_source(udf.code, udf.entrypoint))
+            for udf_id, udf in records.items()
+        }
 
     def levels(self, udf_id: str, direction: Direction) -> tuple[tuple[UdfRecord, ...], ...]:
         """The callers or callees of a UDF, with theirs and so on, by level. Level 1 comes first.
@@ -111,6 +121,9 @@ class CallGraph:
         return (*reversed(callees), (own,), *(level for level in rest if level))
 
 
+_NO_TIME = SourceReading(unknown=(UnknownName("the deadline left no time to read the code", None),))
+
+
 class _Place:
     """Resolves names as Fused's SDK does for code that runs in this canvas."""
 
@@ -126,8 +139,7 @@ class _Place:
             if udf.name is not None:
                 self._by_name.setdefault(udf.name, set()).add(udf_id)
 
-    def node(self, udf: UdfRecord) -> Node:
-        reading = read_source(udf.code, udf.entrypoint)
+    def node(self, udf: UdfRecord, reading: SourceReading) -> Node:
         callees: set[str] = set()
         outside: list[OutsideCall] = []
         unknown = [UnknownCall(udf, each.reason, each.line) for each in reading.unknown]

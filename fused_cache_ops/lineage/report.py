@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +158,7 @@ def inspect_udf(service: Service, retrier: Retrier, reference: UdfReference) -> 
     """
     found = look_up_everything(service, retrier, reference)
     assert found.udf is not None  # noqa: S101 - it raises otherwise
-    return report_on(found.udf, found, graph_of(found.udf, found.canvas, reference.secret))
+    return report_on(found.udf, found, graph_of(found.udf, found.canvas, reference.secret, lambda: retrier.left < 0))
 
 
 def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph) -> UdfReport:
@@ -198,16 +198,17 @@ def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph) -> UdfReport:
     )
 
 
-def graph_of(udf: UdfRecord, canvas: Canvas | None, token: Secret | None = None) -> CallGraph:
+def graph_of(udf: UdfRecord, canvas: Canvas | None, token: Secret | None, is_late: Callable[[], bool]) -> CallGraph:
     """The graph of a UDF's canvas, or of the UDF alone if its canvas was not read.
 
     Args:
         udf: the UDF.
         canvas: its canvas.
         token: the shared token that the UDF was given by.
+        is_late: whether no more time may be spent on reading code.
     """
     tokens = () if token is None else [(token, udf.id.lower())]
-    return CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf], tokens)
+    return CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf], tokens, is_late)
 
 
 def warnings_from(report: UdfReport, related: Related | None) -> Iterator[str]:

@@ -109,7 +109,11 @@ def find_targets(
             tuple(_on_each(found, UdfRecord(reference.udf_id), "udf", 0)),
             _told(found, tuple(f"{part}." for part in found.unknown)) or None,
         )
-    graph = graph_of(udf, found.canvas, reference.secret)
+    # Relatives that are to be invalidated have to be known. For warnings alone, the time is needed elsewhere.
+    least = retrier.left / 2 if related is None else 0
+    graph = graph_of(udf, found.canvas, reference.secret, lambda: retrier.left < least)
+    if related is not None:
+        retrier.check()
     levels = graph.in_order(udf.id, related) if related is not None else ((udf,),)
     _check_number(udf, levels, max_related)
     own = next(number for number, level in enumerate(levels) if udf in level)
