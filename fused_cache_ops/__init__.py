@@ -20,29 +20,31 @@ if TYPE_CHECKING:
         InvalidInputError,
         InvalidRequestError,
         NotFoundError,
+        PermanentError,
         PermissionDeniedError,
         RateLimitedError,
-        StaleConnectionError,
+        TransientError,
         UnavailableError,
         UnexpectedRedirectError,
         UnexpectedResponseError,
         Unfinished,
     )
     from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset, refresh_cache
+    from fused_cache_ops.keywords.client import ClientSettings
+    from fused_cache_ops.keywords.refresh import RefreshOptions
+    from fused_cache_ops.keywords.values import WHOLE_UDF
     from fused_cache_ops.lineage.report import UdfReport
-    from fused_cache_ops.outcome import (
-        DatasetFirstPass,
-        DatasetInvalidationError,
-        DatasetResult,
-        FirstPass,
+    from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
+    from fused_cache_ops.outcome.interruption import InvalidationInterrupted
+    from fused_cache_ops.outcome.invalidation import (
         InvalidationResult,
         PartialInvalidationError,
-        Refresh,
         RefreshError,
         Verification,
     )
+    from fused_cache_ops.outcome.passes import DatasetFirstPass, FirstPass
+    from fused_cache_ops.outcome.refresh import RefreshResult
     from fused_cache_ops.plan.plan import InvalidationPlan, plan_invalidation
-    from fused_cache_ops.selection.keywords import WHOLE_UDF
     from fused_cache_ops.selection.merging import merge_selections
     from fused_cache_ops.tiles.tile import Tile
 
@@ -50,6 +52,7 @@ __all__ = [
     "WHOLE_UDF",
     "AuthenticationError",
     "CacheMap",
+    "ClientSettings",
     "ConfigurationError",
     "DatasetFirstPass",
     "DatasetInvalidationError",
@@ -61,18 +64,21 @@ __all__ = [
     "InvalidInputError",
     "InvalidRequestError",
     "InvalidationCancelledError",
+    "InvalidationInterrupted",
     "InvalidationPlan",
     "InvalidationResult",
     "NotFoundError",
     "PartialInvalidationError",
+    "PermanentError",
     "PermissionDeniedError",
     "RateLimitedError",
-    "Refresh",
     "RefreshError",
-    "StaleConnectionError",
+    "RefreshOptions",
+    "RefreshResult",
     "TeamEnvironment",
     "TeamUdf",
     "Tile",
+    "TransientError",
     "UdfReport",
     "UnavailableError",
     "UnexpectedRedirectError",
@@ -88,38 +94,42 @@ __all__ = [
 ]
 
 _HOMES = {
-    "WHOLE_UDF": "selection.keywords",
+    "WHOLE_UDF": "keywords.values",
     "AuthenticationError": "errors",
     "CacheMap": "cache_map.reading",
+    "ClientSettings": "keywords.client",
     "ConfigurationError": "errors",
-    "DatasetFirstPass": "outcome",
-    "DatasetInvalidationError": "outcome",
+    "DatasetFirstPass": "outcome.passes",
+    "DatasetInvalidationError": "outcome.dataset",
     "DatasetPlan": "cache_map.dataset",
-    "DatasetResult": "outcome",
-    "FirstPass": "outcome",
+    "DatasetResult": "outcome.dataset",
+    "FirstPass": "outcome.passes",
     "FusedCacheError": "errors",
     "FusedClient": "client",
     "InvalidInputError": "errors",
     "InvalidRequestError": "errors",
     "InvalidationCancelledError": "errors",
+    "InvalidationInterrupted": "outcome.interruption",
     "InvalidationPlan": "plan.plan",
-    "InvalidationResult": "outcome",
+    "InvalidationResult": "outcome.invalidation",
     "NotFoundError": "errors",
-    "PartialInvalidationError": "outcome",
+    "PartialInvalidationError": "outcome.invalidation",
+    "PermanentError": "errors",
     "PermissionDeniedError": "errors",
     "RateLimitedError": "errors",
-    "Refresh": "outcome",
-    "RefreshError": "outcome",
-    "StaleConnectionError": "errors",
+    "RefreshError": "outcome.invalidation",
+    "RefreshOptions": "keywords.refresh",
+    "RefreshResult": "outcome.refresh",
     "TeamEnvironment": "client",
     "TeamUdf": "client",
     "Tile": "tiles.tile",
+    "TransientError": "errors",
     "UdfReport": "lineage.report",
     "UnavailableError": "errors",
     "UnexpectedRedirectError": "errors",
     "UnexpectedResponseError": "errors",
     "Unfinished": "errors",
-    "Verification": "outcome",
+    "Verification": "outcome.invalidation",
     "invalidate_cache": "invalidate",
     "invalidate_dataset": "invalidate",
     "merge_selections": "selection.merging",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,17 +34,6 @@ def read_tables(path: Path) -> Mapping[str, Any] | None:
         return tables
     found: Mapping[str, Any] | None = tables.get("tool", {}).get("fused-cache")
     return found
-
-
-def check_table(table: Any, allowed: tuple[str, ...], where: str) -> None:
-    """Reject what is not a table, and a key that is not allowed, with the nearest one that is."""
-    if not isinstance(table, Mapping):
-        raise InvalidInputError(f"{where} must be a table with {', '.join(allowed)}, not {quoted(table)}.")
-    for key in table:
-        if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=1)
-            meant = f"Did you mean {near[0]}?" if near else f"The keys are {', '.join(allowed)}."
-            raise InvalidInputError(f"{where}: unknown key {quoted(key)}. {meant}")
 
 
 def _toml() -> Any:

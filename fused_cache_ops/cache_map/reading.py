@@ -21,23 +21,29 @@ from pathlib import Path
 from typing import Any, Union
 
 from fused_cache_ops.cache_map.defaults import read_settings
-from fused_cache_ops.cache_map.file import DEFAULT_MAP, check_table, read_tables
-from fused_cache_ops.call_keywords import SENDING_DEFAULTS
+from fused_cache_ops.cache_map.file import DEFAULT_MAP, read_tables
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.running.keywords import REFRESH_DEFAULTS
+from fused_cache_ops.keywords.call import CALL_DEFAULTS, NEEDS_SELECTION, SENDING_OPTIONS
+from fused_cache_ops.keywords.option import check_keys
+from fused_cache_ops.keywords.refresh import refresh_options
+from fused_cache_ops.keywords.selection import SELECTION_OPTIONS
 from fused_cache_ops.running.refresh import plan_refresh
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.cells import read_rendering
 from fused_cache_ops.selection.reading import read_selection
+from fused_cache_ops.selection.selection import WholeUdf
 from fused_cache_ops.sending.targets import check_again_after, check_related
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.udf_reference import UdfReference, parse_udf
 from fused_cache_ops.wording import quoted, quoted_address
 
-SELECTING = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom", "render_resolution")
+_OF_THE_LOAD = ("geometry_column", "crs", "partition", "shard")
+"""Keywords that say how to read what one load changed, which no file can know."""
+
+SELECTING = tuple(name for name in SELECTION_OPTIONS if name in NEEDS_SELECTION and name not in _OF_THE_LOAD)
 """The keywords of an entry that shape its selection."""
 
-SENDING = ("related", "max_related", "again_after", "verify_tiles", *REFRESH_DEFAULTS)
+SENDING = tuple(name for name in SENDING_OPTIONS if name != "checkpoint")
 """The keywords of an entry that control sending, and what follows it."""
 
 ENTRY_KEYS = ("udf", "whole_udf", *SELECTING, *SENDING)
@@ -107,7 +113,7 @@ class CacheMap:
         Raises:
             InvalidInputError: it is not a valid map. The message names the dataset, the entry and the key.
         """
-        check_table(tables, ("datasets", "settings"), source)
+        check_keys(tables, ("datasets", "settings"), source)
         if "settings" in tables:
             read_settings(tables["settings"], f"{source}, table settings")
         datasets = tables.get("datasets", {})
@@ -123,9 +129,10 @@ class CacheMap:
         return given if isinstance(given, CacheMap) else cls.read(given, beside=beside)
 
     def with_defaults(self, keywords: Mapping[str, Any]) -> CacheMap:
-        """The map with keywords for sending that count where an entry does not have them."""
+        """The map with keywords for sending that count where an entry does not have them. Those of ``refresh`` say how to
+        refresh, and so count where a refresh is wanted."""
         datasets = {
-            key: tuple(replace(each, keywords={**keywords, **each.keywords}) for each in entries)
+            key: tuple(replace(each, keywords=_with_defaults(each.keywords, keywords)) for each in entries)
             for key, entries in self.datasets.items()
         }
         return replace(self, datasets=datasets)
@@ -149,6 +156,15 @@ class CacheMap:
         return self.datasets[dataset]
 
 
+def _with_defaults(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    merged = {**defaults, **own}
+    if "refresh" in defaults:
+        merged.pop("refresh")
+        if (options := refresh_options(own.get("refresh", 0))) is not None:
+            merged["refresh"] = {**defaults["refresh"], **options}
+    return merged
+
+
 def _find(path: Path, beside: str | os.PathLike[str] | None) -> Path:
     folders = [] if beside is None or path.is_absolute() else [Path(beside).parent]
     tried = [folder / path for folder in folders] + [path]
@@ -160,7 +176,7 @@ def _find(path: Path, beside: str | os.PathLike[str] | None) -> Path:
 
 
 def _entries(table: Any, where: str) -> tuple[MapEntry, ...]:
-    check_table(table, ("udfs",), where)
+    check_keys(table, ("udfs",), where)
     listed = table.get("udfs")
     if not isinstance(listed, list):
         said = "is missing" if listed is None else f"= {quoted(listed)} is not a list"
@@ -186,7 +202,7 @@ def _same_secret(one: UdfReference, other: UdfReference) -> bool:
 
 
 def _entry(given: Any, where: str) -> MapEntry:
-    check_table(given, ENTRY_KEYS, where)
+    check_keys(given, ENTRY_KEYS, where)
     if "udf" not in given:
         raise InvalidInputError(f"{where}: udf is missing.")
     try:
@@ -197,23 +213,22 @@ def _entry(given: Any, where: str) -> MapEntry:
         if not is_boolean(whole):
             raise InvalidInputError(f"whole_udf = {quoted(whole)} must be true or false.")
         keywords = {name: value for name, value in given.items() if name not in ("udf", "whole_udf")}
-        if whole and (shapers := [name for name in (*SELECTING, "verify_tiles", "refresh_zooms") if name in keywords]):
+        if whole and (shapers := [name for name in keywords if name in NEEDS_SELECTION]):
             raise InvalidInputError(f"{shapers[0]} cannot shape the whole UDF: remove it, or whole_udf = true.")
-        _check_values(keywords)
+        _check_values(keywords, bool(whole))
     except InvalidInputError as error:
         raise InvalidInputError(f"{where}: {error}") from None
     return MapEntry(label, udf, bool(whole), keywords)
 
 
-def _check_values(keywords: Mapping[str, Any]) -> None:
+def _check_values(keywords: Mapping[str, Any], whole: bool) -> None:
     """Reject values that a call would reject, so that a reviewed map does not fail in the night."""
     read_rendering(keywords.get("render_resolution"))
     shaping: Any = {name: keywords[name] for name in SELECTING if name in keywords and name != "render_resolution"}
     read_selection(tiles=[], **shaping)
-    sending: dict[str, Any] = {**SENDING_DEFAULTS, **keywords}
+    sending: dict[str, Any] = {**CALL_DEFAULTS, **keywords}
     check_related(sending["related"], sending["max_related"])
     check_again_after(sending["again_after"])
-    refresh: Any = {name: sending[name] for name in REFRESH_DEFAULTS}
-    plan_refresh(read_selection(tiles=[]), **refresh)
+    plan_refresh(WholeUdf() if whole else read_selection(tiles=[]), sending["refresh"])
     if is_boolean(sending["verify_tiles"]) or not isinstance(sending["verify_tiles"], int) or sending["verify_tiles"] < 0:
         raise InvalidInputError(f"verify_tiles = {quoted(sending['verify_tiles'])} must be a whole number of tiles.")

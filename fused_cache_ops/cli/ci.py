@@ -21,7 +21,7 @@ from typer.main import get_command
 
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
-from fused_cache_ops.outcome import Refresh
+from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.wording import rendered_to_nothing
 
 PREFIX = "FUSED_INPUT_"
@@ -262,7 +262,7 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[object, ...]]:
         return rows + [(name, f"refused: {why}", "") for name, why in result.get("refused", {}).items()]
     shown = {name: ", ".join(each) if isinstance(each, list) else each for name, each in result.items() if name in _SHOWN}
     if result.get("refresh"):
-        shown["refreshed"] = str(Refresh.from_dict(result["refresh"])).removeprefix("refreshed: ")
+        shown["refreshed"] = str(RefreshResult.from_dict(result["refresh"])).removeprefix("refreshed: ")
     return [("tiles", _tiles(result)), *((name.replace("_", " "), value) for name, value in shown.items() if value)]
 
 

@@ -9,13 +9,8 @@ from typing import Any
 
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.errors import FusedCacheError, Remaining
-from fused_cache_ops.outcome import (
-    DatasetInvalidationError,
-    DatasetResult,
-    InvalidationResult,
-    PartialInvalidationError,
-    RefreshError,
-)
+from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
+from fused_cache_ops.outcome.invalidation import InvalidationResult, PartialInvalidationError, RefreshError
 
 EXIT_CODES: Mapping[int, str] = {
     0: "Everything is done, or there was nothing to do.",

@@ -76,6 +76,7 @@ def _defaults(commands: Any) -> dict[str, Any]:
     from fused_cache_ops.cache_map.defaults import find_settings
 
     found = find_settings(Path.cwd())
+    found |= {f"refresh_{key}": value for key, value in found.pop("refresh", {}).items()}
     defaults: dict[str, Any] = {
         name: {key: value for key, value in found.items() if key not in _SENT_NOTHING_BY.get(name, ())} for name in commands
     }

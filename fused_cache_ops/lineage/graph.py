@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from fused_cache_ops.code.calls import LoadedName, SourceReading, UnknownName, read_source, shown_name
+from fused_cache_ops.keywords.values import Related
 from fused_cache_ops.secret import Secret, canvas_token, is_shared_token
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
 
 Direction = Literal["callers", "callees"]
-Related = Literal["callers", "callees", "both"]
 
 
 class OutsideCall(NamedTuple):

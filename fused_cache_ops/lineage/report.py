@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fused_cache_ops.lineage.graph import CallGraph, Direction, Related
+from fused_cache_ops.keywords.values import Related
+from fused_cache_ops.lineage.graph import CallGraph, Direction
 from fused_cache_ops.lineage.lookup import Lookup, UnknownPart, look_up_everything, place
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.service.canvases import Canvas, UdfRecord

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.outcome import Verification
+from fused_cache_ops.outcome.invalidation import Verification
 from fused_cache_ops.running.asking import Asked, Freshness, ask_for, ask_once, run_token
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.batches import MAX_BATCH, Batch

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.keywords.values import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.arrow import is_arrow, read_values
-from fused_cache_ops.selection.keywords import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.shapes import file_system, import_geo, within_the_map
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials

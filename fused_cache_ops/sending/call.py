@@ -21,18 +21,25 @@ from fused_cache_ops.errors import (
     UnavailableError,
     Unfinished,
 )
-from fused_cache_ops.lineage.graph import Related
-from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError, Refresh, RefreshError, Verification
+from fused_cache_ops.keywords.values import CheckpointLocation, Related
+from fused_cache_ops.outcome.interruption import InvalidationInterrupted
+from fused_cache_ops.outcome.invalidation import (
+    InvalidationResult,
+    PartialInvalidationError,
+    RefreshError,
+    Verification,
+)
+from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.progress import OnProgress, Progress
 from fused_cache_ops.running.asking import run_token
-from fused_cache_ops.running.refresh import Refreshing, refresh, report_failures
+from fused_cache_ops.running.refresh import RefreshPlan, refresh, report_failures
 from fused_cache_ops.running.verification import Sample, check_verify_tiles, request_tiles
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.batches import MAX_BATCH
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.selection import Selection, WholeUdf, nobody_watches
 from fused_cache_ops.selection.spans import Spans
-from fused_cache_ops.sending.checkpoint import Checkpoint, CheckpointLocation
+from fused_cache_ops.sending.checkpoint import Checkpoint
 from fused_cache_ops.sending.delivery import Delivery, confirmed_on_each, total_deleted
 from fused_cache_ops.sending.outbox import Outbox
 from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets
@@ -55,7 +62,7 @@ class Call:
         retrier: the call's retries and its deadline.
         udf: the UDF.
         selection: what to invalidate.
-        refreshing: what to refresh afterwards, or None.
+        refresh_plan: what to refresh afterwards, or None.
         only_pass: 1 or 2 to make only one of the two passes of ``again_after``, without waiting. Tiles are verified after the
             second.
         on_targets: called once before anything is sent, with the targets, or None if there is nothing to send.
@@ -82,7 +89,7 @@ class Call:
         related: Related | None,
         max_related: int,
         again_after: float,
-        refreshing: Refreshing | None,
+        refresh_plan: RefreshPlan | None,
         only_pass: int | None = None,
     ) -> None:
         tiles = selection if isinstance(selection, Selection) else None
@@ -112,11 +119,11 @@ class Call:
         self._again_after = 0.0 if only_pass else again_after
         self._pass_number = only_pass or 1
         self._run_token = check_verify_tiles(verify_tiles, udf, shared_token, service)
-        if refreshing is not None and refreshing.note is None:
+        if refresh_plan is not None and refresh_plan.note is None:
             self._run_token = run_token("refresh", udf, shared_token, service)
-        self._refreshing = None if only_pass == 1 else refreshing
+        self._refresh_plan = None if only_pass == 1 else refresh_plan
         self._refreshed: Spans | None = None  # positions
-        self._refresh: Refresh | None = None
+        self._refresh: RefreshResult | None = None
         self._verify_tiles = 0 if only_pass == 1 else verify_tiles
         self._sample = Sample(self._verify_tiles) if self._verify_tiles else None
         self._verification: Verification | None = None
@@ -149,18 +156,18 @@ class Call:
             self._retrier.check()
             if self._targets is not None:
                 self._send(self._targets)
-            if self._record is not None and self._refreshing is None:
+            if self._record is not None and self._refresh_plan is None:
                 self._record.remove()
-            if self._refreshing is not None:
+            if self._refresh_plan is not None:
                 self._step = "refreshing"
-                self._run_again(self._refreshing)
+                self._run_again(self._refresh_plan)
             elif self._sample and self._run_token:
                 self._step = "verifying"
                 self._verification = request_tiles(self._service, self._retrier, self._run_token, self._sample.tiles)
             result = self._result()
-            if self._refreshing is not None and self._refresh is not None and self._refreshed is not None:
-                report_failures(self._refreshing, self._refresh, self._refreshed, result)
-            if self._record is not None and self._refreshing is not None:
+            if self._refresh_plan is not None and self._refresh is not None and self._refreshed is not None:
+                report_failures(self._refresh_plan, self._refresh, self._refreshed, result)
+            if self._record is not None and self._refresh_plan is not None:
                 self._record.remove()
         logger.info("Fused cache: %s", result)
         return result
@@ -267,18 +274,18 @@ class Call:
 
     # -- running again -------------------------------------------------------------------------------------------
 
-    def _run_again(self, refreshing: Refreshing) -> None:
+    def _run_again(self, plan: RefreshPlan) -> None:
         """Refresh, and verify by the same answers."""
-        if refreshing.note is not None or self._run_token is None:
-            self._refresh = Refresh(note=refreshing.note)
+        if plan.note is not None or self._run_token is None:
+            self._refresh = RefreshResult(note=plan.note)
             return
         record = self._record
-        self._refreshed = Spans() if record is None else record.spans("refresh", refreshing.fingerprint, 3)
+        self._refreshed = Spans() if record is None else record.spans("refresh", plan.fingerprint, 3)
         self._refresh, self._verification = refresh(
             self._service,
             self._retrier,
             self._run_token,
-            refreshing,
+            plan,
             sample=None if self._sample is None else self._sample.tiles,
             done=self._refreshed,
             save=lambda: None if record is None else record.save(),
@@ -357,9 +364,8 @@ class Call:
             yield
         except KeyboardInterrupt as interrupt:
             self._save()
-            if self._tiles is not None:
-                interrupt.remaining = self._remaining(self._tiles)  # type: ignore[attr-defined]
-            raise
+            remaining = None if self._tiles is None else self._remaining(self._tiles)
+            raise InvalidationInterrupted(interrupt, remaining=remaining) from interrupt
         except RefreshError:
             self._save()
             raise

@@ -10,16 +10,14 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.keywords.values import CheckpointLocation
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.wording import quoted, rendered_to_nothing, without_credentials
 
 logger = logging.getLogger(__name__)
-
-CheckpointLocation = Union[str, "os.PathLike[str]"]
-"""A path, or with the extra ``fsspec`` any URL that fsspec supports. A location that ends in ``/`` is a folder."""
 
 FORMAT = "fused-cache-ops checkpoint"
 VERSION = 2

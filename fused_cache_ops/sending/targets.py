@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.lineage.graph import Related
+from fused_cache_ops.keywords.values import Related
 from fused_cache_ops.lineage.lookup import Lookup, look_up
 from fused_cache_ops.lineage.report import graph_of, report_on, warnings_from
 from fused_cache_ops.service.canvases import UdfRecord

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import urllib3
@@ -28,10 +28,7 @@ from requests.utils import default_user_agent, get_environ_proxies, select_proxy
 
 from fused_cache_ops.errors import ConfigurationError
 from fused_cache_ops.secret import Secret, masked, masked_address
-from fused_cache_ops.settings import is_loopback
-
-Certificate = Union[str, tuple[str, str]]
-"""A client certificate: the path of one PEM file, or the paths of the certificate and its key."""
+from fused_cache_ops.settings import Certificate, is_loopback
 
 LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record includes its code; nothing else comes close
 _HEADERS = ("retry-after", "location", "x-cache", "x-fused-cached", "age")

@@ -268,7 +268,7 @@ class Retrier:
         if left > 0:
             over = f"The deadline of {self.deadline:g} s leaves no time for the pause of {wait:.1f} s that all requests take."
         before = f" The last error was: {self._trouble}" if self._trouble else ""
-        return f"{over}{before} Raise {self._deadline_name}=, or send fewer tiles per call."
+        return f"{over}{before} Raise the {self._deadline_name}, or send fewer tiles per call."
 
     def _gave_up(self, attempts: int, retry_after: float | None) -> str:
         asked = "" if retry_after is None else f" and the server asks for a pause of {retry_after:g} s"
@@ -276,7 +276,7 @@ class Retrier:
         return (
             f"Gave up after {attempts} {tries} in {self.elapsed:.1f} s: the deadline is {self.deadline:g} s"
             f"{'' if self._patience >= self.deadline else ' for all UDFs and instances'}{asked}. "
-            f"Raise {self._deadline_name}= to wait longer."
+            f"Raise the {self._deadline_name} to wait longer."
         )
 
 

@@ -29,7 +29,8 @@ from fused_cache_ops.wording import quoted, shortened
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fused_cache_ops.service.connection import Certificate, Connections
+    from fused_cache_ops.service.connection import Connections
+    from fused_cache_ops.settings import Certificate
 
 
 MOST_RUNS_AT_ONCE = 64

@@ -15,7 +15,7 @@ import pytest
 from fused_cache_ops import FusedClient, Tile
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import FusedCacheError, InvalidationCancelledError, UnavailableError
-from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 
 When = Callable[[Callable[[], object], Callable[[], object]], object]
 TILES = [Tile(17, number, 0) for number in range(200)]

@@ -16,7 +16,7 @@ import pytest
 from fused_cache_ops import FusedClient, Tile
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, PermissionDeniedError
-from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 from fused_cache_ops.sending.checkpoint import FORMAT, _LocalFile
 
 TILES = [Tile(17, number % 1000, number // 1000) for number in range(95)]
@@ -283,7 +283,7 @@ import fused_cache_ops.invalidate
 from fused_cache_ops import Tile, invalidate_cache
 fused_cache_ops.sending.call.MAX_BATCH = int(sys.argv[3])
 tiles = [Tile(17, number % 1000, number // 1000) for number in range(int(sys.argv[2]))]
-print(invalidate_cache("roads", tiles=tiles, checkpoint=sys.argv[1], max_concurrency=8))
+print(invalidate_cache("roads", tiles=tiles, checkpoint=sys.argv[1], client={"max_concurrency": 8}))
 """
 
 

@@ -348,7 +348,7 @@ def test_the_function_reads_the_map_of_the_working_folder(emulator, udfs, tmp_pa
         ("datasets = 3\n", r"datasets = 3 must be a table"),
         ("[datasets.parcels]\n", r"dataset 'parcels': udfs is missing"),
         ("[datasets.parcels]\nudfs = 'maps'\n", r"udfs = 'maps' is not a list"),
-        ("[datasets.parcels]\nudfs = ['maps']\n", r"entry 1 must be a table"),
+        ("[datasets.parcels]\nudfs = ['maps']\n", r"entry 1 is of type str: pass a mapping"),
         ("[datasets.parcels]\nudfs = [{ zooms = 3 }]\n", r"entry 1: udf is missing"),
         ("[datasets.parcels]\nudfs = [{ udf = 'a' }, { udf = 'a' }]\n", r"entry 2: udf a is listed twice"),
         ("[datasets.parcels]\nudfs = [{ udf = 'a', zoom = 3 }]\n", r"unknown key 'zoom'. Did you mean zooms\?"),

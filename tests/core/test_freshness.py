@@ -25,7 +25,7 @@ def test_what_no_response_came_for_is_unknown_and_may_be_tried_again(
 
 def test_what_takes_longer_than_the_refresh_may_be_tried_again(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(latency=3, path="/run/tiles/")
-    found = client.refresh_cache(udf.shared_token, tiles=["1/0/0"], refresh_deadline=1)
+    found = client.refresh_cache(udf.shared_token, tiles=["1/0/0"], refresh={"deadline": 1})
     assert (found.runs, found.already_cached, found.is_complete, found.retryable) == (0, 0, False, True)
 
 

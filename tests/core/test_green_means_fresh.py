@@ -76,7 +76,7 @@ def test_and_so_are_all_instances_if_asked_for(
         fused_emulator.fill_cache(loader, [(1, 0, 0)], client_id=client_id)
     before = seen(loader)
     table["load"] = "new"
-    result = invalidate_cache(loader.id, tiles=[TILE], client_id="all")
+    result = invalidate_cache(loader.id, tiles=[TILE], client={"client_id": "all"})
     assert (before, seen(loader)) == ("old", "new")
     assert fused_emulator.cached_tiles(loader, client_id="fused-third") == set()
     assert result.client_ids == ("fused-third", "fused-team", "fused-maps")

@@ -10,7 +10,7 @@ import pytest
 from fused_cache_ops import FusedClient, InvalidationResult, Tile, invalidate_cache
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.outcome import Verification
+from fused_cache_ops.outcome.invalidation import Verification
 from fused_cache_ops.running.asking import freshness
 from fused_cache_ops.running.verification import Sample
 from fused_cache_ops.selection.batches import TileBatch, TileBatches

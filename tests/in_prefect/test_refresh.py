@@ -75,14 +75,14 @@ def test_an_invalidation_whose_refresh_failed_is_an_invalidation_to_automations(
 
     @flow
     def pipeline() -> None:
-        invalidate_cache(udf.shared_token, tiles=ALL, refresh="all", fail_on_refresh_error=True)
+        invalidate_cache(udf.shared_token, tiles=ALL, refresh={"must_succeed": True})
 
     with pytest.raises(RefreshError, match="Everything is invalidated"):
         pipeline()
     assert events == ["fused.cache.invalidated"]
 
 
-@pytest.mark.parametrize("keywords", [{"refresh": 5}, {"refresh_zooms": "1"}], ids=str)
+@pytest.mark.parametrize("keywords", [{"refresh": 5}, {"refresh": {"zooms": "1"}}], ids=str)
 def test_a_hook_does_not_refresh(keywords: Any) -> None:
     with pytest.raises(InvalidInputError, match="A hook does not refresh"):
         invalidate_on_completion("roads", tiles=ALL, **keywords)

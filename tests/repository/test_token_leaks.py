@@ -22,7 +22,7 @@ from fused_cache_ops.demo.pipelines import PIPELINES, PipelineFailed, run_pipeli
 from fused_cache_ops.demo.stations import UDF_NAME, build_udf, create_table
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import FusedCacheError
-from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 from fused_cache_ops.tiles.tile import Tile
 
 TOKEN = "t0p-s3cret-t0ken"
@@ -74,10 +74,7 @@ def test_no_failure_shows_the_token(
         invalidate_cache(
             "roads",
             tiles=[Tile(1, 0, 0), Tile(1, 0, 1), Tile(1, 1, 1)][:tiles],
-            token=TOKEN,
-            base_url=fused_emulator.base_url,
-            timeout=0.2,
-            deadline=0.5,
+            client={"token": TOKEN, "base_url": fused_emulator.base_url, "timeout": 0.2, "deadline": 0.5},
         )
     shown = everything_about(caught.value)
     assert TOKEN not in shown
@@ -118,7 +115,7 @@ def test_a_partial_failure_shows_no_token_and_can_leave_the_process(
     fused_emulator.store.add_token(fused_emulator.environment_id, token=TOKEN)
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=401, times=None)
     with pytest.raises(PartialInvalidationError) as caught:
-        invalidate_cache("roads", tiles=["1/0/0", "1/0/1", "1/1/0", "1/1/1"], token=TOKEN)
+        invalidate_cache("roads", tiles=["1/0/0", "1/0/1", "1/1/0", "1/1/1"], client={"token": TOKEN})
     assert TOKEN not in everything_about(caught.value) + everything_about(caught.value.cause) + log.text
     assert TOKEN.encode() not in pickle.dumps(caught.value)
 
