@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from fused_cache_ops.code.atoms import FUSED, Literal, Text, Udf
 from fused_cache_ops.code.scopes import UNREADABLE, Function, Global, Scope, last_part, why_unreadable
 from fused_cache_ops.code.sql import HOLE
-from fused_cache_ops.code.values import FUSED, Literal, Text, Udf, Values
+from fused_cache_ops.code.values import Values
 from fused_cache_ops.secret import MASK, Secret, holds_shared_token, is_shared_token, masked_address, token_kind
 from fused_cache_ops.wording import quoted, shortened
 

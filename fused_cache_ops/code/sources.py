@@ -22,10 +22,11 @@ from fused_cache_ops.code.addresses import (
     shown_address,
     unwrapped,
 )
+from fused_cache_ops.code.atoms import Literal, Made, Text, Udf
 from fused_cache_ops.code.calls import is_udf_address, repeated
 from fused_cache_ops.code.scopes import UNREADABLE, Function, Scope, why_unreadable
 from fused_cache_ops.code.sql import HOLE, PATH_IS_COMPUTED, SqlReading, looks_like_sql, read_sql, without_alias
-from fused_cache_ops.code.values import Literal, Made, Text, Udf, Values
+from fused_cache_ops.code.values import Values
 from fused_cache_ops.secret import holds_shared_token
 from fused_cache_ops.wording import one_line, shortened
 

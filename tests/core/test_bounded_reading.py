@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from fused_cache_ops.cache_map.suggest import UdfCode, suggest_map
-from fused_cache_ops.code import values
+from fused_cache_ops.code import names, values
 from fused_cache_ops.code.reading import read_code
 
 
@@ -51,14 +51,14 @@ def steps_of(code: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
 
     monkeypatch.setattr(values.Values, "__init__", remembering)
     reading = read_code(code)
-    return values._MOST_STEPS - made[0]._steps, len(reading.calls.unknown) + len(reading.sources.unknown)
+    return names._MOST_STEPS - made[0]._steps, len(reading.calls.unknown) + len(reading.sources.unknown)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_steps_are_bounded_and_what_was_not_followed_is_said(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     steps, unknown = steps_of(HOSTILE[kind](300), monkeypatch)
-    assert steps < values._MOST_STEPS * 1.1
-    assert steps < values._MOST_STEPS or unknown
+    assert steps < names._MOST_STEPS * 1.1
+    assert steps < names._MOST_STEPS or unknown
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_twice_the_code_takes_at_most_thrice_the_steps(kind: str, monkeypatch: p
 
 
 def test_code_that_was_not_followed_to_its_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(values, "_MOST_STEPS", 50)
+    monkeypatch.setattr(names, "_MOST_STEPS", 50)
     reading = read_code("a = 's3://b/x/'\n" * 30 + "fused.run('x')\n" * 30)
     for unknown in (reading.calls.unknown, reading.sources.unknown):
         assert "the code is too long to be followed to its end" in [each.reason for each in unknown]
