@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from fused_cache_ops.code.addresses import dataset_key
 from fused_cache_ops.code.calls import shown_name
 from fused_cache_ops.code.reading import read_code
-from fused_cache_ops.code.sources import Source, Sources, UnknownSource, find_sources
+from fused_cache_ops.code.sources import Source
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.secret import masked_address
 from fused_cache_ops.service.canvases import UdfRecord, read_team_udfs
@@ -23,19 +22,6 @@ from fused_cache_ops.wording import counted, one_line, shortened, without_any_cr
 if TYPE_CHECKING:
     from fused_cache_ops.service.retry import Retrier
     from fused_cache_ops.service.service import Service
-
-__all__ = [
-    "Entry",
-    "Source",
-    "Sources",
-    "Suggestion",
-    "UdfCode",
-    "UnknownSource",
-    "dataset_key",
-    "find_sources",
-    "read_team",
-    "suggest_map",
-]
 
 _MOST_REASONS = 20
 _HEADER = """\

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from fused_cache_ops.code.atoms import FUSED, Literal, Text, Udf
-from fused_cache_ops.code.scopes import UNREADABLE, Function, Global, Scope, last_part, why_unreadable
+from fused_cache_ops.code.scopes import UNREADABLE, Function, Global, Scope, Unknown, last_part, why_unreadable
 from fused_cache_ops.code.sql import HOLE
 from fused_cache_ops.code.values import Values
 from fused_cache_ops.secret import MASK, Secret, holds_shared_token, is_shared_token, masked_address, token_kind
@@ -60,19 +60,6 @@ class LoadedName:
 
 
 @dataclass(frozen=True)
-class UnknownName:
-    """Something that cannot be known from the source.
-
-    Attributes:
-        reason: what, and why.
-        line: where it stands, from 1. None: the whole source.
-    """
-
-    reason: str
-    line: int | None
-
-
-@dataclass(frozen=True)
 class CachedCall:
     """A cache inside the UDF that no invalidation reaches.
 
@@ -105,10 +92,10 @@ class SourceReading:
     """
 
     loads: tuple[LoadedName, ...] = ()
-    unknown: tuple[UnknownName, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
     caches: tuple[CachedCall, ...] = ()
     max_age: int | None = None
-    unknown_age: UnknownName | None = None
+    unknown_age: Unknown | None = None
 
 
 def read_source(source: str | None, entrypoint: str | None = None) -> SourceReading:
@@ -119,11 +106,11 @@ def read_source(source: str | None, entrypoint: str | None = None) -> SourceRead
         entrypoint: the name of the UDF's function. Default: ``udf``.
     """
     if source is None:
-        return SourceReading(unknown=(UnknownName("the service did not return the code", None),))
+        return SourceReading(unknown=(Unknown("the service did not return the code", None),))
     try:
         return calls_in(Values(source), entrypoint)
     except UNREADABLE as error:
-        return SourceReading(unknown=(UnknownName(*why_unreadable(error, source)),))
+        return SourceReading(unknown=(why_unreadable(error, source),))
 
 
 def calls_in(values: Values, entrypoint: str | None = None) -> SourceReading:
@@ -162,7 +149,7 @@ class _Reader:
         self._unknown: dict[str, list[int]] = {}
         self._caches: list[CachedCall] = []
         self._max_age: int | None = None
-        self._unknown_age: UnknownName | None = None
+        self._unknown_age: Unknown | None = None
         self._run: set[str] = set()  # addresses of UDFs that are run, and not only their functions
 
     def reading(self) -> SourceReading:
@@ -175,9 +162,9 @@ class _Reader:
         for use, scope in self._code.uses:
             if names.intersection(_root(use)):
                 self._read_use(use, scope)
-        unknown = [UnknownName(repeated(reason, lines), min(lines)) for reason, lines in self._unknown.items()]
+        unknown = [Unknown(repeated(reason, lines), min(lines)) for reason, lines in self._unknown.items()]
         if self._values.is_exhausted:
-            unknown.append(UnknownName("the code is too long to be followed to its end", None))
+            unknown.append(Unknown("the code is too long to be followed to its end", None))
         return SourceReading(
             tuple(sorted(map(self._as_library, dict.fromkeys(self._loads)), key=lambda load: load.line)),
             tuple(sorted(unknown, key=lambda each: each.line or 0)),
@@ -207,7 +194,7 @@ class _Reader:
                 self._max_age = _age(keywords)
                 is_known = self._max_age is not None or _is_none(age)
                 reason = "cache_max_age is neither a number of seconds nor text such as '2h'"
-                self._unknown_age = None if is_known else UnknownName(reason, decorator.lineno)
+                self._unknown_age = None if is_known else Unknown(reason, decorator.lineno)
 
     def _add_cache(self, function: str, node: ast.expr, keywords: dict[str, ast.expr], scope: Scope) -> None:
         reset = keywords.get("cache_reset")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fused_cache_ops.code.calls import SourceReading, UnknownName, calls_in
-from fused_cache_ops.code.scopes import UNREADABLE, why_unreadable
-from fused_cache_ops.code.sources import Sources, UnknownSource, sources_in
+from fused_cache_ops.code.calls import SourceReading, calls_in
+from fused_cache_ops.code.scopes import UNREADABLE, Unknown, why_unreadable
+from fused_cache_ops.code.sources import Sources, sources_in
 from fused_cache_ops.code.values import Values
 
 
@@ -25,13 +25,13 @@ def read_code(code: str | None, entrypoint: str | None = None) -> CodeReading:
         entrypoint: the name of the UDF's function. Default: ``udf``.
     """
     if code is None:
-        return _unreadable("the service did not return the code, or this token may not see it")
+        return _unreadable(Unknown("the service did not return the code, or this token may not see it", None))
     try:
         values = Values(code)
         return CodeReading(calls_in(values, entrypoint), sources_in(values))
     except UNREADABLE as error:
-        return _unreadable(*why_unreadable(error, code))
+        return _unreadable(why_unreadable(error, code))
 
 
-def _unreadable(reason: str, line: int | None = None) -> CodeReading:
-    return CodeReading(SourceReading(unknown=(UnknownName(reason, line),)), Sources(unknown=(UnknownSource(reason, line),)))
+def _unreadable(why: Unknown) -> CodeReading:
+    return CodeReading(SourceReading(unknown=(why,)), Sources(unknown=(why,)))

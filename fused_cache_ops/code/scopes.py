@@ -36,15 +36,27 @@ def parsed(source: str) -> ast.Module:
     return ast.parse(source, _FILE)
 
 
-def why_unreadable(error: BaseException, source: str) -> tuple[str, int | None]:
-    """Why a source could not be read, and in which line, from 1."""
+class Unknown(NamedTuple):
+    """Something that cannot be known from the source.
+
+    Attributes:
+        reason: what, and why.
+        line: where it stands, from 1. None: the whole source.
+    """
+
+    reason: str
+    line: int | None
+
+
+def why_unreadable(error: BaseException, source: str) -> Unknown:
+    """Why a source could not be read."""
     if len(source) > MAX_SOURCE:
-        return f"the code is longer than {MAX_SOURCE:,} characters", None
+        return Unknown(f"the code is longer than {MAX_SOURCE:,} characters", None)
     if isinstance(error, SyntaxError):
-        return f"the code cannot be parsed ({shortened(str(error.msg))})", error.lineno
+        return Unknown(f"the code cannot be parsed ({shortened(str(error.msg))})", error.lineno)
     if isinstance(error, (RecursionError, MemoryError)):
-        return "the code is nested too deeply", None
-    return "the code contains characters that cannot be parsed", None  # a NUL or half a surrogate pair
+        return Unknown("the code is nested too deeply", None)
+    return Unknown("the code contains characters that cannot be parsed", None)  # a NUL or half a surrogate pair
 
 
 class Global(NamedTuple):

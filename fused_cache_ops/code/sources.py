@@ -24,7 +24,7 @@ from fused_cache_ops.code.addresses import (
 )
 from fused_cache_ops.code.atoms import Literal, Made, Text, Udf
 from fused_cache_ops.code.calls import is_udf_address, repeated
-from fused_cache_ops.code.scopes import UNREADABLE, Function, Scope, why_unreadable
+from fused_cache_ops.code.scopes import Function, Scope, Unknown
 from fused_cache_ops.code.sql import HOLE, PATH_IS_COMPUTED, SqlReading, looks_like_sql, read_sql, without_alias
 from fused_cache_ops.code.values import Values
 from fused_cache_ops.secret import holds_shared_token
@@ -99,19 +99,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class UnknownSource:
-    """Something that cannot be known from the code.
-
-    Attributes:
-        reason: what, and why.
-        line: where it stands, from 1. None: the whole code.
-    """
-
-    reason: str
-    line: int | None
-
-
-@dataclass(frozen=True)
 class Sources:
     """What one UDF's code reads, each in the order of lines.
 
@@ -122,24 +109,12 @@ class Sources:
     """
 
     found: tuple[Source, ...] = ()
-    unknown: tuple[UnknownSource, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-def find_sources(code: str) -> Sources:
-    """Find the datasets that a UDF's code reads. Never raises: what cannot be parsed is unknown, with the reason.
-
-    Args:
-        code: the UDF's code. It is never run.
-    """
-    try:
-        return sources_in(Values(code))
-    except UNREADABLE as error:
-        return Sources(unknown=(UnknownSource(*why_unreadable(error, code)),))
-
-
 def sources_in(values: Values) -> Sources:
-    """The datasets that code reads that has been parsed already. See `find_sources`."""
+    """The datasets that code reads that has been parsed already."""
     return _Finder(values).sources()
 
 
@@ -172,19 +147,19 @@ class _Finder:
         self._views: set[str] = set()  # names that the code defines for its own SQL
 
     def sources(self) -> Sources:
-        whole: list[UnknownSource] = []
+        whole: list[Unknown] = []
         for call, scope in self._values.code.calls:
             name = self._values.dotted(call.func, scope)
             if name == ("",):  # the result of a call is called
                 name = ("", "a function")
             if len(self._found) + sum(map(len, self._unknown.values())) + len(self._sql) > _MOST_READS:
-                whole.append(UnknownSource(f"the code reads in more than {_MOST_READS:,} places", None))
+                whole.append(Unknown(f"the code reads in more than {_MOST_READS:,} places", None))
                 break
             self._read_call(_Read(call, scope, name))
         self._read_tables()
         if self._values.is_exhausted:
-            whole.append(UnknownSource("the code is too long to be followed to its end", None))
-        notes = [UnknownSource(repeated(reason, lines), min(lines)) for reason, lines in self._unknown.items()]
+            whole.append(Unknown("the code is too long to be followed to its end", None))
+        notes = [Unknown(repeated(reason, lines), min(lines)) for reason, lines in self._unknown.items()]
         return Sources(
             tuple(source for _, source in sorted(self._found.items(), key=lambda each: each[0])),
             (*whole, *sorted(notes, key=lambda each: (each.line or 0, each.reason))),

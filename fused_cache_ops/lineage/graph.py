@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from fused_cache_ops.code.calls import LoadedName, SourceReading, UnknownName, read_source, shown_name
+from fused_cache_ops.code.calls import LoadedName, SourceReading, read_source, shown_name
+from fused_cache_ops.code.scopes import Unknown
 from fused_cache_ops.keywords.values import Related
 from fused_cache_ops.secret import Secret, canvas_token, is_shared_token
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
@@ -121,7 +122,7 @@ class CallGraph:
         return (*reversed(callees), (own,), *(level for level in rest if level))
 
 
-_NO_TIME = SourceReading(unknown=(UnknownName("the deadline left no time to read the code", None),))
+_NO_TIME = SourceReading(unknown=(Unknown("the deadline left no time to read the code", None),))
 
 
 class _Place:

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fused_cache_ops import FusedClient
-from fused_cache_ops.cache_map.suggest import UdfCode, dataset_key, find_sources, read_team, suggest_map
+from fused_cache_ops.cache_map.suggest import UdfCode, read_team, suggest_map
+from fused_cache_ops.code.addresses import dataset_key
+from fused_cache_ops.code.reading import read_code
+from fused_cache_ops.code.sources import Sources
 from fused_cache_ops.emulator import Emulator
 from fused_cache_ops.errors import AuthenticationError, UnexpectedResponseError
 
@@ -16,6 +19,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # pytest needs it there
+
+
+def find_sources(code: str) -> Sources:
+    return read_code(code).sources
 
 
 def datasets(code: str) -> list[str]:
