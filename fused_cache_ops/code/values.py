@@ -39,6 +39,7 @@ from fused_cache_ops.code.names import LATER, UNKNOWN_NODE, Names, is_function
 from fused_cache_ops.code.scopes import Each, Global, Scope, Within, last_part
 from fused_cache_ops.code.sql import HOLE
 
+_LONGEST_NAME = 12  # parts
 _SAME = frozenset(
     {"str", "Path", "PurePath", "PurePosixPath", "UPath", "text", "SQL", "dedent", "cleandoc", "fspath", "Request"}
     | {"sorted", "list", "tuple", "set", "frozenset", "reversed", "tqdm", "deepcopy", "copy"}
@@ -142,7 +143,9 @@ class Values(Names):
     def _attribute(self, node: ast.Attribute, scope: Scope) -> Value:
         found: set[Atom] = set()
         for owner in self.value(node.value, scope):
-            if isinstance(owner, Global):
+            if isinstance(owner, (Global, Made)) and len(owner[0]) >= _LONGEST_NAME:
+                found.add(owner)  # code that calls itself could go on for ever
+            elif isinstance(owner, Global):
                 found.add(Global((*owner.parts, node.attr)))
             elif isinstance(owner, Made):
                 found.add(owner._replace(name=(*owner.name, node.attr), owner=owner))

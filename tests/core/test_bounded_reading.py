@@ -7,6 +7,7 @@ import pytest
 
 from fused_cache_ops.cache_map.suggest import UdfCode, suggest_map
 from fused_cache_ops.code import names, values
+from fused_cache_ops.code.atoms import Made
 from fused_cache_ops.code.reading import read_code
 
 
@@ -35,6 +36,9 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "a long text without an end": lambda n: f"P = '{'a/' * 9_000}'\n" + "pd.read_csv('s3://' + P + x)\n" * n,
     "SQL in a text": lambda n: "con.sql('" + lines("SELECT * FROM t{n} JOIN (", n) + "')\n",
     "many brackets in SQL": lambda n: "con.sql('SELECT * FROM " + "(" * n + "')\n",
+    "objects of objects": lambda n: (
+        "def f(x):\n    return f(x.get(f(x)).made)\n" + lines("y = f(y.a(y).b)\npd.read_csv(y)\n", n)
+    ),
     "branches": lambda n: "fused.run(" + " + ".join(f"('a{i}' if x else 'b{i}')" for i in range(min(n, 90))) + ")\n",
     "nested formats": lambda n: "x0 = '{}'\n" + lines("x{m} = x{n}.format(x{n})\n", n) + f"pd.read_csv(x{n})\n",
 }
@@ -81,6 +85,12 @@ def test_a_draft_of_reads_of_a_long_path_says_so_once() -> None:
     code = f'P = "s3://b/{"a" * 19_900}!"\n' + "pd.read_parquet(P)\n" * 500
     (reasons,) = suggest_map([UdfCode("maps/a", code)]).unknown.values()
     assert reasons == ("line 2: read_parquet() takes a path that is longer than 2,000 characters (and in 499 more lines)",)
+
+
+def test_an_object_that_code_makes_of_itself_again_and_again_keeps_a_short_name() -> None:
+    read = values.Values("x = make()\n" + "x = x.get(1).part\n" * 50 + "show(x)\n")
+    call, scope = next((call, scope) for call, scope in read.code.calls if getattr(call.func, "id", "") == "show")
+    assert [len(each.name) <= 12 for each in read.value(call.args[0], scope) if isinstance(each, Made)] == [True]
 
 
 def test_deep_code_is_read_in_a_thread_too() -> None:
