@@ -28,7 +28,8 @@ _DATED_RELEASE = re.compile(r"v?\d{4}-\d{2}-\d{2}[-.](?:\d{1,3}|(?:alpha|beta|rc
 _RELEASES = frozenset({"release", "releases", "snapshot", "snapshots"})
 _OF_H3 = frozenset({"_sample", "overview", ".fused", "_parts", ".fused-h3-source"})
 _DRAWN = re.compile(
-    r"\{-?[zxy]\}|%7Bz%7D|style\.json|/styles?/|mapbox://|basemap|tile\.openstreetmap\.|/MapServer/tile|/wmts", re.IGNORECASE
+    r"\{-?[zxy]\}|%7Bz%7D|style\.json|/styles?/|mapbox://|basemap|tile\.openstreetmap\.|demotiles\.|/MapServer/tile|/wmts",
+    re.IGNORECASE,
 )
 
 

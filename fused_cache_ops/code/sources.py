@@ -71,7 +71,7 @@ _NO_READ = re.compile(
     r"_?(?:to_|write|save|put|upload|sink|delete|remove|rm|mkdir|makedirs|ingest|print|log|debug|info|warn|error|exception|"
     r"startswith|endswith|replace|split|partition|removeprefix|removesuffix|strip|format|join|Path|PurePath|str|len|append|"
     r"urlparse|urlsplit|sub|match|search|fullmatch|compile|register|create_view|encode|setdefault|file_path|exists|is_file|isfile|"
-    r"\w*credentials|isdir|is_dir|unlink|basename|dirname|isinstance|Layer|TileLayer|html_to_obj|copy|move|hash|md5|sha|quote|dumps|lower|upper).*",
+    r"\w*credentials|\w*initialize|isdir|is_dir|unlink|basename|dirname|isinstance|Layer|TileLayer|html_to_obj|copy|move|hash|md5|sha|quote|dumps|lower|upper).*",
     re.IGNORECASE,
 )
 _WRITTEN = re.compile(
