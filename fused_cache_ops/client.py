@@ -22,7 +22,7 @@ from fused_cache_ops.plan.plan import InvalidationPlan, PlannedTarget, plan_sele
 from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh, refresh_selection
 from fused_cache_ops.running.verification import verify_selection
 from fused_cache_ops.secret import Secret, sealed, sealed_udf
-from fused_cache_ops.selection.reading import read_selection
+from fused_cache_ops.selection.reading import read_selection, refuse_single_use
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.call import Call
@@ -250,6 +250,8 @@ class FusedClient:
         """
         udf = sealed_udf(udf)
         keywords["shared_token"] = sealed(keywords.get("shared_token"))
+        if not isinstance(first, FirstPass):
+            raise InvalidInputError(f"first is of type {type(first).__name__}: pass what first_pass returned.")
         call, plan = self._call(udf, keywords, on_progress, on_plan, only_pass=2)
         if plan.fingerprint != first.fingerprint:
             raise InvalidInputError(
@@ -299,6 +301,7 @@ class FusedClient:
             checkpoint=given["checkpoint"],
             on_progress=on_progress,
             verify_tiles=given["verify_tiles"],
+            fail_on_stale=given["fail_on_stale"],
             shared_token=sealed(given["shared_token"]),
             related=given["related"],
             max_related=given["max_related"],
@@ -394,6 +397,7 @@ class FusedClient:
             FusedCacheError: a lookup failed.
         """
         udf = sealed_udf(udf)
+        refuse_single_use(selection, "the plan would use it up")
         check_related(related, max_related)
         retrier = self._service.start()
         reference = parse_udf(udf)

@@ -13,15 +13,17 @@ from ``fused_cache_ops``::
     │   ├── InvalidRequestError           422
     │   ├── UnexpectedRedirectError       3xx
     │   └── UnexpectedResponseError       any other response
+    │       └── UnconfirmedError          a response to an invalidation that is neither a yes nor an error
     ├── TransientError                    the same call may succeed later
     │   ├── RateLimitedError              429
     │   └── UnavailableError              no connection, timeout, 408, 5xx
     ├── InvalidationCancelledError        ended by `FusedClient.cancel`
     ├── PartialInvalidationError          some tiles were invalidated before the failure
+    ├── VerificationError                 everything is invalidated, but a tile still comes from the cache
     ├── RefreshError                      everything is invalidated, but not all of it refreshed
     └── DatasetInvalidationError          some UDFs of a dataset failed
 
-The last four are about work of which a part is done: only their ``retryable`` says whether a retry may help.
+The last five are about work of which a part is done: only their ``retryable`` says whether a retry may help.
 """
 
 from __future__ import annotations
@@ -118,6 +120,10 @@ class UnexpectedRedirectError(PermanentError):
 
 class UnexpectedResponseError(PermanentError):
     """A response that the service does not document."""
+
+
+class UnconfirmedError(UnexpectedResponseError):
+    """A response to an invalidation that is neither a yes nor an error: 202, or 200 without what is documented."""
 
 
 class RateLimitedError(TransientError):

@@ -68,6 +68,7 @@ def invalidate_cache(
     on_progress: OnProgress | None = None,
     on_plan: OnPlan | None = None,
     verify_tiles: int = 0,
+    fail_on_stale: bool = True,
     shared_token: str | Secret | None = None,
     related: Related | None = None,
     max_related: int = CALL_DEFAULTS["max_related"],
@@ -132,8 +133,10 @@ def invalidate_cache(
         on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, at most a few times per second.
         on_plan: called once with the `InvalidationPlan`, which has the counts and the footprint, before anything is sent.
             This does not read bounds and geometries a second time.
-        verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them were
-            computed anew. Each one runs the UDF.
+        verify_tiles: afterwards, request this many of the selection's tiles through a shared token. The result says which of
+            them were computed anew. Each one runs the UDF. A tile that comes from the cache is invalidated and requested again,
+            twice at most.
+        fail_on_stale: raise `VerificationError` if a tile of ``verify_tiles`` then still comes from the cache.
         shared_token: the shared token for ``verify_tiles`` and ``refresh``. Not needed if ``udf`` is one.
         related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
             ``"callees"``, which it calls, or ``"both"``, directly or through others. They are read from the code of the
@@ -144,7 +147,7 @@ def invalidate_cache(
             and stored their old results after the first pass. A run may take 120 seconds, so 130 is a good value. 0: no second
             pass. The wait does not count toward the deadline. Tiles are verified and refreshed after the second pass.
         refresh: afterwards, run the UDF for this many of the tiles, or for ``"all"`` of them, so that the first visitor finds
-            them cached. Each run costs credits. Those come first that a list says are requested most often (``z/x/y count``,
+            them cached. Each run costs credits. The tiles that a list counts most often come first (``z/x/y count``,
             or a column ``count`` of a CSV file or an Arrow table), otherwise the coarse zooms. If the whole UDF is
             invalidated, 1 runs it once, without a tile, and more is an error. A selection that can be read only once is read
             to the end first. With ``shard``, each shard refreshes its own tiles. ``verify_tiles`` reads the same responses.
@@ -172,6 +175,7 @@ def invalidate_cache(
             first request. Those of a generator or a file are checked as they are read.
         ConfigurationError: a setting is missing or invalid. No request was sent.
         InvalidationCancelledError: `FusedClient.cancel` ended the call.
+        VerificationError: everything is invalidated, but a tile still comes from the cache (``fail_on_stale``).
         RefreshError: everything is invalidated, but not everything could be refreshed (``must_succeed``).
         PartialInvalidationError: the call failed after something was invalidated. ``remaining`` holds the rest, and
             ``unfinished`` the rest of each UDF and instance.
@@ -202,6 +206,7 @@ def invalidate_cache(
             on_progress=on_progress,
             on_plan=on_plan,
             verify_tiles=verify_tiles,
+            fail_on_stale=fail_on_stale,
             shared_token=shared_token,
             related=related,
             max_related=max_related,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -20,12 +19,12 @@ from fused_cache_ops.keywords.selection import AREAS, DETAILS, SELECTION_DEFAULT
 from fused_cache_ops.notebook import table
 from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
 from fused_cache_ops.outcome.interruption import InvalidationInterrupted
-from fused_cache_ops.outcome.invalidation import InvalidationResult, PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import InvalidationResult
 from fused_cache_ops.outcome.passes import DatasetFirstPass
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
 from fused_cache_ops.progress import OnProgress
 from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh
-from fused_cache_ops.selection.reading import read_selections
+from fused_cache_ops.selection.reading import read_selections, refuse_single_use
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SIDE_BY_SIDE = 4  # UDFs. All their requests share one pool of connections and one rate limiter.
+_SIDE_BY_SIDE = 8  # UDFs. All their requests share one pool of connections and one rate limiter.
 _TOLD_EVERY = 0.2  # seconds
 
 
@@ -58,10 +57,13 @@ class DatasetPlan:
     plans: dict[str, InvalidationPlan]
     refused: dict[str, str]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", without_credentials(self.dataset, self.dataset))
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
         return {
-            "dataset": without_credentials(self.dataset, self.dataset),
+            "dataset": self.dataset,
             "plans": {udf: plan.to_dict() for udf, plan in self.plans.items()},
             "refused": dict(self.refused),
         }
@@ -107,6 +109,7 @@ def plan_dataset(dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywor
     Raises:
         InvalidInputError: the map or the selection cannot be read, or the map does not list the dataset.
     """
+    refuse_single_use(keywords, "the plan would use it up")
     return plan_parts(dataset, read_parts(CacheMap.of(cache_map), dataset, nobody_watches, **keywords))
 
 
@@ -278,7 +281,9 @@ class DatasetCall:
         self._calls = {part.entry.label: self._call(part) for part in self._parts if _is_valid(part)}
 
     def _call(self, part: _Part) -> Call:
-        retrier = self._service.branch(self._retrier, patience=math.inf)
+        # No UDF that hangs may take the time of the others: they come in rounds, and each gets a round's share.
+        rounds = -(-sum(map(_is_valid, self._parts)) // _SIDE_BY_SIDE)
+        retrier = self._service.branch(self._retrier, patience=self._retrier.deadline / (rounds + 1))
 
         def note(done: int, total: int | None, retries: int) -> None:
             self._progress[part.entry.label] = (done, total, retries)
@@ -290,7 +295,7 @@ class DatasetCall:
             cast("Selection | WholeUdf", part.selection),
             on_targets=lambda _: None,
             on_progress=note,
-            shared_token=None,
+            shared_token=part.entry.shared_token if part.sending["verify_tiles"] or part.refresh else None,
             refresh_plan=part.refresh,
             only_pass=self._only_pass if part.sending["again_after"] else None,
             **part.sending,
@@ -353,54 +358,86 @@ class DatasetCall:
         return result
 
     def _outcomes(self) -> dict[str, object]:
-        """What each call returned or raised. The caller's thread reports progress."""
+        """What each call returned or raised: everything is sent once for all UDFs, then comes one wait for those that have a
+        second pass, then that pass, and only then whatever runs a UDF. So none of them waits for another one's wait or runs."""
         outcomes: dict[str, object] = {}
+        try:
+            waits = self._side_by_side(_send, self._calls, outcomes)
+            again = {label: seconds for label, seconds in waits.items() if seconds is not None}
+            if again:
+                seconds = max(again.values())
+                logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
+                self._retrier.wait(seconds)
+                for label in waits:
+                    self._calls[label].has_waited(seconds)
+                self._side_by_side(Call.send_again, {label: self._calls[label] for label in again}, outcomes)
+            left = {label: call for label, call in self._calls.items() if label not in outcomes}
+            outcomes.update(self._side_by_side(Call.conclude, left, outcomes))
+        except KeyboardInterrupt as interrupt:
+            raise InvalidationInterrupted(interrupt, result=self._interrupted(outcomes)) from interrupt
+        return outcomes
+
+    def _side_by_side(
+        self, step: Callable[[Call], Any], calls: Mapping[str, Call], failures: dict[str, object]
+    ) -> dict[str, Any]:
+        """What a step of each call returned. Those that failed are added to ``failures``. The caller's thread reports
+        progress."""
+        done_by: dict[str, Any] = {}
         pool = concurrent.futures.ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="fused-cache-dataset")
-        running = {pool.submit(call.run): label for label, call in self._calls.items()}
+        running = {pool.submit(step, call): label for label, call in calls.items()}
         waiting = set(running)
+        interrupted = False
         try:
             while waiting:
-                done, waiting = concurrent.futures.wait(waiting, _TOLD_EVERY, concurrent.futures.FIRST_COMPLETED)
-                outcomes.update((running[future], future.exception() or future.result()) for future in done)
+                waiting = concurrent.futures.wait(waiting, _TOLD_EVERY, concurrent.futures.FIRST_COMPLETED).not_done
                 self._tell()
-        except BaseException as interrupt:
+        except BaseException:
+            interrupted = True
             for future in waiting:
                 future.cancel()
             self._service.cancel_call(self._retrier)
-            if isinstance(interrupt, KeyboardInterrupt):
-                raise InvalidationInterrupted(interrupt, result=self._interrupted(running)) from interrupt
             raise
         finally:
             pool.shutdown(wait=True)
-        return outcomes
+            for future, label in running.items():
+                if future.cancelled():
+                    failures[label] = self._calls[label].not_begun()
+                elif (error := future.exception()) is not None:
+                    failures[label] = error
+                elif interrupted and isinstance(future.result(), InvalidationResult):
+                    failures[label] = future.result()
+                else:
+                    done_by[label] = future.result()
+        return done_by
 
-    def _interrupted(self, running: Mapping[concurrent.futures.Future[InvalidationResult], str]) -> DatasetResult:
+    def _interrupted(self, outcomes: Mapping[str, object]) -> DatasetResult:
         """What was done when the caller was interrupted, and for each other UDF an error that holds what remains."""
-        concurrent.futures.wait(running)
         failed: dict[str, FusedCacheError] = {}
         results: dict[str, InvalidationResult] = {}
         for part in self._parts:
             label = part.entry.label
-            future = next((each for each, name in running.items() if name == label), None)
-            if future is None:
-                failed[label] = cast("InvalidInputError", part.selection)
-            elif future.cancelled():
-                failed[label] = self._calls[label].not_begun()
-            elif (error := future.exception()) is None:
-                results[label] = future.result()
-            elif isinstance(error, FusedCacheError):
-                failed[label] = error
-                if isinstance(error, PartialInvalidationError):
-                    results[label] = error.result
+            outcome = part.selection if isinstance(part.selection, InvalidInputError) else outcomes.get(label)
+            if outcome is None:  # it was sent, and not looked at
+                outcome = self._calls[label].ended()
+            if isinstance(outcome, FusedCacheError):
+                failed[label] = outcome
+                outcome = getattr(outcome, "result", None)
+            if isinstance(outcome, InvalidationResult):
+                results[label] = outcome
         return DatasetResult(self._dataset, results, failed, round(self._retrier.elapsed, 3))
 
     def _tell(self) -> None:
         if self._on_progress is None or not self._progress:
             return
-        told = list(self._progress.values())
-        totals = [total for _, total, _ in told]
-        total = None if None in totals or len(told) < self._tiled else sum(each or 0 for each in totals)
-        self._on_progress(sum(done for done, _, _ in told), total, sum(retries for _, _, retries in told))
+        parts = list(self._progress.values())
+        totals = [total for _, total, _ in parts]
+        total = None if None in totals or len(parts) < self._tiled else sum(each or 0 for each in totals)
+        self._on_progress(sum(done for done, _, _ in parts), total, sum(retries for _, _, retries in parts))
+
+
+def _send(call: Call) -> float | None:
+    call.begin()
+    return call.send()
 
 
 def _fingerprint(part: _Part) -> str:

@@ -32,8 +32,22 @@ def read_tables(path: Path) -> Mapping[str, Any] | None:
         raise InvalidInputError(f"{path}: {error}.") from None
     if path.name != PYPROJECT:
         return tables
-    found: Mapping[str, Any] | None = tables.get("tool", {}).get("fused-cache")
+    tool = tables.get("tool", {})
+    check_table(tool, f"{path}: tool")
+    found: Mapping[str, Any] | None = tool.get("fused-cache")
+    if found is not None:
+        check_table(found, f"{path}: tool.fused-cache")
     return found
+
+
+def check_table(table: Any, where: str) -> None:
+    """Reject what is not a table of TOML.
+
+    Raises:
+        InvalidInputError: as said.
+    """
+    if not isinstance(table, Mapping):
+        raise InvalidInputError(f"{where} is of type {type(table).__name__}, and must be a table.")
 
 
 def _toml() -> Any:

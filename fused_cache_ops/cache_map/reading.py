@@ -13,8 +13,10 @@ The table ``[settings]`` beside it holds the command line's defaults (`fused_cac
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import Any, Union
 
 from fused_cache_ops.cache_map.defaults import read_settings
 from fused_cache_ops.cache_map.file import DEFAULT_MAP, read_tables
-from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, NEEDS_SELECTION, SENDING_OPTIONS
 from fused_cache_ops.keywords.option import check_keys
 from fused_cache_ops.keywords.refresh import refresh_options
@@ -46,7 +48,10 @@ SELECTING = tuple(name for name in SELECTION_OPTIONS if name in NEEDS_SELECTION 
 SENDING = tuple(name for name in SENDING_OPTIONS if name != "checkpoint")
 """The keywords of an entry that control sending, and what follows it."""
 
-ENTRY_KEYS = ("udf", "whole_udf", *SELECTING, *SENDING)
+TOKEN_KEY = "shared_token_env"  # noqa: S105
+"""The key of an entry that names the environment variable with the UDF's shared token, which no file holds."""
+
+ENTRY_KEYS = ("udf", "whole_udf", TOKEN_KEY, *SELECTING, *SENDING)
 
 _SHOWN = 8
 
@@ -63,12 +68,29 @@ class MapEntry:
         udf: the UDF.
         is_whole: whether all of it is invalidated, whatever changed.
         keywords: the other keywords of the entry.
+        shared_token_env: the name of the environment variable with the UDF's shared token.
     """
 
     label: str
     udf: UdfReference
     is_whole: bool
     keywords: Mapping[str, Any]
+    shared_token_env: str | None = None
+
+    @property
+    def shared_token(self) -> Secret | None:
+        """The UDF's shared token, from the environment variable that the entry names.
+
+        Raises:
+            ConfigurationError: the variable is not set.
+        """
+        if self.shared_token_env is None:
+            return None
+        if not os.environ.get(self.shared_token_env):
+            raise ConfigurationError(
+                f"{TOKEN_KEY} = {self.shared_token_env!r} of {self.label} names an environment variable that is not set."
+            )
+        return Secret(os.environ[self.shared_token_env])
 
     @property
     def reference(self) -> str | Secret:
@@ -87,6 +109,10 @@ class CacheMap:
 
     datasets: Mapping[str, tuple[MapEntry, ...]]
     source: str = "the cache map"
+
+    def __repr__(self) -> str:
+        keys = ", ".join(map(quoted_address, self.datasets))
+        return f"CacheMap({keys}; {self.source})"
 
     @classmethod
     def read(cls, path: str | os.PathLike[str] = DEFAULT_MAP, *, beside: str | os.PathLike[str] | None = None) -> CacheMap:
@@ -119,6 +145,8 @@ class CacheMap:
         datasets = tables.get("datasets", {})
         if not isinstance(datasets, Mapping):
             raise InvalidInputError(f"{source}: datasets = {quoted(datasets)} must be a table, such as [datasets.parcels].")
+        if wrong := [key for key in datasets if not isinstance(key, str)]:
+            raise InvalidInputError(f"{source}: the key {quoted(wrong[0])} of a dataset must be text.")
         return cls(
             {key: _entries(table, f"{source}, dataset {quoted_address(key)}") for key, table in datasets.items()}, source
         )
@@ -126,7 +154,13 @@ class CacheMap:
     @classmethod
     def of(cls, given: MapLocation, *, beside: str | os.PathLike[str] | None = None) -> CacheMap:
         """A map as it is, or read from its file."""
-        return given if isinstance(given, CacheMap) else cls.read(given, beside=beside)
+        if isinstance(given, CacheMap):
+            return given
+        if not isinstance(given, (str, os.PathLike)):
+            raise InvalidInputError(
+                f"cache_map is of type {type(given).__name__}: pass the path of a map, or CacheMap.from_dict(…)."
+            )
+        return cls.read(given, beside=beside)
 
     def with_defaults(self, keywords: Mapping[str, Any]) -> CacheMap:
         """The map with keywords for sending that count where an entry does not have them. Those of ``refresh`` say how to
@@ -181,8 +215,9 @@ def _find(path: Path, beside: str | os.PathLike[str] | None) -> Path:
     folders = [] if beside is None or path.is_absolute() else [Path(beside).parent]
     tried = [folder / path for folder in folders] + [path]
     for each in tried:
-        if each.is_file():
-            return each
+        with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a NUL
+            if each.is_file():
+                return each
     shown = " and ".join(quoted(str(each if each.is_absolute() else Path.cwd() / each), 300) for each in tried)
     raise InvalidInputError(f"There is no cache map {shown}: pass its path as cache_map.")
 
@@ -199,12 +234,8 @@ def _entries(table: Any, where: str) -> tuple[MapEntry, ...]:
         if any(each.udf == entry.udf and _same_secret(each.udf, entry.udf) for each in entries):
             raise InvalidInputError(f"{where}, entry {number}: udf {entry.label} is listed twice for this dataset.")
         same = sum(each.label.partition(" (")[0] == entry.label for each in entries)  # masked tokens
-        entries.append(MapEntry(f"{entry.label} ({same + 1})", *_rest(entry)) if same else entry)
+        entries.append(replace(entry, label=f"{entry.label} ({same + 1})") if same else entry)
     return tuple(entries)
-
-
-def _rest(entry: MapEntry) -> tuple[UdfReference, bool, Mapping[str, Any]]:
-    return entry.udf, entry.is_whole, entry.keywords
 
 
 def _same_secret(one: UdfReference, other: UdfReference) -> bool:
@@ -224,13 +255,16 @@ def _entry(given: Any, where: str) -> MapEntry:
         whole = given.get("whole_udf", False)
         if not is_boolean(whole):
             raise InvalidInputError(f"whole_udf = {quoted(whole)} must be true or false.")
-        keywords = {name: value for name, value in given.items() if name not in ("udf", "whole_udf")}
+        token_env = given.get(TOKEN_KEY)
+        if token_env is not None and (not isinstance(token_env, str) or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", token_env)):
+            raise InvalidInputError(f"{TOKEN_KEY} must be the name of an environment variable, not the token itself.")
+        keywords = {name: value for name, value in given.items() if name not in ("udf", "whole_udf", TOKEN_KEY)}
         if whole and (shapers := [name for name in keywords if name in NEEDS_SELECTION]):
             raise InvalidInputError(f"{shapers[0]} cannot shape the whole UDF: remove it, or whole_udf = true.")
         _check_values(keywords, bool(whole))
     except InvalidInputError as error:
         raise InvalidInputError(f"{where}: {error}") from None
-    return MapEntry(label, udf, bool(whole), keywords)
+    return MapEntry(label, udf, bool(whole), keywords, token_env)
 
 
 def _check_values(keywords: Mapping[str, Any], whole: bool) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cli.connection import Connection, connecting
-from fused_cache_ops.cli.endings import CommandFailed, NotVerifiedError
+from fused_cache_ops.cli.endings import CommandFailed
 from fused_cache_ops.cli.options import (
     AsJson,
     CacheMapFile,
@@ -28,7 +28,7 @@ from fused_cache_ops.cli.program import program
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
 from fused_cache_ops.keywords.selection import SelectionKeywords
 from fused_cache_ops.outcome.dataset import DatasetResult
-from fused_cache_ops.outcome.invalidation import InvalidationResult, PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import InvalidationResult, PartialInvalidationError, VerificationError
 from fused_cache_ops.settings import DEFAULT_DEADLINE
 
 if TYPE_CHECKING:
@@ -149,13 +149,15 @@ def invalidate(
         with connection.open() as client, output.progress() as on_progress:
             done = client.invalidate_cache(udf, shared_token=shared_token, on_progress=on_progress, **keywords)
     except (FusedCacheError, KeyboardInterrupt) as error:
+        if isinstance(error, VerificationError) and not output.as_json:
+            output.draw(*_drawn(error.result))
         left = getattr(error, "remaining", None)
         saved = None if left is None or remaining is None else _saved(left, remaining)
         prints = saved is None and (remaining is not None or isinstance(error, PartialInvalidationError))
         kept = "What was not confirmed is not recorded: use --checkpoint or --remaining." if left is not None else ""
         hint = _RESUME if keywords["checkpoint"] is not None else f"The remaining tiles are in {saved}." if saved else kept
         raise CommandFailed(error, saved_to=saved, prints_remaining=prints, hint=hint) from None
-    _check_verified(done, [done])
+    output.is_done = True
     output.show(done.to_dict(), lambda: _drawn(done))
 
 
@@ -238,7 +240,7 @@ def dataset(
             output.draw(*_drawn_dataset(found))
         unrecorded = "What was not confirmed is not recorded: use --checkpoint."
         raise CommandFailed(error, hint=_RESUME if called["checkpoint"] is not None else unrecorded) from None
-    _check_verified(done, list(done.results.values()))
+    output.is_done = True
     output.show(done.to_dict(), lambda: _drawn_dataset(done))
 
 
@@ -262,6 +264,9 @@ def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:
     if table.row_count:
         yield table
     yield Text(f"{done}.")
+    for udf, result in done.results.items():
+        for warning in result.warnings or ():
+            yield Text(f"{udf}: {warning}")
 
 
 def _is_nothing(done: InvalidationResult) -> bool:
@@ -282,22 +287,18 @@ def _whole(shown: str, called: Mapping[str, Any], entry: Optional["MapEntry"] = 
     return names
 
 
+def _is_on(switch: Optional[str]) -> bool:
+    """Whether an environment variable switches something on: ``CI=false`` does not."""
+    return (switch or "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 def _confirm(names: Sequence[str], yes: bool) -> None:
     """Ask a person before something is invalidated whole. Pipelines, which have no terminal, are not asked."""
-    if not names or yes or os.environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not names or yes or _is_on(os.environ.get("CI")) or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
     shown = [*names[:_ASKED], *([f"{len(names) - _ASKED} more"] if len(names) > _ASKED else ())]
     if not typer.confirm(f"Invalidate everything cached by {', and '.join(shown)}?", err=True):
         raise CommandFailed(InvalidInputError("Nothing was invalidated. Use --yes to skip the question."))
-
-
-def _check_verified(done: InvalidationResult | DatasetResult, results: list[InvalidationResult]) -> None:
-    for result in results:
-        checked = result.verification
-        if checked is not None and len(checked.fresh) < checked.sampled:
-            if not output.as_json:
-                output.draw(*(_drawn(done) if isinstance(done, InvalidationResult) else _drawn_dataset(done)))
-            raise NotVerifiedError(f"Not every tile could be verified. {checked}.", done)
 
 
 def _check_writable(path: Optional[Path]) -> None:

@@ -35,7 +35,8 @@ _KINDS: Mapping[Any, Any] = {read_number: int, read_seconds: float, read_boolean
 def _derived(name: str, option: Option, **more: Any) -> Any:
     """An option of the same name and help, which is None if it is left out and has no default."""
     kind = _KINDS.get(option.read, str)
-    flag = [f"--{name.replace('_', '-')}"] * (kind is bool)
+    words = name.replace("_", "-")
+    flag = [f"--{words}/--no-{words}" if option.default else f"--{words}"] * (kind is bool)
     return Annotated[
         kind if isinstance(option.default, (int, float, str)) else Optional[kind],
         typer.Option(*flag, **{"help": option.help, **more}),

@@ -52,6 +52,7 @@ def refresh(
         raise CommandFailed(error, result=error.refresh.to_dict()) from None
     except KeyboardInterrupt as interrupt:
         raise CommandFailed(interrupt, hint="Run the same command again to refresh the rest.") from None
+    output.is_done = True
     output.show(done.to_dict(), lambda: _drawn(done))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, TypedDict
 from fused_cache_ops.keywords.option import Option, options_of
 from fused_cache_ops.keywords.refresh import Refresh
 from fused_cache_ops.keywords.selection import SELECTION_OPTIONS, SelectionKeywords
-from fused_cache_ops.keywords.text import read_mapping_or_text, read_number, read_seconds
+from fused_cache_ops.keywords.text import read_boolean, read_mapping_or_text, read_number, read_seconds
 from fused_cache_ops.keywords.values import CheckpointLocation, Related
 from fused_cache_ops.secret import Secret
 
@@ -29,6 +29,14 @@ class SendingKeywords(TypedDict, total=False):
             "Afterwards, request this many of the tiles through a shared token, and report which were computed anew.",
             read_number,
             needs_selection=True,
+        ),
+    ]
+    fail_on_stale: Annotated[
+        bool,
+        Option(
+            True,
+            "Fail if a tile of verify_tiles still comes from the cache after it was invalidated twice more.",
+            read_boolean,
         ),
     ]
     related: Annotated[

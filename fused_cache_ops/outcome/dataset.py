@@ -31,10 +31,15 @@ class DatasetResult:
     elapsed_seconds: float = 0.0
     note: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "dataset", without_credentials(self.dataset, self.dataset)
+        )  # a signed URL, in logs and pickles
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types. Of errors, the kind, the message and whether a retry may help."""
         return {
-            "dataset": without_credentials(self.dataset, self.dataset),
+            "dataset": self.dataset,
             "results": {udf: result.to_dict() for udf, result in self.results.items()},
             "failed": {
                 udf: {"error": type(error).__name__, "message": error.message, "retryable": error.retryable}

@@ -12,6 +12,8 @@ from fused_cache_ops.notebook import table
 from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.wording import counted
 
+_KINDS = ("fresh", "from_cache", "unknown")
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -33,9 +35,15 @@ class Verification:
     def sampled(self) -> int:
         return len(self.fresh) + len(self.from_cache) + len(self.unknown)
 
+    def amended(self, later: Verification) -> Verification:
+        """This one, with what a later one says of the same tiles."""
+        seen = {each.partition(": ")[0] for name in _KINDS for each in getattr(later, name)}
+        kept = {name: tuple(each for each in getattr(self, name) if each.partition(": ")[0] not in seen) for name in _KINDS}
+        return Verification(**{name: (*kept[name], *getattr(later, name)) for name in _KINDS})
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
-        return {name: list(getattr(self, name)) for name in ("fresh", "from_cache", "unknown")}
+        return {name: list(getattr(self, name)) for name in _KINDS}
 
     def __str__(self) -> str:
         return f"verified: {len(self.fresh)} of {self.sampled}"
@@ -278,3 +286,32 @@ class RefreshError(FusedCacheError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return RefreshError, (self.refresh, self.not_refreshed, self.result)
+
+
+class VerificationError(FusedCacheError):
+    """What was to be invalidated is invalidated, but tiles that were looked at afterwards still came from the cache.
+
+    They were invalidated and requested again, twice, since a visitor may have come in between.
+
+    Attributes:
+        result: what was done. Its ``verification`` lists the tiles.
+        remaining: the tiles that came from the cache. Pass them to the next call.
+    """
+
+    retryable = True
+    result: InvalidationResult
+
+    def __init__(self, result: InvalidationResult, remaining: Remaining) -> None:
+        checked = result.verification or Verification()
+        stale = checked.from_cache
+        shown = "; ".join(stale[:3]) + ("; …" if len(stale) > 3 else "")
+        super().__init__(
+            f"Everything is invalidated, but {len(stale)} of {counted(checked.sampled, 'tile')} still came from the cache, "
+            f"even after being invalidated again: {shown}. `fused-cache-ops inspect` says what may keep a map stale. To "
+            "accept stale tiles, pass fail_on_stale=False."
+        )
+        self.result = result
+        self.remaining = remaining
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return VerificationError, (self.result, self.remaining)

@@ -16,7 +16,7 @@ from fused_cache_ops.plan.page import render, render_map
 from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh
 from fused_cache_ops.secret import Secret, sealed_udf
 from fused_cache_ops.selection.batches import MAX_BATCH
-from fused_cache_ops.selection.reading import check_shard, read_selection
+from fused_cache_ops.selection.reading import check_shard, read_selection, refuse_single_use
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.tiles.tile import Tile
 from fused_cache_ops.udf_reference import UdfReference, parse_udf
@@ -213,6 +213,7 @@ def plan_invalidation(
             f"related = {quoted(related)} needs to look up the UDFs of the canvas, which this function never does: use "
             "FusedClient.plan_invalidation."
         )
+    refuse_single_use(selection, "the plan would use it up")
     read = read_selection(**selection)
     return plan_selection(parse_udf(udf), read, plan_refresh(read, refresh))
 

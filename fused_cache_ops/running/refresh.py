@@ -19,7 +19,7 @@ from fused_cache_ops.keywords.refresh import REFRESH_DEFAULTS, Refresh, read_cou
 from fused_cache_ops.outcome.invalidation import InvalidationResult, RefreshError, Verification
 from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.progress import OnProgress, Progress
-from fused_cache_ops.running.asking import Asked, ask_for, ask_until_answered, run_token
+from fused_cache_ops.running.asking import Asked, ask_for, ask_until_answered, refuse_another_udf, run_token
 from fused_cache_ops.running.verification import verified
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.batches import MAX_BATCH
@@ -27,7 +27,6 @@ from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.service.access import Access
-from fused_cache_ops.service.limiter import Limiter
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import MOST_RUNS_AT_ONCE, Service
 from fused_cache_ops.tiles.tile import Tile, is_boolean
@@ -121,7 +120,7 @@ def refresh(
 
     Args:
         service: the deployment.
-        call: the call that this is a part of. The refresh has a deadline and a rate limiter of its own.
+        call: the call that this is a part of. The refresh has a deadline of its own, and the rate limiter of all runs.
         token: the shared token.
         plan: what to ask for, and how.
         sample: tiles to verify by the same answers, or None. They are asked for first.
@@ -133,13 +132,13 @@ def refresh(
         InvalidationCancelledError: the call was cancelled.
     """
     done = Spans() if done is None else done
-    limiter = Limiter(service.limiter.ceiling)
-    running = service.branch(call, deadline=plan.deadline, deadline_name="deadline of the refresh", limiter=limiter)
+    running = service.branch(call, deadline=plan.deadline, deadline_name="deadline of the refresh", limiter=service.run_limiter)
     minting = service.branch(call, deadline=plan.deadline, deadline_name="deadline of the refresh")
     access = Access(service, token, minting, parameters=plan.query, timeout=max(service.timeout, _LONGEST_RUN))
     to_verify = dict.fromkeys(sample or ())
     positions = {tile: position for position, tile in enumerate(plan.targets)}
     left = [tile for start, stop in done.missing([(0, len(positions))]) for tile in plan.targets[start : int(stop)]]
+    wanted = set(left)
     tally = _Tally(already_done=done.count)
     answers: list[Asked] = []
     progress = Progress(on_progress, "refreshed")
@@ -148,7 +147,7 @@ def refresh(
     def note(asked: Asked) -> None:
         if asked.tile in to_verify:
             answers.append(asked)
-        if asked.tile in positions:
+        if asked.tile in wanted:
             tally.add(asked)
             if asked.freshness != "unknown":
                 done.add(positions[asked.tile], positions[asked.tile] + 1)
@@ -200,6 +199,8 @@ def refresh_selection(
             "refresh = 0 would refresh nothing: pass a number of tiles above 0, or omit it for all of them."
         )
     token = run_token("refresh_cache", udf, shared_token, service)
+    if udf.secret is None:
+        refuse_another_udf(service, call, udf, token)
     done = Spans()
     outcome, _ = refresh(service, call, token, plan, done=done, on_progress=on_progress)
     logger.info("Fused cache: %s", outcome)
@@ -344,4 +345,7 @@ def _query(parameters: object) -> str:
                 f"refresh: parameters[{quoted(name)}] is of type {type(value).__name__}: write it as text, exactly as the map "
                 "sends it."
             )
-    return urlencode(parameters)
+    try:
+        return urlencode(parameters)
+    except UnicodeEncodeError:
+        raise InvalidInputError("refresh: parameters hold a character that no address can have: a lone surrogate.") from None

@@ -142,10 +142,14 @@ def _finished(selection: Selection, reading: _Reading) -> Selection | WholeUdf:
     return limited if read["shard"] is None else limited.shard_of(read["shard"])
 
 
-def refuse_single_use(selection: SelectionKeywords) -> None:
+def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would find it empty") -> None:
     """Reject selections that can be read only once, for callers that may be run again.
 
     An orchestrator's retry would find a generator exhausted, take that for "nothing selected", and succeed.
+
+    Args:
+        selection: the keywords.
+        why: what would go wrong, for the message.
 
     Raises:
         InvalidInputError: a selection is or contains a generator or another iterator, or is not a path.
@@ -154,13 +158,12 @@ def refuse_single_use(selection: SelectionKeywords) -> None:
         value: Any = selection.get(kind)
         if _is_single_use(value) or (kind == "tiles" and _may_be_single_use(value)):
             raise InvalidInputError(
-                f"{kind} is of type {type(value).__name__}, which can be read only once: a retry would find it empty. Pass a "
-                "list."
+                f"{kind} is of type {type(value).__name__}, which can be read only once: {why}. Pass a list."
             )
     tiles_file = selection.get("tiles_file", "")
     if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file):
         check_source(tiles_file)
-        raise InvalidInputError("tiles_file can be read only once: a retry would find it empty. Pass the path of a file.")
+        raise InvalidInputError(f"tiles_file can be read only once: {why}. Pass the path of a file.")
 
 
 def _is_single_use(value: Any) -> bool:

@@ -42,6 +42,11 @@ class Target(NamedTuple):
     is_whole: bool
     level: int
 
+    @property
+    def shown(self) -> str:
+        """The UDF and the instance, for messages."""
+        return f"{self.name or self.cache.udf_id} on instance {self.cache.client_id}"
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -107,7 +112,7 @@ def find_targets(
             reference.udf_id,
             found.client_ids,
             tuple(_on_each(found, UdfRecord(reference.udf_id), "udf", 0)),
-            _told(found, tuple(f"{part}." for part in found.unknown)) or None,
+            _logged(found, tuple(f"{part}." for part in found.unknown)) or None,
         )
     # Relatives that are to be invalidated have to be known. For warnings alone, the time is needed elsewhere.
     least = retrier.left / 2 if related is None else 0
@@ -127,7 +132,7 @@ def find_targets(
             for target in _on_each(found, each, ("callee", "udf", "caller")[(number >= own) + (number > own)], number)
         ),
         # Without the canvas, nobody looked for callers, so that there are none to name does not mean that there are none.
-        _told(found, tuple(warnings_from(report_on(udf, found, graph), related))) or (None if found.canvas is None else ()),
+        _logged(found, tuple(warnings_from(report_on(udf, found, graph), related))) or (None if found.canvas is None else ()),
     )
 
 
@@ -146,7 +151,7 @@ def _check_number(udf: UdfRecord, levels: tuple[tuple[UdfRecord, ...], ...], mos
         )
 
 
-def _told(found: Lookup, warnings: tuple[str, ...]) -> tuple[str, ...]:
+def _logged(found: Lookup, warnings: tuple[str, ...]) -> tuple[str, ...]:
     """Log the first warnings as one line. What the token may not see changes what is sent, so that is logged as a warning."""
     if warnings:
         logger.log(

@@ -71,7 +71,7 @@ def test_a_refresh_that_ran_out_of_time_is_retried(fused_emulator: Emulator, udf
 
 
 def test_a_refresh_takes_nothing_that_is_for_an_invalidation(udf: Udf) -> None:
-    with pytest.raises(TypeError, match="takes no related, again_after: it invalidates nothing"):
+    with pytest.raises(TypeError, match="FusedRefreshCacheOperator takes no related: it takes tiles"):
         FusedRefreshCacheOperator(task_id="t", udf="roads", related="callers", again_after=1)
 
 
@@ -83,5 +83,5 @@ def test_a_selection_that_rendered_to_nothing_refreshes_nothing(fused_emulator: 
 
 
 def test_a_callback_does_not_refresh() -> None:
-    with pytest.raises(InvalidInputError, match="refresh = 5 takes long, and a callback cannot wait"):
+    with pytest.raises(InvalidInputError, match="refresh takes long, and a callback cannot wait"):
         FusedInvalidateCacheNotifier(udf="roads", refresh=5)

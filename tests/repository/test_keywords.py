@@ -121,7 +121,7 @@ def test_prefects_flow_is_a_form_of_its_own() -> None:
     found = defaults_of(invalidate_cache_flow.fn)
     # No shard: a form starts one run. No secret: Prefect keeps parameters in clear. The whole UDF has to be said. No second
     # pass: it is scheduled as a run of this flow. No refresh, which needs the secret: there is a task for it.
-    left_out = {"shard", "shared_token", "verify_tiles", "checkpoint", "again_after", "refresh"}
+    left_out = {"shard", "shared_token", "verify_tiles", "fail_on_stale", "checkpoint", "again_after", "refresh"}
     assert found.keys() == {"udf", "credentials", "whole_udf", "deadline"} | (CALL_DEFAULTS.keys() - left_out)
     assert {found[name] for name in KINDS} == {None}
     assert found["partition"] is None  # a form cannot leave a field out
@@ -149,7 +149,8 @@ def test_dagsters_selections_are_the_declaration() -> None:
 
 def test_dagsters_component_has_beside_the_selection_what_controls_sending() -> None:
     fields = FusedInvalidateCacheComponent.model_fields
-    assert {name: fields[name].default for name in SENDING_OPTIONS} == {name: CALL_DEFAULTS[name] for name in SENDING_OPTIONS}  # type: ignore[literal-required]
+    names = SENDING_OPTIONS.keys() - {"fail_on_stale"}  # verify_tiles is a check of its own there
+    assert {name: fields[name].default for name in names} == {name: CALL_DEFAULTS[name] for name in names}  # type: ignore[literal-required]
     assert "limits" in fields
     assert "limits" in FusedCacheMapComponent.model_fields
     assert LIMIT_OPTIONS.keys() < FusedResource.model_fields.keys()

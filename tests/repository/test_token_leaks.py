@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 from rich.traceback import Traceback
 
-from fused_cache_ops import FusedClient, invalidate_cache
+from fused_cache_ops import FusedClient, invalidate_cache, invalidate_dataset, refresh_cache
 from fused_cache_ops.demo.pipelines import PIPELINES, PipelineFailed, run_pipeline
 from fused_cache_ops.demo.stations import UDF_NAME, build_udf, create_table
 from fused_cache_ops.emulator import Emulator, Udf
@@ -104,8 +104,23 @@ def test_no_configuration_error_shows_the_token(settings: dict[str, Any]) -> Non
         FusedClient(**({"token": TOKEN} | settings))
     assert TOKEN not in str(caught.value) + repr(vars(caught.value))
     with pytest.raises(FusedCacheError) as caught:
-        invalidate_cache("roads", **({"token": TOKEN} | settings))
+        invalidate_cache("roads", client={"token": TOKEN} | settings)
     assert TOKEN not in everything_about(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["dedline", "deadline"])
+@pytest.mark.parametrize("call", [invalidate_cache, refresh_cache, invalidate_dataset])
+def test_a_clients_settings_are_sealed_before_anything_can_fail(call: Any, wrong: str) -> None:
+    settings = {"token": TOKEN, "passcode": f"pass-{TOKEN}", wrong: "soon"}
+    given = dict(settings)
+    with pytest.raises(FusedCacheError) as caught:
+        call("roads", client=settings)
+    assert settings == given  # copied, never changed
+    frames = [
+        frame for frame, _ in traceback.walk_tb(caught.value.__traceback__) if "fused_cache_ops" in frame.f_code.co_filename
+    ]
+    assert frames
+    assert TOKEN not in str(caught.value) + repr([frame.f_locals for frame in frames])
 
 
 def test_a_partial_failure_shows_no_token_and_can_leave_the_process(

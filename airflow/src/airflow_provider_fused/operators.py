@@ -164,6 +164,8 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         any URL that it supports, such as ``s3://bucket/checkpoints/`` (templated)
     :param verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them
         were computed anew (templated)
+    :param fail_on_stale: fail the task, which is then retried, if a tile of ``verify_tiles`` still comes from the cache after
+        it was invalidated twice more (templated)
     :param shared_token: the shared token for ``verify_tiles`` and ``refresh``, if ``udf`` is not one itself (templated;
         masked in the UI)
     :param related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
@@ -215,6 +217,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         partition: str | list[str] | XComArg | NotGiven = NOT_GIVEN,
         checkpoint: str | None = None,
         verify_tiles: int | str = 0,
+        fail_on_stale: bool | str | XComArg = True,
         shared_token: str | None = None,
         related: Related | str | XComArg | None = None,
         max_related: int | str | XComArg = CALL_DEFAULTS["max_related"],
@@ -245,6 +248,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         self.partition = partition
         self.checkpoint = checkpoint
         self.verify_tiles = verify_tiles
+        self.fail_on_stale = fail_on_stale
         self.shared_token = shared_token
         self.related = related
         self.max_related = max_related

@@ -208,7 +208,7 @@ class FusedSettings(dg.Model, dg.Resolvable):
         }
 
 
-_SENDING = tuple(name for name in SENDING_OPTIONS if name != "verify_tiles")
+_SENDING = tuple(name for name in SENDING_OPTIONS if name not in ("verify_tiles", "fail_on_stale"))
 """The keywords that stand beside the selection. To verify is a check of its own."""
 
 

@@ -219,18 +219,18 @@ def select(
 
     if selection_fn is None:
         return cast(CallKeywords, dict(known))
-    told = [_as_keywords(selection_fn(change, partition)) for change, partition in changes]
-    return cast(CallKeywords, {**known, **merge_selections(told)})
+    selections = [_as_keywords(selection_fn(change, partition)) for change, partition in changes]
+    return cast(CallKeywords, {**known, **merge_selections(selections)})
 
 
-def _as_keywords(told: Any) -> CallKeywords:
-    if not isinstance(told, Mapping):
-        return {"tiles": _plain(told)}
-    if unknown := sorted(set(map(str, told)) - {*FIELDS}):
+def _as_keywords(returned: Any) -> CallKeywords:
+    if not isinstance(returned, Mapping):
+        return {"tiles": _plain(returned)}
+    if unknown := sorted(set(map(str, returned)) - {*FIELDS}):
         raise InvalidInputError(
             f"selection_fn returned a dict with {', '.join(unknown)}: return a list of tiles, or a dict of {', '.join(FIELDS)}."
         )
-    return cast(CallKeywords, {name: _plain(value) for name, value in told.items()})
+    return cast(CallKeywords, {name: _plain(value) for name, value in returned.items()})
 
 
 def _plain(value: Any) -> Any:
