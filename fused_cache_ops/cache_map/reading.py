@@ -103,7 +103,7 @@ class CacheMap:
     """Which UDFs show which datasets.
 
     Attributes:
-        datasets: the entries of each dataset, by its key: whatever the orchestrator calls it.
+        datasets: the entries of each dataset, by its key: whatever the orchestrator calls it. A part ``*`` is any part.
         source: where the map comes from, for messages.
     """
 
@@ -179,7 +179,13 @@ class CacheMap:
         """
         if not isinstance(dataset, str):
             raise InvalidInputError(f"dataset = {quoted(dataset)} must be text: a key of {self.source}.")
-        if dataset not in self.datasets:
+        alike = [dataset] if dataset in self.datasets else [key for key in self.datasets if _is_of(key, dataset)]
+        if len(alike) > 1:
+            raise InvalidInputError(
+                f"{self.source} lists the dataset {quoted_address(dataset)} as {' and as '.join(map(quoted_address, alike))}: "
+                "keep one of them."
+            )
+        if not alike:
             near = difflib.get_close_matches(dataset, self.datasets, n=1, cutoff=0.5)
             known = ", ".join(map(quoted_address, list(self.datasets)[:_SHOWN])) + (", …" * (len(self.datasets) > _SHOWN))
             meant = f"Did you mean {quoted_address(near[0])}?" if near else f"It lists {known or 'no dataset'}."
@@ -187,7 +193,13 @@ class CacheMap:
                 f"{self.source} does not list the dataset {quoted_address(dataset)}. {meant} A dataset that no UDF shows is "
                 "listed with udfs = []."
             )
-        return self.datasets[dataset]
+        return self.datasets[alike[0]]
+
+
+def _is_of(key: str, dataset: str) -> bool:
+    """Whether a key stands for a dataset: a part ``*`` of it is any part, such as the name of a release."""
+    parts, given = key.rstrip("/").split("/"), dataset.rstrip("/").split("/")
+    return "*" in parts and len(parts) == len(given) and all(part in ("*", each) for part, each in zip(parts, given))
 
 
 def _with_defaults(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:

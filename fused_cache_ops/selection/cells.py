@@ -266,7 +266,8 @@ def _lines(path: str) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise InvalidInputError(
-            f"cells = {quoted(path, 300)} cannot be read as a file with one cell per line: {error}. For one cell, pass a list."
+            f"cells = {quoted(path, 300)} cannot be read as a file with one cell per line: "
+            f"{without_credentials(error, str(path))}. For one cell, pass a list."
         ) from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 

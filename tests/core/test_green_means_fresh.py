@@ -179,4 +179,5 @@ def test_inner_caches_are_named_with_udf_function_and_line(fused_emulator: Emula
     code = "import fused\n\n@fused.udf\ndef udf():\n    @fused.cache\n    def read():\n        return 1\n    return read()\n"
     fused_emulator.register(lambda **parameters: 1, name="inner", canvas="land", code=code)
     result = invalidate_cache("land/inner")
-    assert result.warnings == ("inner, line 5: @fused.cache in read keeps results that no invalidation reaches.",)
+    cache = "read (line 5, folder 'tmp', 48h unless set otherwise)"
+    assert result.warnings == (f"inner: @fused.cache keeps results that no invalidation reaches: {cache}.",)
