@@ -65,6 +65,8 @@ def one_line(text: str) -> str:
 def quoted(value: object, most: int = 80) -> str:
     """A value as it would be written in code, in ASCII and shortened. What looks like a credential is masked."""
     try:
+        if isinstance(value, str):  # before it has quotes of its own
+            return shortened(ascii(without_any_credentials(value[:_READ])), most)
         return shortened(without_any_credentials(ascii(value)[:_READ]), most)
     except (ValueError, RecursionError):  # an integer with thousands of digits, or thousands of nested lists
         return f"a value of type {type(value).__name__} that is too large to show"

@@ -207,6 +207,9 @@ class Call:
                 self._record.remove()
             if self._targets is not None:
                 self._look(self._targets)
+            else:  # nothing was selected, so there is nothing to look at
+                self._verification = None if self._sample is None else Verification()
+                self._refresh = None if self._refresh_plan is None else RefreshResult(note=self._refresh_plan.note)
             result = self._result()
             if (stale := self._stale()) and self._fail_on_stale:
                 raise VerificationError(result, RemainingTiles(stale.__iter__))

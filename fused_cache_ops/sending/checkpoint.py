@@ -144,7 +144,7 @@ class Checkpoint:
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
-            if _BEGINNING.startswith(content[: len(_BEGINNING)]) or content.startswith(_BEGINNING):
+            if _BEGINNING.startswith(content.lstrip()[: len(_BEGINNING)]):
                 logger.warning("The checkpoint %s is truncated: everything is sent.", self._store.name)
                 return
             raise InvalidInputError(

@@ -14,7 +14,7 @@ PROBLEM = st.sampled_from(
     [{"error": "no"}, {"errors": ["no"]}, {"detail": "no"}, {"detail": [{"msg": "no"}]}, {"error": "no", "objects_deleted": 2}]
 )
 NEITHER = st.sampled_from(
-    [{}, {"ok": True}, [], "done", None, {"objects_deleted": None}, {"objects_deleted": "2"}, {"objects_deleted": -1}]
+    [{}, {"ok": True}, [], "done", b"", b"done", {"objects_deleted": None}, {"objects_deleted": "2"}, {"objects_deleted": -1}]
 )
 
 
