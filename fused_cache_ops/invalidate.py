@@ -151,18 +151,8 @@ def invalidate_cache(
             or a column ``count`` of a CSV file or an Arrow table), otherwise the coarse zooms. If the whole UDF is
             invalidated, 1 runs it once, without a tile, and more is an error. A selection that can be read only once is read
             to the end first. With ``shard``, each shard refreshes its own tiles. ``verify_tiles`` reads the same responses.
-            What could not be refreshed is in the result's ``refresh``, and is not an error. A mapping says more:
-
-            - ``count``: a number of tiles, or ``"all"``, the default.
-            - ``zooms``: only these zooms.
-            - ``concurrency``: runs at the same time, from 1 to 64. Default: 4.
-            - ``max_tiles``: the most tiles to refresh. More are an error before the first request. Default: 1000.
-            - ``parameters``: the UDF's parameters as the map sends them, since results are cached for each set of
-              parameters. Numbers or text.
-            - ``deadline``: seconds that the refresh may take, in addition to that of the call. What it does not reach stays
-              cold. Default: 600.
-            - ``must_succeed``: raise `RefreshError` if something could not be refreshed. With a checkpoint, the next call
-              then continues the refresh.
+            What could not be refreshed is in the result's ``refresh``, and is not an error. A mapping of `RefreshOptions` says
+            more: ``{"count": 500, "zooms": "0-8", "must_succeed": True}``.
         client: a `FusedClient`, which is left open, or a mapping of its settings: ``{"deadline": 300}``. Default: the
             environment.
         max_zoom: the highest zoom that the selection may contain.

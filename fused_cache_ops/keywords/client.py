@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict
 
-from fused_cache_ops.keywords.option import Option, check_keys, options_of
+from fused_cache_ops.keywords.option import Option, check_keys, described, options_of
 from fused_cache_ops.keywords.text import read_boolean, read_number, read_seconds
 from fused_cache_ops.secret import Secret, sealed
 from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT, Certificate, ClientId
@@ -40,6 +40,7 @@ class ClientSettings(Limits, total=False):
 
 
 LIMIT_OPTIONS = options_of(Limits)
+Limits.__doc__ = described(Limits)
 CLIENT_OPTIONS = {**LIMIT_OPTIONS, **options_of(ClientSettings)}
 _SECRETS = tuple(name for name, option in CLIENT_OPTIONS.items() if not option.stored)
 

@@ -51,6 +51,12 @@ def help_of(declaration: Any) -> dict[str, str]:
     return {name: option.help for name, option in options_of(declaration).items()}
 
 
+def described(declaration: Any) -> str:
+    """The docstring of a ``TypedDict``, with a line for each key."""
+    lines = [f"    {name}: {option.help} Default: {option.default!r}." for name, option in options_of(declaration).items()]
+    return "\n".join([declaration.__doc__, "", "Keys:", *lines])
+
+
 def check_keys(given: Any, allowed: Iterable[str], where: str, *, example: str = "") -> None:
     """Reject what is not a mapping, and a key that is not allowed, with the nearest one that is. Values are never shown.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict, Union
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.keywords.option import Option, check_keys, options_of
+from fused_cache_ops.keywords.option import Option, check_keys, described, options_of
 from fused_cache_ops.keywords.text import read_boolean, read_mapping, read_number, read_seconds
 from fused_cache_ops.keywords.values import RefreshCount, RefreshParameters
 from fused_cache_ops.tiles.tile import is_boolean
@@ -13,7 +13,7 @@ from fused_cache_ops.wording import quoted
 
 
 class RefreshOptions(TypedDict, total=False):
-    """What to refresh, and how."""
+    """What to refresh, and how. `docs/refresh.md` explains each key."""
 
     count: Annotated[RefreshCount, Option("all", "The most tiles to refresh, or all of them.")]
     zooms: Annotated[Zooms, Option(None, "Refresh only these zooms, such as 0-8.")]
@@ -41,6 +41,7 @@ Refresh = Union[RefreshCount, RefreshOptions]
 """A number of tiles, ``"all"``, or a mapping of `RefreshOptions`. 0: no refresh."""
 
 REFRESH_OPTIONS = options_of(RefreshOptions)
+RefreshOptions.__doc__ = described(RefreshOptions)
 REFRESH_DEFAULTS: RefreshOptions = {name: option.default for name, option in REFRESH_OPTIONS.items()}  # type: ignore[assignment]
 
 HOW = ("concurrency", "max_tiles", "deadline")

@@ -5,6 +5,7 @@ The exceptions are named here, each with its reason.
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from airflow_provider_fused.operators import (
 from dagster_fused import FusedCacheMapComponent, FusedInvalidateCacheComponent, FusedResource, InvalidateCacheConfig
 from dagster_fused.component import SelectionModel
 from dagster_fused.fields import FIELDS, left_out
-from fused_cache_ops import FusedClient, invalidate_cache, invalidate_dataset, refresh_cache
+from fused_cache_ops import FusedClient, RefreshOptions, invalidate_cache, invalidate_dataset, refresh_cache
 from fused_cache_ops.cli import options
 from fused_cache_ops.cli.commands import dataset, invalidate, plan, refresh
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, CALL_OPTIONS, NEEDS_SELECTION, SENDING_OPTIONS, CallKeywords
@@ -54,7 +55,9 @@ def test_what_selects_tiles_needs_no_other_selection() -> None:
 def test_every_keyword_is_described_where_it_is_explained() -> None:
     described = inspect.getdoc(invalidate_cache) or ""
     assert [name for name in (*CALL_DEFAULTS, "client") if not re.search(rf"^    {name}: ", described, re.MULTILINE)] == []
-    assert [name for name in REFRESH_OPTIONS if f"- ``{name}``: " not in described] == []
+    page = (Path(__file__).parents[2] / "docs/refresh.md").read_text()
+    assert [name for name in REFRESH_OPTIONS if f"| `{name}` |" not in page] == []
+    assert [name for name in REFRESH_OPTIONS if f"    {name}: " not in (RefreshOptions.__doc__ or "")] == []
 
 
 def test_every_setting_of_a_client_is_described_where_it_is_explained() -> None:
