@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -353,7 +354,6 @@ def outlines(cells: CellIds, scale: float = 1.0) -> tuple[Areas, Any]:
         Those that lie within the map, and an array of shapely polygons for those that cross the antimeridian or hold a pole.
     """
     import numpy as np
-    import shapely
 
     rings = list(map(_h3().cell_to_boundary, cells.tolist()))
     sizes = np.fromiter(map(len, rings), int, len(rings))
@@ -368,19 +368,29 @@ def outlines(cells: CellIds, scale: float = 1.0) -> tuple[Areas, Any]:
     steps = points[after, 0] - points[:, 0]
     across = np.zeros(len(rings), bool)
     across[ring[np.abs(steps) > 180]] = True
-    plain = ~across[ring]
-    number = (np.cumsum(~across) - 1)[ring[plain]]
-    start, stop = points[plain], points[after[plain]]
-
-    def polygons(numbers: Any) -> Any:
-        # Each one by itself, even if it is asked for several times.
-        begin, size = first[~across][numbers], sizes[~across][numbers]
-        place = np.repeat(np.arange(len(numbers)), size)
-        at = np.arange(len(place)) + np.repeat(begin - np.cumsum(size) + size, size)
-        return shapely.polygons(shapely.linearrings(points[at], indices=place))
-
+    start = np.flatnonzero(~across[ring])
+    number = (np.cumsum(~across) - 1)[ring[start]]
+    polygons = partial(_polygons, points, first[~across], sizes[~across])
     drawn = [_across(points[ring == number], steps[ring == number]) for number in np.flatnonzero(across)]
-    return Areas(start, stop, number, polygons), within_the_map(np.array(drawn, dtype=object))
+    return Areas(points, start, after[start], number, polygons), within_the_map(np.array(drawn, dtype=object))
+
+
+def _polygons(points: Any, first: Any, size: Any, numbers: Any) -> Any:
+    """Some outlines as polygons, each one by itself, even if it is asked for several times.
+
+    Args:
+        points: the corners of all.
+        first: the number of the first corner of each.
+        size: how many corners it has.
+        numbers: the outlines to be made.
+    """
+    import numpy as np
+    import shapely
+
+    first, size = first[numbers], size[numbers]
+    place = np.repeat(np.arange(len(numbers)), size)
+    at = np.arange(len(place)) + np.repeat(first - np.cumsum(size) + size, size)
+    return shapely.polygons(shapely.linearrings(points[at], indices=place))
 
 
 def _across(points: Any, steps: Any) -> Any:

@@ -37,6 +37,9 @@ _AT_FIRST = 50_000
 """Pieces in the first band, so that too many tiles are noticed early. Each further band may have twice as many."""
 
 
+_KEPT = 200_000  # runs of tiles that have been counted, to avoid computing them again
+
+
 class _Runs(NamedTuple):
     """Runs of tiles: in ``column``, the rows from ``start`` up to but not including ``stop``. Runs may overlap."""
 
@@ -74,21 +77,44 @@ class _Grazed(NamedTuple):
     runs: _Runs
 
 
-def cover(portion: Portion, zooms: tuple[int, ...], buffer: int, most: int | None = None) -> Iterator[Block]:
-    """The tiles at each of ``zooms`` that some shapes touch, as non-overlapping blocks.
+class Covering:
+    """The tiles that some shapes touch. What is small is kept, and anything else is computed again when it is needed.
 
     Args:
         portion: the shapes.
         zooms: in ascending order, so that coarse zooms show early whether there are too many tiles.
         buffer: tiles to add on every side.
-        most: stop once more tiles than this have been found. The blocks are then incomplete, and only good for a count.
+        most: stop once more tiles than this have been found. They are then incomplete, and only good for a count.
     """
-    count = 0
-    for zoom, runs in _cover(portion, zooms, buffer):
-        count += _tile_count(runs)
-        yield from _blocks(runs, zoom)
-        if most is not None and count > most:
-            return
+
+    def __init__(self, portion: Portion, zooms: tuple[int, ...], buffer: int, most: int) -> None:
+        self._portion, self._zooms, self._buffer, self._most = portion, zooms, buffer, most
+        self._kept: list[tuple[int, _Runs]] | None = None
+
+    def counts(self) -> dict[int, int]:
+        """The number of tiles at each zoom."""
+        kept: list[tuple[int, _Runs]] = []
+        counts: dict[int, int] = {}
+        room = _KEPT
+        for zoom, runs in self._found():
+            counts[zoom] = counts.get(zoom, 0) + _tile_count(runs)
+            room -= len(runs.column)
+            if room >= 0:
+                kept.append((zoom, runs))
+        self._kept = kept if room >= 0 else None
+        return {zoom: count for zoom, count in counts.items() if count}
+
+    def blocks(self) -> Iterator[Block]:
+        """The tiles as non-overlapping blocks, from the coarse zooms to the fine ones."""
+        return chain.from_iterable(_blocks(runs, zoom) for zoom, runs in self._kept or self._found())
+
+    def _found(self) -> Iterator[tuple[int, _Runs]]:
+        count = 0
+        for zoom, runs in _cover(self._portion, self._zooms, self._buffer):
+            count += _tile_count(runs)
+            yield zoom, runs
+            if count > self._most:
+                return
 
 
 class Gathered:
@@ -133,7 +159,8 @@ class Gathered:
         """The number of one caller's tiles at each zoom."""
         levels = self._settled()
         wanted = self._wanted[share]
-        return {zoom: sum(map(_tile_count, _grown(levels[zoom], zoom, self._buffer))) for zoom in wanted if zoom in levels}
+        counts = {zoom: sum(map(_tile_count, _grown(levels[zoom], zoom, self._buffer))) for zoom in wanted if zoom in levels}
+        return {zoom: count for zoom, count in counts.items() if count}
 
     def blocks(self, share: int = 0) -> Iterator[Block]:
         """The tiles of one caller as non-overlapping blocks, from the coarse zooms to the fine ones."""
@@ -248,7 +275,7 @@ class _Drawn:
         import numpy as np
 
         self._polygons = portion.areas.polygons
-        self._edges = _segments(*portion.areas[:3])
+        self._edges = _segments(*portion.areas[:4])
         self._lines = _moved_segments(portion.lines)
         self._points = _moved_points(portion.places)
         if len(self._edges.shape):
@@ -451,22 +478,16 @@ def _widened(low: int, high: int, buffer: int, size: int) -> list[tuple[int, int
     ]
 
 
-def _segments(start: Floats, stop: Floats, shape: Integers) -> _Segments:
+def _segments(points: Floats, start: Integers, stop: Integers, shape: Integers) -> _Segments:
     """Segments between points in degrees, each of which belongs to a shape."""
     import numpy as np
 
-    eastward = start[:, 0] <= stop[:, 0]
-    one, other = (start[:, 0] + 180) / 360, (stop[:, 0] + 180) / 360
-    begin, end = _fractions(start[:, 1]), _fractions(stop[:, 1])
-    return _Segments(
-        np.minimum(one, other),
-        np.where(eastward, start[:, 1], stop[:, 1]),
-        np.where(eastward, begin, end),
-        np.maximum(one, other),
-        np.where(eastward, stop[:, 1], start[:, 1]),
-        np.where(eastward, end, begin),
-        shape,
-    )
+    along, latitude = (points[:, 0] + 180) / 360, np.ascontiguousarray(points[:, 1])
+    row = _fractions(latitude)
+    westward = np.flatnonzero(along[start] > along[stop])
+    west, east = start.copy(), stop.copy()
+    west[westward], east[westward] = stop[westward], start[westward]
+    return _Segments(along[west], latitude[west], row[west], along[east], latitude[east], row[east], shape)
 
 
 def _moved_segments(lines: Any) -> _Segments:
@@ -549,8 +570,11 @@ def _crossings(segments: _Segments, zoom: int, columns: tuple[int, int], lanes: 
 
     size = 2**zoom
     west, east = segments.west * size, segments.east * size
-    first = np.clip(np.ceil(west - 0.5), *columns).astype(np.int64)
-    count = np.clip(np.ceil(east - 0.5), *columns).astype(np.int64) - first
+    low, high = columns
+    first, last = (np.minimum(np.maximum(np.ceil(each - 0.5), low), high).astype(np.int64) for each in (west, east))
+    crossing = np.flatnonzero(last > first)
+    segments, west, east = _taken(segments, crossing), west[crossing], east[crossing]
+    first, count = first[crossing], (last - first)[crossing]
     piece, column = _counted_from(first, count)
     part = (column + 0.5 - west[piece]) / (east - west)[piece]
     one, other = segments.west_latitude[piece], segments.east_latitude[piece]
@@ -604,7 +628,8 @@ def _touched(column: Integers, pieces: _Segments, zoom: int, margin: float, lane
     west, east = pieces.west * size, pieces.east * size
     one, other = pieces.west_latitude, pieces.east_latitude
     # How far down the map a piece enters and leaves its column, or begins and ends in it.
-    enter, leave = np.clip(column - grow, west, east), np.clip(column + 1 + grow, west, east)
+    begins, ends = column - grow, column + (1 + grow)
+    enter, leave = (np.minimum(np.maximum(each, west), east) for each in (begins, ends))
     first, last = pieces.west_row.copy(), pieces.east_row.copy()
     for at, place, otherwise in ((enter, first, west), (leave, last, east)):
         cut = np.flatnonzero(at != otherwise)
@@ -612,10 +637,10 @@ def _touched(column: Integers, pieces: _Segments, zoom: int, margin: float, lane
         place[cut] = _fractions(begin + (end - begin) * ((at[cut] - west[cut]) / (east[cut] - west[cut])))
     top = np.minimum(first, last) * size - grow
     bottom = np.maximum(first, last) * size + grow
-    start = np.clip(np.floor(top), 0, size - 1).astype(np.int64)
-    stop = np.clip(np.floor(bottom), -1, size - 1).astype(np.int64) + 1
+    start = np.minimum(np.maximum(np.floor(top), 0), size - 1).astype(np.int64)
+    stop = np.minimum(np.maximum(np.floor(bottom), -1), size - 1).astype(np.int64) + 1
     # Shrunk tiles leave seams, where a piece may lie and touch none.
-    real = (start < stop) & (enter <= leave) & (column - grow <= east) & (column + 1 + grow >= west)
+    real = (start < stop) & (enter <= leave) & (begins <= east) & (ends >= west)
     real &= (np.floor(west - grow) <= column) & (column <= np.floor(east + grow))
     return _Runs((column if lane is None else lane)[real], start[real], stop[real])
 

@@ -87,15 +87,14 @@ def read_geometry(geometry: Any, options: Options) -> Iterator[Portion]:
     shapely = import_geo("shapely")
     systems = Systems(options.crs)
     for system, shapes in _gathered(_sources(geometry, options, shapely), systems):
-        points = shapely.get_coordinates(shapes)
-        if not np.isfinite(points).all():
+        if not np.isfinite(shapely.get_coordinates(shapes)).all():
             raise InvalidInputError("geometry has a NaN or infinite coordinate: coordinates must be finite.")
         if system is not None:
             yield portion_of(to_degrees(_valid(shapes, shapely), system, options.deepest_zoom))
             continue
-        _check_degrees(shapes, np.abs(points).max(axis=0), shapely)
         # Shapes inside a single tile are replaced by their middles.
         west, south, east, north = shapely.bounds(shapes).T
+        _check_degrees(shapes, west, south, east, north, shapely)
         small = in_one_tile(west, south, east, north, options.deepest_zoom)
         middles = np.column_stack((west + east, south + north))[small] / 2
         yield portion_of(_valid(shapes[~small], shapely), middles)
@@ -388,14 +387,17 @@ def _valid(shapes: Any, shapely: Any) -> Any:
     return shapes
 
 
-def _check_degrees(shapes: Any, extent: Any, shapely: Any) -> None:
-    x, y = extent.tolist()
+def _check_degrees(shapes: Any, west: Any, south: Any, east: Any, north: Any, shapely: Any) -> None:
+    x, y = max(-west.min(), east.max()), max(-south.min(), north.max())
     if x > 540 or y > 90:
         raise InvalidInputError(
             f"geometry extends to ({x:g}, {y:g}), which is not in degrees: longitudes come first and are within ±180 (±540 "
             "across the antimeridian), latitudes within ±90. Name their reference system by crs=."
         )
-    points, path = shapely.get_coordinates(_paths(shapes, shapely), return_index=True)
+    wide = east - west > 180
+    if not wide.any():
+        return
+    points, path = shapely.get_coordinates(_paths(shapes[wide], shapely), return_index=True)
     steps = abs(points[1:, 0] - points[:-1, 0])[path[1:] == path[:-1]]
     if 180 < steps.max(initial=0) < 360:
         warn(
@@ -405,8 +407,7 @@ def _check_degrees(shapes: Any, extent: Any, shapely: Any) -> None:
 
 
 def _paths(shapes: Any, shapely: Any) -> Any:
-    """The lines and rings of shapes that reach far."""
-    west, _, east, _ = shapely.bounds(shapes).T
-    pieces = single_parts(shapes[east - west > 180])
+    """The lines and rings of shapes."""
+    pieces = single_parts(shapes)
     kinds = shapely.get_dimensions(pieces)
     return [*pieces[kinds == 1], *shapely.get_rings(pieces[kinds == 2])]

@@ -300,13 +300,14 @@ def _covered(readings: list[_Reading], watch: Watch) -> list[Selection]:
     if first.kind == "bounds":
         boxes = read_bounds(first.read["bounds"])
         return [_of_blocks(partial(_blocks_in_boxes, boxes, each.zooms or (), each.read["buffer"])) for each in readings]
-    from fused_cache_ops.selection.coverage import Gathered, cover
+    from fused_cache_ops.selection.coverage import Covering, Gathered
 
     portions = filter(lambda portion: not portion[2].is_empty, _portions(readings))
     begun = list(itertools.islice(portions, 2))
     if len(readings) == 1 and len(begun) == 1:  # small enough to be computed again when it is needed
         _, zooms, portion = begun[0]
-        return [_of_blocks(partial(cover, portion, zooms, first.read["buffer"], first.read["max_tiles"]))]
+        covering = Covering(portion, zooms, first.read["buffer"], first.read["max_tiles"])
+        return [_of_blocks(covering.blocks, covering.counts)]
     gathered: dict[tuple[str, int], Gathered] = {}
     shares: dict[tuple[str, int], list[_Reading]] = {}
     for reading in readings:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import ConfigurationError
@@ -61,12 +63,14 @@ class Areas(NamedTuple):
     """Valid polygons within ±180°, as their edges. They may overlap.
 
     Attributes:
-        start: where each edge begins: longitude and latitude.
-        stop: where it ends.
+        points: longitudes and latitudes, one row each.
+        start: the number of the point at which each edge begins.
+        stop: that of the point at which it ends.
         shape: the number of the polygon that it belongs to, ascending from 0.
         polygons: returns the shapely polygons that have some numbers.
     """
 
+    points: Any
     start: Any
     stop: Any
     shape: Any
@@ -96,8 +100,8 @@ def edges_of(polygons: Any) -> Areas:
     shapely = import_geo("shapely")
     rings, shape = shapely.get_rings(polygons, return_index=True)
     points, ring = shapely.get_coordinates(rings, return_index=True)
-    is_edge = (ring[1:] == ring[:-1]).nonzero()[0]
-    return Areas(points[is_edge], points[is_edge + 1], shape[ring[is_edge]], lambda numbers: polygons[numbers])
+    start = (ring[1:] == ring[:-1]).nonzero()[0]
+    return Areas(points, start, start + 1, shape[ring[start]], partial(operator.getitem, polygons))
 
 
 def portion_of(shapes: Any, *places: Any) -> Portion:

@@ -311,7 +311,8 @@ NEAR_EDGES = st.builds(
 @settings(max_examples=300)
 def test_edges_near_those_of_tiles_are_seen_alike_with_both_margins(ends: list[Any]) -> None:
     """Both margins share the pieces of the wider one, which reach into columns that the narrower one does not touch."""
-    segments = coverage._segments(np.array(ends)[:, :2], np.array(ends)[:, 2:], np.arange(len(ends)))
+    numbers = np.arange(len(ends))
+    segments = coverage._segments(np.array(ends).reshape(-1, 2), 2 * numbers, 2 * numbers + 1, numbers)
 
     def touched(margin: float) -> Any:
         column, piece = coverage._pieces(segments, 3, margin, (0, 8))
