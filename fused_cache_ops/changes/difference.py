@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.changes.engine import Engine, OnFraction
 from fused_cache_ops.changes.kinds import Kind, distinct, equal, from_parquet, kind_of, plain
@@ -76,38 +76,6 @@ class _Loaded(NamedTuple):
     sql: str
     keys: list[Kind]
     values: list[Kind]
-
-
-@overload
-def changed_geometry(
-    before: Any,
-    after: Any,
-    *,
-    key: str | Sequence[str] = ...,
-    columns: Sequence[str] | None = ...,
-    geometry_column: str | None = ...,
-    crs: Any = ...,
-    memory_limit: str | int | None = ...,
-    temporary_directory: str | os.PathLike[str] | None = ...,
-    on_progress: OnFraction | None = ...,
-    stream: Literal[False] = ...,
-) -> pa.Table: ...
-
-
-@overload
-def changed_geometry(
-    before: Any,
-    after: Any,
-    *,
-    key: str | Sequence[str] = ...,
-    columns: Sequence[str] | None = ...,
-    geometry_column: str | None = ...,
-    crs: Any = ...,
-    memory_limit: str | int | None = ...,
-    temporary_directory: str | os.PathLike[str] | None = ...,
-    on_progress: OnFraction | None = ...,
-    stream: Literal[True],
-) -> pa.RecordBatchReader: ...
 
 
 def changed_geometry(

@@ -236,4 +236,4 @@ def _folder(parent: Any) -> tempfile.TemporaryDirectory[str]:
             Path(parent).mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix="fused-cache-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise ConfigurationError(f"temporary_directory = {quoted(parent)} cannot be used: {error}.") from None
+        raise ConfigurationError(f"temporary_directory = {quoted(parent, 300)} cannot be used: {error}.") from None
