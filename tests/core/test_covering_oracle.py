@@ -108,6 +108,14 @@ def test_neighboring_cells_are_covered_as_by_loops(place: Any, resolution: int, 
     assert is_as_looped(tiles(cells=disk, zooms=zooms), [outline(cell) for cell in disk], zooms)
 
 
+@pytest.mark.parametrize(("place", "resolution"), [((38.7, -9.1), 8), ((-16.5, 179.99), 5), ((61.0, 14.2), 6)])
+def test_what_overhangs_between_parents_is_covered_too(place: tuple[float, float], resolution: int) -> None:
+    """Tiles smaller than the slivers of cells that lie beyond their parent."""
+    disk = h3.grid_disk(h3.latlng_to_cell(*place, resolution), 11)
+    zooms = (int(resolution * 1.4) + 4, int(resolution * 1.4) + 7)
+    assert is_as_looped(tiles(cells=disk, zooms=zooms), [outline(cell) for cell in disk], zooms)
+
+
 @pytest.mark.parametrize("resolution", [1, 4, 7, 10])
 def test_cells_around_a_pentagon_are_covered_as_by_loops(resolution: int) -> None:
     pentagon = sorted(h3.get_pentagons(resolution))[4]
