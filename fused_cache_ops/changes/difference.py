@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.changes.engine import Engine, OnFraction
-from fused_cache_ops.changes.kinds import Kind, distinct, equal, from_parquet, kind_of, plain
+from fused_cache_ops.changes.kinds import INTEGERS, Kind, distinct, equal, from_parquet, kind_of, plain
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.arrow import (
     Column,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _PORTION = 1 << 17
 """Rows to hand to DuckDB at once, where it does not read them itself, and rows in a batch of the result."""
+
+_BYTES_TO_SORT = 24  # for one whole number: it, a copy, and a mark
 
 _PATTERN = frozenset("*?[]{}")  # what DuckDB takes for a pattern in a file's name
 
@@ -235,13 +237,21 @@ def _check_keys(state: _State, loaded: _Loaded, keys: list[str], engine: Engine)
         InvalidInputError: it does.
     """
     names = [f"k{number}" for number in range(len(keys))]
-    nulls = ", ".join(f"coalesce(sum(rows) FILTER ({name} IS NULL), 0)" for name in names)
-    grouped = f"SELECT {', '.join(names)}, count(*) AS rows FROM ({loaded.sql}) GROUP BY ALL"
-    ((several, *null_counts),) = engine.rows(f"SELECT count(*) FILTER (rows > 1), {nulls} FROM ({grouped})", _blocks(state))
-    for name, count in zip(keys, null_counts):
-        if count:
-            raise InvalidInputError(f"{state.what} has {count:,} rows whose key {name!r} is null: a key identifies a row.")
-    if several:
+    counts = f"SELECT count(*), {', '.join(f'count({name})' for name in names)} FROM ({loaded.sql})"
+    ((rows, *present),) = engine.rows(counts, _blocks(state))
+    for name, count in zip(keys, present):
+        if count < rows:
+            raise InvalidInputError(
+                f"{state.what} has {rows - count:,} rows whose key {name!r} is null: a key identifies a row."
+            )
+    if len(keys) == 1 and loaded.keys[0].sql in INTEGERS and engine.has_room(_BYTES_TO_SORT * rows):
+        numbers = engine.numbers(f"SELECT k0 FROM ({loaded.sql})")
+        numbers.sort()  # faster than grouping
+        is_unique = not (numbers[1:] == numbers[:-1]).any()
+    else:
+        grouped = f"SELECT count(*) AS rows FROM ({loaded.sql}) GROUP BY {', '.join(names)} HAVING count(*) > 1"
+        is_unique = engine.rows(f"SELECT count(*) FROM ({grouped})", _blocks(state)) == [(0,)]
+    if not is_unique:
         raise _not_unique(state.what, keys)
 
 

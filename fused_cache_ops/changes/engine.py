@@ -29,6 +29,7 @@ _SETTINGS = (
     "enable_progress_bar = true",  # it is asked for, not drawn
     "enable_progress_bar_print = false",
 )
+_SIZES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SHARE = 0.5  # of the memory that there is
 _LEAST = 10**8
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -124,6 +125,20 @@ class Engine:
         """The rows that a query returns."""
         self.run(sql, what)
         return self._connection.fetchall()
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes are less than half of the memory that may be used."""
+        ((limit,),) = self._connection.execute("SELECT current_setting('memory_limit')").fetchall()
+        number, unit = limit.split()
+        return 2 * size < float(number) * _SIZES[unit]
+
+    def numbers(self, sql: str) -> Any:
+        """The whole numbers in the only column of a query, none of them null, as an array of numpy."""
+        try:
+            ((_, values),) = self._connection.execute(sql).fetchnumpy().items()
+        except self._duckdb.Error as error:
+            raise self.named(error, "") from None
+        return values
 
     def stream(self, sql: str, rows: int) -> Iterator[Any]:
         """The rows of a query on temporary tables, as batches of Arrow."""

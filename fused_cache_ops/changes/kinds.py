@@ -20,7 +20,7 @@ _DIGITS = 38
 
 _UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # in nanoseconds
 _DAY = 86_400 * 10**9
-_INTEGERS = {  # the digits that each needs, and whether a DOUBLE holds all of its values
+INTEGERS = {
     "TINYINT": (3, True),
     "SMALLINT": (5, True),
     "INTEGER": (10, True),
@@ -30,6 +30,7 @@ _INTEGERS = {  # the digits that each needs, and whether a DOUBLE holds all of i
     "UINTEGER": (10, True),
     "UBIGINT": (20, False),
 }
+"""DuckDB's types of whole numbers: the digits that each needs, and whether a DOUBLE holds all of its values."""
 
 
 class Kind(NamedTuple):
@@ -219,9 +220,9 @@ def _common_number(one: str, other: str) -> str | None:
     if one == other:
         return one
     if "DOUBLE" in (one, other):
-        held = _INTEGERS.get(other if one == "DOUBLE" else one, (0, False))[1]
+        held = INTEGERS.get(other if one == "DOUBLE" else one, (0, False))[1]
         return "DOUBLE" if held else None
-    if one in _INTEGERS and other in _INTEGERS:
+    if one in INTEGERS and other in INTEGERS:
         unsigned = one[0] == other[0] == "U"
         if unsigned or "UBIGINT" not in (one, other):
             return "UBIGINT" if unsigned else "BIGINT"
@@ -232,7 +233,7 @@ def _common_number(one: str, other: str) -> str | None:
 
 def _decimal(sql: str) -> tuple[int, int]:
     """How many digits a number has before the point, and after it."""
-    if sql in _INTEGERS:
-        return _INTEGERS[sql][0], 0
+    if sql in INTEGERS:
+        return INTEGERS[sql][0], 0
     precision, scale = map(int, sql[len("DECIMAL(") : -1].split(","))
     return precision - scale, scale
