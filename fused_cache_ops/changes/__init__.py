@@ -1,4 +1,5 @@
-"""What changed between two states of a table, as what ``geometry=`` takes. Needs the extra ``geo``."""
+"""What changed between two states of a table, as what ``geometry=`` takes. Needs the extra ``changes``, ``delta`` or
+``iceberg``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The geometry of the rows that differ between two states of a table.
 
-One state is held in memory as Arrow columns, and the other one passes by in portions. No Python code runs per row.
+DuckDB compares them, and writes what does not fit into memory to a temporary folder. It reads local Parquet files itself where
+it reads their types exactly. Everything else comes to it as Arrow data.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fused_cache_ops.changes.engine import Engine, OnFraction
+from fused_cache_ops.changes.kinds import INTEGERS, Kind, distinct, equal, from_parquet, kind_of, plain
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.arrow import (
     Column,
@@ -23,7 +26,6 @@ from fused_cache_ops.selection.arrow import (
     open_parquet,
     open_table,
     parquet_schema,
-    stored,
 )
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
 from fused_cache_ops.selection.reprojection import DEGREES, is_same
@@ -33,10 +35,12 @@ from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing,
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PORTION = 1 << 18
-"""Rows of the later state to look up at once. Each look-up reads all keys of the earlier state."""
+_PORTION = 1 << 17
+"""Rows to hand to DuckDB at once, where it does not read them itself, and rows in a batch of the result."""
 
-_SEPARATOR = "\x1f"  # between the parts of a key
+_BYTES_TO_SORT = 24  # for one whole number: it, a copy, and a mark
+
+_PATTERN = frozenset("*?[]{}")  # what DuckDB takes for a pattern in a file's name
 
 
 class _State(NamedTuple):
@@ -44,15 +48,36 @@ class _State(NamedTuple):
 
     Attributes:
         what: how messages name it.
-        names: its columns.
+        schema: its columns.
         column: the one with the geometries.
+        path: where it is, if it is a local Parquet file.
+        is_held: whether its batches are in memory.
         read: returns its rows, with only the columns that are named.
+        block: the largest block of a column in a file, in bytes.
     """
 
     what: str
-    names: list[str]
+    schema: pa.Schema
     column: Column
     read: Callable[[list[str]], Iterable[pa.RecordBatch]]
+    path: str | None = None
+    is_held: bool = False
+    block: int = 0
+
+
+class _Loaded(NamedTuple):
+    """One state as DuckDB sees it.
+
+    Attributes:
+        sql: a query. Its columns are ``k0``, ``k1`` and so on for the key, ``c0`` and so on for what is compared, and ``g`` for
+            the geometry as WKB.
+        keys: the kinds of the key's columns.
+        values: those of the others.
+    """
+
+    sql: str
+    keys: list[Kind]
+    values: list[Kind]
 
 
 def changed_geometry(
@@ -63,10 +88,12 @@ def changed_geometry(
     columns: Sequence[str] | None = None,
     geometry_column: str | None = None,
     crs: Any = None,
-) -> pa.Table:
+    memory_limit: str | int | None = None,
+    temporary_directory: str | os.PathLike[str] | None = None,
+    on_progress: OnFraction | None = None,
+    stream: bool = False,
+) -> pa.Table | pa.RecordBatchReader:
     """The geometry of the rows that were added, removed or changed. Where a geometry changed, both the old and the new one.
-
-    ``before`` is held in memory, without the columns that are not needed. ``after`` is read in portions.
 
     Args:
         before: the earlier state: a GeoDataFrame, anything that hands out Arrow data, or the path or URL of a vector or Parquet
@@ -76,58 +103,178 @@ def changed_geometry(
         columns: the columns in which a difference counts as a change. The geometry always counts. Default: all columns.
         geometry_column: as for `fused_cache_ops.invalidate_cache`.
         crs: as for `fused_cache_ops.invalidate_cache`.
+        memory_limit: how much memory the comparison may use, as text such as ``"2GB"`` or as a number of bytes. What does not
+            fit is written to temporary files. Default: half of what the machine, or the process's control group, has.
+        temporary_directory: where the folder for these files is made. It is removed afterwards. Default: where the system
+            keeps temporary files.
+        on_progress: called in the caller's thread now and then, with how much of a step is done, from 0 to 1.
+        stream: return the places as a stream that can be read once, so that they are never all in memory.
 
     Returns:
-        A table with one column, to be passed as ``geometry``. It has no rows if nothing changed.
+        A table with one column, or a ``pyarrow.RecordBatchReader`` of it, to be passed as ``geometry``. It has no rows if
+        nothing changed.
 
     Raises:
-        InvalidInputError: a state cannot be read, lacks a column, or is in another reference system than the other one; or a
-            key is null or not unique.
-        ConfigurationError: the extra ``geo`` is not installed.
+        InvalidInputError: a state cannot be read, lacks a column, is in another reference system than the other one, or has
+            values in a column that cannot be compared with those of the other one; or a key is null or not unique.
+        ConfigurationError: the extra ``changes`` is not installed, or the comparison does not fit into ``memory_limit`` or
+            into the temporary directory. The latter is retryable, because room may be made.
     """
-    import numpy as np
-
-    pa, compute = import_geo("pyarrow"), import_geo("pyarrow.compute", "pyarrow")
+    pa = import_geo("pyarrow")
     keys = [key] if isinstance(key, str) else list(key)
     with ExitStack() as opened:
+        engine = Engine(memory_limit, temporary_directory, on_progress)
+        opened.callback(engine.close)
         old = _open(before, "before", geometry_column, opened)
         compared = _compared(old, keys, columns)
-        # To the end before the other one is opened: a DuckDB connection reads only one relation at a time.
-        held = _table(old, keys, compared, old.read([*keys, *compared, old.column.name]))
+        # Before the other one is opened: a connection of DuckDB that hands out both reads only one at a time.
+        one = _loaded(old, "before", keys, compared, engine)
         new = _open(after, "after", geometry_column, opened)
         system = _system(old, new, crs)
         _check_columns(compared, _compared(new, keys, columns))
-        known = _keys(held, keys, old.what)
-        _check_unique([known], keys, old.what)
-        seen = np.zeros(len(known), bool)
-        found: list[Any] = []
-        added: list[Any] = []
-        for batches in _portions(new.read([*keys, *compared, new.column.name])):
-            portion = _table(new, keys, compared, batches)
-            ids = _keys(portion, keys, new.what)
-            try:
-                position = compute.index_in(ids, value_set=known) if len(known) else pa.nulls(len(ids), pa.int32())
-            except pa.ArrowException:
-                raise InvalidInputError(
-                    f"key {' and '.join(keys)} is {known.type} in before, and {ids.type} in after: make them equal."
-                ) from None
-            there = position.is_valid()
-            at = position.drop_null().to_numpy()
-            if seen[at].any() or len(np.unique(at)) != len(at):
-                raise _not_unique(new.what, keys)
-            seen[at] = True
-            is_new = compute.invert(there)
-            added.append(ids.filter(is_new))
-            found.append(_places(portion.filter(is_new)))
-            one, other = held.take(position.drop_null()), portion.filter(there)
-            moved = _differ(_places(one), _places(other), "geometry")
-            changed = moved.copy()
-            for name in compared:
-                changed |= _differ(_whole(one, name), _whole(other, name), name)
-            found += [_places(one).filter(pa.array(moved)), _places(other).filter(pa.array(changed))]
-        _check_unique(added, keys, new.what)
-        found.append(_places(held.filter(pa.array(~seen))))
-        return marked([each.drop_null() for each in found], system)
+        other = _loaded(new, "after", keys, compared, engine)
+        same = [
+            equal(left, right, f"o.k{number}", f"n.k{number}") or _refused("key", name, old, new)
+            for number, (name, left, right) in enumerate(zip(keys, one.keys, other.keys))
+        ]
+        differs = [
+            distinct(left, right, f"o.c{number}", f"n.c{number}") or _refused("Column", name, old, new)
+            for number, (name, left, right) in enumerate(zip(compared, one.values, other.values))
+        ]
+        what = _blocks(old, new)
+        for state, loaded in ((old, one), (new, other)):
+            _check_keys(state, loaded, keys, engine)
+        moved = "o.g IS DISTINCT FROM n.g"
+        engine.run(
+            f"CREATE TEMP TABLE places AS SELECT CASE WHEN n.k0 IS NULL OR {moved} THEN o.g END AS old, n.g AS new "
+            f"FROM ({one.sql}) o FULL JOIN ({other.sql}) n ON {' AND '.join(same)} "
+            f"WHERE {' OR '.join(['o.k0 IS NULL', 'n.k0 IS NULL', moved, *differs])}",
+            what,
+        )
+        found = "SELECT old AS g FROM places WHERE old IS NOT NULL UNION ALL SELECT new FROM places WHERE new IS NOT NULL"
+        batches = (batch.column(0).cast(pa.large_binary()) for batch in engine.stream(found, _PORTION))
+        if not stream:
+            return marked(list(batches), system)
+        schema = marked([], system).schema
+        return pa.RecordBatchReader.from_batches(schema, _closing(batches, schema, opened.pop_all()))
+
+
+def _closing(chunks: Iterator[Any], schema: Any, opened: ExitStack) -> Iterator[Any]:
+    """Chunks as batches. At the end, what they come from is closed."""
+    pa = import_geo("pyarrow")
+    with opened:
+        for chunk in chunks:
+            yield pa.record_batch([chunk], schema=schema)
+
+
+def _loaded(state: _State, name: str, keys: list[str], compared: list[str], engine: Engine) -> _Loaded:
+    """Give one state to DuckDB, in columns that hold exactly what it holds."""
+    columns = [(f"k{number}", each) for number, each in enumerate(keys)]
+    columns += [(f"c{number}", each) for number, each in enumerate(compared)]
+    if state.path is not None and (read := _read_by_duckdb(state, columns)) is not None:
+        kinds, selected = read
+        path = state.path.replace("'", "''")
+        source = f"read_parquet('{path}', hive_partitioning = false)"
+        return _Loaded(f"SELECT {', '.join(selected)} FROM {source}", kinds[: len(keys)], kinds[len(keys) :])
+    known = [kind_of(state.schema.field(each).type) for _, each in columns]
+    for (_, each), kind in zip(columns, known):
+        if kind is None:
+            raise InvalidInputError(
+                f"Column {each!r} is {state.schema.field(each).type} in {name}, which cannot be compared: leave it out by "
+                "columns=."
+            )
+    kinds = [kind for kind in known if kind is not None]
+    batches = _converted(state, columns)
+    if state.is_held:
+        engine.register(name, import_geo("pyarrow").Table.from_batches(batches))
+    else:
+        engine.load(name, batches)
+    return _Loaded(f"SELECT * FROM {name}", kinds[: len(keys)], kinds[len(keys) :])
+
+
+def _read_by_duckdb(state: _State, columns: list[tuple[str, str]]) -> tuple[list[Kind], list[str]] | None:
+    """The kinds of the columns in a Parquet file, and the SQL that selects them, if DuckDB reads all of them exactly."""
+    kind = str(state.schema.field(state.column.name).type)
+    folded = [name.casefold() for name in state.schema.names]
+    # DuckDB has no empty names, and takes "a" and "A" for the same one.
+    if state.column.encoding != "wkb" or kind not in ("binary", "large_binary") or len({*folded, ""}) != len(folded) + 1:
+        return None
+    found = []
+    for _, name in columns:
+        read = from_parquet(state.schema.field(name).type, _quoted(name))
+        if read is None:
+            return None
+        found.append(read)
+    selected = [f"{sql} AS {alias}" for (alias, _), (_, sql) in zip(columns, found)]
+    return [kind for kind, _ in found], [*selected, f"{_quoted(state.column.name)} AS g"]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _converted(state: _State, columns: list[tuple[str, str]]) -> Iterator[Any]:
+    """The rows of a state in plain columns, at least one batch."""
+    pa = import_geo("pyarrow")
+    names = [*(alias for alias, _ in columns), "g"]
+    wanted = [name for _, name in columns]
+
+    def convert(batch: Any) -> Any:
+        geometry = as_wkb(batch.column(state.column.name), state.column.encoding, state.what)
+        return pa.record_batch([*(plain(batch.column(name)) for name in wanted), geometry], names=names)
+
+    empty = pa.schema([state.schema.field(name) for name in dict.fromkeys([*wanted, state.column.name])]).empty_table()
+    yield convert(pa.record_batch([pa.array([], field.type) for field in empty.schema], schema=empty.schema))
+    for batch in state.read([*wanted, state.column.name]):
+        for start in range(0, batch.num_rows, _PORTION):
+            yield convert(batch.slice(start, _PORTION))
+
+
+def _check_keys(state: _State, loaded: _Loaded, keys: list[str], engine: Engine) -> None:
+    """Reject a state in which the key of a row is null, or the key of another row.
+
+    Raises:
+        InvalidInputError: it does.
+    """
+    names = [f"k{number}" for number in range(len(keys))]
+    counts = f"SELECT count(*), {', '.join(f'count({name})' for name in names)} FROM ({loaded.sql})"
+    ((rows, *present),) = engine.rows(counts, _blocks(state))
+    for name, count in zip(keys, present):
+        if count < rows:
+            raise InvalidInputError(
+                f"{state.what} has {rows - count:,} rows whose key {name!r} is null: a key identifies a row."
+            )
+    if len(keys) == 1 and loaded.keys[0].sql in INTEGERS and engine.has_room(_BYTES_TO_SORT * rows):
+        numbers = engine.numbers(f"SELECT k0 FROM ({loaded.sql})")
+        numbers.sort()  # faster than grouping
+        is_unique = not (numbers[1:] == numbers[:-1]).any()
+    else:
+        grouped = f"SELECT count(*) AS rows FROM ({loaded.sql}) GROUP BY {', '.join(names)} HAVING count(*) > 1"
+        is_unique = engine.rows(f"SELECT count(*) FROM ({grouped})", _blocks(state)) == [(0,)]
+    if not is_unique:
+        raise _not_unique(state.what, keys)
+
+
+def _refused(what: str, name: str, old: _State, new: _State) -> str:
+    """Reject two columns whose values cannot be compared.
+
+    Raises:
+        InvalidInputError: always.
+    """
+    types = f"{old.schema.field(name).type} in before, and {new.schema.field(name).type} in after"
+    if what == "key":
+        raise InvalidInputError(f"key {name} is {types}: make them equal.")
+    raise InvalidInputError(
+        f"{what} {name!r} is {types}, which cannot be compared: make them equal, or leave it out by columns=."
+    )
+
+
+def _blocks(*states: _State) -> str:
+    """What a reader of files should know if memory is short."""
+    block = max(state.block for state in states)
+    if not block:
+        return "It reads no files itself."
+    return f"The largest block of a column in the files has {-(-block // 2**20):,} MiB, and is read as a whole."
 
 
 def _open(source: Any, name: str, geometry_column: str | None, opened: ExitStack) -> _State:
@@ -136,19 +283,13 @@ def _open(source: Any, name: str, geometry_column: str | None, opened: ExitStack
         raise InvalidInputError(f"{name} is {source!r}: did a load step return nothing?")
     if isinstance(source, os.PathLike):
         source = os.fspath(source)
+    pa = import_geo("pyarrow")
     if is_geopandas(source):
-        source = source.to_arrow()
+        source = pa.table(source.to_arrow())
     elif isinstance(source, str) and not is_parquet(source):
         source = _vector_file(source, name)
     elif isinstance(source, str):
-        what = f"{name}, the file {quoted_address(source)},"
-        try:
-            file = opened.enter_context(open_parquet(source))
-        except Exception as error:
-            raise _unreadable(name, source, "a Parquet file", error) from None
-        schema = parquet_schema(file)
-        column = find_column(schema, geometry_column, what)
-        return _State(what, schema.names, column, lambda names: file.iter_batches(_PORTION, columns=names))
+        return _parquet_file(source, name, geometry_column, opened)
     if not is_arrow(source):
         raise InvalidInputError(
             f"{name} is of type {type(source).__name__}: pass the path of a file, a GeoDataFrame, or anything that hands out "
@@ -157,7 +298,33 @@ def _open(source: Any, name: str, geometry_column: str | None, opened: ExitStack
     what = f"{name}, a {type(source).__name__},"
     table = open_table(source)
     column = find_column(table.schema, geometry_column, what)
-    return _State(what, table.schema.names, column, lambda names: (batch.select(names) for batch in table.batches))
+
+    def read(names: list[str]) -> Iterator[Any]:
+        return (batch.select(list(dict.fromkeys(names))) for batch in table.batches)
+
+    return _State(what, table.schema, column, read, is_held=isinstance(source, (pa.Table, pa.RecordBatch)))
+
+
+def _parquet_file(source: str, name: str, geometry_column: str | None, opened: ExitStack) -> _State:
+    what = f"{name}, the file {quoted_address(source)},"
+    try:
+        file = opened.enter_context(open_parquet(source))
+    except Exception as error:
+        raise _unreadable(name, source, "a Parquet file", error) from None
+    schema = parquet_schema(file)
+    column = find_column(schema, geometry_column, what)
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    chunks = [group.column(number).total_uncompressed_size for group in groups for number in range(group.num_columns)]
+    is_own = any(
+        each.path == column.name and each.logical_type is not None and each.logical_type.type in ("GEOMETRY", "GEOGRAPHY")
+        for each in (file.schema.column(number) for number in range(len(file.schema)))
+    )
+    path = None if is_own or "://" in source or _PATTERN & set(source) else source
+
+    def read(names: list[str]) -> Iterator[Any]:
+        yield from file.iter_batches(_PORTION, columns=list(dict.fromkeys(names)))
+
+    return _State(what, schema, column, read, path, block=max(chunks, default=0))
 
 
 def _vector_file(path: str, name: str) -> pa.Table:
@@ -200,13 +367,13 @@ def _compared(state: _State, keys: Sequence[str], columns: Sequence[str] | None)
     if not keys:
         raise InvalidInputError("key is empty: name the column that identifies a row.")
     for name in (*keys, *(columns or ())):
-        if name not in state.names:
-            raise no_column(state.what, name, "key" if name in keys else "columns", state.names)
+        if name not in state.schema.names:
+            raise no_column(state.what, name, "key" if name in keys else "columns", state.schema.names)
     if columns is not None:
         return [name for name in columns if name not in keys and name != state.column.name]
     # A bounding box follows from the geometry, and an index without a name is where pandas has put the row.
     left_out = {*keys, state.column.name, *(path.partition(".")[0] for path in state.column.box)}
-    return [name for name in state.names if name not in left_out and not name.startswith("__index_level_")]
+    return [name for name in state.schema.names if name not in left_out and not name.startswith("__index_level_")]
 
 
 def _check_columns(before: Sequence[str], after: Sequence[str]) -> None:
@@ -217,157 +384,8 @@ def _check_columns(before: Sequence[str], after: Sequence[str]) -> None:
         )
 
 
-def _check_unique(keys: Sequence[Any], names: Sequence[str], what: str) -> None:
-    pa, compute = import_geo("pyarrow"), import_geo("pyarrow.compute", "pyarrow")
-    found = [part for part in keys if len(part)]
-    if found and compute.count_distinct(pa.chunked_array(found)).as_py() != sum(map(len, found)):
-        raise _not_unique(what, names)
-
-
-def _portions(batches: Iterable[Any]) -> Iterator[list[Any]]:
-    held: list[Any] = []
-    count = 0
-    for batch in batches:
-        for start in range(0, batch.num_rows, _PORTION):
-            part = batch.slice(start, _PORTION)
-            held.append(part)
-            count += part.num_rows
-            if count >= _PORTION:
-                yield held
-                held, count = [], 0
-    if held:
-        yield held
-
-
-_PLACES = "\0geometry"  # the name of the geometries as WKB, which is nobody's
-
-
-def _table(state: _State, keys: Sequence[str], compared: Sequence[str], batches: Iterable[Any]) -> Any:
-    """Batches as one table, in types that are the same for both states."""
-    pa = import_geo("pyarrow")
-    names = [*keys, *compared, _PLACES]
-    read = [
-        pa.record_batch(
-            [
-                *(_plain(batch.column(name), pa) for name in (*keys, *compared)),
-                as_wkb(batch.column(state.column.name), state.column.encoding, state.what),
-            ],
-            names=names,
-        )
-        for batch in batches
-    ]
-    if not read:
-        return pa.table({name: pa.nulls(0) for name in names}).set_column(
-            len(names) - 1, _PLACES, pa.array([], pa.large_binary())
-        )
-    return pa.Table.from_batches(read).combine_chunks()
-
-
-def _plain(values: Any, pa: Any) -> Any:
-    """An array without what only distinguishes ways of storing the same values."""
-    types = import_geo("pyarrow.types", "pyarrow")
-    values = stored(values)
-    kind = values.type
-    if str(kind) in ("string", "string_view"):
-        return values.cast(pa.large_string())
-    if str(kind) in ("binary", "binary_view") or types.is_fixed_size_binary(kind):
-        return values.cast(pa.large_binary())
-    if types.is_integer(kind) and not types.is_uint64(kind):
-        return values.cast(pa.int64())
-    return values.cast(pa.float64()) if types.is_floating(kind) else values
-
-
-def _keys(table: Any, keys: Sequence[str], what: str) -> Any:
-    """One value for each row that identifies it."""
-    pa, compute = import_geo("pyarrow"), import_geo("pyarrow.compute", "pyarrow")
-    parts = [_whole(table, name) for name in keys]
-    for name, part in zip(keys, parts):
-        if part.null_count:
-            raise InvalidInputError(f"{what} has {part.null_count:,} rows whose key {name!r} is null: a key identifies a row.")
-    if len(parts) == 1:
-        return parts[0]
-    texts = [part.cast(pa.large_string()) for part in parts]
-    for sign, written in (("\\", "\\\\"), (_SEPARATOR, "\\s")):  # so that no two keys are joined to the same text
-        texts = [compute.replace_substring(text, sign, written) for text in texts]
-    return compute.binary_join_element_wise(*texts, pa.scalar(_SEPARATOR, pa.large_string()))
-
-
 def _not_unique(what: str, keys: Sequence[str]) -> InvalidInputError:
     return InvalidInputError(
         f"{what} has several rows with the same key ({', '.join(keys)}): name the column that identifies a row by key=, or "
         "several that do so together."
     )
-
-
-def _whole(table: Any, name: str) -> Any:
-    """A column as one array."""
-    pa = import_geo("pyarrow")
-    column = table.column(name)
-    return (
-        column.chunk(0)
-        if column.num_chunks == 1
-        else pa.concat_arrays(column.chunks)
-        if column.num_chunks
-        else pa.array([], column.type)
-    )
-
-
-def _places(table: Any) -> Any:
-    return _whole(table, _PLACES)
-
-
-def _differ(one: Any, other: Any, name: str) -> Any:
-    """In which rows two arrays of equal length differ, as booleans of numpy. Null equals null, and NaN equals NaN."""
-    pa, compute, types = (import_geo(each, "pyarrow") for each in ("pyarrow", "pyarrow.compute", "pyarrow.types"))
-    if types.is_null(one.type) or types.is_null(other.type):
-        return _flags(compute.xor(one.is_null(), other.is_null()))
-    found = _flags(compute.xor(one.is_null(), other.is_null()))
-    both = _flags(compute.and_(one.is_valid(), other.is_valid()))
-    if types.is_struct(one.type) and types.is_struct(other.type) and _fields(one) == _fields(other):
-        for field in _fields(one):
-            found |= both & _differ(_plain(one.field(field), pa), _plain(other.field(field), pa), name)
-        return found
-    if types.is_nested(one.type) and types.is_nested(other.type) and not types.is_struct(one.type):
-        return found | (both & _lists_differ(one, other, name))
-    try:
-        unequal = compute.not_equal(one, other)
-    except pa.ArrowException:
-        raise InvalidInputError(
-            f"Column {name!r} is {one.type} in before, and {other.type} in after, which cannot be compared: make them equal, "
-            "or leave it out by columns=."
-        ) from None
-    found |= _flags(compute.fill_null(unequal, False))
-    if types.is_floating(one.type) and types.is_floating(other.type):
-        found &= ~_flags(compute.fill_null(compute.and_(compute.is_nan(one), compute.is_nan(other)), False))
-    return found
-
-
-def _fields(values: Any) -> list[str]:
-    return [values.type.field(number).name for number in range(values.type.num_fields)]
-
-
-def _lists_differ(one: Any, other: Any, name: str) -> Any:
-    """Which lists differ: in length, or in one of their values."""
-    import numpy as np
-
-    pa, compute, types = (import_geo(each, "pyarrow") for each in ("pyarrow", "pyarrow.compute", "pyarrow.types"))
-    one, other = (_entries(each, pa) if types.is_map(each.type) else each for each in (one, other))
-    if not all(hasattr(each, "flatten") and hasattr(each.type, "value_type") for each in (one, other)):
-        raise InvalidInputError(f"Column {name!r} is {one.type}, which cannot be compared: leave it out by columns=.")
-    lengths = [_flags(compute.fill_null(compute.list_value_length(each), -1)) for each in (one, other)]
-    found = lengths[0] != lengths[1]
-    same = np.flatnonzero(~found & (lengths[0] > 0))
-    values = [_plain(each.take(pa.array(same)).flatten(), pa) for each in (one, other)]
-    if len(values[0]):
-        of = np.repeat(same, lengths[0][same])
-        found[of[_differ(values[0], values[1], name)]] = True
-    return found
-
-
-def _entries(values: Any, pa: Any) -> Any:
-    """A map as the list of its entries."""
-    return values.cast(pa.list_(pa.struct([("key", values.type.key_type), ("value", values.type.item_type)])))
-
-
-def _flags(values: Any) -> Any:
-    return values.to_numpy(zero_copy_only=False)

@@ -65,7 +65,7 @@ _DIFFERENCE: dict[str, Any] = {
         Optional[tuple[str, str]],
         typer.Option(
             help="Two states of a table, as Parquet or vector files. The rows that were added, removed or changed are the "
-            "geometry, with their old and new places.",
+            "geometry, with their old and new places. Needs the extra changes.",
             metavar="BEFORE AFTER",
         ),
     ],

@@ -1,6 +1,7 @@
 """A load for the examples: a GeoParquet delivery of land parcels replaces the table, and the changed footprint is saved.
 
-The map changes where a parcel *was* as well as where it *is*, so the footprint is the union of both. Needs the extra ``geo``.
+The map changes where a parcel *was* as well as where it *is*, so the footprint is the union of both. Needs the extra
+``changes``.
 """
 
 from __future__ import annotations

@@ -7,16 +7,19 @@ outline is covered. Cells of Fused's datasets are found by the names of their fi
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.keywords.values import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.arrow import is_arrow, read_values
-from fused_cache_ops.selection.shapes import file_system, import_geo, within_the_map
+from fused_cache_ops.selection.coverage import in_one_tile
+from fused_cache_ops.selection.shapes import Areas, Portion, edges_of, file_system, import_geo, within_the_map
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
 
@@ -33,9 +36,23 @@ _FORMS = (
 )
 _LEAF = re.compile(r"([0-9a-f]{15}|[0-9]{18})\.parquet")
 _NO_DATA = re.compile(r"(^|/)([._]|overview/)")
+_DIGITS = 15
 _DECIMAL_DIGITS = 17  # text this long is not hexadecimal
 _AT_ONCE = 20_000  # cells to cover at once
 _LEVELS = 2  # generations of a file's cell that are covered one by one
+_REACH = 1.2
+"""No corner of a cell is farther from its center than so many edges of an average hexagon. The most is 1.104."""
+
+_REACH_OF_DESCENDANTS = 1.7
+"""The same for the enlarged outlines of its descendants."""
+
+_STRAIGHT = 16
+"""Where the cosine of the latitude is so many times the length of an edge, one that is straight in degrees deviates by less
+than 1% of its length from one that is straight on the sphere."""
+
+_CHILDREN = 7  # of a hexagon
+_FEW = 16  # cells, below which none can be enclosed by others that are enclosed
+_EARTH = 6371.007180918475  # the radius that H3 takes for the earth, in km
 _OVERHANG = 1.22
 """How much larger, seen from its center, an outline has to be to hold all descendants of its cell.
 
@@ -55,41 +72,158 @@ class Cells(NamedTuple):
     ids: CellIds
     hold_finer: bool = False
 
-    def portions(self, zooms: Iterable[int], rendering: Callable[[int], int]) -> Iterator[tuple[tuple[int, ...], Any]]:
-        """Outlines of the cells that a map draws, as collections of shapely polygons with the zooms that draw them.
+    def portions(self, zooms: Iterable[int], rendering: Callable[[int], int]) -> Iterator[tuple[tuple[int, ...], Portion]]:
+        """Outlines of the cells that a map draws, with the zooms that draw them.
 
         Args:
-            zooms: the zooms to cover.
+            zooms: the zooms to cover, in ascending order.
             rendering: the resolution that is drawn at a zoom.
         """
+        import numpy as np
+
         by_resolution: dict[int, list[int]] = {}
         for zoom in zooms:
             by_resolution.setdefault(rendering(zoom), []).append(zoom)
-        for resolution, at in by_resolution.items():
-            for drawn, scale in self._drawn(resolution):
-                for start in range(0, len(drawn), _AT_ONCE):
-                    yield tuple(at), outlines(drawn[start : start + _AT_ONCE], scale)
-
-    def _drawn(self, resolution: int) -> Iterator[tuple[CellIds, float]]:
-        """The cells drawn at a resolution, and by how much their outlines have to be enlarged."""
-        import numpy as np
-
         own = _resolutions(self.ids)
-        coarser = own > resolution
-        exact = [_parents(self.ids[coarser], resolution)]
-        if not self.hold_finer:
-            yield np.unique(np.concatenate([*exact, self.ids[~coarser]])), 1.0
-            return
-        rest = self.ids[~coarser]
-        for level in np.unique(own[~coarser]).tolist():
-            cells = rest[_resolutions(rest) == level]
-            finest = min(resolution, level + _LEVELS)
-            descendants = _descendants(cells, finest)
-            if finest == resolution:
-                exact.append(descendants)
-            else:
-                yield descendants, _OVERHANG
-        yield np.unique(np.concatenate(exact)), 1.0
+        for resolution, at in by_resolution.items():
+            coarser = own > resolution
+            drawn = [_parents(self.ids[coarser], resolution)]
+            rest, levels = self.ids[~coarser], own[~coarser]
+            if not self.hold_finer:
+                drawn.append(rest)
+            for portion in _portions(_distinct(np.concatenate(drawn)), at[-1]):
+                yield tuple(at), portion
+            for level in np.unique(levels).tolist() if self.hold_finer else ():
+                for portion in _portions_of_files(rest[levels == level], level, resolution, at[-1]):
+                    yield tuple(at), portion
+
+
+def _portions(cells: CellIds, zoom: int, scale: float = 1.0) -> Iterator[Portion]:
+    """Cells of any resolutions, by their outlines where these do not lie in one tile.
+
+    Args:
+        cells: H3 cell ids, ascending, each once.
+        zoom: the deepest zoom to be covered.
+        scale: by how much to enlarge each outline, seen from its center.
+    """
+    import numpy as np
+
+    own = _resolutions(cells)
+    for resolution in np.unique(own).tolist():
+        same = cells[own == resolution]
+        for each in _compacted(same, resolution) if scale == 1.0 else [same]:
+            for start in range(0, len(each), _AT_ONCE):
+                part = each[start : start + _AT_ONCE]
+                centers, small = _in_one_tile(part, _REACH * scale, zoom)
+                plain, odd = outlines(part[~small], scale)
+                yield Portion(centers, _none(), plain)
+                yield Portion(centers[:0], _none(), edges_of(odd))
+
+
+def _compacted(cells: CellIds, resolution: int) -> Iterator[CellIds]:
+    """Cells of one resolution, and the parents that stand for those within a larger area of them.
+
+    The outline of a parent lies in its own children and in those of its neighbors, and a cell in the outlines of its parent
+    and of the parent's neighbors. So where all of these are there, nothing is added and nothing is lost.
+    """
+    import numpy as np
+
+    while resolution > 0:
+        parents = _parents(cells, resolution - 1)
+        first = np.flatnonzero(np.append(True, parents[1:] != parents[:-1])[: len(parents)])
+        full = parents[first[np.diff(np.append(first, len(parents))) == _CHILDREN]]
+        inner, enclosed = _inside(full)
+        if not enclosed.any():
+            break
+        yield cells[~np.isin(parents, full[enclosed])]
+        cells, resolution = full[inner], resolution - 1
+    yield cells
+
+
+def _portions_of_files(cells: CellIds, level: int, resolution: int, zoom: int) -> Iterator[Portion]:
+    """All descendants of some cells at a resolution that is not coarser.
+
+    Those of a cell within a larger area make no difference: with all neighbors there, nothing of it sticks out of the area,
+    and its own outline serves. The others are replaced by their children until these lie in one tile or are fine enough.
+    """
+    import numpy as np
+
+    finest = min(resolution, level + _LEVELS)
+    scale = 1.0 if finest == resolution else _OVERHANG
+    if level < finest:
+        inner, enclosed = _inside(cells)
+        yield from _portions(cells[inner], zoom)
+        cells = cells[~enclosed]
+    for generation in range(level, finest):
+        rest = []
+        for start in range(0, len(cells), _AT_ONCE):
+            part = cells[start : start + _AT_ONCE]
+            centers, small = _in_one_tile(part, _REACH_OF_DESCENDANTS, zoom)
+            yield Portion(centers, _none(), edges_of(_none()))
+            rest.append(_children(part[~small], generation + 1))
+        cells = np.concatenate([np.empty(0, np.uint64), *rest])
+    yield from _portions(cells, zoom, scale)
+
+
+def _inside(cells: CellIds) -> tuple[Any, Any]:
+    """Which cells of one resolution have all their neighbors among them, and which of these only such neighbors.
+
+    Of cells so large, or so near a pole, that their edges, which are straight in degrees, run elsewhere than on the sphere:
+    none.
+    """
+    import numpy as np
+
+    h3 = _h3()
+    if len(cells) < _FEW:
+        return np.zeros(len(cells), bool), np.zeros(len(cells), bool)
+    disks = [h3.grid_disk(cell, 1) for cell in cells.tolist()]
+    first = np.cumsum([0, *map(len, disks)])[:-1]
+    members = np.fromiter(itertools.chain.from_iterable(disks), np.uint64)
+
+    def all_in(those: CellIds) -> Any:
+        return np.logical_and.reduceat(np.isin(members, those), first)
+
+    latitudes = _centers(cells)[:, 1]
+    inner = all_in(cells[np.cos(np.radians(latitudes)) > _STRAIGHT * _edge_lengths(cells)])
+    return inner, all_in(cells[inner])
+
+
+def _centers(cells: CellIds) -> Any:
+    """The centers of cells: longitudes and latitudes."""
+    import numpy as np
+
+    places = map(_h3().cell_to_latlng, cells.tolist())
+    return np.fromiter(itertools.chain.from_iterable(places), float, 2 * len(cells)).reshape(-1, 2)[:, ::-1]
+
+
+def _edge_lengths(cells: CellIds) -> Any:
+    """The lengths of the edges of an average hexagon, in radians."""
+    import numpy as np
+
+    length = _h3().average_hexagon_edge_length
+    return np.array([length(resolution, "km") for resolution in range(_FINEST + 1)])[_resolutions(cells)] / _EARTH
+
+
+def _in_one_tile(cells: CellIds, reach: float, zoom: int) -> tuple[Any, Any]:
+    """Which cells surely lie in one tile, and before that the centers of these cells, as longitudes and latitudes.
+
+    Args:
+        cells: H3 cell ids.
+        reach: how far from a center a cell reaches at most, in edges of an average hexagon.
+        zoom: the zoom.
+    """
+    import numpy as np
+
+    radius = reach * _edge_lengths(cells)
+    small = radius < np.pi / 2 / 2**zoom  # a tile is four times as wide, or the outlines of nearly all are needed anyway
+    centers, radius = _centers(cells[small]), radius[small]
+    longitude, latitude = centers.T
+    # How far a circle reaches to the east and west. Around a pole, all around.
+    part = np.sin(radius) / np.maximum(np.cos(np.radians(latitude)), 1e-9)
+    wide, high = np.degrees(np.arcsin(np.minimum(part, 1.0))), np.degrees(radius)
+    within = in_one_tile(longitude - wide, latitude - high, longitude + wide, latitude + high, zoom) & (part < 1.0)
+    small[small] = within
+    return centers[within], small
 
 
 def read_cells(cells: Any) -> Cells:
@@ -209,53 +343,87 @@ def _resolution(given: Any) -> int:
     return int(given)
 
 
-def outlines(cells: CellIds, scale: float = 1.0) -> Any:
-    """The outlines of cells as one collection of shapely polygons within longitudes ±180. Their edges are straight in degrees.
+def outlines(cells: CellIds, scale: float = 1.0) -> tuple[Areas, Any]:
+    """The outlines of cells, within longitudes ±180. Their edges are straight in degrees.
 
     Args:
         cells: H3 cell ids.
         scale: by how much to enlarge each outline, seen from its center.
+
+    Returns:
+        Those that lie within the map, and an array of shapely polygons for those that cross the antimeridian or hold a pole.
+    """
+    import numpy as np
+
+    rings = list(map(_h3().cell_to_boundary, cells.tolist()))
+    sizes = np.fromiter(map(len, rings), int, len(rings))
+    first = np.cumsum(sizes) - sizes
+    ring = np.repeat(np.arange(len(rings)), sizes)
+    numbers = itertools.chain.from_iterable(itertools.chain.from_iterable(rings))
+    points = np.fromiter(numbers, float, 2 * len(ring)).reshape(-1, 2)[:, ::-1]
+    if scale != 1.0:
+        points = _enlarged(points, ring, sizes, scale)
+    after = np.arange(len(ring)) + 1
+    after[first + sizes - 1] = first
+    steps = points[after, 0] - points[:, 0]
+    across = np.zeros(len(rings), bool)
+    across[ring[np.abs(steps) > 180]] = True
+    start = np.flatnonzero(~across[ring])
+    number = (np.cumsum(~across) - 1)[ring[start]]
+    polygons = partial(_polygons, points, first[~across], sizes[~across])
+    drawn = [_across(points[ring == number], steps[ring == number]) for number in np.flatnonzero(across)]
+    return Areas(points, start, after[start], number, polygons), within_the_map(np.array(drawn, dtype=object))
+
+
+def _polygons(points: Any, first: Any, size: Any, numbers: Any) -> Any:
+    """Some outlines as polygons, each one by itself, even if it is asked for several times.
+
+    Args:
+        points: the corners of all.
+        first: the number of the first corner of each.
+        size: how many corners it has.
+        numbers: the outlines to be made.
     """
     import numpy as np
     import shapely
 
-    rings = list(map(_h3().cell_to_boundary, cells.tolist()))
-    if not rings:
-        return shapely.GeometryCollection()
-    sizes = np.array(list(map(len, rings)))
-    first = np.cumsum(sizes) - sizes
-    ring = np.repeat(np.arange(len(rings)), sizes)
-    latitude, longitude = np.array([point for points in rings for point in points]).T
-    if scale != 1.0:
-        longitude, latitude = _enlarged(longitude, latitude, ring, sizes, scale)
+    first, size = first[numbers], size[numbers]
+    place = np.repeat(np.arange(len(numbers)), size)
+    at = np.arange(len(place)) + np.repeat(first - np.cumsum(size) + size, size)
+    return shapely.polygons(shapely.linearrings(points[at], indices=place))
+
+
+def _across(points: Any, steps: Any) -> Any:
+    """An outline that crosses the antimeridian or goes around a pole, as a polygon that continues beyond ±180°.
+
+    Args:
+        points: its corners.
+        steps: how far east the next corner is of each.
+    """
+    import numpy as np
+    import shapely
+
     # From each point to the next one, the shorter way around. Once around the globe means around a pole.
-    after = np.arange(len(ring)) + 1
-    after[first + sizes - 1] = first
-    steps = (longitude[after] - longitude + 180) % 360 - 180
-    around = np.bincount(ring, steps)
-    before = np.cumsum(steps) - steps
-    unrolled = longitude[first][ring] + before - before[first][ring]
-    polar = np.abs(around) > 180
-    plain = ~polar[ring]
-    _, numbers = np.unique(ring[plain], return_inverse=True)
-    drawn = list(shapely.polygons(shapely.linearrings(unrolled[plain], latitude[plain], indices=numbers)))
-    for number in np.flatnonzero(polar):
-        points = np.column_stack((unrolled, latitude))[ring == number]
-        (start, height), pole = points[0], np.copysign(90.0, points[0, 1])
-        stop = start + around[number]
-        drawn.append(shapely.Polygon([*points, (stop, height), (stop, pole), (start, pole)]))
-    return within_the_map(shapely.geometrycollections(drawn))
+    steps = (steps + 180) % 360 - 180
+    unrolled = points[0, 0] + np.cumsum(steps) - steps
+    corners = np.column_stack((unrolled, points[:, 1]))
+    around = steps.sum()
+    if abs(around) <= 180:
+        return shapely.Polygon(corners)
+    (start, height), pole = corners[0], np.copysign(90.0, corners[0, 1])
+    stop = start + around
+    return shapely.Polygon([*corners, (stop, height), (stop, pole), (start, pole)])
 
 
-def _enlarged(longitude: Any, latitude: Any, ring: Any, sizes: Any, scale: float) -> tuple[Any, Any]:
+def _enlarged(points: Any, ring: Any, sizes: Any, scale: float) -> Any:
     """Points moved away from the middle of their ring, on the sphere, so that the poles are nothing special."""
     import numpy as np
 
-    east, north = np.radians(longitude), np.radians(latitude)
+    east, north = np.radians(points.T)
     points = np.array([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)])
     middles = np.array([np.bincount(ring, axis) / sizes for axis in points])[:, ring]
     x, y, z = middles + (points - middles) * scale
-    return np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
+    return np.degrees(np.column_stack((np.arctan2(y, x), np.arctan2(z, np.hypot(x, y)))))
 
 
 def _lines(path: str) -> list[str]:
@@ -298,7 +466,13 @@ def _numbers(values: Any) -> CellIds:
 def _collected(cells: Iterable[Any]) -> CellIds:
     import numpy as np
 
-    return np.array(list(map(_number, cells)), np.uint64)
+    given = list(cells)
+    if set(map(type, given)) == {str} and set(map(len, given)) == {_DIGITS}:  # as h3 writes them
+        try:
+            return np.array(list(map(int, given, itertools.repeat(16))), np.uint64)
+        except (ValueError, OverflowError):  # it is named below
+            pass
+    return np.array(list(map(_number, given)), np.uint64)
 
 
 def _checked(ids: CellIds, what: str) -> CellIds:
@@ -307,9 +481,7 @@ def _checked(ids: CellIds, what: str) -> CellIds:
     Raises:
         InvalidInputError: one of them is not a cell.
     """
-    import numpy as np
-
-    ids = np.unique(ids)
+    ids = _distinct(ids)
     valid = _h3().is_valid_cell
     for cell in ids.tolist():
         if not valid(cell):
@@ -357,19 +529,33 @@ def _resolutions(ids: CellIds) -> Any:
 
 
 def _parents(ids: CellIds, resolution: int) -> CellIds:
-    """The parents at one resolution, by the layout of the ids: the unused digits, of three bits each, are all ones."""
+    """The parents of cells at one resolution, by the layout of the ids: the unused digits, of three bits each, are all ones."""
     import numpy as np
 
     unused = np.uint64((1 << 3 * (_FINEST - resolution)) - 1)
     cleared = ids & ~np.uint64(15 << _RESOLUTION) | np.uint64(resolution << _RESOLUTION)
-    return np.unique(cleared | unused)
+    return cleared | unused
 
 
-def _descendants(ids: CellIds, resolution: int) -> CellIds:
+def _children(ids: CellIds, resolution: int) -> CellIds:
     import numpy as np
 
     children = _h3().cell_to_children
-    return np.array([child for cell in ids.tolist() for child in children(cell, resolution)], np.uint64)
+    return np.fromiter((child for cell in ids.tolist() for child in children(cell, resolution)), np.uint64)
+
+
+def _distinct(ids: CellIds) -> CellIds:
+    """In ascending order, each once."""
+    import numpy as np
+
+    ids = np.sort(ids)  # faster than numpy.unique, which hashes
+    return np.asarray(ids[np.append(True, ids[1:] != ids[:-1])[: len(ids)]])
+
+
+def _none() -> Any:
+    import numpy as np
+
+    return np.empty(0, dtype=object)
 
 
 def _h3() -> Any:

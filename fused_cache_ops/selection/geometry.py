@@ -23,7 +23,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
-from fused_cache_ops.selection.shapes import flat, import_geo, masked_warnings, within_the_map
+from fused_cache_ops.selection.shapes import Portion, import_geo, masked_warnings, portion_of, single_parts
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, warn, without_credentials
 
@@ -63,10 +63,8 @@ class _Source(NamedTuple):
     what: str = "geometry"
 
 
-def read_geometry(geometry: Any, options: Options) -> Iterator[Any]:
-    """Portions of everything given, each as one valid collection of shapely points, lines and polygons in degrees (WGS 84).
-
-    The areas are within longitudes ±180. Only one portion is held in memory at a time.
+def read_geometry(geometry: Any, options: Options) -> Iterator[Portion]:
+    """Portions of everything given, in degrees (WGS 84). Only one of them is held in memory at a time.
 
     Args:
         geometry: GeoJSON (a dict or text), WKT, WKB, a shapely geometry, anything with ``__geo_interface__``, a GeoSeries
@@ -84,12 +82,22 @@ def read_geometry(geometry: Any, options: Options) -> Iterator[Any]:
     Warns:
         UserWarning: an invalid ring was repaired, or an edge spans more than half the globe.
     """
+    import numpy as np
+
     shapely = import_geo("shapely")
     systems = Systems(options.crs)
     for system, shapes in _gathered(_sources(geometry, options, shapely), systems):
-        parts = _checked(shapely.force_2d(shapes), None if system is not None else options.deepest_zoom, shapely)
-        degrees = parts if system is None else to_degrees(parts, system, options.deepest_zoom)
-        yield within_the_map(flat(degrees))
+        if not np.isfinite(shapely.get_coordinates(shapes)).all():
+            raise InvalidInputError("geometry has a NaN or infinite coordinate: coordinates must be finite.")
+        if system is not None:
+            yield portion_of(to_degrees(_valid(shapes, shapely), system, options.deepest_zoom))
+            continue
+        # Shapes inside a single tile are replaced by their middles.
+        west, south, east, north = shapely.bounds(shapes).T
+        _check_degrees(shapes, west, south, east, north, shapely)
+        small = in_one_tile(west, south, east, north, options.deepest_zoom)
+        middles = np.column_stack((west + east, south + north))[small] / 2
+        yield portion_of(_valid(shapes[~small], shapely), middles)
 
 
 def _gathered(sources: Iterator[_Source], systems: Systems) -> Iterator[tuple[Any, Any]]:
@@ -369,40 +377,27 @@ def _from_parquet(path: str, options: Options, what: str, shapely: Any) -> Itera
         yield from _from_rows(rows, column.system, what, shapely)
 
 
-def _checked(shapes: Any, deepest_zoom: int | None, shapely: Any) -> Any:
-    """Valid shapes with finite coordinates.
-
-    Args:
-        shapes: an array of shapely geometries.
-        deepest_zoom: for shapes in degrees, which are checked to be so. One inside a single tile is replaced by its middle.
-    """
-    import numpy as np
-
-    points = shapely.get_coordinates(shapes)
-    if not np.isfinite(points).all():
-        raise InvalidInputError("geometry has a NaN or infinite coordinate: coordinates must be finite.")
-    kept: list[Any] = []
-    if deepest_zoom is not None:
-        _check_degrees(shapes, np.abs(points).max(axis=0), shapely)
-        west, south, east, north = shapely.bounds(shapes).T
-        small = in_one_tile(west, south, east, north, deepest_zoom)
-        kept.extend(shapely.points((west + east)[small] / 2, (south + north)[small] / 2))
-        shapes = shapes[~small]
-    valid = shapely.is_valid(shapes)
-    for broken in shapes[~valid]:
-        warn(f"geometry was invalid and has been repaired: {shapely.is_valid_reason(broken)}")
-        kept.append(shapely.make_valid(broken))
-    return [*kept, *shapes[valid]]
+def _valid(shapes: Any, shapely: Any) -> Any:
+    """An array of flat shapes, of which broken ones are repaired."""
+    shapes = shapely.force_2d(shapes)
+    broken = ~shapely.is_valid(shapes)
+    for number in broken.nonzero()[0]:
+        warn(f"geometry was invalid and has been repaired: {shapely.is_valid_reason(shapes[number])}")
+        shapes[number] = shapely.make_valid(shapes[number])
+    return shapes
 
 
-def _check_degrees(shapes: Any, extent: Any, shapely: Any) -> None:
-    x, y = extent.tolist()
+def _check_degrees(shapes: Any, west: Any, south: Any, east: Any, north: Any, shapely: Any) -> None:
+    x, y = max(-west.min(), east.max()), max(-south.min(), north.max())
     if x > 540 or y > 90:
         raise InvalidInputError(
             f"geometry extends to ({x:g}, {y:g}), which is not in degrees: longitudes come first and are within ±180 (±540 "
             "across the antimeridian), latitudes within ±90. Name their reference system by crs=."
         )
-    points, path = shapely.get_coordinates(_paths(shapes, shapely), return_index=True)
+    wide = east - west > 180
+    if not wide.any():
+        return
+    points, path = shapely.get_coordinates(_paths(shapes[wide], shapely), return_index=True)
     steps = abs(points[1:, 0] - points[:-1, 0])[path[1:] == path[:-1]]
     if 180 < steps.max(initial=0) < 360:
         warn(
@@ -412,8 +407,7 @@ def _check_degrees(shapes: Any, extent: Any, shapely: Any) -> None:
 
 
 def _paths(shapes: Any, shapely: Any) -> Any:
-    """The lines and rings of shapes that reach far."""
-    west, _, east, _ = shapely.bounds(shapes).T
-    pieces = shapely.get_parts(flat(shapes[east - west > 180]))
+    """The lines and rings of shapes."""
+    pieces = single_parts(shapes)
     kinds = shapely.get_dimensions(pieces)
     return [*pieces[kinds == 1], *shapely.get_rings(pieces[kinds == 2])]

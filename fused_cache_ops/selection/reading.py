@@ -240,13 +240,14 @@ def _covered(readings: list[_Reading], watch: Watch) -> list[Selection]:
     if first.kind == "bounds":
         boxes = read_bounds(first.read["bounds"])
         return [_of_blocks(partial(_blocks_in_boxes, boxes, each.zooms or (), each.read["buffer"])) for each in readings]
-    from fused_cache_ops.selection.coverage import Gathered, cover
+    from fused_cache_ops.selection.coverage import Covering, Gathered
 
     portions = filter(lambda portion: not portion[2].is_empty, _portions(readings))
     begun = list(itertools.islice(portions, 2))
     if len(readings) == 1 and len(begun) == 1:  # small enough to be computed again when it is needed
-        _, zooms, shape = begun[0]
-        return [_of_blocks(partial(cover, shape, zooms, first.read["buffer"], first.read["max_tiles"]))]
+        _, zooms, portion = begun[0]
+        covering = Covering(portion, zooms, first.read["buffer"], first.read["max_tiles"])
+        return [_of_blocks(covering.blocks, covering.counts)]
     gathered: dict[tuple[str, int], Gathered] = {}
     shares: dict[tuple[str, int], list[_Reading]] = {}
     for reading in readings:
@@ -254,21 +255,21 @@ def _covered(readings: list[_Reading], watch: Watch) -> list[Selection]:
     for (drawn, buffer), group in shares.items():
         limits = [(reading.zooms or (), reading.read["max_tiles"]) for reading in group]
         gathered[drawn, buffer] = Gathered(buffer, *limits)
-    for drawn, zooms, shape in itertools.chain(begun, portions):
+    for drawn, zooms, portion in itertools.chain(begun, portions):
         for (as_drawn, _), one in gathered.items():
             watch()
             if as_drawn == drawn:
-                one.add(shape, zooms)
+                one.add(portion, zooms)
     made = {
-        id(reading): _of_blocks(partial(gathered[key].blocks, number))
+        id(reading): _of_blocks(partial(gathered[key].blocks, number), partial(gathered[key].counts, number))
         for key, group in shares.items()
         for number, reading in enumerate(group)
     }
     return [made[id(reading)] for reading in readings]
 
 
-def _of_blocks(blocks: Callable[[], Iterator[Block]]) -> Selection:
-    return Selection(Covered(blocks), blocks=True)
+def _of_blocks(blocks: Callable[[], Iterator[Block]], counts: Callable[[], dict[int, int]] | None = None) -> Selection:
+    return Selection(Covered(blocks, counts), blocks=True)
 
 
 def _drawn_as(reading: _Reading) -> str:

@@ -8,11 +8,10 @@ along the pole.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.selection.shapes import areas, flat, import_geo, within_the_map
+from fused_cache_ops.selection.shapes import areas, import_geo, single_parts, within_the_map
 from fused_cache_ops.tiles.projection import LATITUDE_LIMIT
 from fused_cache_ops.wording import quoted, warn
 
@@ -79,11 +78,11 @@ def is_same(one: Any, other: Any) -> bool:
     return one is other or (one is not None and other is not None and bool(one.equals(other, ignore_axis_order=True)))
 
 
-def to_degrees(shapes: Iterable[Any], system: Any, deepest_zoom: int) -> list[Any]:
+def to_degrees(shapes: Any, system: Any, deepest_zoom: int) -> list[Any]:
     """Valid single parts in degrees. Areas are within longitudes ±180, lines may go beyond.
 
     Args:
-        shapes: valid shapely geometries.
+        shapes: an array of valid shapely geometries.
         system: a pyproj CRS.
         deepest_zoom: the deepest zoom to be covered. Edges are exact to a thousandth of a tile at that zoom.
 
@@ -95,7 +94,7 @@ def to_degrees(shapes: Iterable[Any], system: Any, deepest_zoom: int) -> list[An
     """
     import shapely
 
-    parts = shapely.get_parts(flat(shapely.geometrycollections(list(shapes))))
+    parts = single_parts(shapes)
     dimensions = shapely.get_dimensions(parts)
     edges = _Edges(system, max(_FRACTION * 360 / 2**deepest_zoom, _FINEST))
     return [
@@ -172,11 +171,10 @@ def _enclosed(ring: Any, longitude: Floats, latitude: Floats, pole: Booleans, ed
 
 
 def _mapped(outline: Floats) -> Any:
+    import numpy as np
     import shapely
 
-    return shapely.union_all(
-        list(within_the_map(shapely.geometrycollections(areas(shapely.make_valid(shapely.Polygon(outline))))).geoms)
-    )
+    return shapely.union_all(within_the_map(np.array(areas(shapely.make_valid(shapely.Polygon(outline))), dtype=object)))
 
 
 def _outline(longitude: Floats, latitude: Floats, pole: Booleans) -> Floats:

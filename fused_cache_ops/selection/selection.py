@@ -47,9 +47,15 @@ class Maker(Protocol):
 
 @dataclass(frozen=True)
 class Covered:
-    """The blocks that cover bounds or a geometry."""
+    """The blocks that cover bounds or a geometry.
+
+    Attributes:
+        blocks: produces them.
+        counts: returns the number of tiles at each zoom, if that is known without producing them.
+    """
 
     blocks: Callable[[], Iterator[Block]]
+    counts: Callable[[], dict[int, int]] | None = None
 
     def __call__(self) -> Iterator[Block]:
         return self.blocks()
@@ -272,6 +278,9 @@ class Selection:
                     "This selection can be read only once, so it cannot be counted before it is sent: pass a list or the path "
                     "of a file instead of a generator, standard input or an open file."
                 )
+            if isinstance(self._make, Covered) and self._make.counts is not None:
+                self._counts = self._make.counts()
+                return self.tiles_per_zoom()
             counts: Counter[int] = Counter()
             kept: list[Block] = []
             made: Iterator[Any] = self._make()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import ConfigurationError
 from fused_cache_ops.wording import quoted_address, warn, without_credentials
@@ -57,15 +59,72 @@ def masked_warnings(address: str) -> Iterator[None]:
         warn(without_credentials(each.message, address))
 
 
-def flat(shapes: Any) -> Any:
-    """One collection of the single points, lines and polygons in a geometry or an array of geometries, without empty ones."""
+class Areas(NamedTuple):
+    """Valid polygons within ±180°, as their edges. They may overlap.
+
+    Attributes:
+        points: longitudes and latitudes, one row each.
+        start: the number of the point at which each edge begins.
+        stop: that of the point at which it ends.
+        shape: the number of the polygon that it belongs to, ascending from 0.
+        polygons: returns the shapely polygons that have some numbers.
+    """
+
+    points: Any
+    start: Any
+    stop: Any
+    shape: Any
+    polygons: Callable[[Any], Any]
+
+
+class Portion(NamedTuple):
+    """Shapes to be covered, in degrees.
+
+    Attributes:
+        places: points, and the middles of shapes that lie in one tile: longitudes and latitudes, one row each.
+        lines: shapely lines, as an array. Like points, they may lie beyond ±180°, because covering them wraps around.
+        areas: polygons.
+    """
+
+    places: Any
+    lines: Any
+    areas: Areas
+
+    @property
+    def is_empty(self) -> bool:
+        return not (len(self.places) or len(self.lines) or len(self.areas.shape))
+
+
+def edges_of(polygons: Any) -> Areas:
+    """An array of shapely polygons as their edges."""
+    shapely = import_geo("shapely")
+    rings, shape = shapely.get_rings(polygons, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    start = (ring[1:] == ring[:-1]).nonzero()[0]
+    return Areas(points, start, start + 1, shape[ring[start]], partial(operator.getitem, polygons))
+
+
+def portion_of(shapes: Any, *places: Any) -> Portion:
+    """Valid shapely geometries and places as a portion. Areas beyond ±180° are moved to the other side."""
     import numpy as np
 
     shapely = import_geo("shapely")
-    parts = shapely.get_parts(np.atleast_1d(np.asarray(shapes, dtype=object)))
-    while len(parts) and (shapely.get_type_id(parts) >= _COLLECTIONS).any():
+    parts = single_parts(shapes)
+    dimensions = shapely.get_dimensions(parts)
+    points = shapely.get_coordinates(parts[dimensions == 0])
+    polygons = within_the_map(parts[dimensions == 2])
+    return Portion(np.concatenate([points, *places]), parts[dimensions == 1], edges_of(polygons))
+
+
+def single_parts(shapes: Any) -> Any:
+    """The single points, lines and polygons in a geometry or an array of geometries, as an array without empty ones."""
+    import numpy as np
+
+    shapely = import_geo("shapely")
+    parts = np.atleast_1d(np.asarray(shapes, dtype=object))
+    while (shapely.get_type_id(parts) >= _COLLECTIONS).any():
         parts = shapely.get_parts(parts)
-    return shapely.geometrycollections(parts[~shapely.is_empty(parts)])
+    return parts[~shapely.is_empty(parts)]
 
 
 def shift(geometry: Any, degrees: float) -> Any:
@@ -78,27 +137,24 @@ def shift(geometry: Any, degrees: float) -> Any:
     return import_geo("shapely").transform(geometry, move) if degrees else geometry
 
 
-def within_the_map(whole: Any) -> Any:
-    """A flat collection whose areas beyond ±180° are moved to the other side.
+def within_the_map(polygons: Any) -> Any:
+    """An array of polygons in which those beyond ±180° are moved to the other side."""
+    import numpy as np
 
-    Lines and points may stay beyond, because covering them wraps around.
-    """
     shapely = import_geo("shapely")
-    west, _, east, _ = whole.bounds if not whole.is_empty else (0, 0, 0, 0)
-    if west >= -180 and east <= 180:
-        return whole
+    west, _, east, _ = shapely.bounds(polygons).T
+    beyond = (west < -180) | (east > 180)
+    if not beyond.any():
+        return polygons
     pieces = []
-    for part in whole.geoms:
+    for part in polygons[beyond]:
         west, _, east, _ = part.bounds
-        if part.geom_type != "Polygon" or (west >= -180 and east <= 180):
-            pieces.append(part)
-            continue
         for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
             # If it only touches the antimeridian, the intersection is a line.
             pieces.extend(areas(shapely.intersection(shift(part, -360 * turn), shapely.box(-180, -90, 180, 90))))
-    return shapely.geometrycollections(pieces)
+    return np.concatenate([polygons[~beyond], np.array(pieces, dtype=object)])
 
 
 def areas(whole: Any) -> list[Any]:
     """The polygons of a geometry, without the lines and points that cutting or repairing it may produce."""
-    return [part for part in flat(whole).geoms if part.geom_type == "Polygon"]
+    return [part for part in single_parts(whole) if part.geom_type == "Polygon"]

@@ -311,20 +311,24 @@ NEAR_EDGES = st.builds(
 @settings(max_examples=300)
 def test_edges_near_those_of_tiles_are_seen_alike_with_both_margins(ends: list[Any]) -> None:
     """Both margins share the pieces of the wider one, which reach into columns that the narrower one does not touch."""
-    segments = coverage._segments(shapely.linestrings([((a, b), (c, d)) for a, b, c, d in ends]))
-    shared = coverage._touched(*coverage._pieces(segments, 3, coverage.TOLERANCE, (0, 8)), 3, -coverage.TOLERANCE)
-    own = coverage._touched(*coverage._pieces(segments, 3, -coverage.TOLERANCE, (0, 8)), 3, -coverage.TOLERANCE)
+    numbers = np.arange(len(ends))
+    segments = coverage._segments(np.array(ends).reshape(-1, 2), 2 * numbers, 2 * numbers + 1, numbers)
+
+    def touched(margin: float) -> Any:
+        column, piece = coverage._pieces(segments, 3, margin, (0, 8))
+        return coverage._touched(column, coverage._taken(segments, piece), 3, -coverage.TOLERANCE)
+
+    shared, own = touched(coverage.TOLERANCE), touched(-coverage.TOLERANCE)
     assert set(zip(*map(np.ndarray.tolist, shared))) == set(zip(*map(np.ndarray.tolist, own)))
 
 
-@given(st.lists(polygons, max_size=6), st.integers(0, 1))
+@given(st.lists(polygons, max_size=6))
 @settings(max_examples=60)
-def test_polygons_are_covered_alike_however_their_overlaps_are_found(several: list[Any], few: int) -> None:
+def test_polygons_that_overlap_are_covered_one_by_one(several: list[Any]) -> None:
     together = [shape for shape in several if shape.is_valid]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coverage, "_FEW", few * 1000)
-        found = tiles(together, "0-7")
+    found = tiles(together, "0-7")
     assert found == {tile for shape in together for tile in tiles(shape, "0-7")}
+    assert found == tiles(shapely.union_all(together), "0-7")
 
 
 # -- forms -------------------------------------------------------------------------------------------------------------

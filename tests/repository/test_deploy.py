@@ -85,7 +85,7 @@ def test_it_installs_what_is_declared(tmp_path: Path) -> None:
     script = run.replace("/opt/fused-cache-ops/bin/python", "python")
     variables = {"PATH": f"{recorder.parent}:{os.environ['PATH']}", "EXTRAS": extras, "RECORD": str(tmp_path / "record")}
     subprocess.run(["sh", "-c", script], env=os.environ | variables, check=True)
-    assert (tmp_path / "record").read_text().splitlines()[-1].endswith(" .[cli,geo]")
+    assert (tmp_path / "record").read_text().splitlines()[-1].endswith(" .[cli,changes,geo]")
     declared = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert set(extras.split(",")) <= set(declared)
 
