@@ -10,7 +10,7 @@ from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.secret import MASK, Secret, sealed_udf, token_kind
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f?#%\\/]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff?#%\\/]")
 _FORMS = (
     "a UDF is given by its id (a UUID), 'name', 'canvas/name', 'team/name', 'user@host/name', "
     "'@handle/name' or a shared token ('fsh_…', 'fc_<token>/<udf>', 'fc_<team>/<canvas>/<udf>', 'UDF_…', 64 hexadecimal digits)"

@@ -204,7 +204,7 @@ def _whole_if_changed(
     changed: Selection | WholeUdf | InvalidInputError, shard: tuple[int, int] | None
 ) -> Selection | WholeUdf | InvalidInputError:
     """Everything, or nothing if nothing changed."""
-    if isinstance(changed, Selection) and next(changed.tiles(), None) is None:
+    if isinstance(changed, Selection) and not changed.unplaced and next(changed.tiles(), None) is None:
         return Selection(Covered(nothing), blocks=True, note="nothing changed")
     if shard is None or shard[0] == 0:
         return WholeUdf()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from fused_cache_ops.cache_map.reading import CacheMap, MapEntry
 from fused_cache_ops.wording import option_text, shortened, without_credentials
@@ -59,8 +59,16 @@ def to_mermaid(cache_map: CacheMap, callers: Callers) -> str:
 
 def _in_mermaid(text: str) -> str:
     """Text between quotes. Mermaid reads ``#quot;`` and the like."""
-    text = "".join(each if each.isprintable() else " " for each in text)
-    return text.replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
+    return _printable(text).replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
+
+
+def _in_svg(text: str) -> str:
+    return html.escape(_printable(text))
+
+
+def _printable(text: str) -> str:
+    """Text without what a picture cannot show, some of which XML forbids."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def to_svg(cache_map: CacheMap, callers: Callers) -> str:
@@ -104,12 +112,12 @@ def to_svg(cache_map: CacheMap, callers: Callers) -> str:
             said = "; ".join(notes.get(name, [])) if column == 1 else ""
             tip = f"{name}: {said}" if said else name
             parts.append(
-                f'<g><title>{escape(tip)}</title><rect class="{kind}" x="{x:g}" y="{y - _ROW / 2:g}" width="{_WIDTH}" '
+                f'<g><title>{_in_svg(tip)}</title><rect class="{kind}" x="{x:g}" y="{y - _ROW / 2:g}" width="{_WIDTH}" '
                 f'height="{_ROW}" rx="5"/>'
             )
             lines = [name] if not said else [name, said]
             for number, line in enumerate(lines):
                 offset = 4.5 if len(lines) == 1 else -3 + number * 16
-                parts.append(f'<text x="{x + 8:g}" y="{y + offset:g}">{escape(shortened(line, _LONGEST))}</text>')
+                parts.append(f'<text x="{x + 8:g}" y="{y + offset:g}">{_in_svg(shortened(line, _LONGEST))}</text>')
             parts.append("</g>")
     return "".join(parts) + "</svg>\n"

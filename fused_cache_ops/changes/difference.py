@@ -29,7 +29,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
 from fused_cache_ops.selection.reprojection import DEGREES, is_same
-from fused_cache_ops.selection.shapes import import_geo, masked_warnings
+from fused_cache_ops.selection.shapes import import_geo, layers_of, masked_warnings
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def changed_geometry(
             into the temporary directory. The latter is retryable, because room may be made.
     """
     pa = import_geo("pyarrow")
-    keys = [key] if isinstance(key, str) else list(key)
+    keys = _names("key", key)
+    columns = None if columns is None else _names("columns", columns)
     with ExitStack() as opened:
         engine = Engine(memory_limit, temporary_directory, on_progress)
         opened.callback(engine.close)
@@ -151,12 +152,39 @@ def changed_geometry(
             f"WHERE {' OR '.join(['o.k0 IS NULL', 'n.k0 IS NULL', moved, *differs])}",
             what,
         )
-        found = "SELECT old AS g FROM places WHERE old IS NOT NULL UNION ALL SELECT new FROM places WHERE new IS NOT NULL"
-        batches = (batch.column(0).cast(pa.large_binary()) for batch in engine.stream(found, _PORTION))
+        # A row without a place has changed all the same, so it stays.
+        found = (
+            "SELECT old AS g FROM places WHERE old IS NOT NULL UNION ALL SELECT new FROM places WHERE new IS NOT NULL OR "
+            "old IS NULL"
+        )
+        batches: Iterator[Any] = (batch.column(0).cast(pa.large_binary()) for batch in engine.stream(found, _PORTION))
+        if crs is not None and Unknown in (old.column.system, new.column.system):
+            batches = _checked_systems(batches, crs)
         if not stream:
             return marked(list(batches), system)
         schema = marked([], system).schema
         return pa.RecordBatchReader.from_batches(schema, _closing(batches, schema, opened.pop_all()))
+
+
+def _names(keyword: str, given: Any) -> list[str]:
+    """Names of columns, of which one may stand alone."""
+    names = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(name, str) for name in names):
+        raise InvalidInputError(f"{keyword} = {quoted(given)} must be the name of a column, or a list of names.")
+    return list(dict.fromkeys(names))
+
+
+def _checked_systems(batches: Iterable[Any], crs: Any) -> Iterator[Any]:
+    """The same geometries, none of which names another reference system by its SRID."""
+    import numpy as np
+
+    shapely = import_geo("shapely")
+    systems = Systems(crs)
+    for batch in batches:
+        srids = shapely.get_srid(shapely.from_wkb(batch.drop_null().to_numpy(zero_copy_only=False)))
+        for srid in np.unique(srids[srids > 0]).tolist():
+            systems.find(f"EPSG:{srid}", "A changed row")
+        yield batch
 
 
 def _closing(chunks: Iterator[Any], schema: Any, opened: ExitStack) -> Iterator[Any]:
@@ -332,9 +360,16 @@ def _vector_file(path: str, name: str) -> pa.Table:
     pyogrio = import_geo("pyogrio")
     try:
         with masked_warnings(path):
-            metadata, table = pyogrio.raw.read_arrow(path)
+            layers = layers_of(path)
+            metadata, table = pyogrio.raw.read_arrow(path, layer=layers[0]) if len(layers) == 1 else ({}, None)
     except Exception as error:
         raise _unreadable(name, path, "a vector file", error) from None
+    if table is None:
+        held = f"several layers: {quoted(layers, 300)}" if layers else "no geometries"
+        raise InvalidInputError(
+            f"{name}, the file {quoted_address(path)}, has {held}. Compare one layer at a time, as tables: "
+            "pyogrio.read_arrow(path, layer=…)[1] or geopandas.read_file(path, layer=…)."
+        )
     geometry = metadata["geometry_name"] or "wkb_geometry"
     position = table.schema.names.index(geometry)
     column = marked(table.column(position).chunks, metadata["crs"] or Unknown)
@@ -367,13 +402,16 @@ def _compared(state: _State, keys: Sequence[str], columns: Sequence[str] | None)
     if not keys:
         raise InvalidInputError("key is empty: name the column that identifies a row.")
     for name in (*keys, *(columns or ())):
-        if name not in state.schema.names:
+        if state.schema.names.count(name) != 1:
             raise no_column(state.what, name, "key" if name in keys else "columns", state.schema.names)
     if columns is not None:
         return [name for name in columns if name not in keys and name != state.column.name]
     # A bounding box follows from the geometry, and an index without a name is where pandas has put the row.
     left_out = {*keys, state.column.name, *(path.partition(".")[0] for path in state.column.box)}
-    return [name for name in state.schema.names if name not in left_out and not name.startswith("__index_level_")]
+    found = [name for name in state.schema.names if name not in left_out and not name.startswith("__index_level_")]
+    if repeated := [name for name in found if state.schema.names.count(name) > 1]:
+        raise no_column(state.what, repeated[0], "columns", state.schema.names)
+    return found
 
 
 def _check_columns(before: Sequence[str], after: Sequence[str]) -> None:

@@ -37,6 +37,7 @@ _ENCODINGS = ("wkb", "wkt", "box", *_DEPTHS)
 _PARQUET = (".parquet", ".geoparquet", ".pq")
 _EXTENSION = b"ARROW:extension:name"
 _METADATA = b"ARROW:extension:metadata"
+_OF_CHANGES = b"fused_cache_ops:changes"
 
 
 class Unknown:
@@ -58,12 +59,14 @@ class Column(NamedTuple):
         encoding: ``wkb``, ``wkt``, ``box``, or one of GeoArrow's native encodings, such as ``polygon``.
         system: its reference system in a form that pyproj reads, or `Unknown`.
         box: the paths of the columns that hold each row's west, south, east and north, if a Parquet file has them.
+        of_changes: whether it says what changed, see `marked`. A null in it is a row that changed without having a place.
     """
 
     name: str
     encoding: str
     system: Any
     box: tuple[str, ...] = ()
+    of_changes: bool = False
 
 
 class Rows(NamedTuple):
@@ -166,7 +169,7 @@ def find_column(schema: Any, name: str | None, what: str) -> Column:
         box = said.get("covering", {}).get("bbox", {})
         ends = tuple(".".join(box[end]) for end in ("xmin", "ymin", "xmax", "ymax")) if box else ()
         return Column(name, encoding, Unknown if system is None else system, ends)
-    return Column(name, encoding, metadata.get("crs") or Unknown)
+    return Column(name, encoding, metadata.get("crs") or Unknown, of_changes=_OF_CHANGES in (field.metadata or {}))
 
 
 def no_column(what: str, name: str, keyword: str, names: Sequence[str]) -> InvalidInputError:
@@ -192,14 +195,12 @@ def _metadata(text: bytes | None, what: str) -> Any:
 
 def _extension(field: Any) -> tuple[str | None, Any]:
     """A column's encoding and metadata, if it is marked as geometries, whether or not its type is known to pyarrow."""
-    if hasattr(field.type, "extension_name"):
-        name, metadata = field.type.extension_name, field.type.__arrow_ext_serialize__()
-    else:
-        given = field.metadata or {}
-        name, metadata = given.get(_EXTENSION, b"").decode(), given.get(_METADATA, b"")
+    given = field.metadata or {}
+    name = getattr(field.type, "extension_name", None) or given.get(_EXTENSION, b"").decode(errors="replace")
     family, _, encoding = name.partition(".")
-    if family not in ("geoarrow", "ogc"):
+    if family not in ("geoarrow", "ogc"):  # pyarrow's own extension types have no metadata
         return None, {}
+    metadata = field.type.__arrow_ext_serialize__() if hasattr(field.type, "extension_name") else given.get(_METADATA, b"")
     return encoding, _metadata(metadata, f"The GeoArrow metadata of column {field.name!r}")
 
 
@@ -267,7 +268,7 @@ def as_wkb(array: Any, encoding: str, what: str) -> Any:
 
 
 def marked(chunks: Sequence[Any], system: Any) -> Any:
-    """Arrays of WKB as a ``pyarrow.Table`` with one column, marked as geometries.
+    """Arrays of WKB as a ``pyarrow.Table`` with one column, marked as geometries and as what changed.
 
     Args:
         chunks: the arrays.
@@ -277,7 +278,7 @@ def marked(chunks: Sequence[Any], system: Any) -> Any:
 
     metadata = {} if system is Unknown else {"crs": system}
     kind = chunks[0].type if chunks else pa.large_binary()
-    marks = {_EXTENSION: b"geoarrow.wkb", _METADATA: json.dumps(metadata).encode()}
+    marks = {_EXTENSION: b"geoarrow.wkb", _METADATA: json.dumps(metadata).encode(), _OF_CHANGES: b"true"}
     return pa.table([pa.chunked_array(chunks, kind)], schema=pa.schema([pa.field("geometry", kind, metadata=marks)]))
 
 
@@ -292,7 +293,7 @@ def _decoded(values: Any, encoding: str) -> Shapes:
     elif encoding == "wkt":
         found = shapely.from_wkt(values.cast(pa.large_string()).to_numpy(zero_copy_only=False))
     elif encoding == "box":
-        found = shapely.box(*(_numbers(values.field(end)) for end in ("xmin", "ymin", "xmax", "ymax")))
+        found = _boxes(*(_numbers(values.field(end)) for end in ("xmin", "ymin", "xmax", "ymax")))
     else:
         offsets = []
         for _ in range(_DEPTHS[encoding]):
@@ -302,6 +303,20 @@ def _decoded(values: Any, encoding: str) -> Shapes:
         kind = shapely.GeometryType[encoding.upper()]
         found = shapely.from_ragged_array(kind, _coordinates(values), tuple(reversed(offsets)) or None)
     return np.asarray(found, dtype=object)
+
+
+def _boxes(west: Any, south: Any, east: Any, north: Any) -> Any:
+    """Boxes as polygons. As in ``bounds``, one whose west is greater than its east crosses the antimeridian."""
+    import numpy as np
+    import shapely
+
+    crosses = west > east
+    wrong = (south > north) | (crosses & (np.maximum(abs(west), abs(east)) > 180))
+    if wrong.any():
+        first = int(wrong.argmax())
+        said = ", ".join(f"{each[first]:g}" for each in (west, south, east, north))
+        raise ValueError(f"({said}) is not west, south, east, north")
+    return shapely.box(west, south, np.where(crosses, east + 360, east), north)
 
 
 def _coordinates(values: Any) -> Any:

@@ -35,7 +35,9 @@ _FORMS = (
     "pass H3 cell ids as text ('8928308280fffff') or whole numbers, in a list, an array or an Arrow column, or a file's path"
 )
 _LEAF = re.compile(r"([0-9a-f]{15}|[0-9]{18})\.parquet")
-_NO_DATA = re.compile(r"(^|/)([._]|overview/)")
+_NO_DATA = re.compile(r"(^|/)(\.|_[^/=]*(/|$)|overview/)")
+"""As in Spark, a name that begins with an underscore is a partition if it contains ``=``."""
+
 _DIGITS = 15
 _DECIMAL_DIGITS = 17  # text this long is not hexadecimal
 _AT_ONCE = 20_000  # cells to cover at once
@@ -319,7 +321,7 @@ def read_rendering(given: RenderResolution) -> Callable[[int], int]:
     if isinstance(given, Mapping):
         try:
             table = {int(zoom): _resolution(resolution) for zoom, resolution in given.items()}
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise problem from None
 
         def find(zoom: int) -> int:
@@ -330,7 +332,7 @@ def read_rendering(given: RenderResolution) -> Callable[[int], int]:
         return find
     try:
         resolution = _resolution(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise problem from None
     return lambda _zoom: resolution
 
@@ -505,7 +507,7 @@ def _leaves(folder: str, said: str) -> set[int]:
     system, path = file_system(folder, extra="h3")
     try:
         files = [name[len(path.rstrip("/")) :].lstrip("/") for name in system.find(path)]
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InvalidInputError(f"{said} cannot be listed: {without_credentials(error, folder)}.") from None
     data = [name for name in files if name.lower().endswith(".parquet") and not _NO_DATA.search(name)]
     if not data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
@@ -23,7 +23,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
-from fused_cache_ops.selection.shapes import Portion, import_geo, masked_warnings, portion_of, single_parts
+from fused_cache_ops.selection.shapes import Portion, import_geo, layers_of, masked_warnings, portion_of, single_parts
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, warn, without_credentials
 
@@ -48,11 +48,13 @@ class Options(NamedTuple):
         deepest_zoom: the deepest zoom to be covered. Reprojected edges are exact to a thousandth of a tile at that zoom.
         column: the column of a table that holds the geometries. None: the one that says so.
         crs: the reference system of what does not name one, in any form that pyproj reads.
+        unplaced: called with how many rows changed that have no place.
     """
 
     deepest_zoom: int = HIGHEST_ZOOM
     column: str | None = None
     crs: Any = None
+    unplaced: Callable[[int], object] = bool
 
 
 class _Source(NamedTuple):
@@ -198,7 +200,8 @@ def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]
     elif is_arrow(geometry):
         table, what = open_table(geometry), f"geometry, a {type(geometry).__name__},"
         column = find_column(table.schema, options.column, what)
-        yield from _from_rows(read_rows(table, column, what), column.system, what, shapely)
+        unplaced = options.unplaced if column.of_changes else None
+        yield from _from_rows(read_rows(table, column, what), column.system, what, shapely, unplaced)
     elif options.column is not None:
         raise InvalidInputError(
             f"geometry_column = {quoted(options.column)} was given, but geometry is a {type(geometry).__name__}, which has no "
@@ -254,8 +257,11 @@ def _by_srid(
         yield _Source(shapes[srids == number], f"EPSG:{number}" if number else otherwise, what)
 
 
-def _from_rows(portions: Iterable[Rows], system: Any, what: str, shapely: Any) -> Iterator[_Source]:
-    """Rows of a table. Where the table does not name a reference system, each geometry's SRID may."""
+def _from_rows(
+    portions: Iterable[Rows], system: Any, what: str, shapely: Any, unplaced: Callable[[int], object] | None = None
+) -> Iterator[_Source]:
+    """Rows of a table. Where the table does not name a reference system, each geometry's SRID may. Where rows may have no
+    place, their number is reported."""
     count = present = 0
     for rows in portions:
         count += rows.total
@@ -264,7 +270,10 @@ def _from_rows(portions: Iterable[Rows], system: Any, what: str, shapely: Any) -
             yield from _by_srid(rows.shapes, shapely, otherwise=Unknown, what=what)
         else:
             yield _Source(rows.shapes, system, what)
-    _check_not_all_null(count, present, what)
+    if unplaced is None:
+        _check_not_all_null(count, present, what)
+    else:
+        unplaced(count - present)
 
 
 def _check_not_all_null(count: int, present: int, what: str) -> None:
@@ -356,16 +365,27 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
             return
         if options.column is not None:
             raise InvalidInputError(f"{what} is not a table: geometry_column is for Parquet files and tables.")
+        pyogrio = import_geo("pyogrio")
+        layers = []
         with masked_warnings(path):
-            metadata, _, wkb, _ = import_geo("pyogrio").raw.read(path, columns=[])
-        shapes = shapely.from_wkb(wkb)
+            for layer in layers_of(path):
+                metadata, _, wkb, _ = pyogrio.raw.read(path, columns=[], layer=layer)
+                layers.append((metadata["crs"], shapely.from_wkb(wkb)))
     except (ConfigurationError, InvalidInputError):
         raise
     except Exception as error:
         reason = without_credentials(error, path)
         raise InvalidInputError(f"geometry = {quoted_address(path)} cannot be read as a vector file: {reason}.") from None
-    system = Unknown if metadata["crs"] is None else metadata["crs"]
-    yield from _from_rows([Rows(len(shapes), shapes[~shapely.is_missing(shapes)])], system, what, shapely)
+    if not layers:
+        raise InvalidInputError(
+            f"{what} has no geometries. Places in columns, such as lon and lat, have to be made into points first, as by "
+            "geopandas.points_from_xy."
+        )
+    count = sum(len(shapes) for _, shapes in layers)
+    present = [(system, shapes[~shapely.is_missing(shapes)]) for system, shapes in layers]
+    _check_not_all_null(count, sum(len(shapes) for _, shapes in present), what)
+    for system, shapes in present:
+        yield from _from_rows([Rows(len(shapes), shapes)], Unknown if system is None else system, what, shapely)
 
 
 def _from_parquet(path: str, options: Options, what: str, shapely: Any) -> Iterator[_Source]:

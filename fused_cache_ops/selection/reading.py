@@ -242,12 +242,13 @@ def _covered(readings: list[_Reading], watch: Watch) -> list[Selection]:
         return [_of_blocks(partial(_blocks_in_boxes, boxes, each.zooms or (), each.read["buffer"])) for each in readings]
     from fused_cache_ops.selection.coverage import Covering, Gathered
 
-    portions = filter(lambda portion: not portion[2].is_empty, _portions(readings))
+    unplaced: list[int] = []
+    portions = filter(lambda portion: not portion[2].is_empty, _portions(readings, unplaced))
     begun = list(itertools.islice(portions, 2))
     if len(readings) == 1 and len(begun) == 1:  # small enough to be computed again when it is needed
         _, zooms, portion = begun[0]
         covering = Covering(portion, zooms, first.read["buffer"], first.read["max_tiles"])
-        return [_of_blocks(covering.blocks, covering.counts)]
+        return [_of_blocks(covering.blocks, covering.counts, sum(unplaced))]
     gathered: dict[tuple[str, int], Gathered] = {}
     shares: dict[tuple[str, int], list[_Reading]] = {}
     for reading in readings:
@@ -261,15 +262,17 @@ def _covered(readings: list[_Reading], watch: Watch) -> list[Selection]:
             if as_drawn == drawn:
                 one.add(portion, zooms)
     made = {
-        id(reading): _of_blocks(partial(gathered[key].blocks, number), partial(gathered[key].counts, number))
+        id(reading): _of_blocks(partial(gathered[key].blocks, number), partial(gathered[key].counts, number), sum(unplaced))
         for key, group in shares.items()
         for number, reading in enumerate(group)
     }
     return [made[id(reading)] for reading in readings]
 
 
-def _of_blocks(blocks: Callable[[], Iterator[Block]], counts: Callable[[], dict[int, int]] | None = None) -> Selection:
-    return Selection(Covered(blocks, counts), blocks=True)
+def _of_blocks(
+    blocks: Callable[[], Iterator[Block]], counts: Callable[[], dict[int, int]] | None = None, unplaced: int = 0
+) -> Selection:
+    return Selection(Covered(blocks, counts), blocks=True, unplaced=unplaced)
 
 
 def _drawn_as(reading: _Reading) -> str:
@@ -277,8 +280,9 @@ def _drawn_as(reading: _Reading) -> str:
     return repr(reading.read["render_resolution"])
 
 
-def _portions(readings: list[_Reading]) -> Iterator[tuple[str, tuple[int, ...], Any]]:
-    """The area piece by piece, each with how it is drawn, and the zooms at which it changed."""
+def _portions(readings: list[_Reading], unplaced: list[int]) -> Iterator[tuple[str, tuple[int, ...], Any]]:
+    """The area piece by piece, each with how it is drawn, and the zooms at which it changed. At the end, it is known how many
+    rows changed that have no place."""
     kind, read = readings[0].kind, readings[0].read
     zooms: dict[str, set[int]] = {}
     for reading in readings:
@@ -287,7 +291,7 @@ def _portions(readings: list[_Reading]) -> Iterator[tuple[str, tuple[int, ...], 
     if kind == "geometry":
         from fused_cache_ops.selection.geometry import Options, read_geometry
 
-        options = Options(every[-1], read["geometry_column"], read["crs"])
+        options = Options(every[-1], read["geometry_column"], read["crs"], unplaced.append)
         for portion in read_geometry(read[kind], options):
             yield _drawn_as(readings[0]), every, portion
         return

@@ -136,6 +136,7 @@ class Selection:
         note: a sentence about what was done because there were too many tiles.
         shard: ``(i, n)`` if this is one part of a selection, None if it is all of it.
         repeatable: whether it can be read more than once.
+        unplaced: how many rows changed that have no place, so that no tile shows them.
         watch: see `Watch`.
     """
 
@@ -147,7 +148,9 @@ class Selection:
         repeatable: bool = True,
         note: str | None = None,
         size: int | None = None,
+        unplaced: int = 0,
     ) -> None:
+        self.unplaced = unplaced
         self.zooms_left_stale: tuple[int, ...] = ()
         self.note = note
         self.shard: tuple[int, int] | None = None

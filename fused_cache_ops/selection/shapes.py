@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from fused_cache_ops.errors import ConfigurationError
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.wording import quoted_address, warn, without_credentials
 
 _COLLECTIONS = 4
@@ -40,13 +40,21 @@ def file_system(address: str, extra: str = "geo") -> tuple[Any, str]:
 
     Raises:
         ConfigurationError: fsspec, or what it needs for this kind of URL, is not installed.
+        InvalidInputError: the URL's scheme is unknown.
     """
     try:
         system, path = import_geo("fsspec", extra=extra).core.url_to_fs(address)
     except ImportError as error:  # s3fs, gcsfs and the like
         raise ConfigurationError(f"{quoted_address(address)} cannot be opened: {error}.") from None
+    except ValueError as error:  # an unknown scheme, or an address that is not one
+        raise InvalidInputError(f"{quoted_address(address)} cannot be opened: {without_credentials(error, address)}.") from None
     system.invalidate_cache()
     return system, path
+
+
+def layers_of(path: str) -> list[str]:
+    """The names of the layers in a vector file that have geometries."""
+    return [str(name) for name, kind in import_geo("pyogrio").list_layers(path) if kind is not None]
 
 
 @contextmanager
