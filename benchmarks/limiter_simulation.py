@@ -1,6 +1,6 @@
 """The limiter against simulated servers: time beside the ideal, requests rejected, tiles lost. Nothing is sent, no time passes.
 
-python benchmarks/limiter_simulation.py [--quick] [--write docs/limits.md]
+python benchmarks/limiter_simulation.py [--quick] [--write docs/measurements.md]
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from pages import write_section
 
 from fused_cache_ops.service.limiter import Limiter, Turn
 
@@ -301,7 +303,7 @@ def page(seeds: int) -> str:
     rows = [["server", "`Retry-After: 1`", "none", "half of each"], ["---"] * 4]
     rows += [[name, *(cell_of_chance(name, asked, seeds) for asked in (1.0, None, MIXED))] for name in CHANCE]
     chance = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"""# Rate limits, and how they are kept
+    return f"""## Rate limits, and how they are kept
 
 `max_concurrency`, `max_requests_per_second` and `deadline` are settings of every call and client. Servers do not document
 what they allow, so the limit is determined at run time. After "too many requests" (429, or 503 with `Retry-After`), all
@@ -333,7 +335,7 @@ Hence the defaults: `max_concurrency=16`, no fixed rate, and `deadline=600`. Mor
 server is far away and allows them, but the first excessive burst then costs more rejected requests. If you know the
 limit, set `max_requests_per_second` slightly below it, and no request is rejected.
 
-To reproduce: `python benchmarks/limiter_simulation.py --write docs/limits.md`.
+To reproduce: `python benchmarks/limiter_simulation.py --write docs/measurements.md`.
 """
 
 
@@ -341,7 +343,7 @@ def main() -> None:
     written = page(1 if "--quick" in sys.argv else 10)
     print(written)
     if "--write" in sys.argv:
-        Path(sys.argv[sys.argv.index("--write") + 1]).write_text(written, encoding="utf-8")
+        write_section(Path(sys.argv[sys.argv.index("--write") + 1]), "limits", written)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ def peak():
 with FusedClient(deadline=600) as client:
     started, at = time.process_time(), time.monotonic()
     result = client.invalidate_cache(
-        token, tiles=tiles, refresh="all", max_refresh=count, refresh_concurrency=at_once, refresh_deadline=1800
+        token, tiles=tiles, refresh={"max_tiles": count, "concurrency": at_once, "deadline": 1800}
     )
     first = result.refresh
     wall, cpu = first.elapsed_seconds, time.process_time() - started
-    again = client.refresh_cache(token, tiles=tiles, max_refresh=count, refresh_concurrency=at_once, refresh_deadline=1800)
+    again = client.refresh_cache(token, tiles=tiles, refresh={"max_tiles": count, "concurrency": at_once, "deadline": 1800})
     counts = (first.runs, len(first.failed), again.already_cached, again.runs)
     print(wall, cpu, *counts, first.seconds_median, first.seconds_p95, peak())
 """

@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from pages import write_section
+
 TILES = 10_000
 REQUESTS_PER_SECOND = 20.0
 MINUTES = 30
 RUN = 2.0  # seconds
 COLD_START = 12.0  # seconds until the instance is warm, which the first runs wait for
-
-START, END = "<!-- simulation -->", "<!-- /simulation -->"
 
 
 class Outcome(NamedTuple):
@@ -89,10 +89,7 @@ def main() -> None:
     written = table(1 if "--quick" in sys.argv else 5)
     print(written)
     if "--write" in sys.argv:
-        page = Path(sys.argv[sys.argv.index("--write") + 1])
-        text = page.read_text(encoding="utf-8")
-        before, after = text.split(START)[0], text.split(END)[1]
-        page.write_text(f"{before}{START}\n{written}\n{END}{after}", encoding="utf-8")
+        write_section(Path(sys.argv[sys.argv.index("--write") + 1]), "simulation", written)
 
 
 if __name__ == "__main__":

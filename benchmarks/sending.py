@@ -1,6 +1,6 @@
 """Invalidations on the wire compared with other clients: requests per second, CPU time and peak memory, as ratios.
 
-python benchmarks/sending.py [--quick] [--million] [--write docs/benchmarks.md]
+python benchmarks/sending.py [--quick] [--million] [--write docs/measurements.md]
 
 Every client runs in its own process, and they take turns, so that noise affects all of them. `--quick` is a smoke test that
 needs only Python. `--million` sends all of a million tiles one by one instead of stopping after a while.
@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 # The kernel counts this process's memory, at the moment of a fork, as the child's: nothing large is imported here.
 from loopback import IN_BATCHES, TILE_BY_TILE, TOKEN, UDF, Server, find_nginx, run_asyncio, run_nginx
+from pages import write_section
 
 BEFORE = """
 import json, sys, time
@@ -446,7 +447,7 @@ def report(bench: Bench, million: bool) -> str:
     described = "\n".join(f"- **{name}**: {text}." for name, text in DESCRIPTIONS.items() if name in names)
     bullets = "\n".join(text for text, _ in details)
     warning = "\n**The quick smoke test: its figures mean little.**\n" if bench.quick else ""
-    return f"""# Benchmarks: invalidations on the wire
+    return f"""## Invalidations on the wire
 {warning}
 {versions(bench.server)}
 
@@ -454,7 +455,7 @@ The ratios are what matters: the clients took turns on the same machine, each in
 imports and the SDK's lookups. They include connections and certificates, with a certificate bundle of realistic size.
 The sequential loops got fewer tiles. The server counted every tile.
 
-## One request per tile, https, 30 ms until the server responds
+### One request per tile, https, 30 ms until the server responds
 
 Medians; rounds: {bench.rounds}.
 
@@ -463,23 +464,23 @@ Medians; rounds: {bench.rounds}.
 
 Connections: the SDK's lookups used three of their own, and wrk makes an extra one to test the address.
 
-## Targets
+### Targets
 
 {table(["", "measured", "target", "met"], targets)}
-## Other latencies, and plain http
+### Other latencies, and plain http
 
 Speed relative to the SDK's loop, and requests per second, for {"300" if bench.quick else "1,000"} tiles (fewer for the loops).
 The times include connecting, which matters when so little is sent. https at 30 ms repeats the table above.
 
 {matrix(settings, clients)}
-## Batches, memory, CPU
+### Batches, memory, CPU
 
 {bullets}
 
-## To reproduce
+To reproduce:
 
 ```sh
-python benchmarks/sending.py --write docs/benchmarks.md  # takes minutes; --quick takes seconds
+python benchmarks/sending.py --write docs/measurements.md  # takes minutes; --quick takes seconds
 ```
 
 Clients that are not installed are skipped. nginx needs its `echo` module (Debian: `libnginx-mod-http-echo`) to delay
@@ -504,8 +505,7 @@ def main() -> None:
         page = report(Bench(folder, server, batch_server, options.quick), options.million)
     print(page)
     if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text(page)
+        write_section(options.write, "sending", page)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,7 @@ import luigi
 
 from fused_cache_ops import FusedClient, InvalidInputError
 from fused_cache_ops.integration import (
-    CALL_DEFAULTS,
-    CALL_HELP,
+    CALL_OPTIONS,
     parse_udf,
     read_rendered,
     refuse_single_use,
@@ -36,12 +35,12 @@ from fused_cache_ops.integration import (
 )
 
 # Luigi writes the parameters of a task to its log and its web page, so a secret is none. It has its own places for progress.
-KEYWORDS = tuple(name for name in CALL_DEFAULTS if name not in ("shared_token", "on_progress", "on_plan", "again_after"))
+KEYWORDS = tuple(name for name, option in CALL_OPTIONS.items() if option.stored and name != "again_after")
 
 
 # As text, as on Luigi's command line, which the core reads.
 _Keywords: Any = type(
-    "_Keywords", (), {name: luigi.OptionalParameter(default=None, description=CALL_HELP[name]) for name in KEYWORDS}
+    "_Keywords", (), {name: luigi.OptionalParameter(default=None, description=CALL_OPTIONS[name].help) for name in KEYWORDS}
 )
 
 

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import CacheMap, MapLocation
-from fused_cache_ops.call_keywords import SENDING_DEFAULTS, SENDING_SHAPERS, CallKeywords
-from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.outcome import DatasetFirstPass, DatasetResult, FirstPass, InvalidationResult, Refresh, Verification
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, UnavailableError
+from fused_cache_ops.keywords.call import CALL_DEFAULTS, CallKeywords
+from fused_cache_ops.keywords.refresh import Refresh
+from fused_cache_ops.keywords.rules import refuse_unknown, refuse_without_selection
+from fused_cache_ops.keywords.selection import SELECTION_DEFAULTS, SelectionKeywords
+from fused_cache_ops.outcome.dataset import DatasetResult
+from fused_cache_ops.outcome.interruption import InvalidationInterrupted
+from fused_cache_ops.outcome.invalidation import InvalidationResult, Verification
+from fused_cache_ops.outcome.passes import DatasetFirstPass, FirstPass
+from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.plan.plan import InvalidationPlan, PlannedTarget, plan_selection
-from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, RefreshAmount, RefreshKeywords, RefreshParameters
-from fused_cache_ops.running.refresh import plan_refresh, refresh_selection
+from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh, refresh_selection
 from fused_cache_ops.running.verification import verify_selection
 from fused_cache_ops.secret import Secret, sealed, sealed_udf
-from fused_cache_ops.selection.keywords import SelectionKeywords
-from fused_cache_ops.selection.reading import read_selection, refuse_shapers
+from fused_cache_ops.selection.reading import read_selection, refuse_single_use
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.call import Call
@@ -38,13 +43,14 @@ from fused_cache_ops.udf_reference import parse_udf
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fused_cache_ops.cache_map.dataset import DatasetKeywords
+    from fused_cache_ops.cache_map.dataset import OnDatasetPlan
     from fused_cache_ops.cache_map.suggest import Suggestion
-    from fused_cache_ops.lineage.graph import Related
+    from fused_cache_ops.keywords.call import DatasetKeywords
+    from fused_cache_ops.keywords.values import Related
     from fused_cache_ops.lineage.report import UdfReport
+    from fused_cache_ops.plan.plan import OnPlan
     from fused_cache_ops.progress import OnProgress
-    from fused_cache_ops.service.connection import Certificate
-    from fused_cache_ops.tiles.zooms import Zooms
+    from fused_cache_ops.settings import Certificate
 
 
 @dataclass(frozen=True)
@@ -173,17 +179,31 @@ class FusedClient:
         """The preferred real-time instance, if it was configured or has been looked up."""
         return self._service.client_id
 
-    def invalidate_cache(self, udf: str | Secret, **keywords: Unpack[CallKeywords]) -> InvalidationResult:
+    def invalidate_cache(
+        self,
+        udf: str | Secret,
+        *,
+        on_progress: OnProgress | None = None,
+        on_plan: OnPlan | None = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> InvalidationResult:
         """Invalidate the cached results of a UDF, over this client's connections.
 
-        Takes the keywords of `fused_cache_ops.invalidate_cache`, except for the client's own settings.
+        Takes the keywords of `fused_cache_ops.invalidate_cache`, except for ``client``.
         """
         udf = sealed_udf(udf)
         keywords["shared_token"] = sealed(keywords.get("shared_token"))
-        call, _ = self._call(udf, keywords)
+        call, _ = self._call(udf, keywords, on_progress, on_plan)
         return call.run()
 
-    def first_pass(self, udf: str | Secret, **keywords: Unpack[CallKeywords]) -> FirstPass:
+    def first_pass(
+        self,
+        udf: str | Secret,
+        *,
+        on_progress: OnProgress | None = None,
+        on_plan: OnPlan | None = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> FirstPass:
         """The first of the two passes of ``again_after``, for orchestrators that can wait without keeping a worker.
 
         After ``again_after`` seconds, call `second_pass` with the same keywords, from any process. Tiles are not verified
@@ -191,6 +211,8 @@ class FusedClient:
 
         Args:
             udf: as for `fused_cache_ops.invalidate_cache`.
+            on_progress: as for `fused_cache_ops.invalidate_cache`.
+            on_plan: as for `fused_cache_ops.invalidate_cache`.
             keywords: as for `invalidate_cache`.
 
         Raises:
@@ -198,15 +220,25 @@ class FusedClient:
         """
         udf = sealed_udf(udf)
         keywords["shared_token"] = sealed(keywords.get("shared_token"))
-        call, plan = self._call(udf, keywords, only_pass=1)
+        call, plan = self._call(udf, keywords, on_progress, on_plan, only_pass=1)
         return FirstPass(plan.fingerprint, call.run())
 
-    def second_pass(self, udf: str | Secret, first: FirstPass, **keywords: Unpack[CallKeywords]) -> InvalidationResult:
+    def second_pass(
+        self,
+        udf: str | Secret,
+        first: FirstPass,
+        *,
+        on_progress: OnProgress | None = None,
+        on_plan: OnPlan | None = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> InvalidationResult:
         """The second of the two passes of ``again_after``, and the verification, if requested.
 
         Args:
             udf: as for `first_pass`.
             first: what `first_pass` returned.
+            on_progress: as for `first_pass`.
+            on_plan: as for `first_pass`.
             keywords: as for `first_pass`.
 
         Returns:
@@ -218,7 +250,9 @@ class FusedClient:
         """
         udf = sealed_udf(udf)
         keywords["shared_token"] = sealed(keywords.get("shared_token"))
-        call, plan = self._call(udf, keywords, only_pass=2)
+        if not isinstance(first, FirstPass):
+            raise InvalidInputError(f"first is of type {type(first).__name__}: pass what first_pass returned.")
+        call, plan = self._call(udf, keywords, on_progress, on_plan, only_pass=2)
         if plan.fingerprint != first.fingerprint:
             raise InvalidInputError(
                 f"The selection has changed since the first pass (its fingerprint was {first.fingerprint} and is now "
@@ -228,26 +262,28 @@ class FusedClient:
         return first.result.followed_by(call.run())
 
     def _call(
-        self, udf: str | Secret, keywords: CallKeywords, *, only_pass: Literal[1, 2] | None = None
+        self,
+        udf: str | Secret,
+        keywords: CallKeywords,
+        on_progress: OnProgress | None,
+        on_plan: OnPlan | None,
+        *,
+        only_pass: Literal[1, 2] | None = None,
     ) -> tuple[Call, InvalidationPlan]:
-        sending: CallKeywords = {**SENDING_DEFAULTS, **keywords}
+        refuse_unknown(keywords, CALL_DEFAULTS)
+        given: CallKeywords = {**CALL_DEFAULTS, **keywords}
         retrier = self._service.start()  # from here on, `cancel` ends this call
         reference = parse_udf(udf)
-        selection = read_selection(retrier.check, **_selecting(keywords))
+        selecting: SelectionKeywords = {name: given[name] for name in SELECTION_DEFAULTS}  # type: ignore[literal-required,assignment]
+        selection = read_selection(retrier.check, **selecting)
         if isinstance(selection, WholeUdf) and selection.note is None:
-            refuse_shapers(sending, SENDING_DEFAULTS, SENDING_SHAPERS)
-        if sending["checkpoint"] is not None:
-            check_location(sending["checkpoint"])
-        try:
-            refreshing = plan_refresh(selection, **_refreshing(sending))
-        except BaseException as error:  # what a generator has yielded is not lost
-            if isinstance(selection, Selection):
-                error.remaining = selection.unwatched().remaining(Spans())  # type: ignore[attr-defined]
-            raise
-        on_plan = sending["on_plan"]
+            refuse_without_selection(given)
+        if given["checkpoint"] is not None:
+            check_location(given["checkpoint"])
+        refresh = _planned_refresh(selection, given["refresh"])
         # Counting takes time, and exhausts what can be read only once. The call itself refuses to send that twice.
         plan = (
-            plan_selection(reference, selection, refreshing)
+            plan_selection(reference, selection, refresh)
             if on_plan is not None or (only_pass and _is_repeatable(selection))
             else None
         )
@@ -262,31 +298,44 @@ class FusedClient:
             reference,
             selection,
             on_targets=show,
-            checkpoint=sending["checkpoint"],
-            on_progress=sending["on_progress"],
-            verify_tiles=sending["verify_tiles"],
-            shared_token=sealed(sending["shared_token"]),
-            related=sending["related"],
-            max_related=sending["max_related"],
-            again_after=sending["again_after"],
-            refreshing=refreshing,
+            checkpoint=given["checkpoint"],
+            on_progress=on_progress,
+            verify_tiles=given["verify_tiles"],
+            fail_on_stale=given["fail_on_stale"],
+            shared_token=sealed(given["shared_token"]),
+            related=given["related"],
+            max_related=given["max_related"],
+            again_after=given["again_after"],
+            refresh_plan=refresh,
             only_pass=only_pass,
         )
         return call, cast("InvalidationPlan", plan)
 
     def invalidate_dataset(
-        self, dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywords: Unpack[DatasetKeywords]
+        self,
+        dataset: str,
+        *,
+        cache_map: MapLocation = DEFAULT_MAP,
+        on_progress: OnProgress | None = None,
+        on_plan: OnDatasetPlan | None = None,
+        **keywords: Unpack[DatasetKeywords],
     ) -> DatasetResult:
         """Invalidate every UDF that shows a dataset, over this client's connections.
 
-        Takes the keywords of `fused_cache_ops.invalidate_dataset`, except for the client's own settings.
+        Takes the keywords of `fused_cache_ops.invalidate_dataset`, except for ``client``.
         """
         from fused_cache_ops.cache_map.dataset import DatasetCall
 
-        return DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords).run()
+        call = DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords, on_progress=on_progress, on_plan=on_plan)
+        return call.run()
 
     def first_dataset_pass(
-        self, dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywords: Unpack[DatasetKeywords]
+        self,
+        dataset: str,
+        *,
+        cache_map: MapLocation = DEFAULT_MAP,
+        on_progress: OnProgress | None = None,
+        **keywords: Unpack[DatasetKeywords],
     ) -> DatasetFirstPass:
         """Like `first_pass`, for every UDF that shows a dataset. After its ``again_after`` seconds, call
         `second_dataset_pass` with the same keywords. UDFs without ``again_after`` are complete.
@@ -296,7 +345,8 @@ class FusedClient:
         """
         from fused_cache_ops.cache_map.dataset import DatasetCall
 
-        return DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords, only_pass=1).first_pass()
+        call = DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords, on_progress=on_progress, only_pass=1)
+        return call.first_pass()
 
     def second_dataset_pass(
         self,
@@ -304,6 +354,7 @@ class FusedClient:
         first: DatasetFirstPass,
         *,
         cache_map: MapLocation = DEFAULT_MAP,
+        on_progress: OnProgress | None = None,
         **keywords: Unpack[DatasetKeywords],
     ) -> DatasetResult:
         """Like `second_pass`, for the UDFs of a dataset that have one.
@@ -314,17 +365,18 @@ class FusedClient:
         """
         from fused_cache_ops.cache_map.dataset import DatasetCall
 
-        return DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords, only_pass=2, first=first).run()
+        call = DatasetCall(
+            self._service, CacheMap.of(cache_map), dataset, keywords, on_progress=on_progress, only_pass=2, first=first
+        )
+        return call.run()
 
     def plan_invalidation(
         self,
         udf: str | Secret,
         *,
         related: Related | None = None,
-        max_related: int = SENDING_DEFAULTS["max_related"],
-        refresh: RefreshAmount = 0,
-        refresh_zooms: Zooms | None = None,
-        max_refresh: int = REFRESH_DEFAULTS["max_refresh"],
+        max_related: int = CALL_DEFAULTS["max_related"],
+        refresh: Refresh = 0,
         **selection: Unpack[SelectionKeywords],
     ) -> InvalidationPlan:
         """What `invalidate_cache` would do with the same keywords, and where: the instances, the callers and the callees are
@@ -337,22 +389,20 @@ class FusedClient:
             related: as there.
             max_related: as there.
             refresh: as there. The plan's ``refresh_runs`` says how many runs it would be.
-            refresh_zooms: as there.
-            max_refresh: as there.
             selection: the keywords that select tiles.
 
         Raises:
             InvalidInputError: the UDF or the selection cannot be read, there are more relatives than ``max_related``, or more
-                runs than ``max_refresh``.
+                runs than the ``max_tiles`` of ``refresh``.
             FusedCacheError: a lookup failed.
         """
         udf = sealed_udf(udf)
+        refuse_single_use(selection, "the plan would use it up")
         check_related(related, max_related)
         retrier = self._service.start()
         reference = parse_udf(udf)
         read = read_selection(retrier.check, **selection)
-        refreshing = plan_refresh(read, refresh=refresh, refresh_zooms=refresh_zooms, max_refresh=max_refresh)
-        plan = plan_selection(reference, read, refreshing)
+        plan = plan_selection(reference, read, plan_refresh(read, refresh))
         if plan.tile_count == 0:
             return plan
         return plan.sent_to(_planned(find_targets(self._service, retrier, reference, related, max_related)))
@@ -390,36 +440,21 @@ class FusedClient:
         self,
         udf: str | Secret,
         *,
-        refresh: RefreshAmount = "all",
-        refresh_zooms: Zooms | None = None,
-        refresh_concurrency: int = REFRESH_DEFAULTS["refresh_concurrency"],
-        max_refresh: int = REFRESH_DEFAULTS["max_refresh"],
-        refresh_parameters: RefreshParameters | None = None,
-        refresh_deadline: float = REFRESH_DEFAULTS["refresh_deadline"],
-        fail_on_refresh_error: bool = False,
+        refresh: Refresh = "all",
         shared_token: str | Secret | None = None,
         on_progress: OnProgress | None = None,
         **selection: Unpack[SelectionKeywords],
-    ) -> Refresh:
+    ) -> RefreshResult:
         """Run a UDF for the tiles of a selection, so that they are cached, over this client's connections. Nothing is
         invalidated, and what is cached already costs no run.
 
-        Takes the keywords of `fused_cache_ops.refresh_cache`, except for the client's own settings.
+        Takes the keywords of `fused_cache_ops.refresh_cache`, except for ``client``.
         """
         udf, shared_token = sealed_udf(udf), sealed(shared_token)
         retrier = self._service.start()
         reference = parse_udf(udf)
-        refreshing = plan_refresh(
-            read_selection(retrier.check, **selection),
-            refresh=refresh,
-            refresh_zooms=refresh_zooms,
-            refresh_concurrency=refresh_concurrency,
-            max_refresh=max_refresh,
-            refresh_parameters=refresh_parameters,
-            refresh_deadline=refresh_deadline,
-            fail_on_refresh_error=fail_on_refresh_error,
-        )
-        return refresh_selection(self._service, retrier, reference, refreshing, shared_token, on_progress)
+        plan = plan_refresh(read_selection(retrier.check, **selection), refresh)
+        return refresh_selection(self._service, retrier, reference, plan, shared_token, on_progress)
 
     def resolve_udf(self, udf: str | Secret) -> str:
         """The id of a UDF given by id, name or shared token. An id needs no request. The UDF's code is never run.
@@ -533,11 +568,21 @@ def _planned(targets: Targets) -> tuple[PlannedTarget, ...]:
     )
 
 
-def _selecting(keywords: CallKeywords) -> SelectionKeywords:
-    """The keywords that select tiles, and any unknown ones, which `read_selection` rejects."""
-    selecting: SelectionKeywords = {name: value for name, value in keywords.items() if name not in SENDING_DEFAULTS}  # type: ignore[assignment]
-    return selecting
-
-
-def _refreshing(sending: CallKeywords) -> RefreshKeywords:
-    return {name: sending[name] for name in REFRESH_DEFAULTS}  # type: ignore[literal-required,return-value]
+def _planned_refresh(selection: Selection | WholeUdf, refresh: Refresh) -> RefreshPlan | None:
+    """What is to be refreshed. If the selection cannot be read to its end, the error has what was read."""
+    try:
+        return plan_refresh(selection, refresh)
+    except (Exception, KeyboardInterrupt) as error:
+        left = selection.unwatched().remaining(Spans()) if isinstance(selection, Selection) else None
+        if isinstance(error, KeyboardInterrupt):
+            raise InvalidationInterrupted(error, remaining=left) from error
+        failure: FusedCacheError
+        if isinstance(error, FusedCacheError):
+            failure = error
+        else:
+            kind = UnavailableError if isinstance(error, OSError) else InvalidInputError
+            failure = kind(f"The selection cannot be read: {type(error).__name__}: {error}. Nothing was sent.")
+        failure.remaining = left
+        if failure is error:
+            raise
+        raise failure from error

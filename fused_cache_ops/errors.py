@@ -1,24 +1,29 @@
 """The errors, and whether a retry may help.
 
-Every error has ``retryable``: orchestrators retry transient errors and stop at once for permanent ones. All errors are
-importable from ``fused_cache_ops``::
+Every error has ``retryable``: orchestrators retry transient errors and stop at once for permanent ones. All are importable
+from ``fused_cache_ops``::
 
     FusedCacheError
-    ├── ConfigurationError            a setting is missing or invalid
-    ├── InvalidInputError             a UDF or a selection cannot be read
-    ├── AuthenticationError           401
-    ├── PermissionDeniedError         403
-    ├── NotFoundError                 404
-    ├── InvalidRequestError           422
-    ├── UnexpectedRedirectError       3xx
-    ├── UnexpectedResponseError       any other response
-    ├── RateLimitedError              429, retryable
-    ├── UnavailableError              no connection, timeout, 408, 5xx, retryable
-    │   └── StaleConnectionError      a kept-alive connection that the server had closed
-    ├── InvalidationCancelledError    ended by `FusedClient.cancel`
-    ├── PartialInvalidationError      some tiles were invalidated before the failure (in ``outcome.py``)
-    ├── RefreshError                  everything is invalidated, but not all of it refreshed (in ``outcome.py``)
-    └── DatasetInvalidationError      some UDFs of a dataset failed (in ``outcome.py``)
+    ├── PermanentError                    trying again does not help
+    │   ├── ConfigurationError            a setting is missing or invalid
+    │   ├── InvalidInputError             a UDF or a selection cannot be read
+    │   ├── AuthenticationError           401
+    │   ├── PermissionDeniedError         403
+    │   ├── NotFoundError                 404
+    │   ├── InvalidRequestError           422
+    │   ├── UnexpectedRedirectError       3xx
+    │   └── UnexpectedResponseError       any other response
+    │       └── UnconfirmedError          a response to an invalidation that is neither a yes nor an error
+    ├── TransientError                    the same call may succeed later
+    │   ├── RateLimitedError              429
+    │   └── UnavailableError              no connection, timeout, 408, 5xx
+    ├── InvalidationCancelledError        ended by `FusedClient.cancel`
+    ├── PartialInvalidationError          some tiles were invalidated before the failure
+    ├── VerificationError                 everything is invalidated, but a tile still comes from the cache
+    ├── RefreshError                      everything is invalidated, but not all of it refreshed
+    └── DatasetInvalidationError          some UDFs of a dataset failed
+
+The last five are about work of which a part is done: only their ``retryable`` says whether a retry may help.
 """
 
 from __future__ import annotations
@@ -75,52 +80,62 @@ class FusedCacheError(Exception):
         return str(self.args[0])
 
 
-class ConfigurationError(FusedCacheError, ValueError):
+class PermanentError(FusedCacheError):
+    """Base class of errors that the same call would meet again."""
+
+
+class TransientError(FusedCacheError):
+    """Base class of errors that may pass: the same call may succeed later."""
+
+    retryable = True
+
+
+class ConfigurationError(PermanentError, ValueError):
     """A setting is missing or invalid: token, client id, base URL, timeout. Raised before any request."""
 
 
-class InvalidInputError(FusedCacheError, ValueError):
+class InvalidInputError(PermanentError, ValueError):
     """A UDF or a selection of tiles cannot be read. Raised before the request that would have contained it."""
 
 
-class AuthenticationError(FusedCacheError):
+class AuthenticationError(PermanentError):
     """401: the token is missing, malformed or expired."""
 
 
-class PermissionDeniedError(FusedCacheError):
+class PermissionDeniedError(PermanentError):
     """403: the token is valid but lacks permission. Invalidating needs write access to the UDF."""
 
 
-class NotFoundError(FusedCacheError):
+class NotFoundError(PermanentError):
     """404: the UDF or instance does not exist, or the token may not see it."""
 
 
-class InvalidRequestError(FusedCacheError):
+class InvalidRequestError(PermanentError):
     """422: the server rejected the request's values. The message contains its reasons."""
 
 
-class UnexpectedRedirectError(FusedCacheError):
+class UnexpectedRedirectError(PermanentError):
     """3xx: never followed, because a redirected DELETE arrives as a GET and invalidates nothing."""
 
 
-class UnexpectedResponseError(FusedCacheError):
+class UnexpectedResponseError(PermanentError):
     """A response that the service does not document."""
 
 
-class RateLimitedError(FusedCacheError):
-    """429: too many requests. ``retry_after`` is the wait in seconds that the server asked for, or None."""
+class UnconfirmedError(UnexpectedResponseError):
+    """A response to an invalidation that is neither a yes nor an error: 202, or 200 without what is documented."""
 
-    retryable = True
+
+class RateLimitedError(TransientError):
+    """429: too many requests. ``retry_after`` is the wait in seconds that the server asked for, or None."""
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(message, status=status)
         self.retry_after = retry_after
 
 
-class UnavailableError(FusedCacheError):
+class UnavailableError(TransientError):
     """No connection, a timeout, 408 or 5xx. ``retry_after`` is as in `RateLimitedError`."""
-
-    retryable = True
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(message, status=status)

@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Union
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import MapLocation
 from fused_cache_ops.client import FusedClient
-from fused_cache_ops.outcome import DatasetResult, InvalidationResult, Refresh
-from fused_cache_ops.progress import OnProgress
-from fused_cache_ops.running.keywords import RefreshAmount, RefreshParameters
-from fused_cache_ops.secret import Secret, sealed, sealed_udf
-from fused_cache_ops.selection.keywords import (
-    DEFAULT_MAX_TILES,
+from fused_cache_ops.keywords.call import CALL_DEFAULTS
+from fused_cache_ops.keywords.client import ClientSettings, checked_settings, sealed_client
+from fused_cache_ops.keywords.refresh import Refresh
+from fused_cache_ops.keywords.selection import DEFAULT_MAX_TILES, SelectionKeywords
+from fused_cache_ops.keywords.values import (
     NOT_GIVEN,
     WHOLE_UDF,
     Bounds,
+    CheckpointLocation,
     NotGiven,
+    Related,
     RenderResolution,
-    SelectionKeywords,
     TileSelection,
     TilesFile,
     WhenTooMany,
 )
-from fused_cache_ops.sending.checkpoint import CheckpointLocation
-from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_DEADLINE, DEFAULT_TIMEOUT, ClientId
+from fused_cache_ops.outcome.dataset import DatasetResult
+from fused_cache_ops.outcome.invalidation import InvalidationResult
+from fused_cache_ops.outcome.refresh import RefreshResult
+from fused_cache_ops.progress import OnProgress
+from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.tiles.zooms import Zooms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from typing_extensions import Unpack
 
-    from fused_cache_ops.cache_map.dataset import DatasetKeywords
-    from fused_cache_ops.lineage.graph import Related
-    from fused_cache_ops.plan.plan import InvalidationPlan
+    from fused_cache_ops.cache_map.dataset import OnDatasetPlan
+    from fused_cache_ops.keywords.call import DatasetKeywords
+    from fused_cache_ops.plan.plan import OnPlan
+
+Client = Union[FusedClient, ClientSettings, None]
+"""A client, or the settings of one for this call alone. None: the settings of the environment."""
 
 
 def invalidate_cache(
@@ -60,26 +66,15 @@ def invalidate_cache(
     partition: str | list[str] | NotGiven = NOT_GIVEN,
     checkpoint: CheckpointLocation | None = None,
     on_progress: OnProgress | None = None,
-    on_plan: Callable[[InvalidationPlan], object] | None = None,
+    on_plan: OnPlan | None = None,
     verify_tiles: int = 0,
+    fail_on_stale: bool = True,
     shared_token: str | Secret | None = None,
     related: Related | None = None,
-    max_related: int = 20,
+    max_related: int = CALL_DEFAULTS["max_related"],
     again_after: float = 0,
-    refresh: RefreshAmount = 0,
-    refresh_zooms: Zooms | None = None,
-    refresh_concurrency: int = 4,
-    max_refresh: int = 1000,
-    refresh_parameters: RefreshParameters | None = None,
-    refresh_deadline: float = 600.0,
-    fail_on_refresh_error: bool = False,
-    client_id: ClientId | None = None,
-    token: str | Secret | None = None,
-    base_url: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    deadline: float = DEFAULT_DEADLINE,
-    max_concurrency: int = DEFAULT_CONCURRENCY,
-    max_requests_per_second: float | None = None,
+    refresh: Refresh = 0,
+    client: Client = None,
     max_zoom: int = HIGHEST_ZOOM,
 ) -> InvalidationResult:
     """Invalidate the cached results of a UDF: all of them, or those of some tiles.
@@ -138,8 +133,10 @@ def invalidate_cache(
         on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, at most a few times per second.
         on_plan: called once with the `InvalidationPlan`, which has the counts and the footprint, before anything is sent.
             This does not read bounds and geometries a second time.
-        verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them were
-            computed anew. Each one runs the UDF.
+        verify_tiles: afterwards, request this many of the selection's tiles through a shared token. The result says which of
+            them were computed anew. Each one runs the UDF. A tile that comes from the cache is invalidated and requested again,
+            twice at most.
+        fail_on_stale: raise `VerificationError` if a tile of ``verify_tiles`` then still comes from the cache.
         shared_token: the shared token for ``verify_tiles`` and ``refresh``. Not needed if ``udf`` is one.
         related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
             ``"callees"``, which it calls, or ``"both"``, directly or through others. They are read from the code of the
@@ -149,28 +146,15 @@ def invalidate_cache(
         again_after: seconds after which everything is sent a second time, for runs that began before the load was committed
             and stored their old results after the first pass. A run may take 120 seconds, so 130 is a good value. 0: no second
             pass. The wait does not count toward the deadline. Tiles are verified and refreshed after the second pass.
-        refresh: afterwards, request this many of the tiles through a shared token, or ``"all"`` of them, so that the first
-            visitor finds them cached. Each one runs the UDF, which costs credits. Those come first that a list says are
-            requested most often (``z/x/y count``, or a column ``count`` of a CSV file or an Arrow table), otherwise the
-            coarse zooms. If the whole UDF is invalidated, 1 runs it once, without a tile, and more is an error. A selection
-            that can be read only once is read to the end first. With ``shard``, each shard refreshes its own tiles.
-            ``verify_tiles`` reads the same responses. What could not be refreshed is in the result's ``refresh``, and is no
-            error.
-        refresh_zooms: the zooms to refresh. On its own, all of the selection's tiles at these zooms.
-        refresh_concurrency: how many runs at the same time, from 1 to 64.
-        max_refresh: the most tiles to refresh. More are an error before the first request.
-        refresh_parameters: the UDF's parameters as the map sends them, since results are cached for each set of parameters.
-            Numbers or text.
-        refresh_deadline: seconds that the refresh may take, in addition to ``deadline``. What it does not reach stays cold.
-        fail_on_refresh_error: raise `RefreshError` if something could not be refreshed. With a checkpoint, the next call then
-            continues the refresh.
-        client_id: as for `FusedClient`, like the next six.
-        token: as for `FusedClient`.
-        base_url: as for `FusedClient`.
-        timeout: seconds that one request may take.
-        deadline: seconds that the call may take, retries included.
-        max_concurrency: requests in flight at once when tiles are sent one by one.
-        max_requests_per_second: the most requests per second. None: as many as the service accepts.
+        refresh: afterwards, run the UDF for this many of the tiles, or for ``"all"`` of them, so that the first visitor finds
+            them cached. Each run costs credits. The tiles that a list counts most often come first (``z/x/y count``,
+            or a column ``count`` of a CSV file or an Arrow table), otherwise the coarse zooms. If the whole UDF is
+            invalidated, 1 runs it once, without a tile, and more is an error. A selection that can be read only once is read
+            to the end first. With ``shard``, each shard refreshes its own tiles. ``verify_tiles`` reads the same responses.
+            What could not be refreshed is in the result's ``refresh``, and is not an error. A mapping of `RefreshOptions` says
+            more: ``{"count": 500, "zooms": "0-8", "must_succeed": True}``.
+        client: a `FusedClient`, which is left open, or a mapping of its settings: ``{"deadline": 300}``. Default: the
+            environment.
         max_zoom: the highest zoom that the selection may contain.
 
     Returns:
@@ -181,22 +165,15 @@ def invalidate_cache(
             first request. Those of a generator or a file are checked as they are read.
         ConfigurationError: a setting is missing or invalid. No request was sent.
         InvalidationCancelledError: `FusedClient.cancel` ended the call.
-        RefreshError: everything is invalidated, but not everything could be refreshed (``fail_on_refresh_error``).
+        VerificationError: everything is invalidated, but a tile still comes from the cache (``fail_on_stale``).
+        RefreshError: everything is invalidated, but not everything could be refreshed (``must_succeed``).
         PartialInvalidationError: the call failed after something was invalidated. ``remaining`` holds the rest, and
             ``unfinished`` the rest of each UDF and instance.
         FusedCacheError: the call failed before that. The subclass says why, and ``retryable`` whether a retry may help.
     """
-    udf, shared_token, token = sealed_udf(udf), sealed(shared_token), sealed(token)  # masked in the locals of a traceback
-    with FusedClient(
-        token=token,
-        client_id=client_id,
-        base_url=base_url,
-        timeout=timeout,
-        deadline=deadline,
-        max_concurrency=max_concurrency,
-        max_requests_per_second=max_requests_per_second,
-    ) as client:
-        return client.invalidate_cache(
+    udf, shared_token, client = sealed_udf(udf), sealed(shared_token), sealed_client(client)
+    with _opened(client) as opened:
+        return opened.invalidate_cache(
             udf,
             tiles=tiles,
             tiles_file=tiles_file,
@@ -219,91 +196,66 @@ def invalidate_cache(
             on_progress=on_progress,
             on_plan=on_plan,
             verify_tiles=verify_tiles,
+            fail_on_stale=fail_on_stale,
             shared_token=shared_token,
             related=related,
             max_related=max_related,
             again_after=again_after,
             refresh=refresh,
-            refresh_zooms=refresh_zooms,
-            refresh_concurrency=refresh_concurrency,
-            max_refresh=max_refresh,
-            refresh_parameters=refresh_parameters,
-            refresh_deadline=refresh_deadline,
-            fail_on_refresh_error=fail_on_refresh_error,
         )
+
+
+@contextlib.contextmanager
+def _opened(client: Client) -> Iterator[FusedClient]:
+    """The client that was given, which is left open, or one of these settings for the time of a call."""
+    if isinstance(client, FusedClient):
+        yield client
+        return
+    with FusedClient(**checked_settings(client)) as own:
+        yield own
 
 
 def refresh_cache(
     udf: str | Secret,
     *,
-    refresh: RefreshAmount = "all",
-    refresh_zooms: Zooms | None = None,
-    refresh_concurrency: int = 4,
-    max_refresh: int = 1000,
-    refresh_parameters: RefreshParameters | None = None,
-    refresh_deadline: float = 600.0,
-    fail_on_refresh_error: bool = False,
+    refresh: Refresh = "all",
     shared_token: str | Secret | None = None,
     on_progress: OnProgress | None = None,
-    token: str | Secret | None = None,
-    base_url: str | None = None,
+    client: Client = None,
     **selection: Unpack[SelectionKeywords],
-) -> Refresh:
+) -> RefreshResult:
     """Run a UDF for the tiles of a selection, so that the next visitor finds them cached. Nothing is invalidated.
 
     What is cached already is answered from the cache and costs no run. So it can be called again to continue.
 
     Args:
         udf: as for `invalidate_cache`.
-        refresh: the most tiles to refresh. Default: all of the selection.
-        refresh_zooms: as for `invalidate_cache`, like the next five.
-        refresh_concurrency: how many runs at the same time.
-        max_refresh: the most tiles to refresh. More are an error before the first request.
-        refresh_parameters: the UDF's parameters as the map sends them.
-        refresh_deadline: seconds that it may take.
-        fail_on_refresh_error: raise `RefreshError` if something could not be refreshed.
+        refresh: as for `invalidate_cache`. Default: all tiles of the selection.
         shared_token: a shared token of the UDF. Not needed if ``udf`` is one.
         on_progress: called as ``on_progress(done, total, retries)`` in the caller's thread, at most a few times per second.
-        token: as for `FusedClient`. The service sees it only for a team canvas.
-        base_url: as for `FusedClient`.
+        client: as for `invalidate_cache`. The service sees the token only for a team canvas.
         selection: the keywords of `invalidate_cache` that select tiles. Without one, the UDF is run once, without a tile.
 
     Returns:
-        What was done, as a `Refresh`.
+        What was done, as a `RefreshResult`.
 
     Raises:
-        InvalidInputError: the UDF or the selection cannot be read, or there are more tiles than ``max_refresh``.
+        InvalidInputError: the UDF or the selection cannot be read, or there are more tiles than ``max_tiles``.
         ConfigurationError: there is no shared token, or the address where shared UDFs run is unknown.
-        RefreshError: something could not be refreshed (``fail_on_refresh_error``).
+        RefreshError: something could not be refreshed (``must_succeed``).
     """
-    udf, shared_token, token = sealed_udf(udf), sealed(shared_token), sealed(token)
-    with FusedClient(token=token, base_url=base_url) as client:
-        return client.refresh_cache(
-            udf,
-            refresh=refresh,
-            refresh_zooms=refresh_zooms,
-            refresh_concurrency=refresh_concurrency,
-            max_refresh=max_refresh,
-            refresh_parameters=refresh_parameters,
-            refresh_deadline=refresh_deadline,
-            fail_on_refresh_error=fail_on_refresh_error,
-            shared_token=shared_token,
-            on_progress=on_progress,
-            **selection,
-        )
+    udf, shared_token, client = sealed_udf(udf), sealed(shared_token), sealed_client(client)
+    with _opened(client) as opened:
+        return opened.refresh_cache(udf, refresh=refresh, shared_token=shared_token, on_progress=on_progress, **selection)
 
 
 def invalidate_dataset(
     dataset: str,
     *,
     cache_map: MapLocation = DEFAULT_MAP,
-    client_id: ClientId | None = None,
-    token: str | Secret | None = None,
-    base_url: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    deadline: float = DEFAULT_DEADLINE,
-    max_concurrency: int = DEFAULT_CONCURRENCY,
-    max_requests_per_second: float | None = None,
+    on_progress: OnProgress | None = None,
+    on_plan: OnDatasetPlan | None = None,
+    client: Client = None,
     **keywords: Unpack[DatasetKeywords],
 ) -> DatasetResult:
     """Invalidate every UDF that shows a dataset, as a cache map says.
@@ -314,17 +266,12 @@ def invalidate_dataset(
     Args:
         dataset: the dataset's key in the map.
         cache_map: the map, or the path of its file.
-        client_id: as for `invalidate_cache`, like the next six.
-        token: as for `FusedClient`.
-        base_url: as for `FusedClient`.
-        timeout: seconds that one request may take.
-        deadline: seconds that the call may take, retries included.
-        max_concurrency: requests in flight at once when tiles are sent one by one, for all UDFs together.
-        max_requests_per_second: the most requests per second, for all UDFs together.
+        on_progress: as for `invalidate_cache`, for all UDFs together.
+        on_plan: called once with a `DatasetPlan`, before anything is sent.
+        client: as for `invalidate_cache`. Its limits are for all UDFs together.
         keywords: what changed, and the keywords for sending, as for `invalidate_cache`. They hold for every UDF, so one that
             the map says for a UDF too is an error. UDFs with ``whole_udf = true`` are invalidated whole, unless the selection
-            is empty. ``checkpoint`` must be a folder. ``on_plan`` is called with a `DatasetPlan`. Without a selection, all
-            UDFs must be ``whole_udf = true`` in the map.
+            is empty. ``checkpoint`` must be a folder. Without a selection, all UDFs must be ``whole_udf = true`` in the map.
 
     Returns:
         What was done for each UDF, as a `DatasetResult`.
@@ -334,14 +281,6 @@ def invalidate_dataset(
         ConfigurationError: a setting is missing or invalid. Nothing was sent.
         DatasetInvalidationError: a UDF failed. The others are invalidated.
     """
-    token = sealed(token)
-    with FusedClient(
-        token=token,
-        client_id=client_id,
-        base_url=base_url,
-        timeout=timeout,
-        deadline=deadline,
-        max_concurrency=max_concurrency,
-        max_requests_per_second=max_requests_per_second,
-    ) as client:
-        return client.invalidate_dataset(dataset, cache_map=cache_map, **keywords)
+    client = sealed_client(client)
+    with _opened(client) as opened:
+        return opened.invalidate_dataset(dataset, cache_map=cache_map, on_progress=on_progress, on_plan=on_plan, **keywords)

@@ -33,6 +33,9 @@ DEFAULT_CONCURRENCY = 16
 ClientId = Union[str, "Sequence[str]"]
 """A real-time instance, several (a sequence, or text with commas), or ``"all"``."""
 
+Certificate = Union[str, "tuple[str, str]"]
+"""The path of a PEM file, or the paths of a certificate and its key."""
+
 EVERY_INSTANCE = "all"
 
 _SERVICE = "Fused-Service-Token"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Mapping
 
 _OURS = ("fused_cache_ops", "airflow_provider_fused", "prefect_fused", "dagster_fused")
 _NO_USER = r"(?!(?<=abfs://)[\w-]+@|(?<=abfss://)[\w-]+@|(?<=wasb://)[\w-]+@|(?<=wasbs://)[\w-]+@)"  # but a container
@@ -14,7 +15,12 @@ _NAMES = (
 )
 _QUOTED = r"(?:\"[^\"]*(?:\"|$)|'[^']*(?:'|$))"
 _CREDENTIALS = (
-    (re.compile(rf"://{_NO_USER}[^\s\"'`<>?]{{1,2000}}@"), "://********@"),
+    (
+        re.compile(
+            rf"(:/{{1,2}}){_NO_USER}(?:[^\s\"'`<>?/@]{{1,500}}|[^\s\"'`<>?/@:]{{1,500}}:(?!\d{{1,5}}/)[^\s\"'`<>?]{{1,2000}})@"
+        ),
+        r"\1********@",
+    ),
     # A user and the beginning of a password: not a port.
     (re.compile(r"://[^\s\"'`<>/?@:]{1,500}:(?!\d{1,5}(?:[/?\s\"'`]|$))[^\s\"'`/?]{0,2000}"), "://********"),
     (re.compile(r"(://[^\s\"'`<>?]{1,2000}\?)[^\s\"'`<>]+"), r"\1********"),
@@ -30,6 +36,7 @@ _CREDENTIALS = (
     (re.compile(r"\b(Bearer|Basic|Fused-Service-Token|Fused-Canvas-Passcode)\s+[^\s\"']+"), r"\1 ********"),
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}"), "********"),
 )
+_READ = 4_000  # characters of a value, of which some may be shown
 _NOTHING = {"", "none", "null", "undefined", "nan"}
 
 
@@ -50,24 +57,39 @@ def shortened(text: str, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def one_line(text: str) -> str:
+    """The text without line ends and other characters that do not print. They are written as in Python."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def quoted(value: object, most: int = 80) -> str:
-    """A value as it would be written in code, in ASCII and shortened."""
+    """A value as it would be written in code, in ASCII and shortened. What looks like a credential is masked."""
     try:
-        return shortened(ascii(value), most)
+        if isinstance(value, str):  # before it has quotes of its own
+            return shortened(ascii(without_any_credentials(value[:_READ])), most)
+        return shortened(without_any_credentials(ascii(value)[:_READ]), most)
     except (ValueError, RecursionError):  # an integer with thousands of digits, or thousands of nested lists
         return f"a value of type {type(value).__name__} that is too large to show"
+
+
+def option_text(name: str, value: object) -> str:
+    """A keyword and its value. Of parameters of a UDF, which may take a key, only the names."""
+    if not isinstance(value, Mapping):
+        return f"{name}={value}"
+    keys = map(str, value) if "parameters" in name else (option_text(str(key), each) for key, each in value.items())
+    return f"{name}=({' '.join(keys)})"
 
 
 def without_credentials(text: object, address: str) -> str:
     """A text without the user and password and without the query of an address, which may be a signed URL."""
     if "://" not in address:
-        return str(text)
+        return without_any_credentials(str(text))
     rest = address.partition("://")[2]
     parts = (rest.partition("/")[0].rpartition("@")[0], rest.partition("?")[2])
     shown = str(text)
     for secret in filter(None, parts):
         shown = shown.replace(secret, "********")
-    return shown
+    return without_any_credentials(shown)
 
 
 def without_any_credentials(text: str) -> str:

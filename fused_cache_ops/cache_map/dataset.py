@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation
-from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_SHAPERS
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.keywords.call import CALL_DEFAULTS, DatasetKeywords
+from fused_cache_ops.keywords.option import defaults_of
+from fused_cache_ops.keywords.refresh import merged_refresh, refresh_of_whole_udf, refresh_options
+from fused_cache_ops.keywords.rules import is_given, one_kind_in, refuse_unknown
+from fused_cache_ops.keywords.selection import AREAS, DETAILS, SELECTION_DEFAULTS, SELECTION_OPTIONS
 from fused_cache_ops.notebook import table
-from fused_cache_ops.outcome import (
-    DatasetFirstPass,
-    DatasetInvalidationError,
-    DatasetResult,
-    InvalidationResult,
-    PartialInvalidationError,
-)
+from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
+from fused_cache_ops.outcome.interruption import InvalidationInterrupted
+from fused_cache_ops.outcome.invalidation import InvalidationResult
+from fused_cache_ops.outcome.passes import DatasetFirstPass
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
-from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, RefreshKeywords
-from fused_cache_ops.running.refresh import Refreshing, of_the_whole_udf, plan_refresh
-from fused_cache_ops.selection.keywords import AREAS, DETAILS, SELECTION_DEFAULTS, SHAPERS, SelectionKeywords
-from fused_cache_ops.selection.reading import differs, kinds_in, read_selections, refuse_shapers
+from fused_cache_ops.progress import OnProgress
+from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh
+from fused_cache_ops.selection.reading import read_selections, refuse_single_use
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
@@ -35,26 +34,13 @@ from fused_cache_ops.wording import counted, quoted, quoted_address, without_cre
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fused_cache_ops.lineage.graph import Related
-    from fused_cache_ops.progress import OnProgress
-    from fused_cache_ops.sending.checkpoint import CheckpointLocation
-
 logger = logging.getLogger(__name__)
 
-_SIDE_BY_SIDE = 4  # UDFs. All their requests share one pool of connections and one rate limiter.
+_SIDE_BY_SIDE = 8  # UDFs. All their requests share one pool of connections and one rate limiter.
 _TOLD_EVERY = 0.2  # seconds
 
 
-class DatasetKeywords(SelectionKeywords, RefreshKeywords, total=False):
-    """The keywords of `fused_cache_ops.FusedClient.invalidate_dataset`."""
-
-    checkpoint: CheckpointLocation | None
-    on_progress: OnProgress | None
-    on_plan: Callable[[DatasetPlan], object] | None
-    verify_tiles: int
-    related: Related | None
-    max_related: int
-    again_after: float
+DATASET_DEFAULTS: DatasetKeywords = defaults_of(DatasetKeywords)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -71,10 +57,13 @@ class DatasetPlan:
     plans: dict[str, InvalidationPlan]
     refused: dict[str, str]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", without_credentials(self.dataset, self.dataset))
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
         return {
-            "dataset": without_credentials(self.dataset, self.dataset),
+            "dataset": self.dataset,
             "plans": {udf: plan.to_dict() for udf, plan in self.plans.items()},
             "refused": dict(self.refused),
         }
@@ -93,6 +82,10 @@ class DatasetPlan:
         return "\n".join([f"dataset {quoted_address(self.dataset)}, {counted(len(lines), 'UDF')}", *lines])
 
 
+OnDatasetPlan = Callable[[DatasetPlan], object]
+"""Called once with the plan of a dataset, before anything is sent."""
+
+
 @dataclass(frozen=True)
 class _Part:
     """One UDF of a dataset.
@@ -101,13 +94,13 @@ class _Part:
         entry: what the map says of it.
         selection: what is to be invalidated, or why that is refused.
         sending: its keywords for sending.
-        refreshing: what is to be refreshed afterwards, or None.
+        refresh: what is to be refreshed afterwards, or None.
     """
 
     entry: MapEntry
     selection: Selection | WholeUdf | InvalidInputError
     sending: Mapping[str, Any]
-    refreshing: Refreshing | None = None
+    refresh: RefreshPlan | None = None
 
 
 def plan_dataset(dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywords: Unpack[DatasetKeywords]) -> DatasetPlan:
@@ -116,6 +109,7 @@ def plan_dataset(dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywor
     Raises:
         InvalidInputError: the map or the selection cannot be read, or the map does not list the dataset.
     """
+    refuse_single_use(keywords, "the plan would use it up")
     return plan_parts(dataset, read_parts(CacheMap.of(cache_map), dataset, nobody_watches, **keywords))
 
 
@@ -127,7 +121,7 @@ def plan_parts(dataset: str, parts: Sequence[_Part]) -> DatasetPlan:
         if isinstance(part.selection, InvalidInputError):
             refused[part.entry.label] = part.selection.message
         else:
-            plan = plan_selection(part.entry.udf, part.selection, part.refreshing)
+            plan = plan_selection(part.entry.udf, part.selection, part.refresh)
             plans[part.entry.label] = replace(plan, udf=part.entry.label)
     return DatasetPlan(dataset, plans, refused)
 
@@ -140,27 +134,18 @@ def read_parts(
     Raises:
         InvalidInputError: the map does not list the dataset, or the keywords cannot be read or contradict the map.
     """
+    refuse_unknown(keywords, DATASET_DEFAULTS)
     entries = cache_map.entries(dataset)
-    given: dict[str, Any] = {name: value for name, value in keywords.items() if differs(value, _default(name))}
-    kinds = kinds_in(given)
-    if len(kinds) > 1:
-        raise InvalidInputError(f"{' and '.join(kinds)} are both given: use one kind of selection at a time.")
-    everything = kinds == ["whole_udf"]
-    if not kinds or everything:
-        refuse_shapers(given, cast("Any", CALL_DEFAULTS), CALL_SHAPERS)
-    if entries and not kinds and not all(entry.is_whole for entry in entries):
+    given: dict[str, Any] = {name: value for name, value in keywords.items() if is_given(keywords, name)}
+    kind = one_kind_in(given)
+    if entries and kind is None and not all(entry.is_whole for entry in entries):
         shown = next(entry.label for entry in entries if not entry.is_whole)
         raise InvalidInputError(
             f"There is no selection, and {cache_map.source} does not say whole_udf = true for {shown}: pass what changed, or "
             "whole_udf=True to invalidate everything."
         )
     for entry in entries:
-        for name in entry.keywords:
-            if name in given and not (entry.is_whole and name in SHAPERS):
-                raise InvalidInputError(
-                    f"{name} = {quoted(given[name])} is given in the call, and {cache_map.source} says {name} = "
-                    f"{quoted(entry.keywords[name])} for {entry.label}: give it in one place."
-                )
+        _refuse_contradiction(entry, given, cache_map.source)
     checkpoint = given.get("checkpoint")
     if checkpoint is not None:
         check_location(checkpoint)
@@ -169,29 +154,41 @@ def read_parts(
                 f"checkpoint = {quoted(checkpoint)} must be a folder, which ends in '/': each UDF of a dataset has a file of "
                 "its own in it."
             )
-    selections = _selections(entries, given, kinds, watch)
+    selections = _selections(entries, given, kind, watch)
+    everything = kind == "whole_udf"
     return tuple(_part(entry, selection, given, everything) for entry, selection in zip(entries, selections))
 
 
-def _default(name: str) -> Any:
-    if name not in CALL_DEFAULTS or name == "shared_token":
-        names = ", ".join(key for key in CALL_DEFAULTS if key != "shared_token")
-        raise TypeError(f"Unknown keyword {name}: the keywords are {names}.")
-    return CALL_DEFAULTS[name]  # type: ignore[literal-required]
+def _refuse_contradiction(entry: MapEntry, given: Mapping[str, Any], source: str) -> None:
+    """Reject what the call and the map both say of a UDF."""
+    for name, value in entry.keywords.items():
+        if name not in given or (entry.is_whole and name in _OF_TILES):
+            continue
+        if name == "refresh":  # key by key
+            both = (refresh_options(given[name]) or {"count": 0}).keys() & (refresh_options(value) or {"count": 0}).keys()
+            if not both:
+                continue
+            said = f"refresh: {min(both)} is given in the call, and {source} says it"
+        else:
+            said = f"{name} = {quoted(given[name])} is given in the call, and {source} says {name} = {quoted(value)}"
+        raise InvalidInputError(f"{said} for {entry.label}: give it in one place.")
+
+
+_OF_TILES = tuple(name for name, option in SELECTION_OPTIONS.items() if option.needs_selection)
+"""The keywords that shape a selection."""
 
 
 def _selections(
-    entries: Sequence[MapEntry], given: Mapping[str, Any], kinds: Sequence[str], watch: Callable[[], None]
+    entries: Sequence[MapEntry], given: Mapping[str, Any], kind: str | None, watch: Callable[[], None]
 ) -> list[Selection | WholeUdf | InvalidInputError]:
-    if not kinds or kinds == ["whole_udf"]:
+    if kind is None or kind == "whole_udf":
         return [WholeUdf() for _ in entries]
-    kind = kinds[0]
     common = {name: value for name, value in given.items() if name in SELECTION_DEFAULTS}
     wanted: list[Any] = []
     for entry in entries:
         if entry.is_whole:
             # Read only to know whether anything changed at all.
-            kept = {name: value for name, value in common.items() if name not in SHAPERS or name in DETAILS}
+            kept = {name: value for name, value in common.items() if name not in _OF_TILES or name in DETAILS}
             wanted.append({**kept, "zooms": (0,)} if kind in AREAS else kept)
         else:
             own = {name: value for name, value in entry.keywords.items() if name in SELECTING}
@@ -217,24 +214,26 @@ def _whole_if_changed(
 def _part(
     entry: MapEntry, selection: Selection | WholeUdf | InvalidInputError, given: Mapping[str, Any], everything: bool
 ) -> _Part:
-    wanted = {name: entry.keywords.get(name, given.get(name, _default(name))) for name in SENDING}
-    refresh: Any = {name: wanted[name] for name in REFRESH_DEFAULTS}
-    sending = {name: value for name, value in wanted.items() if name not in refresh}
+    sending: dict[str, Any] = {name: given.get(name, CALL_DEFAULTS[name]) for name in SENDING} | {  # type: ignore[literal-required]
+        name: value for name, value in entry.keywords.items() if name in SENDING
+    }
+    del sending["refresh"]
+    refresh = merged_refresh(given.get("refresh", 0), entry.keywords.get("refresh", 0))
     sending["checkpoint"] = given.get("checkpoint") if isinstance(selection, Selection) else None
     if entry.is_whole or everything:
         sending |= {"verify_tiles": 0, "checkpoint": None}
-        refresh = of_the_whole_udf(refresh)
+        refresh = refresh_of_whole_udf(refresh)
     elif isinstance(selection, WholeUdf) and sending["verify_tiles"]:
         selection = InvalidInputError(
             f"{selection.note}, but verify_tiles needs tiles to sample from: omit it, or raise max_tiles."
         )
-    refreshing = None
+    plan = None
     if not isinstance(selection, InvalidInputError):
         try:
-            refreshing = plan_refresh(selection, **refresh)
+            plan = plan_refresh(selection, refresh)
         except InvalidInputError as error:
             selection = error
-    return _Part(entry, selection, sending, refreshing)
+    return _Part(entry, selection, sending, plan)
 
 
 class DatasetCall:
@@ -244,7 +243,9 @@ class DatasetCall:
         service: the deployment.
         cache_map: the map.
         dataset: the dataset's key.
-        keywords: as for `fused_cache_ops.FusedClient.invalidate_dataset`.
+        keywords: as for `fused_cache_ops.FusedClient.invalidate_dataset`, like the next two.
+        on_progress: called with the sums of all UDFs.
+        on_plan: called once, before anything is sent.
         only_pass: 1 or 2 to make only one of the two passes of UDFs with ``again_after``, without waiting. The others are
             complete after the first.
         first: for the second pass, what the first did.
@@ -260,6 +261,8 @@ class DatasetCall:
         dataset: str,
         keywords: DatasetKeywords,
         *,
+        on_progress: OnProgress | None = None,
+        on_plan: OnDatasetPlan | None = None,
         only_pass: Literal[1, 2] | None = None,
         first: DatasetFirstPass | None = None,
     ) -> None:
@@ -271,14 +274,16 @@ class DatasetCall:
         self._parts = read_parts(cache_map, dataset, self._retrier.check, **keywords)
         if first is not None:
             self._parts = self._those_again(first)
-        self._on_progress = keywords.get("on_progress")
-        self._on_plan = keywords.get("on_plan")
+        self._on_progress = on_progress
+        self._on_plan = on_plan
         self._progress: dict[str, tuple[int, int | None, int]] = {}
         self._tiled = sum(isinstance(part.selection, Selection) for part in self._parts)
         self._calls = {part.entry.label: self._call(part) for part in self._parts if _is_valid(part)}
 
     def _call(self, part: _Part) -> Call:
-        retrier = self._service.branch(self._retrier, patience=math.inf)
+        # No UDF that hangs may take the time of the others: they come in rounds, and each gets a round's share.
+        rounds = -(-sum(map(_is_valid, self._parts)) // _SIDE_BY_SIDE)
+        retrier = self._service.branch(self._retrier, patience=self._retrier.deadline / (rounds + 1))
 
         def note(done: int, total: int | None, retries: int) -> None:
             self._progress[part.entry.label] = (done, total, retries)
@@ -290,8 +295,8 @@ class DatasetCall:
             cast("Selection | WholeUdf", part.selection),
             on_targets=lambda _: None,
             on_progress=note,
-            shared_token=None,
-            refreshing=part.refreshing,
+            shared_token=part.entry.shared_token if part.sending["verify_tiles"] or part.refresh else None,
+            refresh_plan=part.refresh,
             only_pass=self._only_pass if part.sending["again_after"] else None,
             **part.sending,
         )
@@ -353,54 +358,86 @@ class DatasetCall:
         return result
 
     def _outcomes(self) -> dict[str, object]:
-        """What each call returned or raised. The caller's thread reports progress."""
+        """What each call returned or raised: everything is sent once for all UDFs, then comes one wait for those that have a
+        second pass, then that pass, and only then whatever runs a UDF. So none of them waits for another one's wait or runs."""
         outcomes: dict[str, object] = {}
+        try:
+            waits = self._side_by_side(_send, self._calls, outcomes)
+            again = {label: seconds for label, seconds in waits.items() if seconds is not None}
+            if again:
+                seconds = max(again.values())
+                logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
+                self._retrier.wait(seconds)
+                for label in waits:
+                    self._calls[label].has_waited(seconds)
+                self._side_by_side(Call.send_again, {label: self._calls[label] for label in again}, outcomes)
+            left = {label: call for label, call in self._calls.items() if label not in outcomes}
+            outcomes.update(self._side_by_side(Call.conclude, left, outcomes))
+        except KeyboardInterrupt as interrupt:
+            raise InvalidationInterrupted(interrupt, result=self._interrupted(outcomes)) from interrupt
+        return outcomes
+
+    def _side_by_side(
+        self, step: Callable[[Call], Any], calls: Mapping[str, Call], failures: dict[str, object]
+    ) -> dict[str, Any]:
+        """What a step of each call returned. Those that failed are added to ``failures``. The caller's thread reports
+        progress."""
+        done_by: dict[str, Any] = {}
         pool = concurrent.futures.ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="fused-cache-dataset")
-        running = {pool.submit(call.run): label for label, call in self._calls.items()}
+        running = {pool.submit(step, call): label for label, call in calls.items()}
         waiting = set(running)
+        interrupted = False
         try:
             while waiting:
-                done, waiting = concurrent.futures.wait(waiting, _TOLD_EVERY, concurrent.futures.FIRST_COMPLETED)
-                outcomes.update((running[future], future.exception() or future.result()) for future in done)
+                waiting = concurrent.futures.wait(waiting, _TOLD_EVERY, concurrent.futures.FIRST_COMPLETED).not_done
                 self._tell()
-        except BaseException as interrupt:
+        except BaseException:
+            interrupted = True
             for future in waiting:
                 future.cancel()
             self._service.cancel_call(self._retrier)
-            if isinstance(interrupt, KeyboardInterrupt):
-                interrupt.result = self._interrupted(running)  # type: ignore[attr-defined]
             raise
         finally:
             pool.shutdown(wait=True)
-        return outcomes
+            for future, label in running.items():
+                if future.cancelled():
+                    failures[label] = self._calls[label].not_begun()
+                elif (error := future.exception()) is not None:
+                    failures[label] = error
+                elif interrupted and isinstance(future.result(), InvalidationResult):
+                    failures[label] = future.result()
+                else:
+                    done_by[label] = future.result()
+        return done_by
 
-    def _interrupted(self, running: Mapping[concurrent.futures.Future[InvalidationResult], str]) -> DatasetResult:
+    def _interrupted(self, outcomes: Mapping[str, object]) -> DatasetResult:
         """What was done when the caller was interrupted, and for each other UDF an error that holds what remains."""
-        concurrent.futures.wait(running)
         failed: dict[str, FusedCacheError] = {}
         results: dict[str, InvalidationResult] = {}
         for part in self._parts:
             label = part.entry.label
-            future = next((each for each, name in running.items() if name == label), None)
-            if future is None:
-                failed[label] = cast("InvalidInputError", part.selection)
-            elif future.cancelled():
-                failed[label] = self._calls[label].not_begun()
-            elif (error := future.exception()) is None:
-                results[label] = future.result()
-            elif isinstance(error, FusedCacheError):
-                failed[label] = error
-                if isinstance(error, PartialInvalidationError):
-                    results[label] = error.result
+            outcome = part.selection if isinstance(part.selection, InvalidInputError) else outcomes.get(label)
+            if outcome is None:  # it was sent, and not looked at
+                outcome = self._calls[label].ended()
+            if isinstance(outcome, FusedCacheError):
+                failed[label] = outcome
+                outcome = getattr(outcome, "result", None)
+            if isinstance(outcome, InvalidationResult):
+                results[label] = outcome
         return DatasetResult(self._dataset, results, failed, round(self._retrier.elapsed, 3))
 
     def _tell(self) -> None:
         if self._on_progress is None or not self._progress:
             return
-        told = list(self._progress.values())
-        totals = [total for _, total, _ in told]
-        total = None if None in totals or len(told) < self._tiled else sum(each or 0 for each in totals)
-        self._on_progress(sum(done for done, _, _ in told), total, sum(retries for _, _, retries in told))
+        parts = list(self._progress.values())
+        totals = [total for _, total, _ in parts]
+        total = None if None in totals or len(parts) < self._tiled else sum(each or 0 for each in totals)
+        self._on_progress(sum(done for done, _, _ in parts), total, sum(retries for _, _, retries in parts))
+
+
+def _send(call: Call) -> float | None:
+    call.begin()
+    return call.send()
 
 
 def _fingerprint(part: _Part) -> str:

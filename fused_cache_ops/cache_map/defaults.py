@@ -7,32 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from fused_cache_ops.cache_map.file import DEFAULT_MAP, PYPROJECT, check_table, read_tables
+from fused_cache_ops.cache_map.file import DEFAULT_MAP, PYPROJECT, read_tables
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
-from fused_cache_ops.settings import (
-    DEFAULT_CONCURRENCY,
-    DEFAULT_DEADLINE,
-    DEFAULT_TIMEOUT,
-    check_client_id,
-    check_limits,
-)
+from fused_cache_ops.keywords.client import LIMIT_OPTIONS
+from fused_cache_ops.keywords.option import check_keys
+from fused_cache_ops.keywords.refresh import HOW, RefreshOptions
+from fused_cache_ops.settings import check_client_id, check_limits
 from fused_cache_ops.wording import quoted
 
-SETTINGS = (
-    "client_id",
-    "timeout",
-    "deadline",
-    "max_concurrency",
-    "max_requests_per_second",
-    "related",
-    "max_related",
-    "again_after",
-    "refresh_concurrency",
-    "max_refresh",
-    "refresh_deadline",
-)
+SETTINGS = ("client_id", *LIMIT_OPTIONS, "related", "max_related", "again_after", "refresh")
 
 REFUSED: Mapping[str, str] = {
     "token": "set FUSED_SERVICE_ACCOUNT_TOKEN, or use --token-file",
@@ -45,13 +30,6 @@ REFUSED: Mapping[str, str] = {
     "allow_http": "use https",
 }
 """Settings that a file must not have, each with what to do instead."""
-
-_LIMITS = {
-    "timeout": DEFAULT_TIMEOUT,
-    "deadline": DEFAULT_DEADLINE,
-    "max_concurrency": DEFAULT_CONCURRENCY,
-    "max_requests_per_second": None,
-}
 
 
 def find_settings(folder: Path) -> dict[str, Any]:
@@ -89,7 +67,7 @@ def read_settings(table: Any, where: str) -> dict[str, Any]:
                     f"{where}: {key} must not be in a file, because whoever can change the file could redirect or read the "
                     f"token. Remove it, and {REFUSED[key]}."
                 )
-    check_table(table, SETTINGS, where)
+    check_keys(table, SETTINGS, where)
     found = dict(table)
     try:
         _check_values(found)
@@ -103,7 +81,7 @@ def _check_values(found: dict[str, Any]) -> None:
         check_client_id(found["client_id"])
         if not isinstance(found["client_id"], str):
             found["client_id"] = ",".join(found["client_id"])
-    limits: Any = {name: found.get(name, default) for name, default in _LIMITS.items()}
+    limits: Any = {name: found.get(name, option.default) for name, option in LIMIT_OPTIONS.items()}
     check_limits(**limits)
     if {"related", "max_related", "again_after"} & found.keys():
         from fused_cache_ops.sending.targets import check_again_after, check_related
@@ -112,9 +90,9 @@ def _check_values(found: dict[str, Any]) -> None:
             raise InvalidInputError(f"related = {quoted(found['related'])} must be text.")
         check_related(found.get("related"), found.get("max_related", 1))
         check_again_after(found.get("again_after", 0))
-    refresh: Any = {name: found[name] for name in ("refresh_concurrency", "max_refresh", "refresh_deadline") if name in found}
-    if refresh:
+    if "refresh" in found:
         from fused_cache_ops.running.refresh import plan_refresh
         from fused_cache_ops.selection.reading import read_selection
 
-        plan_refresh(read_selection(tiles=[]), **refresh)
+        check_keys(found["refresh"], HOW, "refresh")
+        plan_refresh(read_selection(tiles=[]), cast("RefreshOptions", {"count": 1, **found["refresh"]}))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from fused_cache_ops.cache_map.reading import CacheMap, MapEntry
-from fused_cache_ops.wording import shortened, without_credentials
+from fused_cache_ops.wording import option_text, shortened, without_credentials
 
 Callers = Mapping[str, Sequence[str]]
 """The names of the UDFs that call a UDF, by its label in the map."""
@@ -22,13 +22,9 @@ _STYLE = (
 
 def described(entry: MapEntry) -> str:
     """What is done with one UDF, in a few words."""
-    said = "whole" if entry.is_whole else " ".join(_part(name, value) for name, value in entry.keywords.items())
-    extra = [_part(name, value) for name, value in entry.keywords.items()] if entry.is_whole else []
+    said = "whole" if entry.is_whole else " ".join(option_text(name, value) for name, value in entry.keywords.items())
+    extra = [option_text(name, value) for name, value in entry.keywords.items()] if entry.is_whole else []
     return " ".join([said, *extra]).strip() or "as the call says"
-
-
-def _part(name: str, value: object) -> str:
-    return f"{name}={value}"
 
 
 def shown_dataset(dataset: str) -> str:

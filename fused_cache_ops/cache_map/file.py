@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,19 +32,22 @@ def read_tables(path: Path) -> Mapping[str, Any] | None:
         raise InvalidInputError(f"{path}: {error}.") from None
     if path.name != PYPROJECT:
         return tables
-    found: Mapping[str, Any] | None = tables.get("tool", {}).get("fused-cache")
+    tool = tables.get("tool", {})
+    check_table(tool, f"{path}: tool")
+    found: Mapping[str, Any] | None = tool.get("fused-cache")
+    if found is not None:
+        check_table(found, f"{path}: tool.fused-cache")
     return found
 
 
-def check_table(table: Any, allowed: tuple[str, ...], where: str) -> None:
-    """Reject what is not a table, and a key that is not allowed, with the nearest one that is."""
+def check_table(table: Any, where: str) -> None:
+    """Reject what is not a table of TOML.
+
+    Raises:
+        InvalidInputError: as said.
+    """
     if not isinstance(table, Mapping):
-        raise InvalidInputError(f"{where} must be a table with {', '.join(allowed)}, not {quoted(table)}.")
-    for key in table:
-        if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=1)
-            meant = f"Did you mean {near[0]}?" if near else f"The keys are {', '.join(allowed)}."
-            raise InvalidInputError(f"{where}: unknown key {quoted(key)}. {meant}")
+        raise InvalidInputError(f"{where} is of type {type(table).__name__}, and must be a table.")
 
 
 def _toml() -> Any:

@@ -13,34 +13,45 @@ The table ``[settings]`` beside it holds the command line's defaults (`fused_cac
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
 
 from fused_cache_ops.cache_map.defaults import read_settings
-from fused_cache_ops.cache_map.file import DEFAULT_MAP, check_table, read_tables
-from fused_cache_ops.call_keywords import SENDING_DEFAULTS
-from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.running.keywords import REFRESH_DEFAULTS
+from fused_cache_ops.cache_map.file import DEFAULT_MAP, read_tables
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.keywords.call import CALL_DEFAULTS, NEEDS_SELECTION, SENDING_OPTIONS
+from fused_cache_ops.keywords.option import check_keys
+from fused_cache_ops.keywords.refresh import refresh_options
+from fused_cache_ops.keywords.selection import SELECTION_OPTIONS
 from fused_cache_ops.running.refresh import plan_refresh
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.cells import read_rendering
 from fused_cache_ops.selection.reading import read_selection
+from fused_cache_ops.selection.selection import WholeUdf
 from fused_cache_ops.sending.targets import check_again_after, check_related
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.udf_reference import UdfReference, parse_udf
 from fused_cache_ops.wording import quoted, quoted_address
 
-SELECTING = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom", "render_resolution")
+_OF_THE_LOAD = ("geometry_column", "crs", "partition", "shard")
+"""Keywords that say how to read what one load changed, which no file can know."""
+
+SELECTING = tuple(name for name in SELECTION_OPTIONS if name in NEEDS_SELECTION and name not in _OF_THE_LOAD)
 """The keywords of an entry that shape its selection."""
 
-SENDING = ("related", "max_related", "again_after", "verify_tiles", *REFRESH_DEFAULTS)
+SENDING = tuple(name for name in SENDING_OPTIONS if name != "checkpoint")
 """The keywords of an entry that control sending, and what follows it."""
 
-ENTRY_KEYS = ("udf", "whole_udf", *SELECTING, *SENDING)
+TOKEN_KEY = "shared_token_env"  # noqa: S105
+"""The key of an entry that names the environment variable with the UDF's shared token, which no file holds."""
+
+ENTRY_KEYS = ("udf", "whole_udf", TOKEN_KEY, *SELECTING, *SENDING)
 
 _SHOWN = 8
 
@@ -57,12 +68,29 @@ class MapEntry:
         udf: the UDF.
         is_whole: whether all of it is invalidated, whatever changed.
         keywords: the other keywords of the entry.
+        shared_token_env: the name of the environment variable with the UDF's shared token.
     """
 
     label: str
     udf: UdfReference
     is_whole: bool
     keywords: Mapping[str, Any]
+    shared_token_env: str | None = None
+
+    @property
+    def shared_token(self) -> Secret | None:
+        """The UDF's shared token, from the environment variable that the entry names.
+
+        Raises:
+            ConfigurationError: the variable is not set.
+        """
+        if self.shared_token_env is None:
+            return None
+        if not os.environ.get(self.shared_token_env):
+            raise ConfigurationError(
+                f"{TOKEN_KEY} = {self.shared_token_env!r} of {self.label} names an environment variable that is not set."
+            )
+        return Secret(os.environ[self.shared_token_env])
 
     @property
     def reference(self) -> str | Secret:
@@ -75,12 +103,16 @@ class CacheMap:
     """Which UDFs show which datasets.
 
     Attributes:
-        datasets: the entries of each dataset, by its key: whatever the orchestrator calls it.
+        datasets: the entries of each dataset, by its key: whatever the orchestrator calls it. A part ``*`` is any part.
         source: where the map comes from, for messages.
     """
 
     datasets: Mapping[str, tuple[MapEntry, ...]]
     source: str = "the cache map"
+
+    def __repr__(self) -> str:
+        keys = ", ".join(map(quoted_address, self.datasets))
+        return f"CacheMap({keys}; {self.source})"
 
     @classmethod
     def read(cls, path: str | os.PathLike[str] = DEFAULT_MAP, *, beside: str | os.PathLike[str] | None = None) -> CacheMap:
@@ -107,12 +139,14 @@ class CacheMap:
         Raises:
             InvalidInputError: it is not a valid map. The message names the dataset, the entry and the key.
         """
-        check_table(tables, ("datasets", "settings"), source)
+        check_keys(tables, ("datasets", "settings"), source)
         if "settings" in tables:
             read_settings(tables["settings"], f"{source}, table settings")
         datasets = tables.get("datasets", {})
         if not isinstance(datasets, Mapping):
             raise InvalidInputError(f"{source}: datasets = {quoted(datasets)} must be a table, such as [datasets.parcels].")
+        if wrong := [key for key in datasets if not isinstance(key, str)]:
+            raise InvalidInputError(f"{source}: the key {quoted(wrong[0])} of a dataset must be text.")
         return cls(
             {key: _entries(table, f"{source}, dataset {quoted_address(key)}") for key, table in datasets.items()}, source
         )
@@ -120,12 +154,19 @@ class CacheMap:
     @classmethod
     def of(cls, given: MapLocation, *, beside: str | os.PathLike[str] | None = None) -> CacheMap:
         """A map as it is, or read from its file."""
-        return given if isinstance(given, CacheMap) else cls.read(given, beside=beside)
+        if isinstance(given, CacheMap):
+            return given
+        if not isinstance(given, (str, os.PathLike)):
+            raise InvalidInputError(
+                f"cache_map is of type {type(given).__name__}: pass the path of a map, or CacheMap.from_dict(…)."
+            )
+        return cls.read(given, beside=beside)
 
     def with_defaults(self, keywords: Mapping[str, Any]) -> CacheMap:
-        """The map with keywords for sending that count where an entry does not have them."""
+        """The map with keywords for sending that count where an entry does not have them. Those of ``refresh`` say how to
+        refresh, and so count where a refresh is wanted."""
         datasets = {
-            key: tuple(replace(each, keywords={**keywords, **each.keywords}) for each in entries)
+            key: tuple(replace(each, keywords=_with_defaults(each.keywords, keywords)) for each in entries)
             for key, entries in self.datasets.items()
         }
         return replace(self, datasets=datasets)
@@ -138,7 +179,13 @@ class CacheMap:
         """
         if not isinstance(dataset, str):
             raise InvalidInputError(f"dataset = {quoted(dataset)} must be text: a key of {self.source}.")
-        if dataset not in self.datasets:
+        alike = [dataset] if dataset in self.datasets else [key for key in self.datasets if _is_of(key, dataset)]
+        if len(alike) > 1:
+            raise InvalidInputError(
+                f"{self.source} lists the dataset {quoted_address(dataset)} as {' and as '.join(map(quoted_address, alike))}: "
+                "keep one of them."
+            )
+        if not alike:
             near = difflib.get_close_matches(dataset, self.datasets, n=1, cutoff=0.5)
             known = ", ".join(map(quoted_address, list(self.datasets)[:_SHOWN])) + (", …" * (len(self.datasets) > _SHOWN))
             meant = f"Did you mean {quoted_address(near[0])}?" if near else f"It lists {known or 'no dataset'}."
@@ -146,21 +193,37 @@ class CacheMap:
                 f"{self.source} does not list the dataset {quoted_address(dataset)}. {meant} A dataset that no UDF shows is "
                 "listed with udfs = []."
             )
-        return self.datasets[dataset]
+        return self.datasets[alike[0]]
+
+
+def _is_of(key: str, dataset: str) -> bool:
+    """Whether a key stands for a dataset: a part ``*`` of it is any part, such as the name of a release."""
+    parts, given = key.rstrip("/").split("/"), dataset.rstrip("/").split("/")
+    return "*" in parts and len(parts) == len(given) and all(part in ("*", each) for part, each in zip(parts, given))
+
+
+def _with_defaults(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    merged = {**defaults, **own}
+    if "refresh" in defaults:
+        merged.pop("refresh")
+        if (options := refresh_options(own.get("refresh", 0))) is not None:
+            merged["refresh"] = {**defaults["refresh"], **options}
+    return merged
 
 
 def _find(path: Path, beside: str | os.PathLike[str] | None) -> Path:
     folders = [] if beside is None or path.is_absolute() else [Path(beside).parent]
     tried = [folder / path for folder in folders] + [path]
     for each in tried:
-        if each.is_file():
-            return each
+        with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a NUL
+            if each.is_file():
+                return each
     shown = " and ".join(quoted(str(each if each.is_absolute() else Path.cwd() / each), 300) for each in tried)
     raise InvalidInputError(f"There is no cache map {shown}: pass its path as cache_map.")
 
 
 def _entries(table: Any, where: str) -> tuple[MapEntry, ...]:
-    check_table(table, ("udfs",), where)
+    check_keys(table, ("udfs",), where)
     listed = table.get("udfs")
     if not isinstance(listed, list):
         said = "is missing" if listed is None else f"= {quoted(listed)} is not a list"
@@ -171,12 +234,8 @@ def _entries(table: Any, where: str) -> tuple[MapEntry, ...]:
         if any(each.udf == entry.udf and _same_secret(each.udf, entry.udf) for each in entries):
             raise InvalidInputError(f"{where}, entry {number}: udf {entry.label} is listed twice for this dataset.")
         same = sum(each.label.partition(" (")[0] == entry.label for each in entries)  # masked tokens
-        entries.append(MapEntry(f"{entry.label} ({same + 1})", *_rest(entry)) if same else entry)
+        entries.append(replace(entry, label=f"{entry.label} ({same + 1})") if same else entry)
     return tuple(entries)
-
-
-def _rest(entry: MapEntry) -> tuple[UdfReference, bool, Mapping[str, Any]]:
-    return entry.udf, entry.is_whole, entry.keywords
 
 
 def _same_secret(one: UdfReference, other: UdfReference) -> bool:
@@ -186,7 +245,7 @@ def _same_secret(one: UdfReference, other: UdfReference) -> bool:
 
 
 def _entry(given: Any, where: str) -> MapEntry:
-    check_table(given, ENTRY_KEYS, where)
+    check_keys(given, ENTRY_KEYS, where)
     if "udf" not in given:
         raise InvalidInputError(f"{where}: udf is missing.")
     try:
@@ -196,24 +255,26 @@ def _entry(given: Any, where: str) -> MapEntry:
         whole = given.get("whole_udf", False)
         if not is_boolean(whole):
             raise InvalidInputError(f"whole_udf = {quoted(whole)} must be true or false.")
-        keywords = {name: value for name, value in given.items() if name not in ("udf", "whole_udf")}
-        if whole and (shapers := [name for name in (*SELECTING, "verify_tiles", "refresh_zooms") if name in keywords]):
+        token_env = given.get(TOKEN_KEY)
+        if token_env is not None and (not isinstance(token_env, str) or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", token_env)):
+            raise InvalidInputError(f"{TOKEN_KEY} must be the name of an environment variable, not the token itself.")
+        keywords = {name: value for name, value in given.items() if name not in ("udf", "whole_udf", TOKEN_KEY)}
+        if whole and (shapers := [name for name in keywords if name in NEEDS_SELECTION]):
             raise InvalidInputError(f"{shapers[0]} cannot shape the whole UDF: remove it, or whole_udf = true.")
-        _check_values(keywords)
+        _check_values(keywords, bool(whole))
     except InvalidInputError as error:
         raise InvalidInputError(f"{where}: {error}") from None
-    return MapEntry(label, udf, bool(whole), keywords)
+    return MapEntry(label, udf, bool(whole), keywords, token_env)
 
 
-def _check_values(keywords: Mapping[str, Any]) -> None:
+def _check_values(keywords: Mapping[str, Any], whole: bool) -> None:
     """Reject values that a call would reject, so that a reviewed map does not fail in the night."""
     read_rendering(keywords.get("render_resolution"))
     shaping: Any = {name: keywords[name] for name in SELECTING if name in keywords and name != "render_resolution"}
     read_selection(tiles=[], **shaping)
-    sending: dict[str, Any] = {**SENDING_DEFAULTS, **keywords}
+    sending: dict[str, Any] = {**CALL_DEFAULTS, **keywords}
     check_related(sending["related"], sending["max_related"])
     check_again_after(sending["again_after"])
-    refresh: Any = {name: sending[name] for name in REFRESH_DEFAULTS}
-    plan_refresh(read_selection(tiles=[]), **refresh)
+    plan_refresh(WholeUdf() if whole else read_selection(tiles=[]), sending["refresh"])
     if is_boolean(sending["verify_tiles"]) or not isinstance(sending["verify_tiles"], int) or sending["verify_tiles"] < 0:
         raise InvalidInputError(f"verify_tiles = {quoted(sending['verify_tiles'])} must be a whole number of tiles.")

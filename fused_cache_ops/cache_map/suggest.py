@@ -7,33 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from fused_cache_ops.cache_map.sources import Source, Sources, UnknownSource, dataset_key, find_sources, one_line
+from fused_cache_ops.code.calls import shown_name
+from fused_cache_ops.code.reading import read_code
+from fused_cache_ops.code.sources import Source
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.lineage.calls import read_source
 from fused_cache_ops.secret import masked_address
 from fused_cache_ops.service.canvases import UdfRecord, read_team_udfs
 from fused_cache_ops.udf_reference import parse_udf
-from fused_cache_ops.wording import counted, quoted, shortened, without_any_credentials
+from fused_cache_ops.wording import counted, one_line, shortened, without_any_credentials
 
 if TYPE_CHECKING:
     from fused_cache_ops.service.retry import Retrier
     from fused_cache_ops.service.service import Service
-
-__all__ = [
-    "Entry",
-    "Source",
-    "Sources",
-    "Suggestion",
-    "UdfCode",
-    "UnknownSource",
-    "dataset_key",
-    "find_sources",
-    "read_team",
-    "suggest_map",
-]
 
 _MOST_REASONS = 20
 _HEADER = """\
@@ -78,6 +66,7 @@ class Suggestion:
         callers: for each UDF that reads no dataset itself but runs other UDFs, their names.
         without: UDFs with no read of a dataset that was found, and nothing else either.
         udf_count: how many UDFs were looked at.
+        left_out: how many of a kind were left out, because no pipeline loads them: basemaps and styles, web APIs, local files.
     """
 
     datasets: Mapping[str, tuple[Entry, ...]]
@@ -85,6 +74,7 @@ class Suggestion:
     callers: Mapping[str, tuple[str, ...]]
     without: tuple[str, ...]
     udf_count: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def to_toml(self) -> str:
         """The draft, in the same order each time."""
@@ -113,6 +103,9 @@ class Suggestion:
         for udf, callees in sorted(self.callers.items()):
             covered = 'if the map lists what they run, related = "callers" there covers this one'
             yield _comment(f"{_name(udf)} runs {', '.join(_shown(callees))}: {covered}")
+        if self.left_out:
+            counts = (f"{kind}: {count:,}" for kind, count in sorted(self.left_out.items()))
+            yield from ("", _comment(f"Left out, because no pipeline loads them: {', '.join(counts)}"))
         if self.without:
             yield from ("", "# UDFs in which no read of a dataset was found:")
             yield from (_comment(_name(udf)) for udf in sorted(self.without))
@@ -128,23 +121,23 @@ def suggest_map(udfs: Iterable[UdfCode]) -> Suggestion:
     unknown: dict[str, tuple[str, ...]] = {}
     callers: dict[str, tuple[str, ...]] = {}
     without: list[str] = []
+    left_out: Counter[str] = Counter()
     given = sorted(set(udfs), key=lambda each: (each.udf, each.code or ""))
     for udf, code, modules in given:
-        sources = _sources(code)
+        reading, sources = read_code(code)
         for source in sources.found:
             datasets.setdefault(source.dataset, {}).setdefault(udf, []).append(_reason(source))
+        left_out.update(sources.left_out)
         reasons = [
             one_line(each.reason if each.line is None else f"line {each.line}: {each.reason}") for each in sources.unknown
         ]
         if modules:
             reasons.append(one_line(f"the modules saved with it are not read: {', '.join(modules)}"))
-        if not sources.found and code is not None:
-            reading = read_source(code)
-            names = sorted({masked_address(quoted(str(load.name))) for load in reading.loads})
-            if names:
-                callers[udf] = tuple(map(one_line, names))
-            if not (names or reasons):
-                without.append(udf)
+        names = sorted({shown_name(load) for load in reading.loads if not load.is_library})
+        if names and not sources.found:
+            callers[udf] = tuple(map(one_line, names))
+        if not (names or reasons or sources.found):
+            without.append(udf)
         if reasons:
             unknown[udf] = tuple(dict.fromkeys((*unknown.get(udf, ()), *reasons)))
     return Suggestion(
@@ -156,6 +149,7 @@ def suggest_map(udfs: Iterable[UdfCode]) -> Suggestion:
         callers=dict(sorted(callers.items())),
         without=tuple(sorted(set(without))),
         udf_count=len({each.udf for each in given}),
+        left_out=dict(left_out),
     )
 
 
@@ -192,12 +186,6 @@ def _reference(udf: UdfRecord) -> str:
         return udf.id
     expected = ("udf", "exec-env", "self", "by-collection", udf.canvas_name, "by-slug", udf.name)
     return text if lookup == expected else udf.id
-
-
-def _sources(code: str | None) -> Sources:
-    if code is None:
-        return Sources(unknown=(UnknownSource("the service did not return the code, or this token may not see it", None),))
-    return find_sources(code)
 
 
 def _reason(source: Source) -> str:

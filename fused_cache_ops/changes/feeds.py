@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, UnavailableError
 from fused_cache_ops.selection.arrow import Unknown, as_wkb, find_column, marked, no_column, open_table
 from fused_cache_ops.selection.geometry import Systems
 from fused_cache_ops.selection.reprojection import DEGREES
@@ -16,6 +19,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_MOST_SCHEMAS = 100
+"""Versions of a Delta table whose columns are looked at."""
+
+_GONE = re.compile(r"not found|no such file|does not exist", re.IGNORECASE)
+
+
 def changes_of_delta(table: Any, *, since: int, geometry_column: str = "geometry", crs: Any = None) -> pa.Table:
     """The geometry of the rows that a Delta table's change data feed names after a version: inserted, deleted, and updated
     rows, the latter as they were and as they are.
@@ -24,23 +33,31 @@ def changes_of_delta(table: Any, *, since: int, geometry_column: str = "geometry
     those that changed, and others.
 
     Args:
-        table: the path or URL of a Delta table, or a ``deltalake.DeltaTable``.
+        table: the path or URL of a Delta table, or a ``deltalake.DeltaTable``, which is brought up to date.
         since: the last version that the map already shows.
         geometry_column: the column with the geometries, as WKB or WKT.
         crs: as for `fused_cache_ops.invalidate_cache`.
 
     Returns:
-        A table with one column, to be passed as ``geometry``. It has no rows if nothing changed.
+        A table with one column, to be passed as ``geometry``. It has no rows if nothing changed. A row without a place is
+        null.
 
     Raises:
-        InvalidInputError: the table, its feed or the column cannot be read, or there is no such version.
+        InvalidInputError: the table, its feed or the column cannot be read, there is no such version, or the column was
+            missing in one of them.
+        UnavailableError: the store does not answer.
         ConfigurationError: the extra ``delta`` is not installed.
     """
     deltalake = import_geo("deltalake", extra="delta")
-    shown = quoted_address(os.fspath(table)) if isinstance(table, (str, os.PathLike)) else f"a {type(table).__name__}"
+    is_address = isinstance(table, (str, os.PathLike))
+    shown = quoted_address(os.fspath(table)) if is_address else f"a {type(table).__name__}"
     what = f"table, {shown},"
-    try:
-        read = deltalake.DeltaTable(table) if isinstance(table, (str, os.PathLike)) else table
+    with _in_our_terms(f"The changes of {shown} cannot be read since version {quoted(since)}", str(table)):
+        read = deltalake.DeltaTable(table) if is_address else table
+        if not is_address:
+            if not isinstance(table, deltalake.DeltaTable):
+                raise InvalidInputError(f"table is {shown}: pass the path or URL of a Delta table, or a DeltaTable.")
+            read.update_incremental()  # it may have been opened before the load
         version = read.version()
         _check_since(since, "version", version, what)
         names = [field.name for field in read.schema().fields]
@@ -48,16 +65,41 @@ def changes_of_delta(table: Any, *, since: int, geometry_column: str = "geometry
             raise no_column(what, geometry_column, "geometry_column", names)
         if since == version:
             return marked([], Unknown)
+        _refuse_renamed(deltalake, read, since, version, geometry_column, what)
         feed = read.load_cdf(starting_version=since + 1, ending_version=version, columns=[geometry_column, "_change_type"])
         return _geometries(feed, geometry_column, crs, what)
-    except InvalidInputError:
+
+
+def _refuse_renamed(deltalake: Any, table: Any, since: int, version: int, name: str, what: str) -> None:
+    """Reject a feed over versions in which the column was missing: the places of the rows of then would be left out."""
+    options = getattr(table, "_storage_options", None)
+    past = deltalake.DeltaTable(table.table_uri, version=since, storage_options=options)
+    versions = range(since, version)
+    for each in (*versions[:_MOST_SCHEMAS], *versions[_MOST_SCHEMAS:][-1:]):
+        past.load_as_version(each)
+        names = [field.name for field in past.schema().fields]
+        if name not in names:
+            raise InvalidInputError(
+                f"{what} had no column {quoted(name)} at version {each}, so that the places of the rows of then are not known. "
+                f"It had {', '.join(names)}. Compare both states by changed_geometry, or invalidate the whole UDF."
+            )
+
+
+@contextlib.contextmanager
+def _in_our_terms(failed: str, address: str) -> Iterator[None]:
+    """Raise the errors of a table format, which do not have a common class, as ours."""
+    try:
+        yield
+    except FusedCacheError:
         raise
-    except Exception as error:  # deltalake's own, which do not have a common class
-        reason = without_credentials(error, str(table))
-        raise InvalidInputError(
-            f"The changes of {shown} cannot be read since version {since}: {reason}. The files of all versions since then have "
-            "to be there: were they vacuumed?"
-        ) from None
+    except Exception as error:
+        reason = without_credentials(f"{type(error).__name__}: {error}", address)
+        if isinstance(error, FileNotFoundError) or _GONE.search(reason):
+            raise InvalidInputError(
+                f"{failed}: {reason}. The files of all versions since then have to be there: were they vacuumed or expired?"
+            ) from None
+        kind = UnavailableError if isinstance(error, (OSError, TimeoutError)) else InvalidInputError
+        raise kind(f"{failed}: {reason}.") from None
 
 
 def changes_of_iceberg(table: Any, *, since: int, geometry_column: str = "geometry", crs: Any = None) -> pa.Table:
@@ -76,34 +118,51 @@ def changes_of_iceberg(table: Any, *, since: int, geometry_column: str = "geomet
 
     Raises:
         InvalidInputError: rows were deleted or overwritten, there is no such snapshot, or the column cannot be read.
+        UnavailableError: the store does not answer.
         ConfigurationError: the extra ``iceberg`` is not installed.
     """
     snapshots = import_geo("pyiceberg.table.snapshots", "pyiceberg", extra="iceberg")
-    what = f"table, {quoted(getattr(table, 'name', lambda: table)())},"
-    table.refresh()
-    names = [field.name for field in table.schema().fields]
-    if geometry_column not in names:
-        raise no_column(what, geometry_column, "geometry_column", names)
-    current = table.current_snapshot()
-    if current is not None and current.snapshot_id == since:
-        return marked([], Unknown)
-    for snapshot in snapshots.ancestors_of(current, table.metadata):
-        if snapshot.snapshot_id == since:
-            break
-        operation = snapshot.summary.operation if snapshot.summary is not None else None
-        if operation not in (snapshots.Operation.APPEND, snapshots.Operation.REPLACE):
-            said = "unknown" if operation is None else operation.value
+    tables = import_geo("pyiceberg.table", "pyiceberg", extra="iceberg")
+    if not isinstance(table, tables.Table):
+        raise InvalidInputError(f"table is of type {type(table).__name__}: pass what catalog.load_table(…) returns.")
+    what = f"table, {quoted(table.name())},"
+    with _in_our_terms(f"The changes of {what} cannot be read since snapshot {quoted(since)}", str(table.location())):
+        table.refresh()
+        names = [field.name for field in table.schema().fields]
+        if geometry_column not in names:
+            raise no_column(what, geometry_column, "geometry_column", names)
+        current = table.current_snapshot()
+        if current is not None and current.snapshot_id == since:
+            return marked([], Unknown)
+        column = table.schema().find_field(geometry_column).field_id
+        for snapshot in snapshots.ancestors_of(current, table.metadata):
+            if snapshot.snapshot_id == since:
+                break
+            _refuse_lossy(table, snapshot, snapshots.Operation, column, since, what)
+        else:
             raise InvalidInputError(
-                f"{what} has the snapshot {snapshot.snapshot_id} ({said}) since {since}. Only appended rows can be read from "
-                "Iceberg, not those that were deleted or overwritten: compare both states by changed_geometry, or invalidate "
-                "the whole UDF."
+                f"{what} has no snapshot {quoted(since)} before its current one: has it expired, or is it on another branch?"
             )
-    else:
+        scan = table.incremental_append_scan(from_snapshot_id_exclusive=since, selected_fields=(geometry_column,))
+        return _geometries(scan.to_arrow_batch_reader(), geometry_column, crs, what)
+
+
+def _refuse_lossy(table: Any, snapshot: Any, operations: Any, column: int, since: int, what: str) -> None:
+    """Reject a snapshot that did more than append, or that was written before the column was there."""
+    operation = snapshot.summary.operation if snapshot.summary is not None else None
+    if operation not in (operations.APPEND, operations.REPLACE):
+        said = "unknown" if operation is None else operation.value
         raise InvalidInputError(
-            f"{what} has no snapshot {quoted(since)} before its current one: has it expired, or is it on another branch?"
+            f"{what} has the snapshot {snapshot.snapshot_id} ({said}) since {since}. Only appended rows can be read from "
+            "Iceberg, not those that were deleted or overwritten: compare both states by changed_geometry, or invalidate "
+            "the whole UDF."
         )
-    scan = table.incremental_append_scan(from_snapshot_id_exclusive=since, selected_fields=(geometry_column,))
-    return _geometries(scan.to_arrow_batch_reader(), geometry_column, crs, what)
+    schema = table.schemas().get(snapshot.schema_id)
+    if schema is not None and column not in {field.field_id for field in schema.fields}:
+        raise InvalidInputError(
+            f"{what} had another geometry column at the snapshot {snapshot.snapshot_id}, so that the places of the rows of "
+            "then are not known: compare both states by changed_geometry, or invalidate the whole UDF."
+        )
 
 
 def _check_since(since: Any, name: str, last: int, what: str) -> None:
@@ -119,4 +178,5 @@ def _geometries(source: Any, name: str, crs: Any, what: str) -> pa.Table:
     if crs is not None:
         found = Systems(crs).find(system, what)
         system = DEGREES if found is None else found.to_json_dict()
-    return marked([as_wkb(batch.column(name), column.encoding, what).drop_null() for batch in table.batches], system)
+    # A row without a place has changed all the same, so it stays.
+    return marked([as_wkb(batch.column(name), column.encoding, what) for batch in table.batches], system)

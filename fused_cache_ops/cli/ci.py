@@ -21,7 +21,10 @@ from typer.main import get_command
 
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
-from fused_cache_ops.outcome import Refresh
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.keywords.option import check_keys
+from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
+from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.wording import rendered_to_nothing
 
 PREFIX = "FUSED_INPUT_"
@@ -80,7 +83,7 @@ def _run(folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
         shown = {name: value for name, value in inputs.items() if name not in left_out}
         planned = [*_arguments("dataset", shown), "--plan"] if command == "dataset" else _arguments("plan", shown)
         sent = _arguments(command, inputs, strict=not only_plan)
-    except typer.BadParameter as error:
+    except (typer.BadParameter, InvalidInputError) as error:
         return _refused(error.message)
     if command == "invalidate":
         planned.append(f"--html={folder / 'plan.html'}")
@@ -133,13 +136,13 @@ def _arguments(command: str, inputs: Mapping[str, str], *, strict: bool = False)
     commands: Any = get_command(program)
     options = {option.opts[0].removeprefix("--"): option for option in commands.commands[command].params}
     arguments: list[str] = []
-    for name, value in inputs.items():
+    for name, value in _flat(inputs):
         option = options.get(name)
         if option is None or name.startswith("-"):
             if strict:
                 raise typer.BadParameter(f"The input {name} is not for {command}: leave it out.")
         elif option.is_flag:
-            arguments += [f"--{name}"] * _is_true(name, value)
+            arguments += [f"--{name}"] if _is_true(name, value) else option.secondary_opts[:1]
         elif option.nargs > 1:
             values = _several(name, value)
             if len(values) != option.nargs:
@@ -153,6 +156,46 @@ def _arguments(command: str, inputs: Mapping[str, str], *, strict: bool = False)
         else:
             arguments.append(f"--{name}={value.strip()}")
     return arguments
+
+
+def _flat(inputs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The inputs, with ``refresh`` as the options that its keys are."""
+    for name, value in inputs.items():
+        if name == "refresh":
+            yield from _refresh(value)
+        else:
+            yield name, value
+
+
+def _refresh(text: str) -> Iterator[tuple[str, str]]:
+    """The options of a refresh: from a number, ``all``, a JSON mapping, or lines of NAME=VALUE."""
+    if text.lstrip().startswith("{"):
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"The input refresh begins with {{ but is not a JSON mapping: {error}.") from None
+        parameters = given.pop("parameters", {})
+        check_keys(parameters, parameters if isinstance(parameters, dict) else (), "The input refresh: parameters")
+        pairs = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in given.items()]
+        pairs += [("parameters", f"{key}={value}") for key, value in parameters.items()]
+    elif "=" in text:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if wrong := [line for line in lines if "=" not in line]:
+            raise typer.BadParameter(f"The input refresh: line {wrong[0]!r} is not NAME=VALUE, such as zooms=0-8.")
+        pairs = [(key.strip(), value.strip()) for key, _, value in (line.partition("=") for line in lines)]
+    else:
+        pairs = [("count", text.strip())]
+    check_keys(dict(pairs), REFRESH_OPTIONS, "The input refresh")
+    parameters = [value for key, value in pairs if key == "parameters"]
+    single = [(key, value) for key, value in pairs if key != "parameters"]
+    if len({key for key, _ in single}) < len(single):
+        raise typer.BadParameter("The input refresh has a key twice.")
+    if not {"count", "zooms"} & {key for key, _ in single}:
+        single.append(("count", "all"))
+    for key, value in single:
+        yield "refresh" if key == "count" else f"refresh-{key.replace('_', '-')}", value
+    if parameters:
+        yield "refresh-parameter", json.dumps(parameters)
 
 
 def _several(name: str, text: str, *, separated_by_spaces: bool = False) -> list[str]:
@@ -262,7 +305,7 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[object, ...]]:
         return rows + [(name, f"refused: {why}", "") for name, why in result.get("refused", {}).items()]
     shown = {name: ", ".join(each) if isinstance(each, list) else each for name, each in result.items() if name in _SHOWN}
     if result.get("refresh"):
-        shown["refreshed"] = str(Refresh.from_dict(result["refresh"])).removeprefix("refreshed: ")
+        shown["refreshed"] = str(RefreshResult.from_dict(result["refresh"])).removeprefix("refreshed: ")
     return [("tiles", _tiles(result)), *((name.replace("_", " "), value) for name, value in shown.items() if value)]
 
 

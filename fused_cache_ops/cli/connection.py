@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from fused_cache_ops.errors import ConfigurationError
+from fused_cache_ops.keywords.client import CLIENT_OPTIONS
 from fused_cache_ops.secret import Secret
-from fused_cache_ops.settings import DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from fused_cache_ops.client import FusedClient
@@ -26,31 +26,27 @@ def _option(*names: str, **named: Any) -> Any:
     return typer.Option(*names, rich_help_panel=_PANEL, **named)
 
 
+def _described(name: str, **named: Any) -> Any:
+    return _option(help=CLIENT_OPTIONS[name].help, **named)
+
+
 _CONNECTION: dict[str, Any] = {
     "token_file": Annotated[
         Optional[str],
         _option(metavar="FILE", help="Read the token from a file, - for standard input. Default: FUSED_SERVICE_ACCOUNT_TOKEN."),
     ],
-    "client_id": Annotated[
-        Optional[str],
-        _option(
-            envvar="FUSED_CLIENT_ID",
-            help="Real-time instance, several with commas, or all. Default: the preferred one, and the one that maps run on.",
-        ),
-    ],
-    "base_url": Annotated[Optional[str], _option(envvar="FUSED_BASE_URL", help="Address of the deployment.")],
-    "ca_bundle": Annotated[Optional[str], _option(help="Certificates to trust: a file or a folder.")],
-    "client_certificate": Annotated[Optional[str], _option(help="PEM file with a client certificate and its key.")],
-    "timeout": Annotated[float, _option(help="Seconds that one request may take.")],
-    "deadline": Annotated[float, _option(help="Seconds in total, retries included.")],
+    "client_id": Annotated[Optional[str], _described("client_id", envvar="FUSED_CLIENT_ID")],
+    "base_url": Annotated[Optional[str], _described("base_url", envvar="FUSED_BASE_URL")],
+    "ca_bundle": Annotated[Optional[str], _described("ca_bundle")],
+    "client_certificate": Annotated[Optional[str], _described("client_certificate")],
+    "timeout": Annotated[float, _described("timeout")],
+    "deadline": Annotated[float, _described("deadline")],
 }
 _SENDING: dict[str, Any] = {
-    "max_concurrency": Annotated[int, _option(help="Requests at once when tiles go one by one.")],
-    "max_requests_per_second": Annotated[
-        Optional[float], _option(help="The most requests per second. Default: as many as the service accepts.")
-    ],
+    "max_concurrency": Annotated[int, _described("max_concurrency")],
+    "max_requests_per_second": Annotated[Optional[float], _described("max_requests_per_second")],
 }
-_DEFAULTS: dict[str, Any] = {"timeout": DEFAULT_TIMEOUT, "max_concurrency": DEFAULT_CONCURRENCY}
+_DEFAULTS: dict[str, Any] = {name: CLIENT_OPTIONS[name].default for name in ("timeout", "max_concurrency")}
 
 
 class Connection:

@@ -9,32 +9,19 @@ from typing import Any
 
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.errors import FusedCacheError, Remaining
-from fused_cache_ops.outcome import (
-    DatasetInvalidationError,
-    DatasetResult,
-    InvalidationResult,
-    PartialInvalidationError,
-    RefreshError,
-)
+from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
+from fused_cache_ops.outcome.invalidation import PartialInvalidationError, RefreshError, VerificationError
 
 EXIT_CODES: Mapping[int, str] = {
     0: "Everything is done, or there was nothing to do.",
     1: "Permanent failure. Nothing was invalidated.",
     2: "The command line is wrong.",
     3: "Permanent failure after a part was invalidated.",
-    4: "Everything is invalidated, but not every sampled tile could be verified.",
+    4: "Everything is invalidated, but a tile that was verified still came from the cache. Running it again may help.",
     5: "Everything is invalidated, but not everything could be refreshed, and trying again would not help.",
     75: "Temporary failure, also after a part was invalidated. Run it again.",
     130: "Interrupted by Ctrl-C. A checkpoint is kept. SIGTERM: 143.",
 }
-
-
-class NotVerifiedError(FusedCacheError):
-    """Everything was invalidated, but not every sampled tile was computed anew. ``result`` is what was done."""
-
-    def __init__(self, message: str, result: InvalidationResult | DatasetResult) -> None:
-        super().__init__(message)
-        self.result = result
 
 
 class CommandFailed(Exception):
@@ -70,11 +57,11 @@ def exit_code(error: BaseException) -> int:
     """The exit code of a failure."""
     if isinstance(error, KeyboardInterrupt):
         return int(128 + getattr(error, "signal", signal.SIGINT))
+    failures = list(error.result.failed.values()) if isinstance(error, DatasetInvalidationError) else [error]
+    if all(isinstance(each, VerificationError) for each in failures):
+        return 4
     if getattr(error, "retryable", False):
         return 75  # sysexits' EX_TEMPFAIL
-    if isinstance(error, NotVerifiedError):
-        return 4
-    failures = list(error.result.failed.values()) if isinstance(error, DatasetInvalidationError) else [error]
     if all(isinstance(each, RefreshError) for each in failures):
         return 5
     if isinstance(error, DatasetInvalidationError):
@@ -85,6 +72,7 @@ def exit_code(error: BaseException) -> int:
 def report(failed: CommandFailed) -> int:
     """Say how a command failed, and return its exit code."""
     error = failed.error
+    output.is_done = True  # its exit code is known
     message = error.message if isinstance(error, FusedCacheError) else " ".join(filter(None, ("Interrupted.", failed.hint)))
     code = exit_code(error)
     if output.as_json:
@@ -114,7 +102,7 @@ def _document(failed: CommandFailed, kind: str, message: str, code: int) -> Iter
         "error": {
             "kind": kind,
             "message": message,
-            "retryable": code == 75 or isinstance(error, KeyboardInterrupt),
+            "retryable": getattr(error, "retryable", False) or isinstance(error, KeyboardInterrupt),
             "status": getattr(error, "status", None),
             "exit_code": code,
         },

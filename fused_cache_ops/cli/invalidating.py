@@ -5,34 +5,30 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
-from fused_cache_ops.call_keywords import CALL_HELP
 from fused_cache_ops.cli.connection import Connection, connecting
-from fused_cache_ops.cli.endings import CommandFailed, NotVerifiedError
+from fused_cache_ops.cli.endings import CommandFailed
 from fused_cache_ops.cli.options import (
     AsJson,
     CacheMapFile,
-    MaxRefresh,
-    MaxRelated,
-    Refresh,
-    RefreshZooms,
-    RelatedUdfs,
+    Sending,
     SharedToken,
     UdfName,
     Yes,
-    refreshing,
+    refresh_name,
     selecting,
+    sending,
 )
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
-from fused_cache_ops.outcome import DatasetResult, InvalidationResult, PartialInvalidationError
-from fused_cache_ops.running.keywords import RefreshKeywords
-from fused_cache_ops.selection.keywords import SelectionKeywords
+from fused_cache_ops.keywords.selection import SelectionKeywords
+from fused_cache_ops.outcome.dataset import DatasetResult
+from fused_cache_ops.outcome.invalidation import InvalidationResult, PartialInvalidationError, VerificationError
 from fused_cache_ops.settings import DEFAULT_DEADLINE
 
 if TYPE_CHECKING:
@@ -44,15 +40,20 @@ if TYPE_CHECKING:
 _ASKED = 5
 """The most names in a question."""
 
+_PLANNED = ("related", "max_related", *map(refresh_name, ("count", "zooms", "max_tiles")))
+"""The options for sending that a plan takes."""
+
 _RESUME = "Run the same command again to send the rest."
 
 
 @program.command()
 @connecting(deadline=60.0)
 @selecting
+@sending(only=_PLANNED)
 def plan(
     udf: UdfName,
     selection: SelectionKeywords,
+    sending: Sending,
     connection: Connection,
     html: Annotated[Optional[Path], typer.Option(help="Write an HTML page with the footprint on a map.")] = None,
     basemap: Annotated[
@@ -61,11 +62,6 @@ def plan(
     ] = None,
     geojson: Annotated[Optional[Path], typer.Option(help="Write the footprint as GeoJSON.")] = None,
     list_tiles: Annotated[bool, typer.Option("--list", help="Print only the tiles, as z/x/y.")] = False,
-    related: RelatedUdfs = None,
-    max_related: MaxRelated = 20,
-    refresh: Refresh = "0",
-    refresh_zooms: RefreshZooms = None,
-    max_refresh: MaxRefresh = 1000,
     as_json: AsJson = False,
 ) -> None:
     """Count and draw what an invalidation would send. Invalidates nothing.
@@ -76,14 +72,14 @@ def plan(
         raise typer.BadParameter("--list and --json are both given: use one of them.")
     if basemap is not None and html is None:
         raise typer.BadParameter("--basemap is for the page: add --html with the path to write it to.")
-    wanted: Any = {"refresh": refresh, "refresh_zooms": refresh_zooms, "max_refresh": max_refresh}
-    if related is None:
+    keywords = sending.keywords
+    if keywords.get("related") is None:
         from fused_cache_ops.plan.plan import plan_invalidation
 
-        made = plan_invalidation(udf, **wanted, **selection)
+        made = plan_invalidation(udf, refresh=keywords.get("refresh", 0), **selection)
     else:
         with connection.open() as client:
-            made = client.plan_invalidation(udf, related=cast("Any", related), max_related=max_related, **wanted, **selection)
+            made = client.plan_invalidation(udf, **keywords, **selection)
     if html:
         _write(html, "--html", made.to_html(basemap))
     if geojson:
@@ -122,23 +118,20 @@ def _drawn_plan(made: "InvalidationPlan") -> Iterator["RenderableType"]:
 @program.command()
 @connecting(deadline=DEFAULT_DEADLINE, sends=True)
 @selecting
-@refreshing()
+@sending(
+    described={
+        "checkpoint": "Record what is done in this file or at this URL. Run the same command again to send the rest.",
+        "verify_tiles": "Afterwards, request this many tiles: none may come from the cache.",
+    }
+)
 def invalidate(
     udf: UdfName,
     selection: SelectionKeywords,
-    refreshing: RefreshKeywords,
+    sending: Sending,
     connection: Connection,
-    checkpoint: Annotated[
-        Optional[str],
-        typer.Option(help="Record what is done in this file or at this URL. Run the same command again to send the rest."),
-    ] = None,
     remaining: Annotated[
         Optional[Path], typer.Option(help="If it fails, write the tiles not yet confirmed here instead of printing them.")
     ] = None,
-    verify_tiles: Annotated[int, typer.Option(help="Afterwards, request this many tiles: none may come from the cache.")] = 0,
-    related: RelatedUdfs = None,
-    max_related: MaxRelated = 20,
-    again_after: Annotated[float, typer.Option(help=CALL_HELP["again_after"])] = 0.0,
     shared_token: SharedToken = None,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -149,30 +142,22 @@ def invalidate(
     """
     from fused_cache_ops.udf_reference import parse_udf
 
-    _confirm(_whole(f"UDF {parse_udf(udf).shown}", {**selection, "related": related}), yes)
+    keywords: Any = {**selection, **sending.keywords}
+    _confirm(_whole(f"UDF {parse_udf(udf).shown}", keywords), yes)
     _check_writable(remaining)
     try:
         with connection.open() as client, output.progress() as on_progress:
-            done = client.invalidate_cache(
-                udf,
-                **selection,
-                checkpoint=checkpoint,
-                verify_tiles=verify_tiles,
-                shared_token=shared_token,
-                on_progress=on_progress,
-                related=cast("Any", related),
-                max_related=max_related,
-                again_after=again_after,
-                **refreshing,
-            )
+            done = client.invalidate_cache(udf, shared_token=shared_token, on_progress=on_progress, **keywords)
     except (FusedCacheError, KeyboardInterrupt) as error:
+        if isinstance(error, VerificationError) and not output.as_json:
+            output.draw(*_drawn(error.result))
         left = getattr(error, "remaining", None)
         saved = None if left is None or remaining is None else _saved(left, remaining)
         prints = saved is None and (remaining is not None or isinstance(error, PartialInvalidationError))
         kept = "What was not confirmed is not recorded: use --checkpoint or --remaining." if left is not None else ""
-        hint = _RESUME if checkpoint is not None else f"The remaining tiles are in {saved}." if saved else kept
+        hint = _RESUME if keywords["checkpoint"] is not None else f"The remaining tiles are in {saved}." if saved else kept
         raise CommandFailed(error, saved_to=saved, prints_remaining=prints, hint=hint) from None
-    _check_verified(done, [done])
+    output.is_done = True
     output.show(done.to_dict(), lambda: _drawn(done))
 
 
@@ -212,22 +197,19 @@ def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
 @program.command()
 @connecting(deadline=DEFAULT_DEADLINE, sends=True)
 @selecting
-@refreshing()
+@sending(
+    described={
+        "checkpoint": "A folder, which ends in /. Run the same command again to send the rest.",
+        "verify_tiles": "Afterwards, request this many tiles of each UDF.",
+    }
+)
 def dataset(
     dataset_key: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset, as the cache map writes it.")],
     selection: SelectionKeywords,
-    refreshing: RefreshKeywords,
+    sending: Sending,
     connection: Connection,
-    ctx: typer.Context,
     cache_map: CacheMapFile = DEFAULT_MAP,
     only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
-    checkpoint: Annotated[
-        Optional[str], typer.Option(help="A folder, which ends in /. Run the same command again to send the rest.")
-    ] = None,
-    verify_tiles: Annotated[int, typer.Option(help="Afterwards, request this many tiles of each UDF.")] = 0,
-    related: RelatedUdfs = None,
-    max_related: MaxRelated = 20,
-    again_after: Annotated[float, typer.Option(help=CALL_HELP["again_after"])] = 0.0,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -240,34 +222,26 @@ def dataset(
     from fused_cache_ops.cache_map.dataset import plan_dataset
     from fused_cache_ops.cache_map.reading import CacheMap
 
-    sending: Any = {"related": related, "max_related": max_related, "again_after": again_after, **refreshing}
     # What the map says of a UDF is more specific than the table [settings].
-    defaults = {name: sending.pop(name) for name in list(sending) if _is_from_file(ctx, name)}
-    sending |= {"checkpoint": checkpoint, "verify_tiles": verify_tiles}
-    known = CacheMap.read(cache_map).with_defaults(defaults)
+    known = CacheMap.read(cache_map).with_defaults(sending.defaults)
+    called: Any = {**selection, **sending.given}
     if only_plan:
-        wanted: Any = {name: sending[name] for name in refreshing if name in sending}
-        made = plan_dataset(dataset_key, cache_map=known, **wanted, **selection)
+        made = plan_dataset(dataset_key, cache_map=known, **called)
         output.show(made.to_dict(), lambda: [Text(str(made))])
         return
-    called = {**selection, **sending}
     entries = known.entries(dataset_key)
     _confirm([name for each in entries for name in _whole(f"UDF {each.udf.shown}", called, each)], yes)
     try:
         with connection.open() as client, output.progress() as on_progress:
-            done = client.invalidate_dataset(dataset_key, cache_map=known, **selection, **sending, on_progress=on_progress)
+            done = client.invalidate_dataset(dataset_key, cache_map=known, on_progress=on_progress, **called)
     except (FusedCacheError, KeyboardInterrupt) as error:
         found = getattr(error, "result", None)
         if found is not None and not output.as_json:
             output.draw(*_drawn_dataset(found))
         unrecorded = "What was not confirmed is not recorded: use --checkpoint."
-        raise CommandFailed(error, hint=_RESUME if checkpoint is not None else unrecorded) from None
-    _check_verified(done, list(done.results.values()))
+        raise CommandFailed(error, hint=_RESUME if called["checkpoint"] is not None else unrecorded) from None
+    output.is_done = True
     output.show(done.to_dict(), lambda: _drawn_dataset(done))
-
-
-def _is_from_file(ctx: typer.Context, name: str) -> bool:
-    return getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT_MAP"
 
 
 def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:
@@ -290,6 +264,9 @@ def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:
     if table.row_count:
         yield table
     yield Text(f"{done}.")
+    for udf, result in done.results.items():
+        for warning in result.warnings or ():
+            yield Text(f"{udf}: {warning}")
 
 
 def _is_nothing(done: InvalidationResult) -> bool:
@@ -310,22 +287,18 @@ def _whole(shown: str, called: Mapping[str, Any], entry: Optional["MapEntry"] = 
     return names
 
 
+def _is_on(switch: Optional[str]) -> bool:
+    """Whether an environment variable switches something on: ``CI=false`` does not."""
+    return (switch or "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 def _confirm(names: Sequence[str], yes: bool) -> None:
     """Ask a person before something is invalidated whole. Pipelines, which have no terminal, are not asked."""
-    if not names or yes or os.environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not names or yes or _is_on(os.environ.get("CI")) or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
     shown = [*names[:_ASKED], *([f"{len(names) - _ASKED} more"] if len(names) > _ASKED else ())]
     if not typer.confirm(f"Invalidate everything cached by {', and '.join(shown)}?", err=True):
         raise CommandFailed(InvalidInputError("Nothing was invalidated. Use --yes to skip the question."))
-
-
-def _check_verified(done: InvalidationResult | DatasetResult, results: list[InvalidationResult]) -> None:
-    for result in results:
-        checked = result.verification
-        if checked is not None and len(checked.fresh) < checked.sampled:
-            if not output.as_json:
-                output.draw(*(_drawn(done) if isinstance(done, InvalidationResult) else _drawn_dataset(done)))
-            raise NotVerifiedError(f"Not every tile could be verified. {checked}.", done)
 
 
 def _check_writable(path: Optional[Path]) -> None:

@@ -1,19 +1,20 @@
-"""The options that select tiles, declared once for all commands."""
+"""The options of commands, derived from the declarations of the keywords, once for all commands."""
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Optional, cast
 
 import typer
 
-from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP
 from fused_cache_ops.cli.connection import with_signature
-from fused_cache_ops.running.keywords import RefreshKeywords
-from fused_cache_ops.selection.keywords import KINDS, SELECTION_HELP, SHAPERS, SelectionKeywords
+from fused_cache_ops.keywords.call import SENDING_OPTIONS
+from fused_cache_ops.keywords.option import Option
+from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS, merged_refresh
+from fused_cache_ops.keywords.selection import KINDS, SELECTION_OPTIONS, SelectionKeywords
+from fused_cache_ops.keywords.text import read_boolean, read_number, read_seconds
 
-RelatedUdfs = Annotated[Optional[str], typer.Option("--related", help=CALL_HELP["related"])]
-MaxRelated = Annotated[int, typer.Option(help=CALL_HELP["max_related"])]
 CacheMapFile = Annotated[
     str, typer.Option("--map", metavar="FILE", help="The cache map. In a pyproject.toml, the table tool.fused-cache.")
 ]
@@ -25,25 +26,39 @@ UdfName = Annotated[
     str, typer.Argument(metavar="UDF", help="Id, name, canvas/name, team/name, user@host/name or shared token.")
 ]
 
-_TYPES: dict[str, Any] = {
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+_KINDS: Mapping[Any, Any] = {read_number: int, read_seconds: float, read_boolean: bool}
+"""The type of an option's value, by how its keyword is read."""
+
+
+def _derived(name: str, option: Option, **more: Any) -> Any:
+    """An option of the same name and help, which is None if it is left out and has no default."""
+    kind = _KINDS.get(option.read, str)
+    words = name.replace("_", "-")
+    flag = [f"--{words}/--no-{words}" if option.default else f"--{words}"] * (kind is bool)
+    return Annotated[
+        kind if isinstance(option.default, (int, float, str)) else Optional[kind],
+        typer.Option(*flag, **{"help": option.help, **more}),
+    ]
+
+
+def _help_of(name: str) -> str:
+    return SELECTION_OPTIONS[name].help
+
+
+_SELECTING: dict[str, Any] = {name: _derived(name, option) for name, option in SELECTION_OPTIONS.items()} | {
     "tiles": Annotated[Optional[list[str]], typer.Argument(help="Tiles as z/x/y.", metavar="Z/X/Y")],
-    "tiles_file": Annotated[Optional[str], typer.Option(help=f"{SELECTION_HELP['tiles_file']} Use - for standard input.")],
+    "tiles_file": Annotated[Optional[str], typer.Option(help=f"{_help_of('tiles_file')} Use - for standard input.")],
     "bounds": Annotated[Optional[list[str]], typer.Option(help="West,south,east,north in degrees. Repeat for more boxes.")],
-    "geometry": Annotated[Optional[list[str]], typer.Option(help=f"{SELECTION_HELP['geometry']} Repeat for the union.")],
+    "geometry": Annotated[Optional[list[str]], typer.Option(help=f"{_help_of('geometry')} Repeat for the union.")],
     "cells": Annotated[Optional[str], typer.Option(help="Path of a file with H3 cells, one per line.", metavar="FILE")],
-    "hex_dataset": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["hex_dataset"])],
-    "geometry_column": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["geometry_column"])],
-    "crs": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["crs"])],
-    "render_resolution": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["render_resolution"])],
-    "partition": Annotated[Optional[list[str]], typer.Option(help=f"{SELECTION_HELP['partition']} Repeat for more.")],
-    "zooms": Annotated[Optional[str], typer.Option(help=SELECTION_HELP["zooms"])],
-    "buffer": Annotated[int, typer.Option(help=SELECTION_HELP["buffer"])],
-    "max_tiles": Annotated[int, typer.Option(help=SELECTION_HELP["max_tiles"])],
-    "when_too_many": Annotated[str, typer.Option(help=SELECTION_HELP["when_too_many"])],
-    "max_zoom": Annotated[int, typer.Option(help=SELECTION_HELP["max_zoom"])],
+    "partition": Annotated[Optional[list[str]], typer.Option(help=f"{_help_of('partition')} Repeat for more.")],
     "shard": Annotated[Optional[str], typer.Option(help="Only one of several equal parts: 0/4 is the first of four.")],
     "whole_udf": Annotated[bool, typer.Option("--whole-udf", help="Everything that the UDF has cached.")],
 }
+
+_SHAPES = tuple(name for name, option in SELECTION_OPTIONS.items() if option.needs_selection)
 
 _DIFFERENCE: dict[str, Any] = {
     "diff": Annotated[
@@ -66,87 +81,149 @@ _DIFFERENCE: dict[str, Any] = {
 }
 """Options that other keywords are made of."""
 
-
-def _refresh_option(name: str, *declared: str, **named: Any) -> Any:
-    return typer.Option(*declared, rich_help_panel="Refresh", **({"help": CALL_HELP[name]} | named))
+_SENDING: dict[str, Any] = {name: _derived(name, option) for name, option in SENDING_OPTIONS.items() if name != "refresh"}
 
 
-_REFRESH: dict[str, Any] = {
-    "refresh": Annotated[str, _refresh_option("refresh", metavar="N|all", show_default=False)],
-    "refresh_zooms": Annotated[Optional[str], _refresh_option("refresh_zooms")],
-    "refresh_concurrency": Annotated[int, _refresh_option("refresh_concurrency")],
-    "max_refresh": Annotated[int, _refresh_option("max_refresh")],
-    "refresh_parameters": Annotated[
-        Optional[list[str]],
-        _refresh_option(
-            "refresh_parameters",
-            "--refresh-parameter",
-            metavar="NAME=VALUE",
-            help=f"{CALL_HELP['refresh_parameters']} Repeat for more.",
-        ),
-    ],
-    "refresh_deadline": Annotated[float, _refresh_option("refresh_deadline")],
-    "fail_on_refresh_error": Annotated[bool, _refresh_option("fail_on_refresh_error", "--fail-on-refresh-error")],
-}
+def _refresh_option(key: str, option: Option) -> Any:
+    """An option for a key of ``refresh``. All of them are None if they are left out."""
+    kind = _KINDS.get(option.read, str)
+    names = [f"--refresh-{key.replace('_', '-')}"]
+    more: dict[str, Any] = {"help": option.help}
+    if key == "count":
+        names, more = ["--refresh"], {"help": SENDING_OPTIONS["refresh"].help, "metavar": "N|all"}
+    elif key == "parameters":
+        kind = list[str]
+        names, more = ["--refresh-parameter"], {"help": f"{option.help} Repeat for more.", "metavar": "NAME=VALUE"}
+    elif kind in (int, float):
+        more["help"] = f"{option.help} Default: {option.default:g}."
+    return Annotated[Optional[kind], typer.Option(*names, rich_help_panel="Refresh", show_default=False, **more)]
 
-Refresh = _REFRESH["refresh"]
-RefreshZooms = _REFRESH["refresh_zooms"]
-MaxRefresh = _REFRESH["max_refresh"]
+
+def refresh_name(key: str) -> str:
+    """The name of the option for a key of ``refresh``, as a command's parameter."""
+    return "refresh" if key == "count" else f"refresh_{key}"
+
+
+_REFRESH: dict[str, Any] = {refresh_name(key): _refresh_option(key, option) for key, option in REFRESH_OPTIONS.items()}
+
+
+@dataclass(frozen=True)
+class Sending:
+    """The options that control sending, as keywords.
+
+    Attributes:
+        given: those of the command line.
+        defaults: those of the table ``[settings]``. The keys of ``refresh`` say how, so that they alone refresh nothing.
+    """
+
+    given: dict[str, Any]
+    defaults: dict[str, Any]
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """All of them."""
+        found = {**self.defaults, **self.given}
+        if "refresh" in found:
+            found["refresh"] = _refresh_of(self.given.get("refresh", 0), self.defaults)
+        return found
+
+
+def _refresh_of(given: Any, defaults: Mapping[str, Any]) -> Any:
+    refresh = merged_refresh(given)
+    return refresh and {**defaults.get("refresh", {}), **refresh}
 
 
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select tiles to a command. It receives their values as ``selection``, the core's keywords."""
-    return _with_options(command, _TYPES | _DIFFERENCE, "selection", lambda given: _read(_with_difference(given)))
+    types = _SELECTING | _DIFFERENCE
+    return _with_options(command, types, "selection", lambda _, given: _read(_with_difference(given)))
 
 
-def refreshing(*, alone: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the options of a refresh to a command. It receives their values as ``refreshing``, the core's keywords.
+def sending(*, only: tuple[str, ...] | None = None, described: Mapping[str, str] | None = None) -> Decorator:
+    """Add the options that control sending to a command. It receives them as ``sending``, a `Sending`.
 
     Args:
-        alone: whether the command only refreshes. Then it is for all tiles by default, and fails if one could not be refreshed.
+        only: the names of the options that it takes. Default: all.
+        described: its own help for some of them.
     """
-    types = dict(_REFRESH)
-    if alone:
-        del types["fail_on_refresh_error"]
-        said = "The most tiles to refresh. Default: all."
-        types["refresh"] = Annotated[str, _refresh_option("refresh", metavar="N|all", show_default=False, help=said)]
-    defaults = {"refresh": "all"} if alone else None
-    return lambda command: _with_options(command, types, "refreshing", _read_refresh, defaults)
+    types = {name: each for name, each in (_SENDING | _REFRESH).items() if only is None or name in only}
+    for name, text in (described or {}).items():
+        types[name] = _derived(name, SENDING_OPTIONS[name], help=text)
+    return lambda command: _with_options(command, types, "sending", _read_sending)
+
+
+def refreshing(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a refresh to a command that only refreshes. It receives them as ``refresh``, the core's keyword: all
+    tiles by default, and it fails if one could not be refreshed."""
+    types = {name: each for name, each in _REFRESH.items() if name != "refresh_must_succeed"}
+
+    def read(ctx: Any, given: dict[str, Any]) -> Any:
+        options = _refresh_options(given)
+        return merged_refresh({"must_succeed": True}, {"count": "all", **options})
+
+    return _with_options(command, types, "refresh", read)
 
 
 def _with_options(
     command: Callable[..., None],
     types: Mapping[str, Any],
     received_as: str,
-    read: Callable[[dict[str, Any]], object],
-    defaults: Mapping[str, Any] | None = None,
+    read: Callable[[Any, dict[str, Any]], object],
 ) -> Callable[..., None]:
     own = inspect.signature(command).parameters
     options = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=(defaults or {}).get(name, _default(name)), annotation=annotation
-        )
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(name), annotation=annotation)
         for name, annotation in types.items()
     ]
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
+    def run(ctx: typer.Context, **given: Any) -> None:
         read_from = {name: given.pop(name) for name in types}
-        command(**given, **{received_as: read(read_from)})
+        if "ctx" in own:
+            given["ctx"] = ctx
+        command(**given, **{received_as: read(ctx, read_from)})
 
-    kept = [each for name, each in own.items() if name != received_as]
-    return with_signature(run, [kept[0], *options, *kept[1:]])  # the UDF first
+    kept = [each for name, each in own.items() if name not in (received_as, "ctx")]
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    return with_signature(run, [context, kept[0], *options, *kept[1:]])  # the UDF first
 
 
-def _read_refresh(given: dict[str, Any]) -> RefreshKeywords:
-    parameters = {}
-    for text in given.pop("refresh_parameters", None) or ():
-        name, separator, value = text.partition("=")
-        if not name or not separator:
-            raise typer.BadParameter(f"--refresh-parameter {text}: write NAME=VALUE, such as format=png.")
-        parameters[name] = value
-    amount = int(given["refresh"]) if given["refresh"].isdecimal() else given["refresh"]
-    return cast("RefreshKeywords", given | {"refresh": amount, "refresh_parameters": parameters or None})
+def is_from_file(ctx: typer.Context, name: str) -> bool:
+    """Whether an option's value is that of the table ``[settings]``."""
+    return getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT_MAP"
+
+
+def _read_sending(ctx: typer.Context, given: dict[str, Any]) -> Sending:
+    from_file = {name for name in given if is_from_file(ctx, name)}
+    refresh = {name: given.pop(name) for name in _REFRESH if name in given}
+    parts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for name, value in given.items():
+        parts[name in from_file][name] = value
+    how = _refresh_options({name: value for name, value in refresh.items() if name in from_file})
+    said = _refresh_options({name: value for name, value in refresh.items() if name not in from_file})
+    if said and not said.keys() & {"count", "zooms"}:
+        option = _REFRESH[refresh_name(next(iter(said)))].__metadata__[0].param_decls[0]
+        raise typer.BadParameter(f"{option} says how to refresh: add --refresh all, or --refresh with a number of tiles.")
+    if said:
+        parts[0]["refresh"] = said
+    if how:
+        parts[1]["refresh"] = how
+    return Sending(*parts)
+
+
+def _refresh_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The keys of ``refresh`` that were given."""
+    keys = {refresh_name(key): key for key in REFRESH_OPTIONS}
+    found = {keys[name]: value for name, value in given.items() if value is not None and value is not False and value != []}
+    if "parameters" in found:
+        parameters = {}
+        for text in found["parameters"]:
+            name, separator, value = text.partition("=")
+            if not name or not separator:
+                raise typer.BadParameter(f"--refresh-parameter {text}: write NAME=VALUE, such as format=png.")
+            parameters[name] = value
+        found["parameters"] = parameters
+    return found
 
 
 def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +243,8 @@ def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _default(name: str) -> Any:
-    default = cast("dict[str, Any]", CALL_DEFAULTS).get(name)
+    option = SELECTION_OPTIONS.get(name) or SENDING_OPTIONS.get(name)
+    default = option.default if option is not None and name != "refresh" else None
     return default if isinstance(default, (int, float, str, bool)) else None
 
 
@@ -181,7 +259,7 @@ def _read(given: dict[str, Any]) -> SelectionKeywords:
             "give exactly one of these: tiles as z/x/y, --tiles-file, --bounds, --geometry, --cells, --hex-dataset, "
             "--diff or --whole-udf."
         )
-    shapes = {name: given[name] for name in SHAPERS if name != "shard" and not _is_left_out(given[name])}
+    shapes = {name: given[name] for name in _SHAPES if name != "shard" and not _is_left_out(given[name])}
     if given["whole_udf"]:
         shapes["whole_udf"] = True
     if given["shard"] is not None:

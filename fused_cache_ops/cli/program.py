@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional, TypeVar
@@ -65,17 +66,26 @@ def _reported() -> Iterator[None]:
         unreadable = InvalidInputError("An argument has characters that this locale cannot express: set PYTHONUTF8=1.")
         raise typer.Exit(report(CommandFailed(unreadable))) from None
     except Exception as error:
-        # A usage error. Its class is typer's or click's, depending on the version.
-        if not (output.as_json and getattr(error, "exit_code", None) == 2 and hasattr(error, "format_message")):
-            raise
-        raise typer.Exit(report_usage(error.format_message())) from None
+        # A usage error, or the end of a command. Its class is typer's or click's, depending on the version.
+        if type(error).__module__.partition(".")[0] in ("click", "typer"):
+            if not (output.as_json and getattr(error, "exit_code", None) == 2 and hasattr(error, "format_message")):
+                raise
+            raise typer.Exit(report_usage(error.format_message())) from None
+        if output.verbose:
+            traceback.print_exc()
+        unexpected = FusedCacheError(f"Unexpected {type(error).__name__}: {error}. With -v, the traceback is shown.")
+        raise typer.Exit(report(CommandFailed(unexpected))) from None
 
 
 def _defaults(commands: Any) -> dict[str, Any]:
     """The settings of ``fused-cache.toml`` as defaults of each command's options."""
     from fused_cache_ops.cache_map.defaults import find_settings
 
-    found = find_settings(Path.cwd())
+    try:
+        found = find_settings(Path.cwd())
+    except FileNotFoundError:  # the working folder is gone
+        found = {}
+    found |= {f"refresh_{key}": value for key, value in found.pop("refresh", {}).items()}
     defaults: dict[str, Any] = {
         name: {key: value for key, value in found.items() if key not in _SENT_NOTHING_BY.get(name, ())} for name in commands
     }

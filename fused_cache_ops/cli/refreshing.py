@@ -1,16 +1,16 @@
 """The command that refreshes."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.cli.connection import Connection, connecting
 from fused_cache_ops.cli.endings import CommandFailed
 from fused_cache_ops.cli.options import AsJson, SharedToken, UdfName, refreshing, selecting
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
-from fused_cache_ops.outcome import Refresh, RefreshError
-from fused_cache_ops.running.keywords import RefreshKeywords
-from fused_cache_ops.selection.keywords import SelectionKeywords
+from fused_cache_ops.keywords.selection import SelectionKeywords
+from fused_cache_ops.outcome.invalidation import RefreshError
+from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.settings import DEFAULT_DEADLINE
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 @program.command()
 @connecting(deadline=DEFAULT_DEADLINE)
 @selecting
-@refreshing(alone=True)
+@refreshing
 def refresh(
     udf: UdfName,
     selection: SelectionKeywords,
-    refreshing: RefreshKeywords,
+    refresh: Any,
     connection: Connection,
     shared_token: SharedToken = None,
     as_json: AsJson = False,
@@ -37,12 +37,11 @@ def refresh(
 
     The shared token is read from FUSED_SHARED_TOKEN, unless the UDF is given by it.
     """
-    refreshing["fail_on_refresh_error"] = True
     try:
         with connection.open() as client, output.progress() as on_progress:
             done = client.refresh_cache(
                 udf,
-                **refreshing,
+                refresh=refresh,
                 **selection,
                 shared_token=shared_token,
                 on_progress=on_progress,
@@ -53,10 +52,11 @@ def refresh(
         raise CommandFailed(error, result=error.refresh.to_dict()) from None
     except KeyboardInterrupt as interrupt:
         raise CommandFailed(interrupt, hint="Run the same command again to refresh the rest.") from None
+    output.is_done = True
     output.show(done.to_dict(), lambda: _drawn(done))
 
 
-def _drawn(done: Refresh) -> Iterator["RenderableType"]:
+def _drawn(done: RefreshResult) -> Iterator["RenderableType"]:
     from rich.table import Table
     from rich.text import Text
 

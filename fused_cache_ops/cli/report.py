@@ -63,7 +63,10 @@ def _relatives(related: tuple[RelatedUdf, ...] | None, remedy: str) -> Iterator[
 def _cache(cache: InnerCache) -> str:
     function = "outside of functions" if cache.function == "<module>" else f"{cache.function}()"
     kept = _age(cache.max_age, "48h unless set otherwise")
-    return f"{cache.udf}, line {cache.line}: {cache.kind} {'on' if cache.kind[0] == '@' else 'in'} {function}, kept {kept}"
+    folder = "" if cache.folder is None else f" in {cache.folder}"
+    return (
+        f"{cache.udf}, line {cache.line}: {cache.kind} {'on' if cache.kind[0] == '@' else 'in'} {function}, kept {kept}{folder}"
+    )
 
 
 def _age(seconds: int | None, otherwise: str) -> str:

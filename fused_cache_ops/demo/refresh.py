@@ -13,7 +13,7 @@ from fused_cache_ops import invalidate_cache
 from fused_cache_ops.demo.maps import look_at
 from fused_cache_ops.demo.stations import LISBON, UDF_NAME, ZOOM, build_udf, create_table, load_new_stations, stations_in_tile
 from fused_cache_ops.emulator import Emulator
-from fused_cache_ops.running.keywords import RefreshAmount
+from fused_cache_ops.keywords.values import RefreshCount
 from fused_cache_ops.tiles.tile import Tile
 
 
@@ -25,7 +25,7 @@ def run_refresh_demo(console: Console) -> bool:
         table.add_column(title)
     good = True
     tile = Tile.containing(*LISBON, ZOOM)
-    amounts: tuple[RefreshAmount, ...] = (0, "all")
+    amounts: tuple[RefreshCount, ...] = (0, "all")
     for refresh in amounts:
         with tempfile.TemporaryDirectory(prefix="fused-demo-") as folder, Emulator() as emulator:
             database = Path(folder, "stations.sqlite")
@@ -38,8 +38,7 @@ def run_refresh_demo(console: Console) -> bool:
                 udf.shared_token,
                 tiles=changed,
                 refresh=refresh,
-                token=emulator.token,
-                base_url=emulator.base_url,
+                client={"token": emulator.token, "base_url": emulator.base_url},
             )
             runs = len(emulator.runs)
             shown, cached = look_at(emulator, udf, tile)

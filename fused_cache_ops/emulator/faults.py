@@ -25,7 +25,7 @@ class Fault:
         retry_after: the response's ``Retry-After``: seconds or an HTTP date.
         location: the response's ``Location``.
         headers: further headers of the response.
-        body: the response's JSON. Default: ``{"detail": "…"}``.
+        body: the response's JSON, or its bytes. Default: ``{"detail": "…"}``.
         drop: close the connection without a response.
         latency: seconds to wait first.
         after_work: do the work, and only then drop the connection or respond with ``status``.
@@ -159,8 +159,8 @@ async def _answer(fault: Fault, send: Callable[[Message], Any]) -> None:
     if fault.location is not None:
         headers.append((b"location", fault.location.encode()))
     headers += [(name.lower().encode(), value.encode()) for name, value in fault.headers.items()]
-    body = {"detail": "the emulator was told to misbehave"} if fault.body is None else fault.body
-    content = json.dumps(body).encode()
+    body = {"detail": "the emulator misbehaves, as it was asked to"} if fault.body is None else fault.body
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers.append((b"content-length", str(len(content)).encode()))
     await send({"type": "http.response.start", "status": fault.status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

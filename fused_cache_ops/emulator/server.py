@@ -260,7 +260,7 @@ class Emulator:
 
     @property
     def runs(self) -> list[Run]:
-        """Every run so far, those of one UDF by another included. A result that came from a cache is no run."""
+        """Every run so far, those of one UDF by another included. A result that came from a cache does not count as a run."""
         return list(self._runner.runs)
 
     def forget_runs(self) -> None:
@@ -312,7 +312,7 @@ class Emulator:
 
 
 class _Server(uvicorn.Server):
-    """Ends as soon as it is told to. uvicorn's own looks for that ten times a second, and most tests start and end one."""
+    """Ends immediately. uvicorn's own looks ten times a second whether it should, and most tests start and end one."""
 
     _loop: asyncio.AbstractEventLoop | None = None
 

@@ -27,7 +27,7 @@ _NO_PARAMETERS = {
 
 
 class _SharedToken(StringConvertor):
-    """A shared token with its slashes. The API's own paths are none."""
+    """A shared token with its slashes. The API's own paths are not shared tokens."""
 
     regex = "(?!server/).+?"
 

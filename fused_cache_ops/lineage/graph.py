@@ -6,19 +6,18 @@ leads out of it is reported.
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from fused_cache_ops.lineage.calls import LoadedName, SourceReading, read_source
-from fused_cache_ops.secret import MASK, Secret, is_shared_token, masked_address, token_kind
+from fused_cache_ops.code.calls import LoadedName, SourceReading, read_source, shown_name
+from fused_cache_ops.code.scopes import Unknown
+from fused_cache_ops.keywords.values import Related
+from fused_cache_ops.secret import Secret, canvas_token, is_shared_token
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
-from fused_cache_ops.wording import quoted, shortened
 
 Direction = Literal["callers", "callees"]
-Related = Literal["callers", "callees", "both"]
 
 
 class OutsideCall(NamedTuple):
@@ -29,20 +28,30 @@ class OutsideCall(NamedTuple):
         name: the name as written there. Tokens are masked.
         reason: where it leads.
         line: where it stands, from 1.
+        is_library: whether it is a library on GitHub, pinned by commit, of which only functions are called.
     """
 
     udf: UdfRecord
     name: str
     reason: str
     line: int
+    is_library: bool = False
 
 
 class UnknownCall(NamedTuple):
-    """Something that cannot be known from the code of a UDF."""
+    """Something that cannot be known from the code of a UDF.
+
+    Attributes:
+        udf: the UDF.
+        reason: what, and why.
+        line: where it stands, from 1. None: the whole code.
+        may_call: whether it may be a call of any UDF of the canvas.
+    """
 
     udf: UdfRecord
     reason: str
     line: int | None
+    may_call: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,15 +76,21 @@ class CallGraph:
     Args:
         canvas: the canvas and its UDFs.
         udfs: more UDFs that belong to it, if its list may lack some.
-        around: read only the code of this UDF, and of those that mention its name or id. Then only its direct callers and
-            callees are known. Reading a canvas of 30 UDFs takes 200 ms, which is too long for what is not asked for.
+        tokens: shared tokens that are known, each with the id of its UDF.
+        is_late: whether no more time may be spent. The code of the UDFs that are left is then not read, and said to be unknown.
     """
 
-    def __init__(self, canvas: Canvas, udfs: Iterable[UdfRecord] = (), around: UdfRecord | None = None) -> None:
+    def __init__(
+        self,
+        canvas: Canvas,
+        udfs: Iterable[UdfRecord] = (),
+        tokens: Iterable[tuple[Secret, str]] = (),
+        is_late: Callable[[], bool] = lambda: False,
+    ) -> None:
         records = {udf.id.lower(): udf for udf in (*udfs, *(canvas.udfs or ()))}
-        place = _Place(canvas, records)
+        place = _Place(canvas, records, tokens)
         self.nodes: Mapping[str, Node] = {
-            udf_id: place.node(udf) if _is_near(udf, around) else Node(udf, _UNREAD, frozenset(), (), ())
+            udf_id: place.node(udf, _NO_TIME if is_late() else read_source(udf.code, udf.entrypoint))
             for udf_id, udf in records.items()
         }
 
@@ -107,20 +122,16 @@ class CallGraph:
         return (*reversed(callees), (own,), *(level for level in rest if level))
 
 
-_UNREAD = SourceReading()
-
-
-def _is_near(udf: UdfRecord, around: UdfRecord | None) -> bool:
-    if around is None or udf.id == around.id:
-        return True
-    return any(mention in (udf.code or "") for mention in (around.name, around.id) if mention)
+_NO_TIME = SourceReading(unknown=(Unknown("the deadline left no time to read the code", None),))
 
 
 class _Place:
     """Resolves names as Fused's SDK does for code that runs in this canvas."""
 
-    def __init__(self, canvas: Canvas, records: Mapping[str, UdfRecord]) -> None:
+    def __init__(self, canvas: Canvas, records: Mapping[str, UdfRecord], tokens: Iterable[tuple[Secret, str]]) -> None:
         self._records = records
+        self._tokens = list(tokens)
+        self._share_token = canvas.share_token
         self._is_listed = canvas.udfs is not None
         self._canvas = next(filter(None, (canvas.name, *(udf.canvas_name for udf in records.values()))), None)
         self._owner = canvas.username
@@ -129,27 +140,26 @@ class _Place:
             if udf.name is not None:
                 self._by_name.setdefault(udf.name, set()).add(udf_id)
 
-    def node(self, udf: UdfRecord) -> Node:
-        reading = read_source(udf.code, udf.entrypoint)
+    def node(self, udf: UdfRecord, reading: SourceReading) -> Node:
         callees: set[str] = set()
         outside: list[OutsideCall] = []
         unknown = [UnknownCall(udf, each.reason, each.line) for each in reading.unknown]
         if reading.unknown_age is not None and udf.max_age is None:
-            unknown.append(UnknownCall(udf, reading.unknown_age.reason, reading.unknown_age.line))
+            unknown.append(UnknownCall(udf, reading.unknown_age.reason, reading.unknown_age.line, may_call=False))
         if udf.modules:
             unknown.append(UnknownCall(udf, f"the modules saved with it are not read: {', '.join(udf.modules)}", None))
         for load in reading.loads:
             found, leads, missing = self._resolve(load)
             callees |= found
             if leads:
-                outside.append(OutsideCall(udf, shown_name(load), leads, load.line))
-            if missing:
-                unknown.append(UnknownCall(udf, f"{shown_name(load)} {missing}", load.line))
+                outside.append(OutsideCall(udf, shown_name(load), leads, load.line, load.is_library))
+            if missing and not (load.is_default and missing == _NOT_HERE):  # that others are possible is said already
+                unknown.append(UnknownCall(udf, f"{shown_name(load)} {missing}", load.line, may_call=missing == _UNLISTED))
         return Node(udf, reading, frozenset(callees), tuple(outside), tuple(unknown))
 
     def _resolve(self, load: LoadedName) -> _Resolution:
         if isinstance(load.name, Secret):
-            return _Resolution(leads=_kind(load.name))
+            return self._by_token(load.name)
         if load.name.endswith((".py", ".zip")):
             return _Resolution(leads="a file")
         owner, slash, name = load.name.partition("/")
@@ -176,6 +186,22 @@ class _Place:
             return _Resolution(self._by_name[name], leads=f"a user named {owner!r}, or this canvas")
         return _Resolution(leads=f"another canvas, or the user {owner!r}")
 
+    def _by_token(self, token: Secret) -> _Resolution:
+        """By a token that is known, or by the name of this canvas: ``fc_<token>/<udf>``, ``fc_<team>/<canvas>/<udf>``."""
+        text = token.reveal().strip()
+        known = {udf_id for each, udf_id in self._tokens if each.reveal().strip() == text and udf_id in self._records}
+        if known:
+            return _Resolution(known)
+        shared = canvas_token(text)
+        name = text.removeprefix(shared or "").lstrip("/-")
+        if shared is None or name not in self._by_name:
+            return _Resolution(leads=_kind(token))
+        if self._share_token is not None and self._share_token.reveal().strip() == shared:
+            return _Resolution(self._by_name[name])
+        if self._canvas is not None and shared.partition("/")[2] == self._canvas:
+            return _Resolution(self._by_name[name], leads="a shared canvas, which may be this one")
+        return _Resolution(leads=_kind(token))
+
     def _in_canvas(self, name: str, canvas: str | None) -> _Resolution:
         if canvas is not None and canvas != self._canvas:
             if self._canvas is None:
@@ -183,9 +209,10 @@ class _Place:
             return _Resolution(leads=f"the canvas {canvas!r}")
         if name in self._by_name:
             return _Resolution(self._by_name[name])
-        return _Resolution(missing="is not the name of a UDF of this canvas" if self._is_listed else _UNLISTED)
+        return _Resolution(missing=_NOT_HERE if self._is_listed else _UNLISTED)
 
 
+_NOT_HERE = "is not the name of a UDF of this canvas"
 _UNLISTED = "cannot be looked up, because the UDFs of the canvas could not be read"
 
 
@@ -195,15 +222,6 @@ class _Resolution(NamedTuple):
     found: set[str] = set()  # noqa: RUF012 - never changed
     leads: str | None = None
     missing: str | None = None
-
-
-def shown_name(load: LoadedName) -> str:
-    """How a name may be shown: tokens masked, an address without its query, and not too long."""
-    if not isinstance(load.name, Secret):
-        return quoted(load.name)
-    if is_shared_token(load.name.reveal()):
-        return f"{token_kind(load.name.reveal())}{MASK}"
-    return shortened(masked_address(re.sub(r"//[^/?#]*@", "//", re.split(r"[?#]", load.name.reveal())[0])))
 
 
 def _kind(name: Secret) -> str:

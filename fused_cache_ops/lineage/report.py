@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fused_cache_ops.lineage.graph import CallGraph, Direction, Related
+from fused_cache_ops.keywords.values import Related
+from fused_cache_ops.lineage.graph import CallGraph, Direction
 from fused_cache_ops.lineage.lookup import Lookup, UnknownPart, look_up_everything, place
+from fused_cache_ops.secret import Secret
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
 from fused_cache_ops.udf_reference import UdfReference
 from fused_cache_ops.wording import counted
@@ -43,9 +45,12 @@ class InnerCache:
     Attributes:
         udf: the UDF's name, or its id if it has none.
         kind: ``@fused.cache``, or ``fused.submit``, ``udf.map`` or ``udf.map_async``, which keep results on the caller's side.
-        function: the function that is cached, or that contains the call. ``<module>`` outside of any.
+        function: the function that is cached, or that contains the call. ``<module>`` outside of any. A function of a public
+            library is named with it: ``common.read_tiff``.
         line: where it stands in the UDF's code, from 1.
         max_age: seconds that a result is kept. None: not given (Fused's default is 48 hours) or not a constant.
+        folder: its ``cache_folder_path``. Fused's default is ``tmp``, which all functions of a team share. None: not a
+            constant, or kept on the caller's side.
     """
 
     udf: str
@@ -53,23 +58,31 @@ class InnerCache:
     function: str
     line: int
     max_age: int | None
+    folder: str | None = None
+
+    def __str__(self) -> str:
+        kept = "48h unless set otherwise" if self.max_age is None else f"{self.max_age:,} s"
+        where = "" if self.folder is None else f", folder {self.folder!r}"
+        return f"{self.function} (line {self.line}{where}, {kept})"
 
 
 @dataclass(frozen=True)
 class OutsideName:
-    """A UDF outside of the canvas that a UDF's code loads or runs. It is never invalidated along.
+    """A UDF or library outside of the canvas that a UDF's code loads or runs. It is never invalidated along.
 
     Attributes:
         udf: the name or id of the UDF whose code names it.
         line: the line of that code, from 1.
         name: the name as written there. Tokens are masked.
         reason: where it leads.
+        is_library: whether it is a library on GitHub, pinned by commit, of which only functions are called.
     """
 
     udf: str
     line: int
     name: str
     reason: str
+    is_library: bool = False
 
     def __str__(self) -> str:
         return f"{place(self.udf, self.line)}{self.name} ({self.reason})"
@@ -146,21 +159,22 @@ def inspect_udf(service: Service, retrier: Retrier, reference: UdfReference) -> 
     """
     found = look_up_everything(service, retrier, reference)
     assert found.udf is not None  # noqa: S101 - it raises otherwise
-    return report_on(found.udf, found)
+    return report_on(found.udf, found, graph_of(found.udf, found.canvas, reference.secret, lambda: retrier.left < 0))
 
 
-def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph | None = None) -> UdfReport:
+def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph) -> UdfReport:
     """The report on a UDF, from what was looked up."""
     canvas = found.canvas
-    graph = graph or graph_of(udf, canvas)
     own = udf.id.lower()
     is_listed = canvas is not None and canvas.udfs is not None
     callees = tuple(sorted(_related(graph, own, "callees"), key=lambda each: -each.level))
     callers = _related(graph, own, "callers")
     family = [graph.nodes[each] for each in dict.fromkeys([own, *(each.id.lower() for each in (*callees, *callers))])]
     # A UDF of which something is not known may be a caller too.
-    everyone = dict.fromkeys([*family, *graph.nodes.values()])
-    unknown = [UnknownPart(_name(each.udf), each.line, each.reason) for node in everyone for each in node.unknown]
+    others = [node for each, node in graph.nodes.items() if node not in family]
+    parts = [each for node in family for each in node.unknown]
+    parts += [each for node in others for each in node.unknown if each.may_call]
+    unknown = [UnknownPart(_name(each.udf), each.line, each.reason) for each in parts]
     return UdfReport(
         udf_id=udf.id,
         name=udf.name,
@@ -172,24 +186,35 @@ def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph | None = None) -> 
         callers=callers if is_listed else None,
         callees=callees if is_listed else None,
         inner_caches=tuple(
-            InnerCache(_name(node.udf), cache.kind, cache.function, cache.line, cache.max_age)
+            InnerCache(_name(node.udf), cache.kind, cache.function, cache.line, cache.max_age, cache.folder)
             for node in family
             for cache in node.reading.caches
         ),
         unknown=(*found.unknown, *unknown),
         outside=tuple(
-            OutsideName(_name(call.udf), call.line, call.name, call.reason) for node in family for call in node.outside
+            OutsideName(_name(call.udf), call.line, call.name, call.reason, call.is_library)
+            for node in family
+            for call in node.outside
         ),
     )
 
 
-def graph_of(udf: UdfRecord, canvas: Canvas | None, *, direct_only: bool = False) -> CallGraph:
-    """The graph of a UDF's canvas, or of the UDF alone if its canvas was not read."""
-    return CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf], udf if direct_only else None)
+def graph_of(udf: UdfRecord, canvas: Canvas | None, token: Secret | None, is_late: Callable[[], bool]) -> CallGraph:
+    """The graph of a UDF's canvas, or of the UDF alone if its canvas was not read.
+
+    Args:
+        udf: the UDF.
+        canvas: its canvas.
+        token: the shared token that the UDF was given by.
+        is_late: whether no more time may be spent on reading code.
+    """
+    tokens = () if token is None else [(token, udf.id.lower())]
+    return CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf], tokens, is_late)
 
 
 def warnings_from(report: UdfReport, related: Related | None) -> Iterator[str]:
-    """What could keep the map stale although an invalidation with this ``related`` succeeded, a sentence each."""
+    """What could keep the map stale although an invalidation with this ``related`` succeeded, a sentence each. The most
+    important comes first: what is certain before what is possible, and the UDF itself before its relatives."""
     if report.map_is_reached is False:
         yield (
             f"Maps run on instance {report.share_client_id}, which client_id leaves out: omit client_id, or add this instance."
@@ -203,12 +228,20 @@ def warnings_from(report: UdfReport, related: Related | None) -> Iterator[str]:
                 f"{counted(len(relatives), direction[:-1])} of this UDF {effect} ({_names(relatives)}): pass "
                 f"related='{direction}' to invalidate them too."
             )
-    for cache in report.inner_caches:
-        yield f"{place(cache.udf, cache.line)}{cache.kind} in {cache.function} keeps results that no invalidation reaches."
+    for udf in dict.fromkeys(cache.udf for cache in report.inner_caches):
+        caches = [cache for cache in report.inner_caches if cache.udf == udf]
+        for kind in dict.fromkeys(cache.kind for cache in caches):
+            functions = ", ".join(str(cache) for cache in caches if cache.kind == kind)
+            yield f"{udf}: {kind} keeps results that no invalidation reaches: {functions}."
     for name in report.outside:
-        yield f"{name}: it is not in the canvas, so it is not invalidated."
+        if not name.is_library:
+            yield f"{name}: it is not in the canvas, so it is not invalidated."
     for part in report.unknown:
         yield f"{part}."
+    libraries = {name.name for name in report.outside if name.is_library}
+    if libraries:
+        pinned = counted(len(libraries), "library")
+        yield f"{pinned} on GitHub, pinned by commit, of which only functions are called: their code is not read."
 
 
 def _names(relatives: tuple[RelatedUdf, ...]) -> str:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.keywords.refresh import Refresh
+from fused_cache_ops.keywords.selection import DEFAULT_MAX_TILES, SelectionKeywords
 from fused_cache_ops.notebook import table
 from fused_cache_ops.plan.footprint import LARGEST_FOOTPRINT, Footprint, as_geojson, drawn_footprint
 from fused_cache_ops.plan.page import render, render_map
-from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, RefreshAmount
-from fused_cache_ops.running.refresh import Refreshing, plan_refresh
+from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh
 from fused_cache_ops.secret import Secret, sealed_udf
 from fused_cache_ops.selection.batches import MAX_BATCH
-from fused_cache_ops.selection.keywords import DEFAULT_MAX_TILES, SelectionKeywords
-from fused_cache_ops.selection.reading import check_shard, read_selection
+from fused_cache_ops.selection.reading import check_shard, read_selection, refuse_single_use
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.tiles.tile import Tile
-from fused_cache_ops.tiles.zooms import Zooms
 from fused_cache_ops.udf_reference import UdfReference, parse_udf
 from fused_cache_ops.wording import counted, quoted
 
@@ -188,13 +187,15 @@ class InvalidationPlan:
         return f"would invalidate {what} of UDF {self.udf} in {requests}{refresh}{note}"
 
 
+OnPlan = Callable[[InvalidationPlan], object]
+"""Called once with the plan, before anything is sent."""
+
+
 def plan_invalidation(
     udf: str | Secret,
     *,
     related: object = None,
-    refresh: RefreshAmount = 0,
-    refresh_zooms: Zooms | None = None,
-    max_refresh: int = REFRESH_DEFAULTS["max_refresh"],
+    refresh: Refresh = 0,
     **selection: Unpack[SelectionKeywords],
 ) -> InvalidationPlan:
     """What `invalidate_cache` would do with the same keywords. Sends nothing, and needs no token.
@@ -203,9 +204,8 @@ def plan_invalidation(
     `FusedClient.plan_invalidation`.
 
     Raises:
-        InvalidInputError: the UDF or the selection cannot be read, has more than ``max_tiles``, would be refreshed in more
-            than ``max_refresh`` runs, or can be read only once (a generator, standard input), so that counting would exhaust
-            it.
+        InvalidInputError: the UDF or the selection cannot be read, has more than ``max_tiles``, would be refreshed in too many
+            runs, or can be read only once (a generator, standard input), so that counting would exhaust it.
     """
     udf = sealed_udf(udf)
     if related is not None:
@@ -213,16 +213,14 @@ def plan_invalidation(
             f"related = {quoted(related)} needs to look up the UDFs of the canvas, which this function never does: use "
             "FusedClient.plan_invalidation."
         )
+    refuse_single_use(selection, "the plan would use it up")
     read = read_selection(**selection)
-    refreshing = plan_refresh(read, refresh=refresh, refresh_zooms=refresh_zooms, max_refresh=max_refresh)
-    return plan_selection(parse_udf(udf), read, refreshing)
+    return plan_selection(parse_udf(udf), read, plan_refresh(read, refresh))
 
 
-def plan_selection(
-    udf: UdfReference, selection: Selection | WholeUdf, refreshing: Refreshing | None = None
-) -> InvalidationPlan:
+def plan_selection(udf: UdfReference, selection: Selection | WholeUdf, refresh: RefreshPlan | None = None) -> InvalidationPlan:
     """The plan of a validated selection."""
-    return _plan(udf.shown, selection, None if refreshing is None else len(refreshing.targets))
+    return _plan(udf.shown, selection, None if refresh is None else len(refresh.targets))
 
 
 def _plan(shown: str, selection: Selection | WholeUdf, refresh_runs: int | None = None) -> InvalidationPlan:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from fused_cache_ops.errors import (
     ConfigurationError,
     FusedCacheError,
     InvalidationCancelledError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
     RateLimitedError,
     UnavailableError,
 )
+from fused_cache_ops.running.evidence import Freshness, freshness
 from fused_cache_ops.secret import Secret, is_shared_token
 from fused_cache_ops.service.access import Access
+from fused_cache_ops.service.canvases import read_udf
 from fused_cache_ops.service.retry import Retrier, parse_retry_after
 from fused_cache_ops.service.service import Service, SharedRun
 from fused_cache_ops.tiles.tile import Tile
 from fused_cache_ops.udf_reference import UdfReference, parse_udf
-from fused_cache_ops.wording import quoted
 
-Freshness = Literal["fresh", "from_cache", "unknown"]
+logger = logging.getLogger(__name__)
 
 _TICK = 0.1  # seconds between looks at the time while nothing comes back
 
@@ -80,14 +85,57 @@ def run_token(what: str, udf: UdfReference, shared_token: Secret | None, service
     return token if read is None else read
 
 
+def refuse_another_udf(service: Service, retrier: Retrier, udf: UdfReference, token: Secret, udf_id: str | None = None) -> None:
+    """Reject a shared token of another UDF than the one that was named: it would verify and refresh that one.
+
+    Takes a request or two, unless the UDF is given by the token itself. A token that this client's own may not look up proves
+    nothing, and is let through.
+
+    Args:
+        service: the deployment.
+        retrier: the call.
+        udf: the UDF that was named.
+        token: the shared token.
+        udf_id: the id of the UDF that was named, if it is known.
+
+    Raises:
+        InvalidInputError: they are two UDFs.
+        FusedCacheError: a lookup failed.
+    """
+    if udf.secret is not None and udf.secret.reveal() == token.reveal():
+        return
+    try:
+        named = udf_id or udf.udf_id or read_udf(service, udf, retrier=retrier).id
+        found = read_udf(service, parse_udf(token), retrier=retrier)
+    except (NotFoundError, PermissionDeniedError) as error:
+        logger.warning("Fused cache: whether the shared token belongs to UDF %s is not known: %s", udf.shown, error.message)
+        return
+    if found.id != named:
+        raise InvalidInputError(
+            f"shared_token belongs to UDF {found.name or found.id}, not to {udf.shown}: it would verify and refresh that one. "
+            "Pass a shared token of the same UDF. Nothing was sent."
+        )
+
+
 def ask_once(access: Access, retrier: Retrier, tile: Tile | None) -> Asked:
     """Ask for one result, without a retry: it might find in the cache what the first request has computed.
 
     Raises:
         InvalidationCancelledError: the call was cancelled.
     """
-    began = time.monotonic()
-    return _read(tile, access.request(tile, retrier), began)
+    began = 0.0
+
+    def send(_: float) -> SharedRun:
+        nonlocal began
+        began = time.monotonic()
+        return access.request(tile, retrier)
+
+    try:
+        return _read(tile, retrier.run(send), began)
+    except InvalidationCancelledError:
+        raise
+    except FusedCacheError as error:  # no turn before the deadline
+        return Asked(tile, "unknown", error.message, retryable=error.retryable)
 
 
 def ask_until_answered(access: Access, retrier: Retrier, tile: Tile | None) -> Asked:
@@ -158,24 +206,6 @@ def ask_for(
         except BaseException:
             abort()
             raise
-
-
-def freshness(headers: Mapping[str, str]) -> tuple[Freshness, str]:
-    """Where the body of a 200 response came from, by the rule of Fused's own SDK, and the cache's tier or what is unclear.
-
-    A cache that is not Fused's, such as a CDN, may have kept a response of either kind with its headers. Then nothing is
-    known of what Fused has now, so such a response is unknown.
-    """
-    proxy, age = headers.get("x-cache", "").strip(), headers.get("age", "").strip()
-    if proxy.lower() == "hit":
-        return "from_cache", "memory"
-    if "x-fused-cached" in headers:
-        return "from_cache", "object storage"
-    if "hit" in proxy.lower():
-        return "unknown", f"a cache in front of Fused may have answered (x-cache: {quoted(proxy, 60)})"
-    if age not in ("", "0"):
-        return "unknown", f"a cache in front of Fused may have answered (age: {quoted(age, 60)})"
-    return "fresh", ""
 
 
 def _read(tile: Tile | None, run: SharedRun, began: float) -> Asked:

@@ -11,14 +11,15 @@ import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.outcome import InvalidationResult, Refresh, RefreshError, Verification
+from fused_cache_ops.keywords.refresh import REFRESH_DEFAULTS, Refresh, read_count, refresh_options
+from fused_cache_ops.outcome.invalidation import InvalidationResult, RefreshError, Verification
+from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.progress import OnProgress, Progress
-from fused_cache_ops.running.asking import Asked, ask_for, ask_until_answered, run_token
-from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, RefreshKeywords
+from fused_cache_ops.running.asking import Asked, ask_for, ask_until_answered, refuse_another_udf, run_token
 from fused_cache_ops.running.verification import verified
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.batches import MAX_BATCH
@@ -26,16 +27,12 @@ from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.service.access import Access
-from fused_cache_ops.service.limiter import Limiter
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import MOST_RUNS_AT_ONCE, Service
 from fused_cache_ops.tiles.tile import Tile, is_boolean
 from fused_cache_ops.tiles.zooms import parse_zooms
 from fused_cache_ops.udf_reference import UdfReference
 from fused_cache_ops.wording import quoted
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +43,7 @@ _SPARE = 1000  # tiles that are ranked before the ones not wanted are dropped
 
 
 @dataclass(frozen=True)
-class Refreshing:
+class RefreshPlan:
     """What is to be refreshed, and how.
 
     Attributes:
@@ -71,73 +68,63 @@ class Refreshing:
         return hashlib.blake2b(repr((self.targets, self.query)).encode(), digest_size=16).hexdigest()
 
 
-def plan_refresh(selection: Selection | WholeUdf, **given: Unpack[RefreshKeywords]) -> Refreshing | None:
-    """What is to be refreshed of a selection, or None if nothing was asked for.
+def plan_refresh(selection: Selection | WholeUdf, given: Refresh) -> RefreshPlan | None:
+    """What is to be refreshed of a selection, or None if no refresh is wanted.
 
     A selection that can be read only once is read to the end first, into a temporary file.
 
     Raises:
-        InvalidInputError: a keyword cannot be read, or there are more tiles than ``max_refresh``.
+        InvalidInputError: ``given`` cannot be read, or there are more tiles than its ``max_tiles``.
     """
-    read: Any = {**REFRESH_DEFAULTS, **given}
-    amount = _amount(read["refresh"])
-    zooms = None if read["refresh_zooms"] is None else parse_zooms(read["refresh_zooms"], name="refresh_zooms")
-    _check_whole_number("refresh_concurrency", read["refresh_concurrency"], MOST_RUNS_AT_ONCE)
-    _check_whole_number("max_refresh", read["max_refresh"], None)
-    deadline = read["refresh_deadline"]
-    if is_boolean(deadline) or not isinstance(deadline, (int, float)) or not 0 < deadline < math.inf:
-        raise InvalidInputError(f"refresh_deadline = {quoted(deadline)} must be a number of seconds above 0.")
-    if not is_boolean(read["fail_on_refresh_error"]):
-        raise InvalidInputError(f"fail_on_refresh_error = {quoted(read['fail_on_refresh_error'])} must be True or False.")
-    query = _query(read["refresh_parameters"])
-    if amount == 0 and zooms is None:
+    options = refresh_options(given)
+    if options is None:
         return None
+    read: Any = {**REFRESH_DEFAULTS, **options}
+    count = read_count(read["count"])
+    zooms = None if "zooms" not in options else parse_zooms(options["zooms"], name="refresh: zooms")
+    _check_whole_number("concurrency", read["concurrency"], MOST_RUNS_AT_ONCE)
+    _check_whole_number("max_tiles", read["max_tiles"], None)
+    deadline = read["deadline"]
+    if is_boolean(deadline) or not isinstance(deadline, (int, float)) or not 0 < deadline < math.inf:
+        raise InvalidInputError(f"refresh: deadline = {quoted(deadline)} must be a number of seconds above 0.")
+    if not is_boolean(read["must_succeed"]):
+        raise InvalidInputError(f"refresh: must_succeed = {quoted(read['must_succeed'])} must be True or False.")
+    query = _query(read["parameters"])
     targets: tuple[Tile | None, ...] = (None,)
     note = None
     if isinstance(selection, Selection):
         selection.file()
-        targets = _chosen(selection, amount or math.inf, zooms, read["max_refresh"])
+        targets = _chosen(selection, math.inf if count is None else count, zooms, read["max_tiles"])
     elif selection.note is not None:
         targets, note = (), f"nothing was refreshed, because {selection.note}"
-    elif zooms is not None or (amount is not None and amount > 1):  # a selection that was left out must not mean everything
-        name = "refresh" if zooms is None else "refresh_zooms"
+    elif zooms is not None or (count is not None and count > 1):  # a selection that was left out must not mean everything
+        said = f"refresh = {count}" if zooms is None else f"refresh: zooms = {quoted(options['zooms'])}"
         raise InvalidInputError(
-            f"{name} = {quoted(read[name])} needs a selection of tiles, and the whole UDF has none. Pass refresh=1 to run the "
-            "UDF once."
+            f"{said} needs a selection of tiles, and the whole UDF has none. Pass refresh=1 to run the UDF once."
         )
-    return Refreshing(targets, read["refresh_concurrency"], query, float(deadline), read["fail_on_refresh_error"], note)
-
-
-def of_the_whole_udf(given: RefreshKeywords) -> RefreshKeywords:
-    """The keywords for a UDF that is invalidated whole beside others with tiles: how many tiles, and of which zooms, is for
-    those.
-
-    Raises:
-        InvalidInputError: ``refresh`` cannot be read.
-    """
-    return {**given, "refresh": 0 if _amount(given["refresh"]) == 0 else 1, "refresh_zooms": None}
+    return RefreshPlan(targets, read["concurrency"], query, float(deadline), read["must_succeed"], note)
 
 
 def refresh(
     service: Service,
     call: Retrier,
     token: Secret,
-    refreshing: Refreshing,
+    plan: RefreshPlan,
     *,
     sample: Iterable[Tile] | None = None,
     done: Spans | None = None,
     save: Callable[[], object] = lambda: None,
     on_progress: OnProgress | None = None,
-) -> tuple[Refresh, Verification | None]:
+) -> tuple[RefreshResult, Verification | None]:
     """Ask for tiles through a shared token, so that they are cached.
 
     Args:
         service: the deployment.
-        call: the call that this is a part of. The refresh has a deadline and a rate limiter of its own.
+        call: the call that this is a part of. The refresh has a deadline of its own, and the rate limiter of all runs.
         token: the shared token.
-        refreshing: what to ask for, and how.
+        plan: what to ask for, and how.
         sample: tiles to verify by the same answers, or None. They are asked for first.
-        done: the positions in ``refreshing.targets`` that an earlier call has refreshed. Those of this call are added.
+        done: the positions in ``plan.targets`` that an earlier call has refreshed. Those of this call are added.
         save: called periodically, to keep ``done``.
         on_progress: as for `fused_cache_ops.invalidate_cache`.
 
@@ -145,13 +132,13 @@ def refresh(
         InvalidationCancelledError: the call was cancelled.
     """
     done = Spans() if done is None else done
-    limiter = Limiter(service.limiter.ceiling)
-    running = service.branch(call, deadline=refreshing.deadline, deadline_name="refresh_deadline", limiter=limiter)
-    minting = service.branch(call, deadline=refreshing.deadline, deadline_name="refresh_deadline")
-    access = Access(service, token, minting, parameters=refreshing.query, timeout=max(service.timeout, _LONGEST_RUN))
+    running = service.branch(call, deadline=plan.deadline, deadline_name="deadline of the refresh", limiter=service.run_limiter)
+    minting = service.branch(call, deadline=plan.deadline, deadline_name="deadline of the refresh")
+    access = Access(service, token, minting, parameters=plan.query, timeout=max(service.timeout, _LONGEST_RUN))
     to_verify = dict.fromkeys(sample or ())
-    positions = {tile: position for position, tile in enumerate(refreshing.targets)}
-    left = [tile for start, stop in done.missing([(0, len(positions))]) for tile in refreshing.targets[start : int(stop)]]
+    positions = {tile: position for position, tile in enumerate(plan.targets)}
+    left = [tile for start, stop in done.missing([(0, len(positions))]) for tile in plan.targets[start : int(stop)]]
+    wanted = set(left)
     tally = _Tally(already_done=done.count)
     answers: list[Asked] = []
     progress = Progress(on_progress, "refreshed")
@@ -160,7 +147,7 @@ def refresh(
     def note(asked: Asked) -> None:
         if asked.tile in to_verify:
             answers.append(asked)
-        if asked.tile in positions:
+        if asked.tile in wanted:
             tally.add(asked)
             if asked.freshness != "unknown":
                 done.add(positions[asked.tile], positions[asked.tile] + 1)
@@ -179,15 +166,15 @@ def refresh(
         itertools.takewhile(lambda _: running.left > 0, targets),
         functools.partial(ask_until_answered, access, running),
         note,
-        at_once=refreshing.at_once,
+        at_once=plan.at_once,
         tick=tick,
         abort=abort,
     )
     progress.tell(done.count, running.retries, at_once=True)
-    unasked = f"not requested before the refresh_deadline of {refreshing.deadline:g} s"
+    unasked = f"not requested before the deadline of the refresh, {plan.deadline:g} s"
     found = {asked.tile for asked in answers}
     answers += [Asked(tile, "unknown", unasked) for tile in to_verify if tile not in found]
-    outcome = tally.outcome(len(left), refreshing.note, round(running.elapsed, 3))
+    outcome = tally.outcome(len(left), plan.note, round(running.elapsed, 3))
     return outcome, None if sample is None else verified(answers)
 
 
@@ -195,10 +182,10 @@ def refresh_selection(
     service: Service,
     call: Retrier,
     udf: UdfReference,
-    refreshing: Refreshing | None,
+    plan: RefreshPlan | None,
     shared_token: Secret | None,
     on_progress: OnProgress | None,
-) -> Refresh:
+) -> RefreshResult:
     """Refresh a selection on its own. As for `refresh`.
 
     Raises:
@@ -207,23 +194,25 @@ def refresh_selection(
         RefreshError: something could not be refreshed, and that is an error.
         InvalidationCancelledError: the call was cancelled.
     """
-    if refreshing is None:
+    if plan is None:
         raise InvalidInputError(
             "refresh = 0 would refresh nothing: pass a number of tiles above 0, or omit it for all of them."
         )
     token = run_token("refresh_cache", udf, shared_token, service)
+    if udf.secret is None:
+        refuse_another_udf(service, call, udf, token)
     done = Spans()
-    outcome, _ = refresh(service, call, token, refreshing, done=done, on_progress=on_progress)
+    outcome, _ = refresh(service, call, token, plan, done=done, on_progress=on_progress)
     logger.info("Fused cache: %s", outcome)
-    report_failures(refreshing, outcome, done)
+    report_failures(plan, outcome, done)
     return outcome
 
 
-def report_failures(refreshing: Refreshing, outcome: Refresh, done: Spans, result: InvalidationResult | None = None) -> None:
+def report_failures(plan: RefreshPlan, outcome: RefreshResult, done: Spans, result: InvalidationResult | None = None) -> None:
     """Log what could not be refreshed.
 
     Args:
-        refreshing: what was to be refreshed.
+        plan: what was to be refreshed.
         outcome: what was.
         done: the positions that were.
         result: that of the invalidation before it.
@@ -233,18 +222,18 @@ def report_failures(refreshing: Refreshing, outcome: Refresh, done: Spans, resul
     """
     if outcome.is_complete:
         return
-    failure = RefreshError(outcome, RemainingTiles(functools.partial(not_refreshed, refreshing, done)), result)
+    failure = RefreshError(outcome, RemainingTiles(functools.partial(not_refreshed, plan, done)), result)
     if result is not None:
         failure.remaining = RemainingTiles(functools.partial(iter, ()))
-    if refreshing.must_succeed:
+    if plan.must_succeed:
         raise failure
     logger.warning("Fused cache: %s", failure)
 
 
-def not_refreshed(refreshing: Refreshing, done: Spans) -> Iterator[Tile]:
+def not_refreshed(plan: RefreshPlan, done: Spans) -> Iterator[Tile]:
     """The tiles that were not refreshed."""
-    for start, stop in done.missing([(0, len(refreshing.targets))]):
-        yield from filter(None, refreshing.targets[start : int(stop)])
+    for start, stop in done.missing([(0, len(plan.targets))]):
+        yield from filter(None, plan.targets[start : int(stop)])
 
 
 class _Tally:
@@ -270,9 +259,9 @@ class _Tally:
             self._failed.append(f"{asked.tile or 'the UDF'}: {asked.reason}")
             self._retryable = self._retryable or asked.retryable
 
-    def outcome(self, wanted: int, note: str | None, elapsed: float) -> Refresh:
+    def outcome(self, wanted: int, note: str | None, elapsed: float) -> RefreshResult:
         seconds = sorted(self._seconds)
-        return Refresh(
+        return RefreshResult(
             runs=len(seconds),
             already_cached=self._cached,
             failed=tuple(self._failed),
@@ -301,8 +290,9 @@ def _chosen(selection: Selection, amount: float, zooms: tuple[int, ...] | None, 
     if amount > most and sum(1 for _ in itertools.islice(_distinct(selection, zooms), most + 1)) > most:
         zooms_said = "" if zooms is None else f" at zooms {', '.join(map(str, zooms))}"
         raise InvalidInputError(
-            f"The refresh would run the UDF for more than max_refresh={most:,} tiles{zooms_said}, and each run costs "
-            "credits. Refresh fewer tiles (refresh=100), only coarse zooms (refresh_zooms='0-8'), or raise max_refresh."
+            f"The refresh would run the UDF for more than max_tiles={most:,} tiles{zooms_said}, and each run costs "
+            "credits. Refresh fewer tiles (refresh=100), only coarse zooms (refresh={'zooms': '0-8'}), or raise "
+            "the refresh's max_tiles."
         )
     wanted = int(min(amount, most))
     best: dict[Tile, tuple[int, int, int, Tile]] = {}  # a tile may be listed more than once
@@ -333,21 +323,10 @@ def _ranked(selection: Selection, zooms: tuple[int, ...] | None) -> Iterator[tup
                 position += 1
 
 
-def _amount(given: object) -> int | None:
-    """The most tiles to refresh. None: all of them. Text is what a template or a command line gives."""
-    if given == "all":
-        return None
-    if isinstance(given, str) and given.isascii() and given.isdigit() and len(given) < 10:
-        given = int(given)
-    if is_boolean(given) or not isinstance(given, int) or given < 0:
-        raise InvalidInputError(f"refresh = {quoted(given)} must be a whole number of tiles, or 'all'.")
-    return given
-
-
 def _check_whole_number(name: str, value: object, most: int | None) -> None:
     if is_boolean(value) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
         limit = "above 0" if most is None else f"from 1 to {most}"
-        raise InvalidInputError(f"{name} = {quoted(value)} must be a whole number {limit}.")
+        raise InvalidInputError(f"refresh: {name} = {quoted(value)} must be a whole number {limit}.")
 
 
 def _query(parameters: object) -> str:
@@ -355,15 +334,18 @@ def _query(parameters: object) -> str:
         return ""
     if not isinstance(parameters, Mapping):
         raise InvalidInputError(
-            f"refresh_parameters is of type {type(parameters).__name__}: pass a mapping, such as {{'format': 'png'}}."
+            f"refresh: parameters is of type {type(parameters).__name__}: pass a mapping, such as {{'format': 'png'}}."
         )
     for name, value in parameters.items():
         if not isinstance(name, str) or not name or name == "fused_session_token":
-            raise InvalidInputError(f"refresh_parameters: {quoted(name)} is not the name of a UDF's parameter.")
+            raise InvalidInputError(f"refresh: parameters: {quoted(name)} is not the name of a UDF's parameter.")
         if is_boolean(value) or not isinstance(value, (str, int, float)):
             # A boolean or a list has several notations, and a map's may be another than ours.
             raise InvalidInputError(
-                f"refresh_parameters[{quoted(name)}] is of type {type(value).__name__}: write it as text, exactly as the map "
+                f"refresh: parameters[{quoted(name)}] is of type {type(value).__name__}: write it as text, exactly as the map "
                 "sends it."
             )
-    return urlencode(parameters)
+    try:
+        return urlencode(parameters)
+    except UnicodeEncodeError:
+        raise InvalidInputError("refresh: parameters hold a character that no address can have: a lone surrogate.") from None

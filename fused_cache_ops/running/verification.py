@@ -9,8 +9,9 @@ import random
 from collections.abc import Iterable
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.outcome import Verification
-from fused_cache_ops.running.asking import Asked, Freshness, ask_for, ask_once, run_token
+from fused_cache_ops.outcome.invalidation import Verification
+from fused_cache_ops.running.asking import Asked, ask_for, ask_once, refuse_another_udf, run_token
+from fused_cache_ops.running.evidence import Freshness
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.batches import MAX_BATCH, Batch
 from fused_cache_ops.selection.selection import Selection, WholeUdf
@@ -83,7 +84,8 @@ def verify_selection(
     """Draw tiles from a selection, and check whether they come from the cache.
 
     Raises:
-        InvalidInputError: the selection is the whole UDF, or ``verify_tiles`` is not a valid number of tiles.
+        InvalidInputError: the selection is the whole UDF, ``verify_tiles`` is not a valid number of tiles, or the shared token
+            is that of another UDF.
         ConfigurationError: there is no shared token, or the address where shared UDFs run is unknown.
     """
     if isinstance(selection, WholeUdf):
@@ -91,6 +93,7 @@ def verify_selection(
     token = check_verify_tiles(verify_tiles, udf, shared_token, service)
     if token is None:
         raise InvalidInputError("verify_tiles = 0 would verify nothing: pass a number of tiles above 0.")
+    refuse_another_udf(service, retrier, udf, token)
     sample = Sample(verify_tiles)
     for batch in selection.batches(MAX_BATCH):
         sample.add(batch)
@@ -105,14 +108,16 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
     Raises:
         InvalidationCancelledError: the call was cancelled.
     """
+    running = service.branch(retrier, limiter=service.run_limiter)
     access = Access(service, token, retrier)
     answers: list[Asked] = []
 
     def abort() -> None:
-        retrier.stop()
-        service.abort_requests(retrier)
+        for part in (running, retrier):
+            part.stop()
+            service.abort_requests(part)
 
-    ask = functools.partial(ask_once, access, retrier)
+    ask = functools.partial(ask_once, access, running)
     ask_for(sorted(set(tiles)), ask, answers.append, at_once=_AT_ONCE, tick=lambda: None, abort=abort)
     return verified(answers)
 

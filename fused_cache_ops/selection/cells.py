@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.keywords.values import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.arrow import is_arrow, read_values
 from fused_cache_ops.selection.coverage import in_one_tile
-from fused_cache_ops.selection.keywords import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.shapes import Areas, Portion, edges_of, file_system, import_geo, within_the_map
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
@@ -434,7 +434,8 @@ def _lines(path: str) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise InvalidInputError(
-            f"cells = {quoted(path, 300)} cannot be read as a file with one cell per line: {error}. For one cell, pass a list."
+            f"cells = {quoted(path, 300)} cannot be read as a file with one cell per line: "
+            f"{without_credentials(error, str(path))}. For one cell, pass a list."
         ) from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 

@@ -355,7 +355,7 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
             yield from _from_parquet(path, options, what, shapely)
             return
         if options.column is not None:
-            raise InvalidInputError(f"{what} is no table: geometry_column is for Parquet files and tables.")
+            raise InvalidInputError(f"{what} is not a table: geometry_column is for Parquet files and tables.")
         with masked_warnings(path):
             metadata, _, wkb, _ = import_geo("pyogrio").raw.read(path, columns=[])
         shapes = shapely.from_wkb(wkb)

@@ -6,15 +6,19 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.keywords.call import NEEDS_SELECTION
+from fused_cache_ops.keywords.refresh import refresh_of_whole_udf
+from fused_cache_ops.keywords.rules import kinds_in
+from fused_cache_ops.keywords.selection import KINDS
+from fused_cache_ops.keywords.values import NOT_GIVEN, WHOLE_UDF
 from fused_cache_ops.selection.bounds import read_bounds
-from fused_cache_ops.selection.keywords import KINDS, NOT_GIVEN, SELECTION_DEFAULTS, WHOLE_UDF
-from fused_cache_ops.selection.reading import kinds_in, refuse_single_use
+from fused_cache_ops.selection.reading import refuse_single_use
 from fused_cache_ops.selection.tile_list import TileFile
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, Tile, TileStream
 from fused_cache_ops.wording import quoted
 
 if TYPE_CHECKING:
-    from fused_cache_ops.selection.keywords import SelectionKeywords
+    from fused_cache_ops.keywords.selection import SelectionKeywords
 
 
 def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywords:
@@ -38,8 +42,9 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
     if len(given) == 1:
         return given[0]  # type: ignore[return-value]
     if "whole_udf" in kinds:
-        # What shapes a selection, or needs one, has no meaning any more.
+        # What selects tiles or needs a selection has no meaning any more.
         kept = [{name: value for name, value in each.items() if name not in _OF_TILES} for each in given]
+        kept = [each | ({"refresh": refresh_of_whole_udf(each["refresh"])} if "refresh" in each else {}) for each in kept]
         if different := [other for other in kept if other != kept[0]]:
             raise InvalidInputError(f"Selections with {kept[0]} and with {different[0]} cannot be merged: make them equal.")
         return {"whole_udf": True, **kept[0]}  # type: ignore[typeddict-item]
@@ -83,7 +88,7 @@ def _merged_datasets(given: list[dict[str, Any]]) -> dict[str, Any]:
     return {"hex_dataset": first, "partition": list(dict.fromkeys(partitions))}
 
 
-_OF_TILES = {*SELECTION_DEFAULTS, "checkpoint", "verify_tiles"}
+_OF_TILES = {*KINDS, "whole_udf", *NEEDS_SELECTION}
 
 
 def _kind(selection: dict[str, Any]) -> str:

@@ -10,18 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.keywords.rules import one_kind_in, refuse_unknown
+from fused_cache_ops.keywords.selection import AREAS, DETAILS, SELECTION_DEFAULTS, SelectionKeywords
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.selection.arrow import is_arrow, read_tiles
 from fused_cache_ops.selection.bounds import read_bounds
-from fused_cache_ops.selection.keywords import (
-    AREAS,
-    DETAILS,
-    KINDS,
-    NOT_GIVEN,
-    SELECTION_DEFAULTS,
-    SHAPERS,
-    WHOLE_UDF,
-    SelectionKeywords,
-)
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches
 from fused_cache_ops.selection.snapshot import TileSnapshot
@@ -114,19 +107,14 @@ def _own(found: Selection | WholeUdf | InvalidInputError, watch: Watch) -> Selec
 
 
 def _checked(given: SelectionKeywords) -> _Reading:
-    if unknown := given.keys() - SELECTION_DEFAULTS.keys():
-        raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(SELECTION_DEFAULTS)}.")
+    refuse_unknown(given, SELECTION_DEFAULTS)
     read: dict[str, Any] = {**SELECTION_DEFAULTS, **given}
-    kinds = kinds_in(read)
-    if len(kinds) > 1:
-        raise InvalidInputError(f"{' and '.join(kinds)} are both given: use one kind of selection at a time.")
+    kind = one_kind_in(read)
     zooms, max_zoom = read["zooms"], read["max_zoom"]
     check_limits(read["buffer"], read["max_tiles"], read["when_too_many"], max_zoom)
     check_shard(read["shard"])
-    if not kinds or kinds == ["whole_udf"]:
-        refuse_shapers(read, SELECTION_DEFAULTS, SHAPERS)
+    if kind is None or kind == "whole_udf":
         return _Reading(None, read, None)
-    kind = kinds[0]
     _check_details(kind, read)
     levels = None if zooms is None else parse_zooms(zooms, max_zoom=max_zoom)
     if kind in AREAS and levels is None:
@@ -154,61 +142,14 @@ def _finished(selection: Selection, reading: _Reading) -> Selection | WholeUdf:
     return limited if read["shard"] is None else limited.shard_of(read["shard"])
 
 
-def kinds_in(keywords: Mapping[str, Any]) -> list[str]:
-    """The kinds of selection that are given, including ``whole_udf``.
-
-    Raises:
-        InvalidInputError: ``whole_udf`` is neither true nor false.
-    """
-    whole = keywords.get("whole_udf", False)
-    if not is_boolean(whole):
-        raise InvalidInputError(f"whole_udf = {quoted(whole)} must be True or False.")
-    given = [kind for kind in KINDS if kind in keywords]
-    kinds = [kind for kind in given if keywords[kind] is not WHOLE_UDF and keywords[kind] is not NOT_GIVEN]
-    return [*kinds, "whole_udf"] if whole else kinds
-
-
-def require_kind(keywords: Mapping[str, Any], source: str) -> None:
-    """Reject keywords from data that select nothing. There, the whole UDF must be requested explicitly.
-
-    Args:
-        keywords: the keywords from the data.
-        source: where they come from, for the message: ``"The function returned"``.
-
-    Raises:
-        InvalidInputError: the keywords select nothing.
-    """
-    if not kinds_in(keywords) and keywords.get("tiles") is not WHOLE_UDF:
-        raise InvalidInputError(
-            f"{source} no selection: give one of {', '.join(KINDS)}, such as {{'tiles': […]}}, or whole_udf=True to "
-            "invalidate everything. An empty list invalidates nothing."
-        )
-
-
-def refuse_shapers(given: Mapping[str, Any], defaults: Mapping[str, Any], shapers: Sequence[str]) -> None:
-    """Reject keywords that shape a selection if there is no selection.
-
-    Raises:
-        InvalidInputError: one of them differs from its default.
-    """
-    present = [name for name in shapers if name in given and differs(given[name], defaults[name])]
-    if present:
-        shown = ", ".join(f"{name} = {quoted(given[name], 40)}" for name in present)
-        raise InvalidInputError(
-            f"{shown} {'need' if len(present) > 1 else 'needs'} a selection, but there is none: give one of "
-            f"{', '.join(KINDS)}. To invalidate the whole UDF, omit {' and '.join(present)}."
-        )
-
-
-def differs(value: Any, default: Any) -> bool:
-    """Whether a keyword has another value than its default."""
-    return not (value is default or (type(value) is type(default) and value == default))
-
-
-def refuse_single_use(selection: SelectionKeywords) -> None:
+def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would find it empty") -> None:
     """Reject selections that can be read only once, for callers that may be run again.
 
     An orchestrator's retry would find a generator exhausted, take that for "nothing selected", and succeed.
+
+    Args:
+        selection: the keywords.
+        why: what would go wrong, for the message.
 
     Raises:
         InvalidInputError: a selection is or contains a generator or another iterator, or is not a path.
@@ -217,13 +158,12 @@ def refuse_single_use(selection: SelectionKeywords) -> None:
         value: Any = selection.get(kind)
         if _is_single_use(value) or (kind == "tiles" and _may_be_single_use(value)):
             raise InvalidInputError(
-                f"{kind} is of type {type(value).__name__}, which can be read only once: a retry would find it empty. Pass a "
-                "list."
+                f"{kind} is of type {type(value).__name__}, which can be read only once: {why}. Pass a list."
             )
     tiles_file = selection.get("tiles_file", "")
     if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file):
         check_source(tiles_file)
-        raise InvalidInputError("tiles_file can be read only once: a retry would find it empty. Pass the path of a file.")
+        raise InvalidInputError(f"tiles_file can be read only once: {why}. Pass the path of a file.")
 
 
 def _is_single_use(value: Any) -> bool:

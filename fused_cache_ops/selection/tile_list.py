@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.selection.keywords import TilesFile
+from fused_cache_ops.keywords.values import TilesFile
 from fused_cache_ops.selection.pieces import Piece, PieceStream, TilesInPieces, read_count
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, QUADKEY, Tile, from_quadkey, parse_tile
 from fused_cache_ops.wording import quoted, rendered_to_nothing

@@ -21,27 +21,40 @@ from fused_cache_ops.errors import (
     UnavailableError,
     Unfinished,
 )
-from fused_cache_ops.lineage.graph import Related
-from fused_cache_ops.outcome import InvalidationResult, PartialInvalidationError, Refresh, RefreshError, Verification
+from fused_cache_ops.keywords.values import CheckpointLocation, Related
+from fused_cache_ops.outcome.interruption import InvalidationInterrupted
+from fused_cache_ops.outcome.invalidation import (
+    InvalidationResult,
+    PartialInvalidationError,
+    RefreshError,
+    Verification,
+    VerificationError,
+)
+from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.progress import OnProgress, Progress
-from fused_cache_ops.running.asking import run_token
-from fused_cache_ops.running.refresh import Refreshing, refresh, report_failures
+from fused_cache_ops.running.asking import refuse_another_udf, run_token
+from fused_cache_ops.running.refresh import RefreshPlan, refresh, report_failures
 from fused_cache_ops.running.verification import Sample, check_verify_tiles, request_tiles
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.batches import MAX_BATCH
 from fused_cache_ops.selection.remaining import RemainingTiles
-from fused_cache_ops.selection.selection import Selection, WholeUdf, nobody_watches
+from fused_cache_ops.selection.selection import Listed, Selection, WholeUdf, nobody_watches
+from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.spans import Spans
-from fused_cache_ops.sending.checkpoint import Checkpoint, CheckpointLocation
+from fused_cache_ops.sending.checkpoint import Checkpoint
 from fused_cache_ops.sending.delivery import Delivery, confirmed_on_each, total_deleted
 from fused_cache_ops.sending.outbox import Outbox
 from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
+from fused_cache_ops.tiles.tile import ZOOM_LIMIT, Tile, is_boolean, parse_tile
 from fused_cache_ops.udf_reference import UdfReference
-from fused_cache_ops.wording import counted
+from fused_cache_ops.wording import counted, quoted
 
 logger = logging.getLogger(__name__)
+
+_MORE_TRIES = 2
+"""How often tiles that came from the cache are invalidated and asked for again: a visitor may have come in between."""
 
 _OF_ONE_TARGET = (PermissionDeniedError, NotFoundError, InvalidRequestError, UnavailableError, RateLimitedError)
 """What ends one target. The others may still succeed. Anything else ends the call."""
@@ -55,11 +68,11 @@ class Call:
         retrier: the call's retries and its deadline.
         udf: the UDF.
         selection: what to invalidate.
-        refreshing: what to refresh afterwards, or None.
+        refresh_plan: what to refresh afterwards, or None.
         only_pass: 1 or 2 to make only one of the two passes of ``again_after``, without waiting. Tiles are verified after the
             second.
         on_targets: called once before anything is sent, with the targets, or None if there is nothing to send.
-        checkpoint, on_progress, verify_tiles, shared_token, related, max_related, again_after: as for
+        checkpoint, on_progress, verify_tiles, fail_on_stale, shared_token, related, max_related, again_after: as for
             `fused_cache_ops.invalidate_cache`.
 
     Raises:
@@ -78,11 +91,12 @@ class Call:
         checkpoint: CheckpointLocation | None,
         on_progress: OnProgress | None,
         verify_tiles: int,
+        fail_on_stale: bool,
         shared_token: Secret | None,
         related: Related | None,
         max_related: int,
         again_after: float,
-        refreshing: Refreshing | None,
+        refresh_plan: RefreshPlan | None,
         only_pass: int | None = None,
     ) -> None:
         tiles = selection if isinstance(selection, Selection) else None
@@ -99,6 +113,8 @@ class Call:
                         f"{'call can tell what is done' if what == 'A checkpoint' else 'pass can send it again'}: "
                         "pass a list or the path of a file instead of a generator, standard input or an open file."
                     )
+        if not is_boolean(fail_on_stale):
+            raise InvalidInputError(f"fail_on_stale = {quoted(fail_on_stale)} must be True or False.")
         if verify_tiles and tiles is None:
             raise InvalidInputError("verify_tiles needs a selection of tiles to sample from: the whole UDF has none.")
         self._service = service
@@ -112,12 +128,13 @@ class Call:
         self._again_after = 0.0 if only_pass else again_after
         self._pass_number = only_pass or 1
         self._run_token = check_verify_tiles(verify_tiles, udf, shared_token, service)
-        if refreshing is not None and refreshing.note is None:
+        if refresh_plan is not None and refresh_plan.note is None:
             self._run_token = run_token("refresh", udf, shared_token, service)
-        self._refreshing = None if only_pass == 1 else refreshing
+        self._refresh_plan = None if only_pass == 1 else refresh_plan
         self._refreshed: Spans | None = None  # positions
-        self._refresh: Refresh | None = None
+        self._refresh: RefreshResult | None = None
         self._verify_tiles = 0 if only_pass == 1 else verify_tiles
+        self._fail_on_stale = fail_on_stale
         self._sample = Sample(self._verify_tiles) if self._verify_tiles else None
         self._verification: Verification | None = None
         self._progress = Progress(on_progress)
@@ -127,6 +144,7 @@ class Call:
         self._targets: Targets | None = None
         self._earlier: list[Delivery] = []  # of the first pass, once it is over
         self._deliveries: list[Delivery] = []
+        self._more: list[Delivery] = []  # of tiles that still came from the cache
         if tiles is not None and not (related is None and service.is_one_instance):
             tiles.keep()  # until it is known how often it is sent
         self._outbox = Outbox(tiles.batches(MAX_BATCH) if tiles is not None else iter(()))
@@ -140,27 +158,64 @@ class Call:
         Raises:
             FusedCacheError: ``remaining`` and ``unfinished`` hold what is not yet confirmed.
         """
+        self.begin()
+        if (seconds := self.send()) is not None:
+            logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
+            with self._accounted():
+                self._step = "waiting for the second pass"
+                self._retrier.wait(seconds)
+            self.send_again()
+        return self.conclude()
+
+    def begin(self) -> None:
+        """Look up what is needed, and say where it goes. As for `run`, like the parts that follow."""
         with self._accounted():
             self._retrier.check()
             if self._tiles is None or self._outbox.look_ahead():
                 self._targets = find_targets(self._service, self._retrier, self._udf, self._related, self._max_related)
+                if self._run_token is not None:
+                    refuse_another_udf(self._service, self._retrier, self._udf, self._run_token, self._targets.udf_id)
         self._on_targets(self._targets)
+
+    def send(self) -> float | None:
+        """Send everything once. Returns the seconds until it is to be sent again, or None."""
         with self._accounted():
             self._retrier.check()
-            if self._targets is not None:
-                self._send(self._targets)
-            if self._record is not None and self._refreshing is None:
+            if self._targets is None:
+                return None
+            self._send(self._targets)
+            if not self._again_after:
+                return None
+            wait = self._again_after if self._record is None else self._record.wait_left(self._again_after)
+            self._begin_pass(self._targets, 2)
+            return wait
+
+    def has_waited(self, seconds: float) -> None:
+        """Note a wait that the caller made for this call, and that does not count toward its deadline."""
+        self._retrier.has_waited(seconds)
+
+    def send_again(self) -> None:
+        """Make the second pass."""
+        with self._accounted():
+            self._step = "sending again"
+            self._finish_pass(2)
+
+    def conclude(self) -> InvalidationResult:
+        """Verify and refresh, if requested, and return the result."""
+        with self._accounted():
+            if self._record is not None and self._refresh_plan is None:
                 self._record.remove()
-            if self._refreshing is not None:
-                self._step = "refreshing"
-                self._run_again(self._refreshing)
-            elif self._sample and self._run_token:
-                self._step = "verifying"
-                self._verification = request_tiles(self._service, self._retrier, self._run_token, self._sample.tiles)
+            if self._targets is not None:
+                self._look(self._targets)
+            else:  # nothing was selected, so there is nothing to look at
+                self._verification = None if self._sample is None else Verification()
+                self._refresh = None if self._refresh_plan is None else RefreshResult(note=self._refresh_plan.note)
             result = self._result()
-            if self._refreshing is not None and self._refresh is not None and self._refreshed is not None:
-                report_failures(self._refreshing, self._refresh, self._refreshed, result)
-            if self._record is not None and self._refreshing is not None:
+            if (stale := self._stale()) and self._fail_on_stale:
+                raise VerificationError(result, RemainingTiles(stale.__iter__))
+            if self._refresh_plan is not None and self._refresh is not None and self._refreshed is not None:
+                report_failures(self._refresh_plan, self._refresh, self._refreshed, result)
+            if self._record is not None and self._refresh_plan is not None:
                 self._record.remove()
         logger.info("Fused cache: %s", result)
         return result
@@ -170,6 +225,12 @@ class Call:
         error = InvalidationCancelledError("The call was ended before anything was sent.")
         error.remaining = None if self._tiles is None else self._remaining(self._tiles)
         return error
+
+    def ended(self) -> InvalidationResult | Exception:
+        """What was done, if the caller ended the call between two of its parts."""
+        if all(each.is_complete for each in self._deliveries):
+            return self._result()
+        return self._failed(InvalidationCancelledError("The call was ended."))
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -187,14 +248,6 @@ class Call:
             self._progress.total = None if self._total is None else self._total * lists * (2 if self._again_after else 1)
         self._begin_pass(targets, self._pass_number)
         self._finish_pass(self._pass_number)
-        if self._again_after:
-            wait = self._again_after if self._record is None else self._record.wait_left(self._again_after)
-            self._begin_pass(targets, 2)
-            self._step = "waiting for the second pass"
-            logger.info("Fused cache: the second pass begins in %.0f s.", wait)
-            self._retrier.wait(wait)
-            self._step = "sending again"
-            self._finish_pass(2)
 
     def _begin_pass(self, targets: Targets, number: int) -> None:
         self._earlier, self._deliveries = self._deliveries, []
@@ -235,6 +288,8 @@ class Call:
                 )
             except _OF_ONE_TARGET as error:
                 delivery.failure = error
+                if len(self._deliveries) > 1:
+                    error.args = (f"UDF {delivery.target.shown}: {error.message}",)
                 if parts > 1:
                     logger.warning("%s The other UDFs and instances are invalidated nevertheless.", error.message)
         self._tell(at_once=True)
@@ -265,21 +320,61 @@ class Call:
             retries = self._retrier.retries + sum(each.retries for each in self._all())
             self._progress.tell(done, retries, at_once=at_once)
 
-    # -- running again -------------------------------------------------------------------------------------------
+    # -- looking at what became of it ----------------------------------------------------------------------------
 
-    def _run_again(self, refreshing: Refreshing) -> None:
-        """Refresh, and verify by the same answers."""
-        if refreshing.note is not None or self._run_token is None:
-            self._refresh = Refresh(note=refreshing.note)
+    def _look(self, targets: Targets) -> None:
+        """Refresh, and verify by the same answers. What still comes from the cache is invalidated and asked for again."""
+        sample = self._sampled()
+        if self._refresh_plan is not None:
+            self._step = "refreshing"
+            self._run_again(self._refresh_plan, sample)
+        elif sample and self._run_token is not None:
+            self._step = "verifying"
+            self._verification = request_tiles(self._service, self._retrier, self._run_token, sample)
+        for _ in range(_MORE_TRIES):
+            if not (stale := self._stale()) or self._run_token is None or self._verification is None:
+                return
+            logger.info("Fused cache: %s came from the cache: invalidating and asking again.", counted(len(stale), "tile"))
+            self._step = "verifying"
+            self._invalidate_again(targets, stale)
+            again = request_tiles(self._service, self._retrier, self._run_token, stale)
+            self._verification = self._verification.amended(again)
+
+    def _sampled(self) -> list[Tile] | None:
+        """The tiles to verify. What a checkpoint had was not sent, but belongs to the selection."""
+        if self._sample is None or self._tiles is None:
+            return None
+        if any(each.recorded.count for each in self._named()):
+            self._sample = Sample(self._verify_tiles)
+            for batch in self._tiles.batches(MAX_BATCH):
+                self._sample.add(batch)
+        return self._sample.tiles
+
+    def _stale(self) -> list[Tile]:
+        found = () if self._verification is None else self._verification.from_cache
+        return [parse_tile(each.partition(": ")[0], max_zoom=ZOOM_LIMIT) for each in found]
+
+    def _invalidate_again(self, targets: Targets, tiles: list[Tile]) -> None:
+        selection = Selection(Listed(TileSnapshot(iter(tiles)), (), 0), repeatable=True, size=len(tiles))
+        for target in targets.all:
+            if target.relation == "udf":
+                delivery = Delivery(target, None if target.is_whole else selection, Spans(), len(tiles))
+                outbox = None if target.is_whole else Outbox(selection.batches(MAX_BATCH))
+                delivery.send(self._service, self._service.branch(self._retrier), outbox, None, lambda: None)
+                self._more.append(delivery)
+
+    def _run_again(self, plan: RefreshPlan, sample: list[Tile] | None) -> None:
+        if plan.note is not None or self._run_token is None:
+            self._refresh = RefreshResult(note=plan.note)
             return
         record = self._record
-        self._refreshed = Spans() if record is None else record.spans("refresh", refreshing.fingerprint, 3)
+        self._refreshed = Spans() if record is None else record.spans("refresh", plan.fingerprint, 3)
         self._refresh, self._verification = refresh(
             self._service,
             self._retrier,
             self._run_token,
-            refreshing,
-            sample=None if self._sample is None else self._sample.tiles,
+            plan,
+            sample=sample,
             done=self._refreshed,
             save=lambda: None if record is None else record.save(),
         )
@@ -302,8 +397,8 @@ class Call:
             self._tiles,
             extra={
                 "client_id": self._service.client_id if targets is None else targets.client_ids[0],
-                "requests_sent": self._retrier.requests_sent + sum(each.requests_sent for each in self._all()),
-                "retries": self._retrier.retries + sum(each.retries for each in self._all()),
+                "requests_sent": self._retrier.requests_sent + sum(each.requests_sent for each in [*self._all(), *self._more]),
+                "retries": self._retrier.retries + sum(each.retries for each in [*self._all(), *self._more]),
                 "elapsed_seconds": round(self._retrier.elapsed, 3),
                 "verification": self._verification,
                 "refresh": self._refresh,
@@ -357,10 +452,9 @@ class Call:
             yield
         except KeyboardInterrupt as interrupt:
             self._save()
-            if self._tiles is not None:
-                interrupt.remaining = self._remaining(self._tiles)  # type: ignore[attr-defined]
-            raise
-        except RefreshError:
+            remaining = None if self._tiles is None else self._remaining(self._tiles)
+            raise InvalidationInterrupted(interrupt, remaining=remaining) from interrupt
+        except (RefreshError, VerificationError):
             self._save()
             raise
         except Exception as error:
@@ -409,6 +503,9 @@ class Call:
         remaining = None if tiles is None else self._remaining(tiles)
         anything_done = any(each.count_sent for each in self._all())
         failures = self._failures() or [failure]
+        if not anything_done and not isinstance(failure, FusedCacheError):
+            kind = UnavailableError if isinstance(failure, OSError) else InvalidInputError
+            failure = kind(f"{_listed([failure])} Nothing was invalidated.")
         if not anything_done and isinstance(failure, FusedCacheError):
             failure.remaining, failure.unfinished = remaining, unfinished
             if len(failures) > 1:

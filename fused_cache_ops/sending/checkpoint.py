@@ -7,25 +7,27 @@ import json
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.keywords.values import CheckpointLocation
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.wording import quoted, rendered_to_nothing, without_credentials
 
 logger = logging.getLogger(__name__)
 
-CheckpointLocation = Union[str, "os.PathLike[str]"]
-"""A path, or with the extra ``fsspec`` any URL that fsspec supports. A location that ends in ``/`` is a folder."""
-
 FORMAT = "fused-cache-ops checkpoint"
 VERSION = 2
 LIFETIME = timedelta(hours=12)
 """A record untouched for this long belongs to an earlier load, whose tiles may have changed again since. It is ignored, and
-everything is sent."""
+everything is sent. So is one from the future, which would never expire."""
+
+_CLOCKS_DIFFER = timedelta(seconds=5)
+_BEGINNING = b'{\n "format": "%s"' % FORMAT.encode()
 
 _INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds between writes
 
@@ -135,23 +137,23 @@ class Checkpoint:
             content = self._store.read()
         except OSError as error:
             raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}.") from error
-        if not content or not content.strip():
+        if content is None or not content.strip(b" \t\r\n\0"):  # nothing, or what a crash left of it
             return
         try:
             record = json.loads(content)
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
-            if content.lstrip().startswith(b'{\n "format": "%s"' % FORMAT.encode()):
+            if _BEGINNING.startswith(content.lstrip()[: len(_BEGINNING)]):
                 logger.warning("The checkpoint %s is truncated: everything is sent.", self._store.name)
                 return
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} is not a checkpoint and is left untouched. Use another location."
             )
-        if _age(record) > LIFETIME:  # whatever it belongs to
-            logger.warning(
-                "The checkpoint %s is from an earlier load (%s): everything is sent.", self._store.name, record["updated"]
-            )
+        age = _age(record)
+        if not -_CLOCKS_DIFFER <= age <= LIFETIME:  # whatever it belongs to
+            when = "an earlier load" if age > LIFETIME else "the future"
+            logger.warning("The checkpoint %s is from %s (%s): everything is sent.", self._store.name, when, record["updated"])
             return
         if record.get("version") != VERSION:
             raise InvalidInputError(
@@ -213,9 +215,12 @@ class _LocalFile:
 
     def write(self, content: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}.draft")
+        draft = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.draft")
         try:
-            draft.write_bytes(content)
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # otherwise a crash may leave a renamed file of zeros
             draft.replace(self._path)
         except OSError:
             with contextlib.suppress(OSError):

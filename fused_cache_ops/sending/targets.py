@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.lineage.graph import Related
+from fused_cache_ops.keywords.values import Related
 from fused_cache_ops.lineage.lookup import Lookup, look_up
 from fused_cache_ops.lineage.report import graph_of, report_on, warnings_from
 from fused_cache_ops.service.canvases import UdfRecord
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_AGAIN_AFTER = 86_400
 _SHOWN = 5
+_LOGGED = 10
 
 
 class Target(NamedTuple):
@@ -40,6 +41,11 @@ class Target(NamedTuple):
     relation: str
     is_whole: bool
     level: int
+
+    @property
+    def shown(self) -> str:
+        """The UDF and the instance, for messages."""
+        return f"{self.name or self.cache.udf_id} on instance {self.cache.client_id}"
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,13 @@ def find_targets(
             reference.udf_id,
             found.client_ids,
             tuple(_on_each(found, UdfRecord(reference.udf_id), "udf", 0)),
-            _told(found, tuple(f"{part}." for part in found.unknown)) or None,
+            _logged(found, tuple(f"{part}." for part in found.unknown)) or None,
         )
-    graph = graph_of(udf, found.canvas, direct_only=related is None)
+    # Relatives that are to be invalidated have to be known. For warnings alone, the time is needed elsewhere.
+    least = retrier.left / 2 if related is None else 0
+    graph = graph_of(udf, found.canvas, reference.secret, lambda: retrier.left < least)
+    if related is not None:
+        retrier.check()
     levels = graph.in_order(udf.id, related) if related is not None else ((udf,),)
     _check_number(udf, levels, max_related)
     own = next(number for number, level in enumerate(levels) if udf in level)
@@ -121,7 +131,8 @@ def find_targets(
             for each in level
             for target in _on_each(found, each, ("callee", "udf", "caller")[(number >= own) + (number > own)], number)
         ),
-        _told(found, tuple(warnings_from(report_on(udf, found, graph), related))),
+        # Without the canvas, nobody looked for callers, so that there are none to name does not mean that there are none.
+        _logged(found, tuple(warnings_from(report_on(udf, found, graph), related))) or (None if found.canvas is None else ()),
     )
 
 
@@ -140,12 +151,12 @@ def _check_number(udf: UdfRecord, levels: tuple[tuple[UdfRecord, ...], ...], mos
         )
 
 
-def _told(found: Lookup, warnings: tuple[str, ...]) -> tuple[str, ...]:
-    """Log the warnings as one line. What the token may not see changes what is sent, so that is logged as a warning."""
+def _logged(found: Lookup, warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """Log the first warnings as one line. What the token may not see changes what is sent, so that is logged as a warning."""
     if warnings:
         logger.log(
             logging.WARNING if found.unknown else logging.INFO,
             "Fused cache: the map may stay stale all the same: %s",
-            " ".join(warnings),
+            " ".join((*warnings[:_LOGGED], *([f"And {len(warnings) - _LOGGED:,} more."] if len(warnings) > _LOGGED else []))),
         )
     return warnings

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Union
 
-from fused_cache_ops.errors import FusedCacheError
+from fused_cache_ops.errors import FusedCacheError, UnconfirmedError
 from fused_cache_ops.selection.batches import MAX_BATCH, Batch, BlockBatches
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.outbox import Outbox
@@ -87,6 +87,7 @@ def send_tiles(service: Service, cache: UdfCache, work: Work) -> None:
     """
 
     largest = MAX_BATCH  # until a proxy in between rejects it as too large
+    accepted = False  # whether this deployment has accepted a batch
 
     def send_batch(batch: Batch) -> int | None:
         nonlocal largest
@@ -95,6 +96,13 @@ def send_tiles(service: Service, cache: UdfCache, work: Work) -> None:
             return None if None in deleted else sum(number or 0 for number in deleted)
         try:
             return service.invalidate_batch(cache, batch.body(), retrier=work.retrier)
+        except UnconfirmedError as error:  # each tile by itself is a yes or an error
+            if not accepted:
+                raise
+            logger.warning("%s Its %s tiles are sent one by one.", error.message, f"{len(batch):,}")
+            for position in range(len(batch)):
+                service.invalidate_tile(cache, batch.at(position), retrier=work.retrier)
+            return None
         except FusedCacheError as error:
             if error.status != 413 or len(batch) < 2:
                 raise
@@ -111,10 +119,11 @@ def send_tiles(service: Service, cache: UdfCache, work: Work) -> None:
             work.do_next(send_batch, final=False)
         except FusedCacheError as error:
             # 404 may mean "no such endpoint" or "no such UDF". The single-tile request below settles it.
-            if error.status not in (404, 405):
+            if error.status not in (404, 405) and not isinstance(error, UnconfirmedError):
                 raise
             logger.info("This deployment does not accept batches (%s): sending tile by tile.", error.status)
         else:
+            accepted = True
             return _send_all(service, work, send_batch, min(BATCHES_IN_FLIGHT, service.max_concurrency), ahead=0)
     work.outbox.one_by_one()
     work.do_next(send_tile)
@@ -157,7 +166,7 @@ def _send_all(service: Service, work: Work, send: _Send, most_workers: int, *, a
                 worker = threading.Thread(
                     target=context.run, args=(serve,), name=f"fused-cache-ops-{len(workers)}", daemon=True
                 )
-                workers.append(worker)  # first, so that one that an interrupt has just started is told to end, too
+                workers.append(worker)  # first, so that one that an interrupt has just started ends too
                 try:
                     worker.start()
                 except RuntimeError:  # no more threads: the existing ones suffice

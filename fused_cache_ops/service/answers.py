@@ -81,10 +81,12 @@ def json_from(status: int, content: bytes, *, what: str, host: str, clean: Calla
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        raise UnexpectedResponseError(
-            f"Failed {what}: {host} answered {status} with invalid JSON ({clean(ascii(content[:80]))}): is base_url right?",
-            status=status,
-        ) from None
+        raise UnexpectedResponseError(json_problem(status, content, what=what, host=host, clean=clean), status=status) from None
+
+
+def json_problem(status: int, content: bytes, *, what: str, host: str, clean: Callable[[str], str]) -> str:
+    """The message about a response that is not JSON."""
+    return f"Failed {what}: {host} answered {status} with invalid JSON ({clean(ascii(content[:80]))}): is base_url right?"
 
 
 def cleaned(text: str) -> str:

@@ -1,6 +1,6 @@
 """UDFs and canvases as the service describes them: who is in a canvas, with which code, and where its shared UDFs run.
 
-Only what is needed is kept. A canvas's own shared token and passcode are dropped.
+Only what is needed is kept. A canvas's passcode is dropped, and its shared token is sealed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.errors import InvalidRequestError, NotFoundError, UnexpectedResponseError
+from fused_cache_ops.secret import Secret, sealed
 from fused_cache_ops.udf_reference import UdfReference, checked_identifier
-from fused_cache_ops.wording import quoted
+from fused_cache_ops.wording import one_line, quoted
 
 if TYPE_CHECKING:
     from fused_cache_ops.service.retry import Retrier
@@ -58,6 +59,7 @@ class Canvas:
         access_scope: ``"public"`` or ``"team"``: who may run its shared UDFs.
         share_client_id: the real-time instance that its shared UDFs run on.
         udfs: its UDFs.
+        share_token: the token that it is shared by.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Canvas:
     access_scope: str | None = None
     share_client_id: str | None = None
     udfs: tuple[UdfRecord, ...] | None = None
+    share_token: Secret | None = field(default=None, repr=False)
 
 
 def read_udf(service: Service, reference: UdfReference, *, retrier: Retrier) -> UdfRecord:
@@ -126,6 +129,7 @@ def read_canvas(service: Service, canvas_id: str, *, retrier: Retrier) -> Canvas
         share_client_id=client_id
         and checked_identifier(client_id, f"share_client_id of {shown} in the service's response", UnexpectedResponseError),
         udfs=None if udfs is None else tuple(_udf(each, f"a UDF of {shown}") for each in udfs),
+        share_token=record.get("share_token"),
     )
 
 
@@ -157,8 +161,11 @@ def read_team_udfs(service: Service, *, retrier: Retrier) -> tuple[UdfRecord, ..
 
 
 def _named(record: object) -> dict[str, Any] | None:
-    """The fields that are wanted, without the canvas's token and passcode."""
-    return {name: record.get(name) for name in _WANTED} if isinstance(record, dict) else None
+    """The fields that are wanted, without the canvas's passcode, and with its token as a secret."""
+    if not isinstance(record, dict):
+        return None
+    token = sealed(record.get("share_token"))
+    return {name: record.get(name) for name in _WANTED} | {"share_token": token if isinstance(token, Secret) else None}
 
 
 def _udf(record: Any, shown: str) -> UdfRecord:
@@ -171,7 +178,7 @@ def _udf(record: Any, shown: str) -> UdfRecord:
     max_age = body.get("cache_max_age")
     return UdfRecord(
         id=checked_identifier(udf_id, f"the id of {shown} in the service's response", UnexpectedResponseError),
-        name=_text(record, "slug", shown) or _only_text(body.get("name")),
+        name=_text(record, "slug", shown) or one_line(_only_text(body.get("name")) or "") or None,
         canvas_id=_text(record, "collection_id", shown),
         canvas_name=_text(record, "collection_name", shown),
         code=_only_text(body.get("code")),
@@ -195,14 +202,14 @@ def _modules(headers: object) -> tuple[str, ...]:
     if not isinstance(headers, list):
         return ()
     named = (header.get("module_name") if isinstance(header, dict) else header for header in headers)
-    return tuple(name if isinstance(name, str) else "?" for name in named)
+    return tuple(one_line(name) if isinstance(name, str) else "?" for name in named)
 
 
 def _text(record: Mapping[str, Any], name: str, shown: str) -> str | None:
     value = record.get(name)
     if value is not None and not isinstance(value, str):
         raise _malformed(shown, name, value)
-    return value or None
+    return one_line(value or "") or None
 
 
 def _only_text(value: object) -> str | None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import urllib3
@@ -28,13 +28,18 @@ from requests.utils import default_user_agent, get_environ_proxies, select_proxy
 
 from fused_cache_ops.errors import ConfigurationError
 from fused_cache_ops.secret import Secret, masked, masked_address
-from fused_cache_ops.settings import is_loopback
-
-Certificate = Union[str, tuple[str, str]]
-"""A client certificate: the path of one PEM file, or the paths of the certificate and its key."""
+from fused_cache_ops.settings import Certificate, is_loopback
 
 LARGEST_BODY = 8 * 1024 * 1024  # a UDF's record includes its code; nothing else comes close
-_HEADERS = ("retry-after", "location", "x-cache", "x-fused-cached", "age")
+_HEADERS = ("retry-after", "location", "content-type", "age", "warning", "server-timing", "x-varnish")
+_MOST_HEADERS = 60
+
+
+def _matters(name: str) -> bool:
+    """Whether a header says who answered, or what to do next."""
+    return name in _HEADERS or name.startswith("x-fused-") or "cache" in name
+
+
 _CHUNK = 64 * 1024
 _LOOK = 0.1  # seconds between checks by the watchdog thread
 _IDLE = 5.0  # idle seconds after which it ends
@@ -83,6 +88,12 @@ class _Exchange:
     owner: Call
     connection: Any = field(default=None, repr=False)
     cut_off: bool = False
+
+
+def _kept(headers: Any, secrets: tuple[Secret | None, ...]) -> dict[str, str]:
+    """The headers that matter, keyed by lowercase name."""
+    names = [name for name in headers if _matters(name.lower())][:_MOST_HEADERS]
+    return {name.lower(): masked(str(headers.get(name)), secrets) for name in names}
 
 
 class AnswerTimedOut(Exception):
@@ -227,7 +238,7 @@ class Connections:
             exchange.connection.served = True
         return Answer(
             response.status,
-            {name: masked(value, secrets) for name in _HEADERS if (value := response.headers.get(name)) is not None},
+            _kept(response.headers, secrets),
             _masked(content, secrets),
             size,
         )

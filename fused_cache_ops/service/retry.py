@@ -76,6 +76,8 @@ class Retrier:
         self._stop = threading.Event()
         self._trouble = ""
         self._longest_try = _SHORTEST_TRY
+        self.lookup = threading.Lock()  # held while the instances are looked up, by one part of the call for all
+        self.client_ids: tuple[str, ...] | None = None  # the instances, once they have been looked up
 
     @property
     def elapsed(self) -> float:
@@ -110,9 +112,14 @@ class Retrier:
         part = Retrier(self.deadline if deadline is None else deadline, limiter or self._limiter)
         if deadline is None:
             part._started, part._waited = self._started, self._waited
-        part._patience, part._deadline_name = patience, deadline_name
+        part._patience, part._deadline_name = min(patience, self._patience), deadline_name
         part._whole = self
         return part
+
+    @property
+    def whole(self) -> Retrier:
+        """The call that this is a part of, or this itself."""
+        return self if self._whole is None else self._whole.whole
 
     def is_part_of(self, call: Retrier) -> bool:
         """Whether this is the call, or was branched from it, directly or through others."""
@@ -126,8 +133,12 @@ class Retrier:
         """
         began = time.monotonic()
         self._stop.wait(seconds)
-        self._waited += time.monotonic() - began
+        self.has_waited(time.monotonic() - began)
         self.raise_if_cancelled()
+
+    def has_waited(self, seconds: float) -> None:
+        """Note a wait that does not count toward the deadline."""
+        self._waited += seconds
 
     def is_over(self) -> bool:
         """Whether the call is cancelled or stopped."""
@@ -177,7 +188,8 @@ class Retrier:
                 self.retries += attempt > 0
             began = time.monotonic()
             try:
-                answer = send(self.left)
+                # One that hangs may not take longer than all attempts together.
+                answer = send(min(self.left, min(first_failed, began) + self._patience - began))
             except FusedCacheError as error:
                 failure = error
                 self._longest_try = max(self._longest_try, time.monotonic() - began)
@@ -268,7 +280,7 @@ class Retrier:
         if left > 0:
             over = f"The deadline of {self.deadline:g} s leaves no time for the pause of {wait:.1f} s that all requests take."
         before = f" The last error was: {self._trouble}" if self._trouble else ""
-        return f"{over}{before} Raise {self._deadline_name}=, or send fewer tiles per call."
+        return f"{over}{before} Raise the {self._deadline_name}, or send fewer tiles per call."
 
     def _gave_up(self, attempts: int, retry_after: float | None) -> str:
         asked = "" if retry_after is None else f" and the server asks for a pause of {retry_after:g} s"
@@ -276,7 +288,7 @@ class Retrier:
         return (
             f"Gave up after {attempts} {tries} in {self.elapsed:.1f} s: the deadline is {self.deadline:g} s"
             f"{'' if self._patience >= self.deadline else ' for all UDFs and instances'}{asked}. "
-            f"Raise {self._deadline_name}= to wait longer."
+            f"Raise the {self._deadline_name} to wait longer."
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import threading
 import weakref
@@ -15,10 +17,11 @@ from fused_cache_ops.errors import (
     FusedCacheError,
     StaleConnectionError,
     UnavailableError,
+    UnconfirmedError,
     UnexpectedResponseError,
 )
 from fused_cache_ops.secret import Secret, masked
-from fused_cache_ops.service.answers import cleaned, error_from, is_permanent, json_from, reason_of, server_text
+from fused_cache_ops.service.answers import cleaned, error_from, is_permanent, json_from, json_problem, reason_of, server_text
 from fused_cache_ops.service.limiter import Limiter
 from fused_cache_ops.service.retry import Branching, Retrier
 from fused_cache_ops.settings import EVERY_INSTANCE, Settings
@@ -29,11 +32,15 @@ from fused_cache_ops.wording import quoted, shortened
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fused_cache_ops.service.connection import Certificate, Connections
+    from fused_cache_ops.service.connection import Connections
+    from fused_cache_ops.settings import Certificate
 
 
 MOST_RUNS_AT_ONCE = 64
 """Connections to shared UDFs. Each request on one runs a UDF."""
+
+_PROBLEMS = ("error", "errors", "detail", "details", "error_type", "exception")
+"""The keys by which an answer says that something failed, whatever its status is."""
 
 _MAY_PASS = (408, 429, 502, 503, 504)  # a 500 says that the UDF itself failed
 
@@ -101,12 +108,14 @@ class Service:
         self.deadline = float(deadline)
         self.max_concurrency = max_concurrency
         self.limiter = Limiter(max_requests_per_second)
+        self.run_limiter = Limiter(max_requests_per_second)
+        """That of all runs of shared UDFs, which are another service."""
         self._certificates: Any = {"ca_bundle": ca_bundle, "client_certificate": client_certificate}
         self._authorization = settings.authorization
         self._passcode = settings.passcode
         self._given_instances = settings.client_ids
         self._every_instance = settings.client_ids == (EVERY_INSTANCE,)
-        self._instances = () if self._every_instance else settings.client_ids  # the preferred one first
+        self._preferred = None if self._every_instance else next(iter(settings.client_ids), None)
         self._lock = threading.RLock()
         self._connections: Connections | None = None
         self._run_connections: Connections | None = None  # to shared UDFs, without the token
@@ -129,7 +138,7 @@ class Service:
     @property
     def client_id(self) -> str | None:
         """The preferred real-time instance, if it was configured or has been looked up."""
-        return next(iter(self._instances), None)
+        return self._preferred
 
     def resolve_client_ids(self, *, retrier: Retrier | None = None) -> tuple[str, ...]:
         """The real-time instances to invalidate on, the preferred one first: the configured ones, or every instance if
@@ -141,24 +150,33 @@ class Service:
             ConfigurationError: the token has no real-time instance.
             FusedCacheError: the lookup failed.
         """
-        with self._lock:
-            if not self._instances:
-                answer = self._request(
-                    "GET", ("realtime-instance", "available"), retrier=retrier, what="looking up the real-time instance"
-                )
-                instances = [entry for entry in answer if "client_id" in entry] if _is_records(answer) else None
-                if instances is None:
-                    raise UnexpectedResponseError("The service's list of real-time instances is malformed: set client_id.")
-                if not instances:
-                    raise ConfigurationError("This token has no real-time instance: pass client_id= or set FUSED_CLIENT_ID.")
-                instances.sort(key=lambda entry: -(entry.get("preference_rank") or 0))
-                self._instances = tuple(
-                    dict.fromkeys(
-                        checked_identifier(entry["client_id"], "client_id in the service's response", UnexpectedResponseError)
-                        for entry in (instances if self._every_instance else instances[:1])
-                    )
-                )
-            return self._instances
+        if self._given_instances and not self._every_instance:
+            return self._given_instances
+        call = retrier or self.start()
+        # Once per call: an instance may be added in a client's lifetime. The lock is the call's own, so that `cancel` never
+        # waits for it.
+        with call.whole.lookup:
+            if call.whole.client_ids is None:
+                call.whole.client_ids = self._read_instances(call)
+                self._preferred = call.whole.client_ids[0]
+            return call.whole.client_ids
+
+    def _read_instances(self, call: Retrier) -> tuple[str, ...]:
+        answer = self._request(
+            "GET", ("realtime-instance", "available"), retrier=call, what="looking up the real-time instance"
+        )
+        instances = [entry for entry in answer if "client_id" in entry] if _is_records(answer) else None
+        if instances is None or not all(_is_rank(entry.get("preference_rank")) for entry in instances):
+            raise UnexpectedResponseError("The service's list of real-time instances is malformed: set client_id.")
+        if not instances:
+            raise ConfigurationError("This token has no real-time instance: pass client_id= or set FUSED_CLIENT_ID.")
+        instances.sort(key=lambda entry: -(entry.get("preference_rank") or 0))
+        return tuple(
+            dict.fromkeys(
+                checked_identifier(entry["client_id"], "client_id in the service's response", UnexpectedResponseError)
+                for entry in (instances if self._every_instance else instances[:1])
+            )
+        )
 
     def resolve_client_id(self, *, retrier: Retrier | None = None) -> str:
         """The preferred one of `resolve_client_ids`.
@@ -260,21 +278,25 @@ class Service:
         """Send one request that invalidates 1 to 50,000 tiles. Returns the number of objects deleted, if the server reports it.
 
         A deployment without the endpoint responds with 404 or 405.
+
+        Raises:
+            UnconfirmedError: the response is neither a yes nor an error.
+            FusedCacheError: the request failed.
         """
         answer = self._invalidate("POST", "batch-delete", cache, retrier, body=body)
         if answer is None:
             return None
         deleted = answer.get("objects_deleted") if isinstance(answer, dict) else answer
-        if deleted is not None and (isinstance(deleted, bool) or not isinstance(deleted, int) or deleted < 0):
-            raise UnexpectedResponseError(
+        if isinstance(deleted, bool) or not isinstance(deleted, int) or deleted < 0:
+            raise UnconfirmedError(
                 f"{self._host} answered the invalidation of tiles of UDF {cache.udf_id} with "
-                f"objects_deleted={self._clean(quoted(deleted))}, which is not a valid count: is base_url right?"
+                f"objects_deleted={self._clean(quoted(deleted))}, which is not a count: is base_url right?"
             )
         return deleted
 
     def _invalidate(self, method: str, action: str, cache: UdfCache, retrier: Retrier, **request: Any) -> Any:
         path = ("realtime-shared", cache.client_id, "udf-cache", "by-id", cache.udf_id, action)
-        return self._request(method, path, retrier=retrier, what=f"invalidating UDF {cache.udf_id}", **request)
+        return self._request(method, path, retrier=retrier, what=f"invalidating UDF {cache.udf_id}", confirms=True, **request)
 
     # -- shared UDFs ---------------------------------------------------------------------------------------------
 
@@ -392,11 +414,14 @@ class Service:
         body: bytes | None = None,
         secret: Secret | None = None,
         remedy: str | None = None,
+        confirms: bool = False,
     ) -> Any:
         """Send a request until it succeeds or fails permanently. Returns the response's JSON, or None if it has none."""
         target = Secret(f"{self._path}/{'/'.join(map(_escaped, path))}{query}")
         call = retrier or self.start()
-        return call.run(lambda seconds_left: self._send_once(method, target, body, what, secret, remedy, seconds_left, call))
+        return call.run(
+            lambda seconds_left: self._send_once(method, target, body, what, secret, remedy, confirms, seconds_left, call)
+        )
 
     def _send_once(
         self,
@@ -406,6 +431,7 @@ class Service:
         what: str,
         secret: Secret | None,
         remedy: str | None,
+        confirms: bool,
         seconds_left: float,
         retrier: Retrier,
     ) -> Any:
@@ -447,9 +473,38 @@ class Service:
                 "service: check base_url, and whether a proxy or login page is in between.",
                 status=answer.status,
             )
-        if method == "DELETE" or not content:  # for a DELETE, only the status counts
+        if confirms:
+            return self._confirmation(method, answer.status, content, said)
+        return json_from(answer.status, content, **said) if content else None
+
+    def _confirmation(self, method: str, status: int, content: bytes, said: Any) -> Any:
+        """What the service says of an invalidation: None for 204, otherwise its JSON. Only what is documented is a yes.
+
+        Raises:
+            UnconfirmedError: it is neither a yes nor an error.
+            UnexpectedResponseError: it is an error in the form of a success.
+        """
+        if status == 204:
             return None
-        return json_from(answer.status, content, **said)
+        found: Any = None
+        try:
+            found = json.loads(content) if content.strip() else None
+        except (ValueError, RecursionError):
+            if method == "POST" or status != 200:
+                raise UnconfirmedError(json_problem(status, content, **said), status=status) from None
+        if isinstance(found, dict) and (problem := next((name for name in _PROBLEMS if found.get(name)), None)):
+            raise UnexpectedResponseError(
+                f"Failed {said['what']}: {self._host} answered {status}, but with {problem}: "
+                f"{said['clean'](server_text(content) or quoted(found[problem]))}.",
+                status=status,
+            )
+        if status != 200 or (method == "POST" and found is None):
+            raise UnconfirmedError(
+                f"Failed {said['what']}: {self._host} answered {status}{'' if content.strip() else ' without a body'}, which "
+                "does not confirm it: is base_url right?",
+                status=status,
+            )
+        return found
 
     def _clean(self, text: str, *secrets: Secret | None) -> str:
         return cleaned(masked(text, (self._authorization, *secrets)))
@@ -475,6 +530,7 @@ class Service:
         """Reset after a fork: in the child, the pool's sockets belong to the parent, and locks may be held by no thread."""
         self._lock = threading.RLock()
         self._connections = self._run_connections = None
+        self.run_limiter = Limiter(self.run_limiter.ceiling)
         self.limiter = Limiter(self.limiter.ceiling)  # the parent's may be waiting for a probe that only the parent has sent
 
 
@@ -498,3 +554,7 @@ def _escaped(part: str | Secret) -> str:
 
 def _is_records(answer: object) -> bool:
     return isinstance(answer, list) and all(isinstance(entry, dict) for entry in answer)
+
+
+def _is_rank(rank: object) -> bool:
+    return rank is None or (isinstance(rank, (int, float)) and not isinstance(rank, bool) and math.isfinite(rank))

@@ -76,10 +76,10 @@ def test_the_exit_code_says_how_it_ended(
 
 def test_tiles_that_are_not_fresh_are_exit_code_4(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSED_SHARED_TOKEN", udf.shared_token)
-    fused_emulator.misbehave(status=200, body={}, path="batch-delete")
+    fused_emulator.misbehave(status=200, after_work=False, body={"objects_deleted": 1}, path="delete", times=None)
     done = runner.invoke(program, ["invalidate", "roads", *TILES, "--verify-tiles", "2", "--json"])
     document = json.loads(done.stdout)
-    assert (done.exit_code, document["error"]["kind"]) == (4, "NotVerifiedError")
+    assert (done.exit_code, document["error"]["kind"]) == (4, "VerificationError")
     assert document["result"]["tiles_invalidated"] == 4
 
 

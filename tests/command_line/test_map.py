@@ -164,7 +164,7 @@ def test_a_first_draft_is_a_valid_map(run: Run, fused_emulator: Emulator) -> Non
 
     assert done.exit_code == 0, done.output
     assert list(CacheMap.read("draft.toml").datasets) == ["s3://bucket/roads/"]
-    assert "read_parquet(path)" in Path("draft.toml").read_text()
+    assert 'gpd.read_parquet("s3://bucket/roads/all.parquet")' in Path("draft.toml").read_text()
 
 
 def test_a_draft_never_overwrites_a_file(run: Run, fused_emulator: Emulator) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import typer
 
-from fused_cache_ops.cli.options import _TYPES, _default, _read
-from fused_cache_ops.selection.keywords import SELECTION_DEFAULTS
+from fused_cache_ops.cli.options import _SELECTING, _default, _read
+from fused_cache_ops.keywords.selection import SELECTION_DEFAULTS
 
 
 def options(**given: Any) -> dict[str, Any]:
-    return {name: _default(name) for name in _TYPES} | given
+    return {name: _default(name) for name in _SELECTING} | given
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_refresh_that_failed_does_not_fail_the_invalidation(fused_emulator: Em
 
 def test_a_refresh_that_failed_fails_the_invalidation_if_asked_for(fused_emulator: Emulator) -> None:
     fused_emulator.misbehave(status=500, path="/run/tiles/1/1/1")
-    done = runner.invoke(program, ["invalidate", "roads", *ALL, "--refresh", "all", "--fail-on-refresh-error", "--json"])
+    done = runner.invoke(program, ["invalidate", "roads", *ALL, "--refresh", "all", "--refresh-must-succeed", "--json"])
     document = json.loads(done.stdout)
     assert done.exit_code == 5
     assert document["result"]["tiles_invalidated"] == 4
@@ -90,7 +90,7 @@ def test_a_refresh_that_failed_fails_the_invalidation_if_asked_for(fused_emulato
 def test_plan_says_how_many_runs_it_would_be(fused_emulator: Emulator) -> None:
     done = runner.invoke(program, ["plan", "roads", *ALL, "--refresh", "3", "--json"])
     assert json.loads(done.stdout)["refresh_runs"] == 3
-    assert runner.invoke(program, ["plan", "roads", *ALL, "--refresh", "all", "--max-refresh", "3"]).exit_code == 1
+    assert runner.invoke(program, ["plan", "roads", *ALL, "--refresh", "all", "--refresh-max-tiles", "3"]).exit_code == 1
     assert fused_emulator.requests == []
 
 
@@ -98,10 +98,10 @@ def test_defaults_of_a_refresh_come_from_the_settings_file(
     fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("fused-cache.toml").write_text("[settings]\nmax_refresh = 3\n")
-    assert "max_refresh=3" in runner.invoke(program, ["refresh", "roads", *ALL]).output
-    Path("fused-cache.toml").write_text("[settings]\nrefresh_concurrency = 0\n")
-    assert "refresh_concurrency = 0 must be" in runner.invoke(program, ["refresh", "roads", *ALL]).output
+    Path("fused-cache.toml").write_text("[settings.refresh]\nmax_tiles = 3\n")
+    assert "max_tiles=3" in runner.invoke(program, ["refresh", "roads", *ALL]).output
+    Path("fused-cache.toml").write_text("[settings.refresh]\nconcurrency = 0\n")
+    assert "refresh: concurrency = 0 must be" in runner.invoke(program, ["refresh", "roads", *ALL]).output
     assert fused_emulator.requests == []
 
 
@@ -135,7 +135,7 @@ def test_a_dataset_that_is_invalidated_but_not_refreshed_has_an_exit_code_of_its
     monkeypatch.chdir(tmp_path)
     Path("fused-cache.toml").write_text(f'[datasets.land]\nudfs = [{{ udf = "{udf.shared_token}" }}]\n')
     fused_emulator.misbehave(status=500, path="/run/tiles/1/1/1")
-    done = runner.invoke(program, ["dataset", "land", *ALL, "--refresh", "all", "--fail-on-refresh-error", "--json"])
+    done = runner.invoke(program, ["dataset", "land", *ALL, "--refresh", "all", "--refresh-must-succeed", "--json"])
     document = json.loads(done.stdout)
     assert done.exit_code == document["error"]["exit_code"] == 5
     assert list(document["remaining"].values()) == [[]]

@@ -15,7 +15,7 @@ import pytest
 from fused_cache_ops import FusedClient, Tile
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import FusedCacheError, InvalidationCancelledError, UnavailableError
-from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 
 When = Callable[[Callable[[], object], Callable[[], object]], object]
 TILES = [Tile(17, number, 0) for number in range(200)]
@@ -306,7 +306,7 @@ def test_verifying_is_cancelled_at_once(fused_emulator: Emulator, udf: Udf, when
     fused_emulator.misbehave(latency=LONG, times=None, path="run")
     started = time.monotonic()
     with FusedClient(client_id=fused_emulator.client_id, timeout=LONG, deadline=2 * LONG) as client:
-        when(lambda: len(fused_emulator.requests) == 1 and fused_emulator.requests_under_way == 2, client.cancel)
+        when(lambda: len(fused_emulator.requests) == 2 and fused_emulator.requests_under_way == 2, client.cancel)
         with pytest.raises(PartialInvalidationError, match="cancelled") as caught:
             client.invalidate_cache(udf.id, tiles=["1/0/0", "1/0/1"], verify_tiles=2, shared_token=udf.shared_token)
     assert time.monotonic() - started < LONG

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fused_cache_ops import ConfigurationError, InvalidInputError, Tile, merge_selections, plan_invalidation
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.selection import reading
 from fused_cache_ops.selection.cells import outlines, read_cells, read_hex_dataset, read_rendering
-from fused_cache_ops.selection.keywords import NOT_GIVEN
 
 LISBON = h3.latlng_to_cell(38.72, -9.14, 9)
 LATITUDES = st.floats(-84, 84)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from fused_cache_ops import FusedClient, Tile
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, PermissionDeniedError
-from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 from fused_cache_ops.sending.checkpoint import FORMAT, _LocalFile
 
 TILES = [Tile(17, number % 1000, number // 1000) for number in range(95)]
@@ -283,7 +284,7 @@ import fused_cache_ops.invalidate
 from fused_cache_ops import Tile, invalidate_cache
 fused_cache_ops.sending.call.MAX_BATCH = int(sys.argv[3])
 tiles = [Tile(17, number % 1000, number // 1000) for number in range(int(sys.argv[2]))]
-print(invalidate_cache("roads", tiles=tiles, checkpoint=sys.argv[1], max_concurrency=8))
+print(invalidate_cache("roads", tiles=tiles, checkpoint=sys.argv[1], client={"max_concurrency": 8}))
 """
 
 
@@ -349,11 +350,10 @@ def test_a_record_that_could_not_be_written_is_not_promised(
 
 
 def test_a_draft_that_could_not_be_written_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> int:
-        path.open("wb").close()
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         _LocalFile(tmp_path / "record.json").write(b"{}")
     assert list(tmp_path.iterdir()) == []

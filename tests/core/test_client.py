@@ -63,14 +63,14 @@ def test_the_instance_with_the_highest_rank_is_taken(
         assert client.resolve_client_id() == preferred
 
 
-def test_the_preferred_instance_is_asked_for_once(fused_emulator: Emulator, udf: Udf) -> None:
+def test_the_preferred_instance_is_asked_for_once_per_call(fused_emulator: Emulator, udf: Udf) -> None:
     with FusedClient() as client:
         client.invalidate_cache(udf.id)
         client.invalidate_cache(udf.id)
         assert client.client_id == "fused-team"
     assert [request.path.rsplit("/", 1)[-1] for request in fused_emulator.requests] == [
         *(udf.id, udf.canvas_id, "available", "delete"),
-        *(udf.id, udf.canvas_id, "delete"),
+        *(udf.id, udf.canvas_id, "available", "delete"),
     ]
 
 

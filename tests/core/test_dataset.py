@@ -19,6 +19,7 @@ from fused_cache_ops import (
     plan_dataset,
     plan_invalidation,
 )
+from fused_cache_ops.cache_map.drawing import described, to_mermaid, to_svg
 from fused_cache_ops.emulator import Emulator
 from fused_cache_ops.selection.reading import read_selection
 
@@ -321,6 +322,31 @@ def test_a_map_is_read_from_pyproject(tmp_path):
     assert list(CacheMap.read(path).datasets) == ["parcels"]
 
 
+def test_a_part_of_a_key_may_be_any_release():
+    entry = {"udfs": [{"udf": "maps/places"}]}
+    datasets = {"s3://bucket/release/*/": entry, "s3://bucket/release/2026-01-01.0/": {"udfs": []}}
+    cache_map = CacheMap.from_dict({"datasets": datasets})
+    assert len(cache_map.entries("s3://bucket/release/2026-04-15.0/")) == 1
+    assert cache_map.entries("s3://bucket/release/2026-01-01.0/") == ()
+    for other in ("s3://bucket/release/", "s3://bucket/release/a/b/", "s3://other/release/a/"):
+        with pytest.raises(InvalidInputError, match="does not list"):
+            cache_map.entries(other)
+
+
+def test_a_dataset_that_two_keys_stand_for_is_an_error():
+    cache_map = CacheMap.from_dict({"datasets": {"s3://bucket/*/a/": {"udfs": []}, "s3://bucket/b/*/": {"udfs": []}}})
+    with pytest.raises(InvalidInputError, match=r"as 's3://bucket/\*/a/' and as 's3://bucket/b/\*/'"):
+        cache_map.entries("s3://bucket/b/a/")
+
+
+def test_what_a_udf_is_run_with_is_never_shown():
+    entry = {"udf": "maps/roads", "refresh": {"count": 1, "parameters": {"api_key": "hunter2"}}}
+    cache_map = CacheMap.from_dict({"datasets": {"d": {"udfs": [entry]}}})
+    shown = [described(cache_map.entries("d")[0]), to_mermaid(cache_map, {}), to_svg(cache_map, {})]
+    assert "hunter2" not in "".join(shown)
+    assert "api_key" in shown[0]
+
+
 def test_a_map_beside_the_pipeline_comes_before_the_working_folder(tmp_path, monkeypatch):
     beside, working = tmp_path / "dags", tmp_path / "working"
     for folder, key in ((beside, "beside"), (working, "working")):
@@ -348,7 +374,7 @@ def test_the_function_reads_the_map_of_the_working_folder(emulator, udfs, tmp_pa
         ("datasets = 3\n", r"datasets = 3 must be a table"),
         ("[datasets.parcels]\n", r"dataset 'parcels': udfs is missing"),
         ("[datasets.parcels]\nudfs = 'maps'\n", r"udfs = 'maps' is not a list"),
-        ("[datasets.parcels]\nudfs = ['maps']\n", r"entry 1 must be a table"),
+        ("[datasets.parcels]\nudfs = ['maps']\n", r"entry 1 is of type str: pass a mapping"),
         ("[datasets.parcels]\nudfs = [{ zooms = 3 }]\n", r"entry 1: udf is missing"),
         ("[datasets.parcels]\nudfs = [{ udf = 'a' }, { udf = 'a' }]\n", r"entry 2: udf a is listed twice"),
         ("[datasets.parcels]\nudfs = [{ udf = 'a', zoom = 3 }]\n", r"unknown key 'zoom'. Did you mean zooms\?"),

@@ -25,16 +25,20 @@ def test_what_no_response_came_for_is_unknown_and_may_be_tried_again(
 
 def test_what_takes_longer_than_the_refresh_may_be_tried_again(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(latency=3, path="/run/tiles/")
-    found = client.refresh_cache(udf.shared_token, tiles=["1/0/0"], refresh_deadline=1)
+    found = client.refresh_cache(udf.shared_token, tiles=["1/0/0"], refresh={"deadline": 1})
     assert (found.runs, found.already_cached, found.is_complete, found.retryable) == (0, 0, False, True)
 
 
 def test_a_tile_that_was_only_turned_away_before_is_still_told_stale(
     client: FusedClient, fused_emulator: Emulator, udf: Udf
 ) -> None:
-    fused_emulator.misbehave(status=200, after_work=False, body={}, path="batch-delete")  # says it did, and did not
+    fused_emulator.misbehave(
+        status=200, after_work=False, body={"objects_deleted": 1}, path="delete", times=None
+    )  # says it did, and did not
     fused_emulator.misbehave(status=429, retry_after=0, path="/run/tiles/")
-    result = client.invalidate_cache(udf.shared_token, tiles=["1/0/0", "1/0/1"], refresh="all", verify_tiles=2)
+    result = client.invalidate_cache(
+        udf.shared_token, tiles=["1/0/0", "1/0/1"], refresh="all", verify_tiles=2, fail_on_stale=False
+    )
     assert result.verification is not None
     assert [tile.partition(":")[0] for tile in result.verification.from_cache] == ["1/0/0", "1/0/1"]
 

@@ -86,16 +86,20 @@ HOSTILE: dict[str, tuple[Behaviour, type[FusedCacheError], str]] = {
     "1,000 headers": (says(f"{OK}{'X: y' + chr(13) + chr(10)}" * 1000), FusedCacheError, "headers|no response"),
     "no HTTP": (says("SSH-2.0-OpenSSH_9.6\r\n"), UnavailableError, "BadStatusLine|no response"),
     "body cut short": (says(f"{OK}Content-Length: 50\r\n\r\n{{}}"), UnavailableError, "IncompleteRead|no response"),
-    "wrong JSON": (says(f"{OK}Content-Length: 8\r\n\r\n{{'id':1}}"), UnexpectedResponseError, "invalid JSON"),
+    "an error in a success": (
+        says(f'{OK}Content-Length: 16\r\n\r\n{{"detail": "no"}}'),
+        UnexpectedResponseError,
+        "answered 200, but with detail: no",
+    ),
     "a gzip bomb": (
         says(f"{OK}Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope"),
         UnavailableError,
         "DecodeError|no response",
     ),
-    "a number in words": (
-        says(f'{OK}Content-Length: 24\r\n\r\n{{"objects_deleted": "x"}}'),
+    "accepted, not done": (
+        says("HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}"),
         UnexpectedResponseError,
-        "objects_deleted='x'",
+        "does not confirm it",
     ),
     "a huge Retry-After": (
         says("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 99999999999999999999\r\nContent-Length: 0\r\n\r\n"),

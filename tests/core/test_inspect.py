@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from fused_cache_ops import FusedClient, UdfReport
 from fused_cache_ops.cli.commands import program
 from fused_cache_ops.cli.report import report_table
+from fused_cache_ops.code.calls import age_in_seconds, read_source
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import (
     AuthenticationError,
@@ -25,7 +26,6 @@ from fused_cache_ops.errors import (
     UnavailableError,
     UnexpectedResponseError,
 )
-from fused_cache_ops.lineage.calls import age_in_seconds, read_source
 from fused_cache_ops.service.canvases import read_canvas, read_udf
 from fused_cache_ops.udf_reference import parse_udf
 

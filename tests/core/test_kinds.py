@@ -7,16 +7,11 @@ import pyarrow
 import pytest
 
 from fused_cache_ops import InvalidInputError
-from fused_cache_ops.selection.keywords import KINDS, NOT_GIVEN, SELECTION_DEFAULTS, SHAPERS, WHOLE_UDF
-from fused_cache_ops.selection.reading import (
-    check_limits,
-    check_shard,
-    kinds_in,
-    read_selection,
-    refuse_shapers,
-    refuse_single_use,
-    require_kind,
-)
+from fused_cache_ops.keywords.call import NEEDS_SELECTION
+from fused_cache_ops.keywords.rules import kinds_in, refuse_without_selection, require_kind
+from fused_cache_ops.keywords.selection import KINDS, SELECTION_DEFAULTS
+from fused_cache_ops.keywords.values import NOT_GIVEN, WHOLE_UDF
+from fused_cache_ops.selection.reading import check_limits, check_shard, read_selection, refuse_single_use
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.tiles.tile import ZOOM_LIMIT
 
@@ -55,20 +50,20 @@ def test_data_that_says_something_passes(keywords: dict[str, Any]) -> None:
 OTHER = {"zooms": "3", "buffer": 1, "max_tiles": 5, "when_too_many": "coarser", "max_zoom": 3, "shard": (0, 2)}
 
 
-@pytest.mark.parametrize("name", SHAPERS)
+@pytest.mark.parametrize("name", NEEDS_SELECTION)
 def test_what_shapes_a_selection_is_refused_without_one(name: str) -> None:
     with pytest.raises(InvalidInputError, match=f"{name} = .* needs a selection"):
-        refuse_shapers({name: OTHER.get(name, "x")}, SELECTION_DEFAULTS, SHAPERS)
+        refuse_without_selection({name: OTHER.get(name, "x")})
 
 
 @pytest.mark.parametrize("value", [False, 0.0, None])
 def test_a_shaper_that_merely_equals_its_default_is_refused_too(value: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"buffer = .* needs a selection"):
-        refuse_shapers({"buffer": value}, SELECTION_DEFAULTS, SHAPERS)
+        refuse_without_selection({"buffer": value})
 
 
 def test_shapers_at_their_defaults_ask_for_nothing() -> None:
-    refuse_shapers({**SELECTION_DEFAULTS, "max_tiles": int("1000000")}, SELECTION_DEFAULTS, SHAPERS)
+    refuse_without_selection({**SELECTION_DEFAULTS, "max_tiles": int("1000000")})
 
 
 LIMITS: dict[str, Any] = {"buffer": 0, "max_tiles": 1, "when_too_many": "fail", "max_zoom": 0}

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fused_cache_ops.lineage.calls import SourceReading, age_in_seconds, read_source
+from fused_cache_ops.code.calls import SourceReading, age_in_seconds, read_source
+from fused_cache_ops.code.reading import read_code
+from fused_cache_ops.code.scopes import MAX_SOURCE
 from fused_cache_ops.lineage.graph import CallGraph
-from fused_cache_ops.lineage.scopes import MAX_SOURCE
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
 
@@ -84,10 +85,70 @@ def test_a_call_is_found_however_it_is_written(source: str) -> None:
         'def udf():\n    name = "tiles_v2"\n    return fused.load(name)',
         'NAME = "other"\ndef udf():\n    NAME = "tiles_v2"\n    return fused.load(NAME)',
         'class A:\n    NAME = "tiles_v2"\n    data = fused.load(NAME)',
+        'NAME = "tiles"\nNAME += "_v2"\nfused.load(NAME)',
+        'fused.load("tiles_v%s" % 2)',
+        'fused.load("{}_v{n}".format("tiles", n=2))',
+        'fused.load("_".join(["tiles", "v2"]))',
+        'fused.load("old_tiles_v2".split("_", 1)[1])',
+        'NAMES = {"new": {"udf": "tiles_v2"}}\nfused.load(NAMES["new"]["udf"])',
+        'def name_of(kind):\n    return f"{kind}_v2"\nfused.load(name_of("tiles"))',
+        'def run(name):\n    return fused.run(name)\nrun("tiles_v2")',
+        'name_of = lambda kind: kind + "_v2"\nfused.load(name_of("tiles"))',
+        'names = []\nnames.append("tiles_v2")\nfor name in names:\n    fused.run(name)',
+        'class Names:\n    tiles = "tiles_v2"\nfused.load(Names.tiles)',
+        'name = "other"\nname = "tiles_v2"\nfused.load(name)\nname = "another"',
     ],
 )
 def test_a_constant_is_a_name(source: str) -> None:
     assert names(source) == ["tiles_v2"]
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("def udf(name='x'):\n    return fused.run(name)", 2),
+        ("name = os.environ.get('NAME', 'x')\nfused.run(name)", 2),
+        ("NAME = 'x'\ndef change():\n    global NAME\n    NAME = pick()\nfused.load(NAME)", 5),
+        ("name = 'x'\nif late:\n    name = pick()\nfused.load(name)", 4),
+    ],
+)
+def test_a_name_that_may_be_another_is_followed_and_noted(source: str, line: int) -> None:
+    reading = read_source(source)
+    assert [load.name for load in reading.loads] == ["x"]
+    assert [each.line for each in reading.unknown] == [line]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'requests.get("https://udf.ai/fsh_x/run/file?dtype_out_vector=csv")',
+        'pd.read_parquet("https://udf.ai/fsh_x.parquet")',
+        'TOKEN = "fsh_x"\npd.read_csv(f"https://www.fused.io/server/v1/realtime-shared/{TOKEN}/run/file")',
+        'httpx.get(url="https://udf.ai/fsh_x/run/tiles/3/1/2")',
+    ],
+)
+def test_a_udf_that_is_run_over_http_is_called_by_its_token(source: str) -> None:
+    reading = read_source(source)
+    assert [load.name.reveal() for load in reading.loads if isinstance(load.name, Secret)] == ["fsh_x"]
+    assert "fsh_x" not in repr(reading)
+
+
+def test_a_udf_whose_tiles_a_browser_draws_is_not_called() -> None:
+    assert names('pydeck.Layer("TileLayer", data="https://udf.ai/fsh_x/run/tiles/{z}/{x}/{y}")') == []
+
+
+def test_a_library_of_which_only_functions_are_called_is_told_from_a_udf_that_is_run() -> None:
+    address = "https://github.com/fusedio/udfs/tree/{}/public/common/"
+    pinned = f"common = fused.load({address.format('2f41ae1')!r})\n"
+    assert [load.is_library for load in read_source(f"{pinned}common.get_tiles()").loads] == [True]
+    for run in ("common(n=1)", "fused.run(common)", "common.map([1])", f"fused.run({address.format('2f41ae1')!r})"):
+        assert False in [load.is_library for load in read_source(f"{pinned}{run}").loads]
+    assert [load.is_library for load in read_source(f"fused.load({address.format('main')!r})").loads] == [False]
+
+
+def test_lines_with_the_same_gap_are_one_note() -> None:
+    (reason,) = unknown("for name in pick():\n    fused.run(name)\n    fused.run(name)\n    fused.run(name)")
+    assert reason == "2: fused.run() takes the variable 'name', which is only known at run time (and in 2 more lines)"
 
 
 def test_both_branches_of_a_condition_are_names() -> None:
@@ -127,20 +188,15 @@ def test_what_only_looks_like_a_call_is_none(source: str) -> None:
     ("source", "expected"),
     [
         ("def udf(name):\n    return fused.load(name)", "2: fused.load() takes the variable 'name'"),
-        ("def udf(name='x'):\n    return fused.run(name)", "2: fused.run() takes the variable 'name'"),
         ("fused.load(self.name)", "1: fused.load() takes an attribute"),
         ("fused.load(names[0])", "1: fused.load() takes an item"),
         ("fused.load(pick())", "1: fused.load() takes the result of a call"),
         ("fused.load(f'tiles_{year}')", "1: fused.load() takes an f-string"),
         ("fused.load(f'tiles_{2:03}')", "1: fused.load() takes an f-string"),
         ("fused.load('tiles_' + year)", "1: fused.load() takes an expression"),
-        ("fused.load('tiles_%s' % 2)", "1: fused.load() takes an expression"),
+        ("fused.load('tiles_%s' % year)", "1: fused.load() takes an expression"),
         ("for name in found:\n    fused.submit(name, [1])", "2: fused.submit() takes the variable 'name'"),
-        ("NAME = 'a'\nNAME += 'b'\nfused.load(NAME)", "3: fused.load() takes the variable 'NAME'"),
-        (
-            "NAME = 'a'\ndef change():\n    global NAME\n    NAME = pick()\nfused.load(NAME)",
-            "5: fused.load() takes the variable",
-        ),
+        ("NAME = 'a'\nNAME += other\nfused.load(NAME)", "3: fused.load() takes the variable 'NAME'"),
         ("NAME = NAME\nfused.load(NAME)", "2: fused.load() takes the variable 'NAME'"),
         ("with open_it() as name:\n    fused.load(name)", "2: fused.load() takes the variable"),
         ("try:\n    pass\nexcept E as name:\n    fused.load(name)", "4: fused.load() takes the variable"),
@@ -290,7 +346,7 @@ pieces = st.sampled_from(
 
 @given(st.one_of(st.text(), st.lists(pieces, max_size=30).map("".join), st.lists(pieces, max_size=30).map(" ".join)))
 def test_random_source_never_raises(source: str) -> None:
-    reading = read_source(source)
+    reading = read_code(source).calls
     try:
         compile(source, "random", "exec", flags=0x400)  # ast.PyCF_ONLY_AST
     except (SyntaxError, ValueError):
@@ -298,7 +354,7 @@ def test_random_source_never_raises(source: str) -> None:
         assert reading.loads == ()
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50))
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=50))
 def test_a_constant_of_any_text_is_read_as_it_is(text: str) -> None:
     reading = read_source(f"fused.load({text!r})")
     loaded = [load.name.reveal() if isinstance(load.name, Secret) else load.name for load in reading.loads]
@@ -498,7 +554,8 @@ def test_a_udf_is_called_by_its_id_in_every_form() -> None:
         ("0f0e0d0c-0b0a-4908-8706-050403020100", "the id of a UDF of another canvas"),
         ("fsh_0123456789", "a shared token"),
         ("UDF_0123456789", "a shared token"),
-        ("fc_team/maps/raw", "a shared token"),
+        ("fc_team/other/raw", "a shared token"),
+        ("fc_team/maps/gone", "a shared token"),
         ("https://github.com/fusedio/udfs/tree/main/public/raw", "code on GitHub"),
         ("https://udf.ai/fsh_0123456789/run", "an address"),
         ("team/fsh_0123456789", "an address"),
@@ -571,16 +628,26 @@ def test_the_records_own_age_comes_before_the_decorators() -> None:
     assert (node.max_age, node.unknown) == (60, ())
 
 
-def test_around_one_udf_only_what_mentions_it_is_read() -> None:
+def test_a_token_that_is_known_is_followed() -> None:
     codes = {
-        "roads": "fused.load('raw')",
-        "map": "fused.load('roads')",
-        "atlas": "fused.load('map')",
-        "other": "fused.load(name)",
-        "raw": "def udf(:",
+        "by_token": 'fused.run("fsh_roads")',
+        "over_http": 'pd.read_parquet("https://udf.ai/fsh_roads.parquet")',
+        "by_canvas": 'fused.run("fc_shared/roads")',
+        "by_old_canvas": 'fused.run("fc_shared-roads")',
+        "by_name": 'fused.run("fc_team/maps/roads")',
+        "stranger": 'fused.run("fsh_other")',
+        "roads": "",
     }
     udfs = tuple(UdfRecord(name, name, code=code) for name, code in codes.items())
-    graph = CallGraph(Canvas("c", "maps", udfs=udfs), around=udfs[0])
-    assert [[udf.name for udf in level] for level in graph.levels("roads", "callers")] == [["map"]]
-    assert [[udf.name for udf in level] for level in graph.levels("roads", "callees")] == [["raw"]]
-    assert [node.udf.name for node in graph.nodes.values() if node.unknown] == []
+    canvas = Canvas("c", "maps", udfs=udfs, share_token=Secret("fc_shared"))
+    followed = CallGraph(canvas, tokens=[(Secret("fsh_roads"), "roads")])
+    assert levels(followed, "roads", "callers") == ["by_canvas by_name by_old_canvas by_token over_http"]
+    assert [(node.udf.name, each.name) for node in followed.nodes.values() for each in node.outside] == [
+        ("by_name", "fc_********"),  # the canvas of another team may have this name
+        ("stranger", "fsh_********"),
+    ]
+
+
+def test_a_default_that_no_udf_of_the_canvas_has_is_noted_once() -> None:
+    (found,) = graph(map="def udf(style='plain'):\n    fused.run(style)").nodes["map"].unknown
+    assert "only a default is known" in found.reason

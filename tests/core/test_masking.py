@@ -136,6 +136,32 @@ def test_what_an_address_grants_access_with_is_masked(address: str, shown: str) 
     assert without_credentials(OSError(f"no {address}"), address) == f"no {shown}"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "foo://AKIAUSER:wJalr/hunter2@bucket/a.parquet",
+        "zip://a.parquet::foo://user:hunter2@127.0.0.1:9/a.zip.parquet",
+        "PG:host=127.0.0.1 port=9 user=u password=hunter2",
+        "https://user:hunter2@127.0.0.1:9/t.list",
+        "/home/me/https:/user:hunter2@127.0.0.1:9/m.toml",
+        "https://hunter2@bucket/a",
+        "https://host/a?sig=hunter2",
+        {"api_key": "hunter2"},
+    ],
+)
+def test_what_grants_access_is_masked_in_every_value_that_a_message_quotes(text: object) -> None:
+    assert "hunter2" not in quoted(text, 300)
+    assert "hunter2" not in without_credentials(f"cannot open {text}", str(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://cdn.example/npm/us-atlas@3/a.json", "https://host:8080/npm/a@3/b", "abfs://box@account.example/a", "roads@2"],
+)
+def test_what_only_looks_like_a_user_is_shown(text: str) -> None:
+    assert quoted(text, 300) == repr(text)
+
+
 def test_a_long_address_is_masked_before_it_is_shortened() -> None:
     address = f"https://{'u' * 300}@host/a"
     assert quoted_address(address) == "'https://********@host/a'"

@@ -8,7 +8,7 @@ import pytest
 from fused_cache_ops import WHOLE_UDF, FusedClient, InvalidationPlan, plan_invalidation
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.outcome import Verification
+from fused_cache_ops.outcome.invalidation import Verification
 from fused_cache_ops.selection.merging import merge_selections
 from fused_cache_ops.tiles.tile import Tile
 

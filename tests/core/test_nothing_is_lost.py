@@ -207,7 +207,7 @@ def change(record: Path, **changed: Any) -> None:
     record.write_text(json.dumps(json.loads(record.read_text()) | changed))
 
 
-@pytest.mark.parametrize(("hours", "done"), [(11.9, 4), (12.1, 0), (-1, 4)])
+@pytest.mark.parametrize(("hours", "done"), [(11.9, 4), (12.1, 0), (-1, 0), (-0.0005, 4)])
 def test_a_record_lasts_for_twelve_hours(record: Path, hours: float, done: int) -> None:
     change(record, updated=(datetime.now(timezone.utc) - timedelta(hours=hours)).isoformat())
     assert timedelta(hours=12) == LIFETIME

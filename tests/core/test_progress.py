@@ -7,7 +7,7 @@ import pytest
 
 from fused_cache_ops import FusedClient, Tile, progress
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 
 TILES = [Tile(17, number, 0) for number in range(100)]
 

@@ -15,8 +15,9 @@ from fused_cache_ops import (
     FusedClient,
     InvalidationResult,
     PartialInvalidationError,
-    Refresh,
     RefreshError,
+    RefreshResult,
+    UnavailableError,
     invalidate_cache,
     plan_invalidation,
     refresh_cache,
@@ -38,7 +39,7 @@ def tiles_run(emulator: Emulator) -> list[str]:
     return ["%d/%d/%d" % run.tile for run in emulator.runs if run.tile is not None]
 
 
-def refreshed(result: InvalidationResult) -> Refresh:
+def refreshed(result: InvalidationResult) -> RefreshResult:
     assert result.refresh is not None
     return result.refresh
 
@@ -67,7 +68,7 @@ def test_nothing_is_run_unless_it_is_asked_for(client: FusedClient, fused_emulat
 
 def test_coarse_zooms_come_first(client: FusedClient, fused_emulator: Emulator, parcels: Udf) -> None:
     listed = ["5/1/1", "2/0/0", "4/1/1", "3/2/2", "2/1/0"]
-    client.refresh_cache(parcels.shared_token, tiles=listed, refresh=3, refresh_concurrency=1)
+    client.refresh_cache(parcels.shared_token, tiles=listed, refresh={"count": 3, "concurrency": 1})
     assert tiles_run(fused_emulator) == ["2/0/0", "2/1/0", "3/2/2"]
 
 
@@ -80,7 +81,7 @@ def test_the_hottest_tiles_come_first_if_the_list_counts_them(
         path.write_text("count,z,x,y\n7,5,1,1\n1,2,0,0\n900,4,1,1\n,3,2,2\n")
     else:
         path.write_text("5/1/1 7\n2/0/0 1\n4/1/1 900\n3/2/2 0\n")
-    client.refresh_cache(parcels.shared_token, tiles_file=path, refresh=2, refresh_concurrency=1)
+    client.refresh_cache(parcels.shared_token, tiles_file=path, refresh={"count": 2, "concurrency": 1})
     assert tiles_run(fused_emulator) == ["4/1/1", "5/1/1"]
 
 
@@ -89,13 +90,13 @@ def test_a_list_that_counts_some_of_its_tiles_puts_the_others_last(
 ) -> None:
     path = tmp_path / "hot.list"
     path.write_text("# from the log\n2/0/0\n5/1/1   7\n\n4/1/1\t900\n3/2/2\n")
-    client.refresh_cache(parcels.shared_token, tiles_file=path, refresh_concurrency=1)
+    client.refresh_cache(parcels.shared_token, tiles_file=path, refresh={"concurrency": 1})
     assert tiles_run(fused_emulator) == ["4/1/1", "5/1/1", "2/0/0", "3/2/2"]
 
 
 def test_an_arrow_table_may_count_its_tiles(client: FusedClient, fused_emulator: Emulator, parcels: Udf) -> None:
     table = pa.table({"z": [2, 3, 4], "x": [0, 1, 1], "y": [0, 1, 1], "count": [None, 5.0, 8.0]})
-    client.refresh_cache(parcels.shared_token, tiles=table, refresh=2, refresh_concurrency=1)
+    client.refresh_cache(parcels.shared_token, tiles=table, refresh={"count": 2, "concurrency": 1})
     assert tiles_run(fused_emulator) == ["4/1/1", "3/1/1"]
 
 
@@ -110,18 +111,18 @@ def test_what_is_invalidated_does_not_depend_on_the_counts(
 
 
 def test_zooms_alone_mean_all_of_their_tiles(client: FusedClient, fused_emulator: Emulator, parcels: Udf) -> None:
-    result = client.invalidate_cache(parcels.shared_token, bounds=(0, 0, 20, 20), zooms="2-6", refresh_zooms="2-4")
+    result = client.invalidate_cache(parcels.shared_token, bounds=(0, 0, 20, 20), zooms="2-6", refresh={"zooms": "2-4"})
     assert {tile.partition("/")[0] for tile in tiles_run(fused_emulator)} == {"2", "3", "4"}
     assert refreshed(result).runs == len(fused_emulator.runs)
 
 
 def test_a_number_and_zooms_are_the_first_of_these_zooms(client: FusedClient, fused_emulator: Emulator, parcels: Udf) -> None:
-    client.refresh_cache(parcels.shared_token, bounds=(0, 0, 20, 20), zooms="2-6", refresh=3, refresh_zooms="5,6")
+    client.refresh_cache(parcels.shared_token, bounds=(0, 0, 20, 20), zooms="2-6", refresh={"count": 3, "zooms": "5,6"})
     assert Counter(tile.partition("/")[0] for tile in tiles_run(fused_emulator)) == {"5": 3}
 
 
 def test_a_tile_listed_twice_is_run_once(client: FusedClient, fused_emulator: Emulator, parcels: Udf) -> None:
-    found = client.refresh_cache(parcels.shared_token, tiles=["3/1/1", "3/1/1"], max_refresh=1)
+    found = client.refresh_cache(parcels.shared_token, tiles=["3/1/1", "3/1/1"], refresh={"max_tiles": 1})
     assert (found.runs, found.not_requested) == (1, 0)
     assert tiles_run(fused_emulator) == ["3/1/1"]
 
@@ -134,21 +135,21 @@ def test_each_shard_refreshes_its_own_tiles(client: FusedClient, fused_emulator:
 
 def test_the_whole_udf_is_run_once_without_a_tile(client: FusedClient, fused_emulator: Emulator) -> None:
     report = fused_emulator.register(lambda **given: given, name="report")
-    result = client.invalidate_cache(report.shared_token, whole_udf=True, refresh=1, refresh_parameters={"year": 2026})
+    result = client.invalidate_cache(report.shared_token, whole_udf=True, refresh={"count": 1, "parameters": {"year": 2026}})
     (run,) = fused_emulator.runs
     assert (run.tile, run.parameters, refreshed(result).runs) == (None, {"year": "2026"}, 1)
 
 
 def test_what_a_map_asks_for_with_its_parameters_is_cached(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     parameters = {"color": "a b&c", "opacity": 0.5}
-    client.refresh_cache(udf.shared_token, tiles=["1/0/0"], refresh_parameters=parameters)
+    client.refresh_cache(udf.shared_token, tiles=["1/0/0"], refresh={"parameters": parameters})
     (run,) = fused_emulator.runs
     assert run.parameters == {"color": "a b&c", "opacity": "0.5"}
 
 
 def test_an_empty_selection_refreshes_nothing(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     result = client.invalidate_cache(udf.shared_token, tiles=[], refresh="all")
-    assert refreshed(result) == Refresh(elapsed_seconds=refreshed(result).elapsed_seconds)
+    assert refreshed(result) == RefreshResult(elapsed_seconds=refreshed(result).elapsed_seconds)
     assert fused_emulator.requests == []
 
 
@@ -161,18 +162,18 @@ def test_what_became_the_whole_udf_is_not_refreshed(client: FusedClient, fused_e
     assert fused_emulator.runs == []
 
 
-@pytest.mark.parametrize("given", [{"refresh": "all"}, {"refresh": 4}, {"refresh_zooms": "1"}], ids=str)
+@pytest.mark.parametrize("given", [{}, {"count": 4}, {"zooms": "1"}], ids=str)
 def test_more_than_max_refresh_is_an_error_before_anything_is_sent(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, given: dict[str, Any]
 ) -> None:
-    with pytest.raises(InvalidInputError, match=r"more than max_refresh=3 tiles.*refresh_zooms='0-8'"):
-        client.invalidate_cache(udf.shared_token, tiles=ALL, max_refresh=3, **given)
+    with pytest.raises(InvalidInputError, match=r"more than max_tiles=3 tiles.*refresh=\{'zooms': '0-8'\}"):
+        client.invalidate_cache(udf.shared_token, tiles=ALL, refresh={"max_tiles": 3, **given})
     assert fused_emulator.requests == []
 
 
 def test_a_generator_is_counted_before_anything_is_sent(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
-    with pytest.raises(InvalidInputError, match="more than max_refresh=3"):
-        client.invalidate_cache(udf.shared_token, tiles=iter(ALL), max_refresh=3, refresh="all")
+    with pytest.raises(InvalidInputError, match="more than max_tiles=3"):
+        client.invalidate_cache(udf.shared_token, tiles=iter(ALL), refresh={"max_tiles": 3})
     assert fused_emulator.requests == []
 
 
@@ -189,7 +190,7 @@ def test_what_a_generator_yielded_before_it_failed_is_handed_back(
         yield from ALL[:stops]
         raise OSError("the cursor is closed")
 
-    with pytest.raises(OSError, match="the cursor is closed") as caught:
+    with pytest.raises(UnavailableError, match="OSError: the cursor is closed") as caught:
         client.invalidate_cache(udf.shared_token, tiles=changed(), refresh="all")
     assert ["%d/%d/%d" % tile for tile in caught.value.remaining] == ALL[:stops]  # type: ignore[attr-defined]
     assert fused_emulator.requests == []
@@ -197,7 +198,7 @@ def test_what_a_generator_yielded_before_it_failed_is_handed_back(
 
 def test_what_is_read_once_is_handed_back_if_there_is_too_much_to_refresh(client: FusedClient, udf: Udf) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        client.invalidate_cache(udf.shared_token, tiles=iter(ALL), refresh="all", max_refresh=1)
+        client.invalidate_cache(udf.shared_token, tiles=iter(ALL), refresh={"max_tiles": 1})
     assert len(list(caught.value.remaining or ())) == 4
 
 
@@ -210,22 +211,22 @@ def test_nothing_to_verify_is_no_missing_verification(client: FusedClient, udf: 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"refresh": None}, r"refresh = None must be a whole number of tiles, or 'all'"),
+        ({"refresh": None}, r"refresh = None must be a whole number of tiles, 'all', or a mapping"),
         ({"refresh": True}, r"refresh = True must be"),
         ({"refresh": -1}, r"refresh = -1 must be"),
         ({"refresh": 1.5}, r"refresh = 1\.5 must be"),
         ({"refresh": ""}, r"refresh = '' must be"),
-        ({"refresh_zooms": "deep"}, r"refresh_zooms = 'deep'"),
-        ({"refresh": 1, "refresh_concurrency": 0}, r"refresh_concurrency = 0 must be a whole number from 1 to 64"),
-        ({"refresh": 1, "refresh_concurrency": 65}, r"refresh_concurrency = 65"),
-        ({"refresh": 1, "max_refresh": 0}, r"max_refresh = 0 must be a whole number above 0"),
-        ({"refresh": 1, "refresh_deadline": 0}, r"refresh_deadline = 0 must be a number of seconds above 0"),
-        ({"refresh": 1, "refresh_deadline": float("inf")}, r"refresh_deadline = inf"),
-        ({"refresh": 1, "refresh_parameters": "a=b"}, r"refresh_parameters is of type str"),
-        ({"refresh": 1, "refresh_parameters": {"": 1}}, r"'' is not the name"),
-        ({"refresh": 1, "refresh_parameters": {"fused_session_token": "x"}}, r"'fused_session_token' is not the name"),
-        ({"refresh": 1, "refresh_parameters": {"flag": True}}, r"refresh_parameters\['flag'\] is of type bool"),
-        ({"refresh": 1, "fail_on_refresh_error": 1}, r"fail_on_refresh_error = 1 must be True or False"),
+        ({"refresh": {"zooms": "deep"}}, r"refresh: zooms = 'deep'"),
+        ({"refresh": {"count": 1, "concurrency": 0}}, r"refresh: concurrency = 0 must be a whole number from 1 to 64"),
+        ({"refresh": {"count": 1, "concurrency": 65}}, r"refresh: concurrency = 65"),
+        ({"refresh": {"count": 1, "max_tiles": 0}}, r"refresh: max_tiles = 0 must be a whole number above 0"),
+        ({"refresh": {"count": 1, "deadline": 0}}, r"refresh: deadline = 0 must be a number of seconds above 0"),
+        ({"refresh": {"count": 1, "deadline": float("inf")}}, r"refresh: deadline = inf"),
+        ({"refresh": {"count": 1, "parameters": "a=b"}}, r"refresh: parameters is of type str"),
+        ({"refresh": {"count": 1, "parameters": {"": 1}}}, r"'' is not the name"),
+        ({"refresh": {"count": 1, "parameters": {"fused_session_token": "x"}}}, r"'fused_session_token' is not the name"),
+        ({"refresh": {"count": 1, "parameters": {"flag": True}}}, r"refresh: parameters\['flag'\] is of type bool"),
+        ({"refresh": {"count": 1, "must_succeed": 1}}, r"refresh: must_succeed = 1 must be True or False"),
     ],
     ids=str,
 )
@@ -237,7 +238,7 @@ def test_what_cannot_be_read_fails_before_anything_is_sent(
     assert fused_emulator.requests == []
 
 
-@pytest.mark.parametrize("given", [{"refresh_zooms": "1"}, {"refresh": 500}, {"refresh": "500"}], ids=str)
+@pytest.mark.parametrize("given", [{"refresh": {"zooms": "1"}}, {"refresh": 500}, {"refresh": "500"}], ids=str)
 @pytest.mark.parametrize("whole", [{}, {"whole_udf": True}], ids=["left out", "said"])
 def test_a_refresh_of_tiles_without_a_selection_does_not_invalidate_everything(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, given: dict[str, Any], whole: dict[str, Any]
@@ -281,7 +282,7 @@ def test_a_udf_that_fails_is_run_once(client: FusedClient, fused_emulator: Emula
 def test_a_failed_refresh_is_an_error_if_asked_for(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(status=500, path="/run/tiles/1/1/1")
     with pytest.raises(RefreshError, match="Everything is invalidated") as caught:
-        client.invalidate_cache(udf.shared_token, tiles=ALL, refresh="all", fail_on_refresh_error=True)
+        client.invalidate_cache(udf.shared_token, tiles=ALL, refresh={"must_succeed": True})
     error = caught.value
     assert error.result is not None
     assert (error.result.tiles_invalidated, error.refresh.runs, error.retryable) == (4, 3, False)
@@ -292,7 +293,7 @@ def test_a_failed_refresh_is_an_error_if_asked_for(client: FusedClient, fused_em
 def test_a_refresh_error_survives_pickling(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(status=404, path="/run/tiles/1/1/1")
     with pytest.raises(RefreshError) as caught:
-        client.refresh_cache(udf.shared_token, tiles=ALL, fail_on_refresh_error=True)
+        client.refresh_cache(udf.shared_token, tiles=ALL, refresh={"must_succeed": True})
     read = pickle.loads(pickle.dumps(caught.value))
     assert (str(read), read.refresh, list(read.not_refreshed)) == (str(caught.value), caught.value.refresh, [(1, 1, 1)])
     assert udf.shared_token not in repr(pickle.dumps(caught.value))
@@ -310,7 +311,7 @@ def test_what_may_pass_is_asked_for_again(
 
 def test_a_429_makes_all_runs_wait(client: FusedClient, fused_emulator: Emulator, parcels: Udf) -> None:
     fused_emulator.misbehave(status=429, retry_after=1, path="/run/tiles/")
-    found = client.refresh_cache(parcels.shared_token, bounds=(0, 0, 20, 20), zooms="6", refresh_concurrency=1)
+    found = client.refresh_cache(parcels.shared_token, bounds=(0, 0, 20, 20), zooms="6", refresh={"concurrency": 1})
     assert found.is_complete
     assert found.elapsed_seconds >= 1
 
@@ -323,7 +324,7 @@ def test_the_refresh_has_a_deadline_of_its_own(fused_emulator: Emulator) -> None
     registered = fused_emulator.register(slow)
     with FusedClient(token=fused_emulator.token, base_url=fused_emulator.base_url, deadline=100) as client:
         found = client.refresh_cache(
-            registered.shared_token, bounds=(0, 0, 40, 40), zooms="6", refresh_concurrency=1, refresh_deadline=1
+            registered.shared_token, bounds=(0, 0, 40, 40), zooms="6", refresh={"concurrency": 1, "deadline": 1}
         )
     assert found.not_requested > 0
     assert (found.is_complete, found.retryable) == (False, True)
@@ -351,7 +352,7 @@ def test_at_most_so_many_run_at_the_same_time(client: FusedClient, fused_emulato
 
     registered = fused_emulator.register(watched)
     tiles = [(5, x, 0) for x in range(12)]
-    assert client.refresh_cache(registered.shared_token, tiles=tiles, refresh_concurrency=3).is_complete
+    assert client.refresh_cache(registered.shared_token, tiles=tiles, refresh={"concurrency": 3}).is_complete
     assert most == 3
 
 
@@ -364,14 +365,18 @@ def test_verification_and_refresh_read_the_same_responses(client: FusedClient, f
 def test_a_sampled_tile_that_is_not_to_be_refreshed_is_no_part_of_the_refresh(
     client: FusedClient, fused_emulator: Emulator, parcels: Udf
 ) -> None:
-    result = client.invalidate_cache(parcels.shared_token, tiles=["2/0/0", "9/1/1", "9/1/2"], refresh_zooms="2", verify_tiles=3)
+    result = client.invalidate_cache(
+        parcels.shared_token, tiles=["2/0/0", "9/1/1", "9/1/2"], refresh={"zooms": "2"}, verify_tiles=3
+    )
     assert result.verification is not None
     assert (len(result.verification.fresh), refreshed(result).runs, len(fused_emulator.runs)) == (3, 1, 3)
 
 
 def test_a_stale_tile_is_still_told_when_it_is_refreshed(client: FusedClient, fused_emulator: Emulator, udf: Udf) -> None:
-    fused_emulator.misbehave(status=200, after_work=False, body={}, path="batch-delete")  # says it did, and did not
-    result = client.invalidate_cache(udf.shared_token, tiles=ALL, refresh="all", verify_tiles=4)
+    fused_emulator.misbehave(
+        status=200, after_work=False, body={"objects_deleted": 1}, path="delete", times=None
+    )  # says it did, and did not
+    result = client.invalidate_cache(udf.shared_token, tiles=ALL, refresh="all", verify_tiles=4, fail_on_stale=False)
     assert result.verification is not None
     assert (len(result.verification.from_cache), refreshed(result).already_cached) == (4, 4)
 
@@ -406,7 +411,7 @@ def test_only_the_second_of_two_separate_passes_refreshes(client: FusedClient, f
 def test_a_checkpoint_continues_the_refresh_without_a_second_invalidation(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, tmp_path: Path
 ) -> None:
-    keywords: Any = {"tiles": ALL, "refresh": "all", "fail_on_refresh_error": True, "checkpoint": tmp_path / "record.json"}
+    keywords: Any = {"tiles": ALL, "refresh": {"must_succeed": True}, "checkpoint": tmp_path / "record.json"}
     fused_emulator.misbehave(status=500, path="/run/tiles/1/1/1")
     with pytest.raises(RefreshError):
         client.invalidate_cache(udf.shared_token, **keywords)
@@ -430,12 +435,12 @@ def test_a_refresh_that_is_no_error_leaves_no_checkpoint(
 def test_another_refresh_does_not_continue_from_the_checkpoint_of_the_first(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, tmp_path: Path
 ) -> None:
-    keywords: Any = {"tiles": ALL, "fail_on_refresh_error": True, "checkpoint": tmp_path / "record.json"}
+    keywords: Any = {"tiles": ALL, "checkpoint": tmp_path / "record.json"}
     fused_emulator.misbehave(status=500, path="/run/tiles/1/0/0")
     with pytest.raises(RefreshError):
-        client.invalidate_cache(udf.shared_token, refresh=2, **keywords)
+        client.invalidate_cache(udf.shared_token, refresh={"count": 2, "must_succeed": True}, **keywords)
     fused_emulator.forget_runs()
-    result = client.invalidate_cache(udf.shared_token, refresh="all", **keywords)
+    result = client.invalidate_cache(udf.shared_token, refresh={"must_succeed": True}, **keywords)
     assert refreshed(result).already_done == 0
     assert len(fused_emulator.cached_tiles(udf)) == 4
 
@@ -452,7 +457,7 @@ def test_a_cancelled_refresh_says_that_all_is_invalidated(client: FusedClient, f
     canceller = threading.Thread(target=lambda: (begun.wait(30), client.cancel()))
     canceller.start()
     with pytest.raises(PartialInvalidationError, match="before refreshing failed") as caught:
-        client.invalidate_cache(registered.shared_token, tiles=ALL, refresh="all", refresh_concurrency=1)
+        client.invalidate_cache(registered.shared_token, tiles=ALL, refresh={"concurrency": 1})
     canceller.join()
     assert list(caught.value.remaining or "?") == []
     assert len(fused_emulator.runs) < 4
@@ -490,13 +495,13 @@ def test_the_plan_says_how_many_runs_it_would_be(client: FusedClient, fused_emul
     assert made.refresh_runs == made.to_dict()["refresh_runs"] == 3
     assert str(made).endswith("and run it 3 times to refresh")
     assert plan_invalidation("roads", tiles=ALL).refresh_runs is None
-    assert client.plan_invalidation(udf.id, tiles=ALL, refresh_zooms="1").refresh_runs == 4
+    assert client.plan_invalidation(udf.id, tiles=ALL, refresh={"zooms": "1"}).refresh_runs == 4
     assert fused_emulator.runs == []
 
 
 def test_a_plan_of_too_many_runs_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="max_refresh=3"):
-        plan_invalidation("roads", tiles=ALL, refresh="all", max_refresh=3)
+    with pytest.raises(InvalidInputError, match="max_tiles=3"):
+        plan_invalidation("roads", tiles=ALL, refresh={"max_tiles": 3})
 
 
 def test_the_plan_that_is_shown_before_sending_has_the_runs(client: FusedClient, udf: Udf) -> None:
@@ -513,8 +518,8 @@ def test_the_result_is_json_and_back(client: FusedClient, fused_emulator: Emulat
 
 def test_the_functions_need_no_client(fused_emulator: Emulator, udf: Udf) -> None:
     settings: Any = {"token": fused_emulator.token, "base_url": fused_emulator.base_url}
-    assert refreshed(invalidate_cache(udf.shared_token, tiles=ALL, refresh=2, **settings)).runs == 2
-    found = refresh_cache(udf.shared_token, tiles=ALL, **settings)
+    assert refreshed(invalidate_cache(udf.shared_token, tiles=ALL, refresh=2, client=settings)).runs == 2
+    found = refresh_cache(udf.shared_token, tiles=ALL, client=settings)
     assert (found.runs, found.already_cached) == (2, 2)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fused_cache_ops import InvalidInputError
-from fused_cache_ops.selection.rendered import read_rendered
+from fused_cache_ops.keywords.rendered import read_rendered
 
 
 @pytest.mark.parametrize("name", ["tiles", "bounds", "shard", "cells", "partition"])
@@ -32,21 +32,19 @@ def test_a_list_that_is_cut_off_is_no_path(name: str) -> None:
         read_rendered({name: "['8a2a1072b59ffff'"})
 
 
-@pytest.mark.parametrize("name", ["whole_udf", "fail_on_refresh_error"])
+@pytest.mark.parametrize("name", ["whole_udf"])
 def test_true_and_false_are_read_from_text(name: str) -> None:
     assert [read_rendered({name: text})[name] for text in ("True", "false", " true\n")] == [True, False, True]
 
 
-@pytest.mark.parametrize("name", ["whole_udf", "fail_on_refresh_error"])
+@pytest.mark.parametrize("name", ["whole_udf"])
 @pytest.mark.parametrize("text", ["", "None", "1", "yes"])
 def test_nothing_else_is_true(name: str, text: str) -> None:
     with pytest.raises(InvalidInputError, match=f"^{name} rendered to .*, which is neither true nor false"):
         read_rendered({name: text})
 
 
-@pytest.mark.parametrize(
-    "name", ["buffer", "max_tiles", "max_zoom", "verify_tiles", "max_related", "refresh_concurrency", "max_refresh"]
-)
+@pytest.mark.parametrize("name", ["buffer", "max_tiles", "max_zoom", "verify_tiles", "max_related"])
 def test_a_number_is_read_from_text_or_refused(name: str) -> None:
     assert read_rendered({name: " 12 "}) == {name: 12}
     for text in ("", "None", "1.5"):
@@ -54,7 +52,7 @@ def test_a_number_is_read_from_text_or_refused(name: str) -> None:
             read_rendered({name: text})
 
 
-@pytest.mark.parametrize("name", ["again_after", "refresh_deadline"])
+@pytest.mark.parametrize("name", ["again_after"])
 def test_seconds_are_read_from_text_or_refused(name: str) -> None:
     assert read_rendered({name: "1.5"}) == {name: 1.5}
     for text in ("", "None", "soon"):
@@ -62,11 +60,38 @@ def test_seconds_are_read_from_text_or_refused(name: str) -> None:
             read_rendered({name: text})
 
 
-def test_parameters_are_read_from_text_or_refused() -> None:
-    assert read_rendered({"refresh_parameters": '{"format": "png"}'}) == {"refresh_parameters": {"format": "png"}}
-    for text in ("", "None", "[]"):
-        with pytest.raises(InvalidInputError, match=r"^refresh_parameters rendered to .*, which is not a mapping"):
-            read_rendered({"refresh_parameters": text})
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("concurrency", " 12 ", 12),
+        ("max_tiles", "12", 12),
+        ("deadline", "1.5", 1.5),
+        ("must_succeed", "True", True),
+        ("parameters", '{"format": "png"}', {"format": "png"}),
+        ("zooms", "0-8", "0-8"),
+        ("count", "12", "12"),
+    ],
+)
+def test_a_key_of_a_group_is_read_from_text(key: str, text: str, value: Any) -> None:
+    assert read_rendered({"refresh": {key: text}}) == {"refresh": {key: value}}
+
+
+@pytest.mark.parametrize("key", ["concurrency", "max_tiles", "deadline", "must_succeed", "parameters"])
+@pytest.mark.parametrize("text", ["", "None", "soon"])
+def test_a_key_of_a_group_that_rendered_to_nothing_is_an_error(key: str, text: str) -> None:
+    with pytest.raises(InvalidInputError, match=rf"^refresh\['{key}'\] rendered to "):
+        read_rendered({"refresh": {key: text}})
+
+
+def test_a_group_is_read_from_text() -> None:
+    assert read_rendered({"refresh": '{"count": 5, "deadline": "7"}'}) == {"refresh": {"count": 5, "deadline": 7.0}}
+    assert read_rendered({"refresh": "all"}) == {"refresh": "all"}
+
+
+def test_a_misspelled_key_of_a_group_is_named_without_its_value() -> None:
+    with pytest.raises(InvalidInputError, match=r"refresh: unknown key 'concurency'. Did you mean concurrency\?") as caught:
+        read_rendered({"refresh": {"concurency": "s3cret"}})
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,19 @@ import pytest
 
 from fused_cache_ops import InvalidInputError
 from fused_cache_ops.running.refresh import plan_refresh
-from fused_cache_ops.selection.reading import (
-    read_selection,
-)
+from fused_cache_ops.selection.reading import read_selection
 
 
-def to_refresh(tiles: Any, **keywords: Any) -> list[str]:
+def to_refresh(tiles: Any, *, refresh: Any) -> list[str]:
     """The tiles that a refresh would run, in order."""
-    planned = plan_refresh(read_selection(tiles=tiles), **keywords)
+    planned = plan_refresh(read_selection(tiles=tiles), refresh)
     assert planned is not None
     return ["%d/%d/%d" % tile for tile in planned.targets if tile is not None]
 
 
 def test_tiles_that_are_listed_again_and_again_leave_no_other_out() -> None:
     listed = ["1/0/0"] * 3 + ["1/0/1", "1/1/0"]
-    assert to_refresh(listed, refresh="all", max_refresh=3) == ["1/0/0", "1/0/1", "1/1/0"]
+    assert to_refresh(listed, refresh={"max_tiles": 3}) == ["1/0/0", "1/0/1", "1/1/0"]
     assert to_refresh(listed, refresh=2) == ["1/0/0", "1/0/1"]
 
 
@@ -41,27 +39,27 @@ def test_tiles_of_a_zoom_are_run_as_they_are_listed() -> None:
 
 def test_a_tile_counts_as_often_as_its_hottest_line_says(tmp_path: Path) -> None:
     (tmp_path / "hot.list").write_text("1/0/0 1\n1/0/1 5\n1/1/0 7\n1/0/0 9\n1/1/0 2\n")
-    planned = plan_refresh(read_selection(tiles_file=tmp_path / "hot.list"), refresh="all")
+    planned = plan_refresh(read_selection(tiles_file=tmp_path / "hot.list"), "all")
     assert planned is not None
     assert planned.targets == ((1, 0, 0), (1, 1, 0), (1, 0, 1))
 
 
-def test_as_many_as_max_refresh_are_allowed() -> None:
+def test_as_many_as_max_tiles_are_allowed() -> None:
     listed = ["1/0/0", "1/0/1", "1/1/0"]
-    assert to_refresh(listed, refresh="all", max_refresh=3) == listed
-    assert to_refresh(listed, refresh=5, max_refresh=3) == listed
-    assert to_refresh(listed, refresh=3, max_refresh=3) == listed
-    assert to_refresh([*listed, "1/1/1"], refresh=3, max_refresh=3) == listed
+    assert to_refresh(listed, refresh={"max_tiles": 3}) == listed
+    assert to_refresh(listed, refresh={"count": 5, "max_tiles": 3}) == listed
+    assert to_refresh(listed, refresh={"count": 3, "max_tiles": 3}) == listed
+    assert to_refresh([*listed, "1/1/1"], refresh={"count": 3, "max_tiles": 3}) == listed
 
 
 @pytest.mark.parametrize("amount", ["all", 4, 1000])
-def test_one_more_than_max_refresh_is_refused(amount: Any) -> None:
-    with pytest.raises(InvalidInputError, match="more than max_refresh=3 tiles, and"):
-        to_refresh(["1/0/0", "1/0/1", "1/1/0", "1/1/1"], refresh=amount, max_refresh=3)
+def test_one_more_than_max_tiles_is_refused(amount: Any) -> None:
+    with pytest.raises(InvalidInputError, match="more than max_tiles=3 tiles, and"):
+        to_refresh(["1/0/0", "1/0/1", "1/1/0", "1/1/1"], refresh={"count": amount, "max_tiles": 3})
 
 
-def test_max_refresh_counts_the_zooms_that_are_refreshed() -> None:
+def test_max_tiles_counts_the_zooms_that_are_refreshed() -> None:
     listed = ["1/0/0", "1/0/1", "2/0/0", "2/0/1", "3/0/0"]
-    assert to_refresh(listed, refresh_zooms="1,3", max_refresh=3) == ["1/0/0", "1/0/1", "3/0/0"]
-    with pytest.raises(InvalidInputError, match="more than max_refresh=2 tiles at zooms 1, 3, and"):
-        to_refresh(listed, refresh_zooms="1,3", max_refresh=2)
+    assert to_refresh(listed, refresh={"zooms": "1,3", "max_tiles": 3}) == ["1/0/0", "1/0/1", "3/0/0"]
+    with pytest.raises(InvalidInputError, match="more than max_tiles=2 tiles at zooms 1, 3, and"):
+        to_refresh(listed, refresh={"zooms": "1,3", "max_tiles": 2})

@@ -63,7 +63,7 @@ def test_no_piece_of_a_long_token_is_in_a_traceback(
     fused_emulator.store.add_token(fused_emulator.environment_id, token=LONG)
     fused_emulator.misbehave(**fault)
     with pytest.raises(FusedCacheError) as caught:
-        invalidate_cache("roads", tiles=["1/0/0"], token=LONG, timeout=0.3, deadline=0.5)
+        invalidate_cache("roads", tiles=["1/0/0"], client={"token": LONG, "timeout": 0.3, "deadline": 0.5})
     everything = shown(caught.value) + caplog.text
     assert [piece for piece in pieces(LONG) if piece in everything] == []
 
@@ -86,7 +86,7 @@ def test_no_piece_of_a_shared_token_is_in_a_traceback(
     caplog.set_level(logging.DEBUG)
     fused_emulator.misbehave(**fault)
     with pytest.raises(FusedCacheError) as caught:
-        invalidate_cache(form, tiles=["1/0/0"], timeout=0.3, deadline=0.5)
+        invalidate_cache(form, tiles=["1/0/0"], client={"timeout": 0.3, "deadline": 0.5})
     everything = shown(caught.value) + caplog.text
     secret = LONG if LONG in form else form
     assert [piece for piece in pieces(secret) if piece in everything] == []

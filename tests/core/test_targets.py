@@ -70,7 +70,7 @@ def places(emulator: Emulator, *udfs: Udf) -> list[tuple[str, str]]:
     "client_id", ["fused-maps,fused-team", ["fused-maps", "fused-team"], " fused-maps , fused-team,fused-maps"]
 )
 def test_several_instances_are_invalidated_without_a_look_up(land: Emulator, roads: Udf, client_id: Any) -> None:
-    result = invalidate_cache(roads.id, tiles=TILES, client_id=client_id)
+    result = invalidate_cache(roads.id, tiles=TILES, client={"client_id": client_id})
     assert (result.client_id, result.client_ids) == ("fused-maps", ("fused-maps", "fused-team"))
     assert (result.tiles_invalidated, result.requests_sent) == (95, 2)
     assert len(land.requests) == 2
@@ -84,7 +84,7 @@ def test_they_can_come_from_the_environment(land: Emulator, roads: Udf, monkeypa
 @pytest.mark.parametrize("client_id", ["", ",", "a,,b", "all,a", [], "a/b,c", ["None"], 5, {"a": 1}])
 def test_what_is_no_instance_is_refused(land: Emulator, roads: Udf, client_id: Any) -> None:
     with pytest.raises(ConfigurationError, match="client_id"):
-        invalidate_cache(roads.id, client_id=client_id)
+        invalidate_cache(roads.id, client={"client_id": client_id})
     assert land.requests == []
 
 
@@ -279,7 +279,7 @@ def test_more_relatives_than_the_guard_allows_are_an_error_before_anything_is_se
 
 def test_a_circle_is_sent_once(land: Emulator) -> None:
     udfs = [add(land, "roads", "map"), add(land, "map", "roads")]
-    invalidate_cache("land/roads", related="both", client_id="fused-maps")
+    invalidate_cache("land/roads", related="both", client={"client_id": "fused-maps"})
     assert places(land, *udfs) == [("map", "fused-maps"), ("roads", "fused-maps")]
 
 

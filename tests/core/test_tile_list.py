@@ -12,7 +12,7 @@ import pytest
 from fused_cache_ops import FusedClient, Tile, plan_invalidation
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 from fused_cache_ops.selection.tile_list import TileFile, TileList, list_source
 
 WANTED = [Tile(15, 9647, 12320), Tile(1, 0, 1)]

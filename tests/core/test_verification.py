@@ -10,7 +10,7 @@ import pytest
 from fused_cache_ops import FusedClient, InvalidationResult, Tile, invalidate_cache
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.outcome import Verification
+from fused_cache_ops.outcome.invalidation import Verification
 from fused_cache_ops.running.asking import freshness
 from fused_cache_ops.running.verification import Sample
 from fused_cache_ops.selection.batches import TileBatch, TileBatches
@@ -31,8 +31,10 @@ def test_what_was_invalidated_comes_fresh(client: FusedClient, fused_emulator: E
 def test_what_somebody_asked_for_in_between_is_told(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fused_emulator.misbehave(status=200, after_work=False, body={}, path="batch-delete")  # says it did, and did not
-    result = client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=10, shared_token=udf.shared_token)
+    fused_emulator.misbehave(
+        status=200, after_work=False, body={"objects_deleted": 1}, path="delete", times=None
+    )  # says it did, and did not
+    result = client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=10, shared_token=udf.shared_token, fail_on_stale=False)
     assert result.verification == Verification(from_cache=tuple(f"{tile}: memory" for tile in ALL))
     assert "verified: 0 of 4" in caplog.text
     assert "1/0/0: from the cache (memory)" in caplog.text

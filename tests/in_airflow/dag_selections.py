@@ -24,6 +24,10 @@ def selections():
         return None
 
     @task
+    def one() -> int:
+        return 1
+
+    @task
     def empty() -> list[str]:
         return []
 
@@ -84,6 +88,13 @@ def selections():
     operator(task_id="geometry_system", udf="roads", geometry="POINT (166979 166998)", crs="{{ 'EPSG:3857' }}", zooms="0-1")
     operator(task_id="zooms_none", udf="roads", tiles=FUSED_TILE, zooms="{{ none }}")
     operator(task_id="too_many", udf="roads", bounds=[1, 1, 2, 2], zooms=14, max_tiles="{{ 10 }}", when_too_many="fail")
+    refreshed = {"udf": "roads", "tiles": FUSED_TILE, "shared_token": "{{ var.value.roads_token }}"}
+    inside = {"count": "{{ params.most }}", "zooms": "{{ params.zoom }}", "parameters": {"date": "{{ 'a' ~ 'b' }}"}}
+    operator(task_id="refresh_rendered", refresh=inside, params={"most": 1, "zoom": 1}, **refreshed)
+    operator(task_id="refresh_of_a_task", refresh={"count": one(), "must_succeed": "{{ true }}"}, **refreshed)
+    operator(task_id="refresh_none", refresh={"zooms": "{{ none }}"}, **refreshed)
+    operator(task_id="refresh_of_nothing", refresh={"zooms": forgotten}, **refreshed)
+    operator.partial(task_id="refresh_mapped", **refreshed).expand(refresh=[{"count": 1}, "all", {"zoms": "1"}])
     # A permanent failure is not tried again, however many retries the task has.
     operator(task_id="unknown", udf="nowhere", retries=3)
 

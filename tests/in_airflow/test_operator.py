@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_fused.operators import FusedInvalidateCacheOperator
 from fused_cache_ops.emulator import Emulator, ReceivedRequest, Udf
+
+try:
+    from airflow.sdk import DAG, task
+except ImportError:
+    from airflow import DAG
+    from airflow.decorators import task
 
 pytestmark = pytest.mark.xdist_group("airflow")
 
@@ -34,6 +41,7 @@ def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterato
         udf = emulator.register(dict, name="roads")
         emulator.fill_cache(udf, [(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)])
         environment.setenv("AIRFLOW_CONN_FUSED_DEFAULT", connection(emulator))
+        environment.setenv("AIRFLOW_VAR_ROADS_TOKEN", udf.shared_token)
         spec = importlib.util.spec_from_file_location("dag_selections", copy)
         assert spec is not None
         assert spec.loader is not None
@@ -50,7 +58,7 @@ def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterato
         with contextlib.closing(sqlite3.connect(airflow_database)) as database:
             query = "SELECT task_id, value FROM xcom WHERE key = 'return_value' AND dag_id LIKE '%selections'"
             for task_id, value in database.execute(query):
-                found.xcoms[task_id] = json.loads(value)
+                found.xcoms[task_id] = json.loads(value) if isinstance(value, (str, bytes)) else value
         yield found
 
 
@@ -107,10 +115,35 @@ def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
         "partition_none",
         "zooms_none",
         "too_many",
+        "refresh_none",
+        "refresh_of_nothing",
     ],
 )
 def test_what_rendered_to_nothing_fails_the_task(runs: Runs, task_id: str) -> None:
     assert runs.states[task_id] == ["failed"]
+
+
+@pytest.mark.parametrize("task_id", ["refresh_rendered", "refresh_of_a_task"])
+def test_a_refresh_is_rendered_inside_its_mapping(runs: Runs, task_id: str) -> None:
+    assert runs.states[task_id] == ["success"]
+    result = runs.xcoms[task_id]
+    result = json.loads(result) if isinstance(result, str) else result
+    assert result["refresh"]["runs"] == 1
+
+
+def test_a_refresh_can_be_mapped_over_and_a_misspelled_key_fails_its_item_alone(runs: Runs) -> None:
+    assert runs.states["refresh_mapped"] == ["success", "success", "failed"]
+
+
+def test_a_tasks_output_inside_the_mapping_of_a_refresh_comes_before_it() -> None:
+    with DAG("inside", schedule=None):
+
+        @task
+        def count() -> int:
+            return 1
+
+        operator = FusedInvalidateCacheOperator(task_id="t", udf="roads", tiles=["1/0/0"], refresh={"count": count()})
+    assert operator.upstream_task_ids == {"count"}
 
 
 def test_the_operator_maps_over_udfs(runs: Runs) -> None:

@@ -33,13 +33,15 @@ def test_the_operator_refreshes_what_it_invalidated(fused_emulator: Emulator, ud
         udf=udf.id,
         tiles=ALL,
         shared_token=udf.shared_token,
-        refresh="3",
-        refresh_zooms="1",
-        refresh_concurrency="2",
-        max_refresh="10",
-        refresh_parameters='{"format": "png"}',
-        refresh_deadline="60",
-        fail_on_refresh_error="true",
+        refresh={
+            "count": "3",
+            "zooms": "1",
+            "concurrency": "2",
+            "max_tiles": "10",
+            "parameters": '{"format": "png"}',
+            "deadline": "60",
+            "must_succeed": "true",
+        },
     )  # as templates render them
     result = execute(operator)
     assert (result["tiles_invalidated"], result["refresh"]["runs"]) == (4, 3)
@@ -62,14 +64,14 @@ def test_a_tile_that_fails_fails_the_task_without_retries(fused_emulator: Emulat
 def test_a_refresh_that_ran_out_of_time_is_retried(fused_emulator: Emulator, udf: Udf) -> None:
     fused_emulator.misbehave(latency=2, times=None, path="/run/tiles/")
     operator = FusedRefreshCacheOperator(
-        task_id="t", udf=udf.shared_token, tiles=["2/0/0", "2/0/1"], refresh_concurrency=1, refresh_deadline=1
+        task_id="t", udf=udf.shared_token, tiles=["2/0/0", "2/0/1"], refresh={"concurrency": 1, "deadline": 1}
     )
     with pytest.raises(FusedUnavailableError, match="could not be refreshed"):
         execute(operator)
 
 
 def test_a_refresh_takes_nothing_that_is_for_an_invalidation(udf: Udf) -> None:
-    with pytest.raises(TypeError, match="takes no related, again_after: it invalidates nothing"):
+    with pytest.raises(TypeError, match="FusedRefreshCacheOperator takes no related: it takes tiles"):
         FusedRefreshCacheOperator(task_id="t", udf="roads", related="callers", again_after=1)
 
 
@@ -81,5 +83,5 @@ def test_a_selection_that_rendered_to_nothing_refreshes_nothing(fused_emulator: 
 
 
 def test_a_callback_does_not_refresh() -> None:
-    with pytest.raises(InvalidInputError, match="refresh = 5 takes long, and a callback cannot wait"):
+    with pytest.raises(InvalidInputError, match="refresh takes long, and a callback cannot wait"):
         FusedInvalidateCacheNotifier(udf="roads", refresh=5)

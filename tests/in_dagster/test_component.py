@@ -1,6 +1,7 @@
 """The component: resolved from YAML, and in a real dg project by the dg command."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,11 +84,42 @@ def test_verify_adds_a_check(fused_emulator: Emulator, udf: Udf, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SHARED", udf.shared_token)
     monkeypatch.setenv("FUSED_RUN_BASE_URL", fused_emulator.root_url)
-    selection = "{tiles: [1/0/0], checkpoint: c.json}"
-    yaml = f"{{udf: roads, asset: {{key: c}}, selection: {selection}, verify_tiles: 5, shared_token_env: SHARED}}"
+    beside = "checkpoint: c.json, verify_tiles: 5, shared_token_env: SHARED"
+    yaml = f"{{udf: roads, asset: {{key: c}}, selection: {{tiles: [1/0/0]}}, {beside}}}"
     (evaluation,) = run(definitions(yaml)).get_asset_check_evaluations()
     assert evaluation.passed
     assert evaluation.metadata["fresh"].value == ["1/0/0"]
+
+
+@pytest.mark.parametrize(
+    ("refresh", "runs"), [("2", 2), ("all", 4), ("{zooms: 1, concurrency: 1}", 4), ("{count: 3}", 3)], ids=str
+)
+def test_a_refresh_is_a_scalar_or_a_mapping(
+    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch, refresh: str, runs: int
+) -> None:
+    monkeypatch.setenv("SHARED", udf.shared_token)
+    monkeypatch.setenv("FUSED_RUN_BASE_URL", fused_emulator.root_url)
+    selection = "{tiles: [1/0/0, 1/0/1, 1/1/0, 1/1/1]}"
+    beside = f"refresh: {refresh}, shared_token_env: SHARED, limits: {{deadline: 20, max_concurrency: 2}}"
+    defs = definitions(f"{{udf: roads, asset: {{key: c}}, selection: {selection}, {beside}}}")
+    (event,) = run(defs).get_asset_materialization_events()
+    assert event.materialization.metadata["refresh"].value["runs"] == runs  # type: ignore[index,call-overload]
+    assert len(fused_emulator.runs) == runs
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ("refresh: {zoms: 1}", "refresh: unknown key 'zoms'. Did you mean zooms?"),
+        ("limits: {deadlin: 1}", "limits: unknown key 'deadlin'. Did you mean deadline?"),
+        ("selection: {tiles: [1/0/0], refresh: 5}", "Extra inputs are not permitted"),
+        ("limits: {deadline: 1}, resource_key: fused", "limits belong to the resource 'fused'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_meant_is_refused_when_the_project_is_loaded(attributes: str, said: str) -> None:
+    with pytest.raises(Exception, match=re.escape(said)):
+        definitions(f"{{udf: roads, asset: {{key: c}}, {attributes}}}")
 
 
 def test_the_assets_settings_are_kept() -> None:

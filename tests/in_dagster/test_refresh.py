@@ -73,20 +73,20 @@ def test_an_unreadable_refresh_is_refused_where_it_is_defined() -> None:
 
 
 def test_the_launchpad_can_refresh(fused_emulator: Emulator, fused: FusedResource) -> None:
-    config = {"udf": "roads", "tiles": ALL, "refresh": "all", "refresh_parameters": {"color": "red"}}
+    config = {"udf": "roads", "tiles": ALL, "refresh": {"parameters": {"color": "red"}}}
     done = run(fused, invalidate_cache_op, config={"ops": {"invalidate_cache_op": {"config": config}}})
     assert done.output_for_node("invalidate_cache_op")["refresh"]["runs"] == 4
     assert [each.parameters for each in fused_emulator.runs] == [{"color": "red"}] * 4
 
 
-@pytest.mark.parametrize("selection", [{"refresh": 5}, {"refresh_zooms": "1"}], ids=str)
+@pytest.mark.parametrize("selection", [{"refresh": 5}, {"refresh": {"zooms": "1"}}], ids=str)
 def test_a_hook_does_not_refresh(selection: Any) -> None:
-    with pytest.raises(dg.DagsterInvalidDefinitionError, match="takes long: use build_refresh_cache_op"):
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"refresh takes long, and Hook .* cannot wait for it"):
         fused_invalidate_cache_on_success(udf="roads", selection={"tiles": ALL, **selection})
 
 
 def test_an_asset_refreshes_what_it_invalidates(fused_emulator: Emulator, fused: FusedResource) -> None:
-    asset = build_fused_cache_asset("cache", udf="roads", selection={"tiles": ALL, "refresh_zooms": "1"})
+    asset = build_fused_cache_asset("cache", udf="roads", selection={"tiles": ALL, "refresh": {"zooms": "1"}})
     done = dg.materialize([asset], resources={"fused": fused})
     (event,) = done.get_asset_materialization_events()
     shown = event.materialization.metadata["refresh"].value

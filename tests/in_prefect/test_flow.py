@@ -181,7 +181,9 @@ def test_the_example_of_a_transaction_runs(fused_emulator: Emulator, example: Ca
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    here = "".join(path.read_text() for path in [*Path(__file__).parent.glob("test_*.py"), EXAMPLES.parent / "prefect.yaml"])
+    here = "".join(
+        path.read_text() for path in [*Path(__file__).parents[1].rglob("test_*.py"), EXAMPLES.parent / "prefect.yaml"]
+    )
     assert [path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in here and path.name not in here] == []
 
 

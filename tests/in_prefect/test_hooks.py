@@ -60,7 +60,7 @@ def test_async_loads_invalidate_too(fused_emulator: Emulator, udf: Udf) -> None:
 
 
 def test_without_a_selection_the_whole_udf_is_invalidated(fused_emulator: Emulator, udf: Udf) -> None:
-    @flow(on_completion=[invalidate_on_completion("roads", deadline=5)])
+    @flow(on_completion=[invalidate_on_completion("roads", limits={"deadline": 5})])
     def load() -> None: ...
 
     load()
@@ -201,7 +201,7 @@ def test_an_invalidation_task_inside_the_transaction_would_roll_the_load_back(fu
     """Why there is a hook: Prefect rolls back at the task's first failing attempt, and then the retry succeeds."""
     fused_emulator.misbehave(status=503, retry_after=60, times=1)
     purge = invalidate_cache.with_options(retry_delay_seconds=0)
-    happened = in_a_transaction(lambda _: None, lambda: purge("roads", tiles=["1/0/0"], deadline=30))
+    happened = in_a_transaction(lambda _: None, lambda: purge("roads", tiles=["1/0/0"], limits={"deadline": 30}))
     assert happened == ["loaded", "rolled back"]
     assert fused_emulator.cached_tiles(udf) == LEFT
 
@@ -245,5 +245,5 @@ def test_a_hook_that_could_only_fail_is_refused(arguments: dict[str, Any], reaso
 
 
 def test_an_unknown_keyword_is_refused() -> None:
-    with pytest.raises(TypeError, match="Unknown keywords: tile"):
+    with pytest.raises(TypeError, match="Unknown keyword tile"):
         invalidate_on_completion("roads", tile=["1/0/0"])  # type: ignore[call-arg]

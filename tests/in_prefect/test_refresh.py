@@ -6,7 +6,7 @@ import pytest
 from prefect import flow, get_client
 from pydantic import SecretStr
 
-from fused_cache_ops import InvalidInputError, Refresh, RefreshError
+from fused_cache_ops import InvalidInputError, RefreshError, RefreshResult
 from fused_cache_ops.emulator import Emulator, Udf
 from prefect_fused import invalidate_cache, invalidate_on_completion, refresh_cache
 from prefect_fused.reports import describe_refresh
@@ -42,7 +42,7 @@ def test_the_result_of_an_invalidation_shows_its_refresh(fused_emulator: Emulato
 
     assert pipeline()["refresh"]["runs"] == 4
     shown = [artifact.data for artifact in artifacts("") if "| Refreshed |" in str(artifact.data)]
-    assert "4 runs" in shown[0]
+    assert any("4 runs" in each for each in shown)
 
 
 def test_a_refresh_that_failed_fails_the_task_and_shows_why(fused_emulator: Emulator, udf: Udf) -> None:
@@ -61,7 +61,7 @@ def test_a_refresh_that_failed_fails_the_task_and_shows_why(fused_emulator: Emul
 
 
 def test_an_artifact_says_what_was_not_reached() -> None:
-    said = describe_refresh("roads", Refresh(runs=1, not_requested=2000, seconds_median=1.25, seconds_p95=3.5))
+    said = describe_refresh("roads", RefreshResult(runs=1, not_requested=2000, seconds_median=1.25, seconds_p95=3.5))
     assert "| Not reached in time | 2,000 |" in said
     assert "| Median run, seconds | 1.25 |" in said
 
@@ -75,16 +75,16 @@ def test_an_invalidation_whose_refresh_failed_is_an_invalidation_to_automations(
 
     @flow
     def pipeline() -> None:
-        invalidate_cache(udf.shared_token, tiles=ALL, refresh="all", fail_on_refresh_error=True)
+        invalidate_cache(udf.shared_token, tiles=ALL, refresh={"must_succeed": True})
 
     with pytest.raises(RefreshError, match="Everything is invalidated"):
         pipeline()
     assert events == ["fused.cache.invalidated"]
 
 
-@pytest.mark.parametrize("keywords", [{"refresh": 5}, {"refresh_zooms": "1"}], ids=str)
+@pytest.mark.parametrize("keywords", [{"refresh": 5}, {"refresh": {"zooms": "1"}}], ids=str)
 def test_a_hook_does_not_refresh(keywords: Any) -> None:
-    with pytest.raises(InvalidInputError, match="A hook does not refresh"):
+    with pytest.raises(InvalidInputError, match="refresh takes long, and a hook cannot wait"):
         invalidate_on_completion("roads", tiles=ALL, **keywords)
 
 

@@ -42,6 +42,41 @@ def test_tiles_from_an_upstream_task_are_invalidated(fused_emulator: Emulator, c
     assert fused_emulator.cached_tiles(udf) == {(1, 1, 0)}
 
 
+def test_mapping_over_udfs_hands_each_the_groups_of_options_whole(
+    fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf
+) -> None:
+    other = fused_emulator.register(lambda **tile: tile, name="other")
+
+    @flow
+    def pipeline() -> list[dict[str, Any]]:
+        mapped = invalidate_cache.with_options(retries=0).map(
+            [udf.shared_token, other.shared_token],
+            credentials=unmapped(credentials),
+            tiles=unmapped(["1/0/0", "1/0/1", "2/0/0"]),
+            refresh={"count": 5, "zooms": "1"},
+            limits={"deadline": 20, "max_concurrency": 2},
+        )
+        return mapped.result()
+
+    assert [result["refresh"]["runs"] for result in pipeline()] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"limits": {"deadlin": 5}}, r"limits: unknown key 'deadlin'. Did you mean deadline\?"),
+        ({"limits": {"deadline": None}}, r"limits: deadline is None"),
+        ({"limits": 5}, r"limits is of type int: pass a mapping"),
+        ({"refresh": {"zoms": 5}}, r"refresh: unknown key 'zoms'. Did you mean zooms\?"),
+    ],
+    ids=str,
+)
+def test_a_group_that_cannot_be_meant_is_refused(fused_emulator: Emulator, keywords: Any, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        invalidate_cache.fn("roads", tiles=["1/0/0"], **keywords)
+    assert fused_emulator.requests == []
+
+
 def test_without_tiles_the_whole_udf_is_invalidated(fused_emulator: Emulator, credentials: FusedCredentials, udf: Udf) -> None:
     @flow
     def pipeline() -> dict[str, Any]:
@@ -120,7 +155,7 @@ def test_transient_errors_are_retried_by_prefect(fused_emulator: Emulator, crede
     quick = invalidate_cache.with_options(retry_delay_seconds=0)
 
     def run() -> dict[str, Any]:
-        return quick("roads", credentials=credentials, deadline=30)
+        return quick("roads", credentials=credentials, limits={"deadline": 30})
 
     assert invalidate(run).result()["retries"] == 0
     assert [request.status for request in fused_emulator.requests][:3] == [503, 503, 200]
@@ -130,7 +165,7 @@ def test_retries_end(fused_emulator: Emulator, credentials: FusedCredentials, ud
     fused_emulator.misbehave(status=503, retry_after=60, times=None)
 
     def run() -> None:
-        invalidate_cache.with_options(retry_delay_seconds=0)("roads", credentials=credentials, deadline=30)
+        invalidate_cache.with_options(retry_delay_seconds=0)("roads", credentials=credentials, limits={"deadline": 30})
 
     with pytest.raises(UnavailableError):
         invalidate(run).result()

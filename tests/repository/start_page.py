@@ -1,7 +1,7 @@
-"""Follow a page of docs/start to the letter: python start_page.py docs/start/airflow.md
+"""Follow a page of docs/start to the letter: python start_page.py docs/start/airflow.md [FOLDER]
 
-Stands alone, so that it can also be run where a wheel has been installed beside its own orchestrator. The installation is left
-out, and the emulator picks a free port.
+Stands alone, so that it can also be run where a wheel has been installed beside its own orchestrator. Then the installation is
+left out. With FOLDER, which holds a clone, the page's own command installs it. The emulator takes a free port.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 BLOCK = re.compile(r'^```(sh|text|python title="(.+?)")\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
-def follow(page: Path, folder: Path, *, environment: Mapping[str, str], instead: Mapping[str, str]) -> int:
+def follow(
+    page: Path, folder: Path, *, environment: Mapping[str, str], instead: Mapping[str, str], install: bool = False
+) -> int:
     """Write the page's files into a folder, run its commands there, and compare what they show with what the page shows.
 
     Args:
@@ -27,6 +30,7 @@ def follow(page: Path, folder: Path, *, environment: Mapping[str, str], instead:
         folder: an empty folder.
         environment: the environment of the commands.
         instead: what to run in place of a command.
+        install: whether to install as the page says. The folder then holds a clone.
 
     Returns:
         How many outputs were compared.
@@ -36,16 +40,18 @@ def follow(page: Path, folder: Path, *, environment: Mapping[str, str], instead:
     """
     outputs = folder / "outputs"
     outputs.mkdir()
+    work = folder / "fresh-map" if install else folder  # which the page makes
+    work.mkdir(exist_ok=True)
     script, expected = ["set -eu"], {}
     for language, name, content in BLOCK.findall(page.read_text()):
         if name:
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(content)
+            (work / name).parent.mkdir(exist_ok=True)
+            (work / name).write_text(content)
         elif language == "text":
             expected[len(script)] = content.strip()
-        elif "pip install" not in content:
-            lines = [instead.get(line, line) for line in content.splitlines()]
-            script.append("\n".join([f"exec >outputs/{len(script) + 1}", *lines]))
+        elif install or "pip install" not in content:
+            lines = [instead.get(line, line) for line in content.replace("mkdir fresh-map &&", "").splitlines()]
+            script.append("\n".join([f"exec >{outputs}/{len(script) + 1}", *lines]))
     text = "\n".join(script).replace("fused-cache-ops emulator ", "fused-cache-ops emulator --port 0 ")
     inherited = {key: value for key, value in environment.items() if not key.startswith("FUSED_")}
     with (outputs / "errors").open("w") as errors:
@@ -53,7 +59,7 @@ def follow(page: Path, folder: Path, *, environment: Mapping[str, str], instead:
             ["bash", "-c", text], cwd=folder, env=inherited, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True
         )
         try:
-            code = process.wait(300)
+            code = process.wait(900)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # an emulator that the page did not get to end
@@ -66,8 +72,11 @@ def follow(page: Path, folder: Path, *, environment: Mapping[str, str], instead:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
+    given = sys.argv[2:]
+    with contextlib.ExitStack() as stack:
+        folder = given[0] if given else stack.enter_context(tempfile.TemporaryDirectory())
         commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = {**os.environ, "PATH": commands, "PREFECT_HOME": folder, "DO_NOT_TRACK": "1"}
-        count = follow(Path(sys.argv[1]), Path(folder), environment=environment, instead={})
-    print(f"{sys.argv[1]} holds: {count} outputs are as it says.")
+        began = time.monotonic()
+        count = follow(Path(sys.argv[1]), Path(folder), environment=environment, instead={}, install=bool(given))
+    print(f"{sys.argv[1]} holds: {count} outputs are as it says ({time.monotonic() - began:.0f} s).")

@@ -159,10 +159,49 @@ def test_a_datasets_udfs_are_in_the_summary(github: Run, fused_emulator: Emulato
 
 
 def test_the_summary_tells_what_was_refreshed(github: Run, fused_emulator: Emulator, udf: Udf) -> None:
-    step = github(udf=udf.shared_token, tiles="1/0/0 1/0/1 1/1/0", refresh="2", refresh_parameter="color=red\ntitle=a b")
+    step = github(
+        udf=udf.shared_token, tiles="1/0/0 1/0/1 1/1/0", refresh="count=2\nparameters=color=red\nparameters=title=a b"
+    )
     assert step.code == 0, step.log
     assert "| refreshed | 2 runs" in step.summary
     assert [run.parameters for run in fused_emulator.runs] == [{"color": "red", "title": "a b"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("refresh", "runs"),
+    [
+        ("2", 2),
+        ("all", 3),
+        ("zooms=1\nmust_succeed=true", 3),
+        ("concurrency=1", 3),
+        ('{"count": 1, "parameters": {"color": "a=b"}, "deadline": 30}', 1),
+    ],
+)
+def test_a_refresh_is_a_number_lines_or_json(github: Run, fused_emulator: Emulator, udf: Udf, refresh: str, runs: int) -> None:
+    step = github(udf=udf.shared_token, tiles="1/0/0 1/0/1 1/1/0", refresh=refresh)
+    assert step.code == 0, step.log
+    assert len(fused_emulator.runs) == runs
+
+
+@pytest.mark.parametrize(
+    ("refresh", "said"),
+    [
+        ("zoms=1", "unknown key 'zoms'. Did you mean zooms?"),
+        ('{"zoms": 1}', "unknown key 'zoms'. Did you mean zooms?"),
+        ('{"count": 1', "not a JSON mapping"),
+        ("zooms=1\nall", "line 'all' is not NAME=VALUE"),
+        ("count=1\ncount=2", "has a key twice"),
+        ('{"parameters": [1]}', "parameters is of type list"),
+        ("soon", "must be a whole number"),
+    ],
+)
+def test_a_refresh_that_cannot_be_meant_is_refused(
+    github: Run, fused_emulator: Emulator, udf: Udf, refresh: str, said: str
+) -> None:
+    step = github(udf=udf.shared_token, tiles="1/0/0", refresh=refresh)
+    assert step.code in (1, 2)
+    assert said in step.log
+    assert fused_emulator.requests == []
 
 
 def test_a_dry_run_sends_nothing(github: Run, fused_emulator: Emulator, udf: Udf) -> None:
@@ -493,6 +532,7 @@ def test_every_option_is_an_input_of_both() -> None:
         for command in ("invalidate", "dataset")
         for option in commands.commands[command].params
         if option.opts[0].startswith("--") and option.opts[0] not in NO_INPUTS
+        if not option.opts[0].startswith("--refresh-")  # keys of the input refresh
     }
     expected = options | {"udf", "dataset", "tiles", "dry-run", "extras"}
     assert ACTION["inputs"].keys() - {"token"} == expected
@@ -672,8 +712,6 @@ def test_the_examples_fit_the_schemas_of_their_services(tmp_path: Path) -> None:
 def test_the_step_in_the_documentation_runs(github: Run, fused_emulator: Emulator, udf: Udf, folder: Path) -> None:
     (folder / "changed.list").write_text("1/0/0\n")
     (step,) = [each for each in yaml.safe_load(WORKFLOW)["jobs"]["load"]["steps"] if each.get("id") == "fused"]
-    (of_readme,) = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0])
-    assert step == {"id": "fused"} | of_readme
     assert step["uses"].endswith(f"@v{__version__}")
     assert step["with"].pop("token") == "${{ secrets.FUSED_SERVICE_ACCOUNT_TOKEN }}"
     assert github(**{name.replace("-", "_"): value for name, value in step["with"].items()}).code == 0

@@ -5,27 +5,32 @@ The exceptions are named here, each with its reason.
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_fused.notifications import FusedInvalidateCacheNotifier
-from airflow_provider_fused.operators import FusedInvalidateCacheOperator, FusedRefreshCacheOperator
-from dagster_fused import InvalidateCacheConfig
+from airflow_provider_fused.operators import (
+    FusedInvalidateCacheOperator,
+    FusedInvalidateDatasetOperator,
+    FusedRefreshCacheOperator,
+)
+from dagster_fused import FusedCacheMapComponent, FusedInvalidateCacheComponent, FusedResource, InvalidateCacheConfig
 from dagster_fused.component import SelectionModel
-from dagster_fused.invalidation import FIELDS
-from fused_cache_ops import FusedClient, invalidate_cache, refresh_cache
-from fused_cache_ops.call_keywords import CALL_DEFAULTS, CALL_HELP, CallKeywords
+from dagster_fused.fields import FIELDS, left_out
+from fused_cache_ops import FusedClient, RefreshOptions, invalidate_cache, invalidate_dataset, refresh_cache
 from fused_cache_ops.cli import options
-from fused_cache_ops.cli.commands import invalidate, plan, refresh
-from fused_cache_ops.running.keywords import REFRESH_DEFAULTS, REFRESH_HELP, RefreshKeywords
-from fused_cache_ops.selection.keywords import KINDS, NOT_GIVEN, SELECTION_DEFAULTS, WHOLE_UDF, SelectionKeywords
+from fused_cache_ops.cli.commands import dataset, invalidate, plan, refresh
+from fused_cache_ops.keywords.call import CALL_DEFAULTS, CALL_OPTIONS, NEEDS_SELECTION, SENDING_OPTIONS, CallKeywords
+from fused_cache_ops.keywords.client import CLIENT_OPTIONS, LIMIT_OPTIONS
+from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
+from fused_cache_ops.keywords.selection import DETAILS, KINDS, SELECTION_DEFAULTS
 from prefect_fused import ainvalidate_cache, invalidate_cache_flow
 from prefect_fused import invalidate_cache as task
-from prefect_fused.keywords import LIMITS, REFRESH_TASK_DEFAULTS, TASK_DEFAULTS, TaskKeywords
+from prefect_fused.keywords import DATASET_TASK_DEFAULTS, REFRESH_TASK_DEFAULTS, TASK_DEFAULTS
 
-CALLBACKS = {"on_progress", "on_plan"}  # no text, and each orchestrator has places of its own for what they tell
-SENDING = {"checkpoint", "verify_tiles", "shared_token", "related", "max_related", "again_after", *REFRESH_DEFAULTS}
+CALLBACKS = {"on_progress", "on_plan"}  # not text, and each orchestrator has places of its own for what they say
 
 
 def defaults_of(function: Any) -> dict[str, Any]:
@@ -33,38 +38,46 @@ def defaults_of(function: Any) -> dict[str, Any]:
     return {name: each.default for name, each in inspect.signature(function).parameters.items()}
 
 
-def test_every_keyword_has_a_type_a_default_and_a_line_of_help() -> None:
-    assert list(SelectionKeywords.__annotations__) == list(SELECTION_DEFAULTS)
-    assert set(CallKeywords.__annotations__) == set(CALL_DEFAULTS) == set(CALL_HELP)
-    assert set(KINDS) <= set(SELECTION_DEFAULTS)
+@pytest.mark.parametrize("declared", [CALL_OPTIONS, REFRESH_OPTIONS, CLIENT_OPTIONS], ids=["call", "refresh", "client"])
+def test_every_keyword_has_a_line_of_help(declared: Any) -> None:
+    assert [name for name, option in declared.items() if not re.fullmatch(r"[A-Z].+\.", option.help)] == []
 
 
-def test_a_refresh_of_its_own_has_the_same_keywords() -> None:
-    own = {"udf", "shared_token", "on_progress", "token", "base_url", "selection"}
-    assert defaults_of(refresh_cache).keys() == REFRESH_DEFAULTS.keys() | own
-    assert defaults_of(FusedClient.refresh_cache).keys() == REFRESH_DEFAULTS.keys() | own - {"token", "base_url"} | {"self"}
-    found = {name: defaults_of(refresh_cache)[name] for name in REFRESH_DEFAULTS}
-    assert found == {**REFRESH_DEFAULTS, "refresh": "all"}
-    assert set(RefreshKeywords.__annotations__) == set(REFRESH_DEFAULTS) == set(REFRESH_HELP)
+def test_the_types_of_a_call_are_its_keywords() -> None:
+    assert set(CallKeywords.__annotations__) == set(CALL_DEFAULTS)
 
 
-def test_a_refresh_in_airflow_and_prefect_has_the_same_keywords() -> None:
-    wanted = {*SELECTION_DEFAULTS, *REFRESH_DEFAULTS, "shared_token"}
-    assert set(FusedRefreshCacheOperator.template_fields) == {"udf", "fused_conn_id"} | wanted
-    assert set(REFRESH_TASK_DEFAULTS) == wanted | LIMITS.keys()
+def test_what_selects_tiles_needs_no_other_selection() -> None:
+    assert not {*KINDS, "whole_udf"} & set(NEEDS_SELECTION)
+    assert set(DETAILS) < set(NEEDS_SELECTION)
 
 
 def test_every_keyword_is_described_where_it_is_explained() -> None:
     described = inspect.getdoc(invalidate_cache) or ""
-    assert [name for name in CALL_DEFAULTS if not re.search(rf"^    {name}: ", described, re.MULTILINE)] == []
+    assert [name for name in (*CALL_DEFAULTS, "client") if not re.search(rf"^    {name}: ", described, re.MULTILINE)] == []
+    page = (Path(__file__).parents[2] / "docs/refresh.md").read_text()
+    assert [name for name in REFRESH_OPTIONS if f"| `{name}` |" not in page] == []
+    assert [name for name in REFRESH_OPTIONS if f"    {name}: " not in (RefreshOptions.__doc__ or "")] == []
 
 
-def test_the_function_is_the_declaration_and_the_clients_settings() -> None:
-    found = defaults_of(invalidate_cache)
-    settings = defaults_of(FusedClient)
-    # A client may have more settings than one call needs.
-    own = {"token", "client_id", "base_url", "timeout", "deadline", "max_concurrency", "max_requests_per_second"}
-    assert found == {"udf": inspect.Parameter.empty} | CALL_DEFAULTS | {name: settings[name] for name in own}
+def test_every_setting_of_a_client_is_described_where_it_is_explained() -> None:
+    described = inspect.getdoc(FusedClient) or ""
+    assert [name for name in CLIENT_OPTIONS if not re.search(rf"^    {name}: ", described, re.MULTILINE)] == []
+
+
+def test_the_function_is_the_declaration_and_a_client() -> None:
+    own = {"udf": inspect.Parameter.empty, "on_progress": None, "on_plan": None, "client": None}
+    assert defaults_of(invalidate_cache) == own | CALL_DEFAULTS
+
+
+def test_the_functions_of_a_refresh_and_a_dataset_have_the_same_groups() -> None:
+    assert defaults_of(refresh_cache).keys() == {"udf", "refresh", "shared_token", "on_progress", "client", "selection"}
+    assert defaults_of(refresh_cache)["refresh"] == "all"
+    assert defaults_of(invalidate_dataset).keys() == {"dataset", "cache_map", "on_progress", "on_plan", "client", "keywords"}
+
+
+def test_a_client_is_the_declaration() -> None:
+    assert defaults_of(FusedClient) == {name: option.default for name, option in CLIENT_OPTIONS.items()}
 
 
 def test_the_client_refuses_what_is_not_declared(client: FusedClient) -> None:
@@ -74,32 +87,32 @@ def test_the_client_refuses_what_is_not_declared(client: FusedClient) -> None:
 
 def test_airflows_operator_is_the_declaration() -> None:
     found = defaults_of(FusedInvalidateCacheOperator)
-    expected = {name: default for name, default in CALL_DEFAULTS.items() if name not in CALLBACKS}
-    assert {name: found[name] for name in expected} == expected
+    assert {name: found[name] for name in CALL_DEFAULTS} == CALL_DEFAULTS
     # These are Airflow's own, and the connection.
-    assert found.keys() - expected.keys() == {"udf", "fused_conn_id", "kwargs"}
+    assert found.keys() - CALL_DEFAULTS.keys() == {"udf", "fused_conn_id", "kwargs"}
 
 
-@pytest.mark.parametrize(
-    "templated", [FusedInvalidateCacheOperator(task_id="t", udf="roads").template_fields], ids=["operator"]
-)
-def test_every_field_of_airflow_is_templated(templated: Any) -> None:
-    assert set(templated) == {"udf", "fused_conn_id"} | (CALL_DEFAULTS.keys() - CALLBACKS)
+def test_every_field_of_airflow_is_templated() -> None:
+    assert set(FusedInvalidateCacheOperator.template_fields) == {"udf", "fused_conn_id"} | CALL_DEFAULTS.keys()
+    refreshing = {*SELECTION_DEFAULTS, "refresh", "shared_token"}
+    assert set(FusedRefreshCacheOperator.template_fields) == {"udf", "fused_conn_id"} | refreshing
+    of_a_dataset = {"dataset", "cache_map", "fused_conn_id"} | (CALL_DEFAULTS.keys() - {"shared_token"})
+    assert set(FusedInvalidateDatasetOperator.template_fields) == of_a_dataset
 
 
 def test_airflows_notifier_has_the_operators_signature() -> None:
     operators, found = defaults_of(FusedInvalidateCacheOperator), defaults_of(FusedInvalidateCacheNotifier)
     assert found == {name: operators[name] for name in found}
-    assert operators.keys() - found.keys() == {"kwargs", "again_after", *REFRESH_DEFAULTS}  # a callback cannot wait
+    assert operators.keys() - found.keys() == {"kwargs", "again_after", "refresh"}  # a callback cannot wait
 
 
 @pytest.mark.parametrize("function", [task, ainvalidate_cache], ids=["task", "coroutine"])
 def test_prefects_tasks_are_the_declaration_and_the_limits_of_a_call(function: Any) -> None:
-    found = defaults_of(function.fn)
-    expected = {name: default for name, default in CALL_DEFAULTS.items() if name not in CALLBACKS} | LIMITS
-    own = {"again_deployment": None}  # who makes the second pass, so that no worker waits for it
-    assert found == {"udf": inspect.Parameter.empty, "credentials": None} | expected | own
-    assert set(TaskKeywords.__annotations__) == set(TASK_DEFAULTS) == set(expected | own)
+    own = {"limits": None, "again_deployment": None}  # the latter makes the second pass, so that no worker waits for it
+    assert defaults_of(function.fn) == {"udf": inspect.Parameter.empty, "credentials": None} | CALL_DEFAULTS | own
+    assert set(TASK_DEFAULTS) == CALL_DEFAULTS.keys() | own.keys()
+    assert set(DATASET_TASK_DEFAULTS) == TASK_DEFAULTS.keys() - {"shared_token", "again_deployment"}
+    assert set(REFRESH_TASK_DEFAULTS) == {*SELECTION_DEFAULTS, "refresh", "shared_token", "limits"}
 
 
 @pytest.mark.parametrize("name", TASK_DEFAULTS)
@@ -111,7 +124,7 @@ def test_prefects_flow_is_a_form_of_its_own() -> None:
     found = defaults_of(invalidate_cache_flow.fn)
     # No shard: a form starts one run. No secret: Prefect keeps parameters in clear. The whole UDF has to be said. No second
     # pass: it is scheduled as a run of this flow. No refresh, which needs the secret: there is a task for it.
-    left_out = {"shard", "shared_token", "verify_tiles", "checkpoint", "again_after", *REFRESH_DEFAULTS} | CALLBACKS
+    left_out = {"shard", "shared_token", "verify_tiles", "fail_on_stale", "checkpoint", "again_after", "refresh"}
     assert found.keys() == {"udf", "credentials", "whole_udf", "deadline"} | (CALL_DEFAULTS.keys() - left_out)
     assert {found[name] for name in KINDS} == {None}
     assert found["partition"] is None  # a form cannot leave a field out
@@ -119,35 +132,47 @@ def test_prefects_flow_is_a_form_of_its_own() -> None:
     assert {name: found[name] for name in shapes} == {name: CALL_DEFAULTS[name] for name in shapes}  # type: ignore[literal-required]
 
 
-@pytest.mark.parametrize("model", [InvalidateCacheConfig, SelectionModel])
-def test_dagsters_fields_are_the_declaration(model: Any) -> None:
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [(InvalidateCacheConfig, CALL_DEFAULTS.keys() - {"shared_token"} | {"udf"}), (SelectionModel, SELECTION_DEFAULTS.keys())],
+    ids=["op", "component"],
+)
+def test_dagsters_fields_are_the_declaration(model: Any, names: Any) -> None:
     fields = model.model_fields
-    own = {"udf", "verify_tiles"} if model is InvalidateCacheConfig else set()  # the component has them beside the selection
-    sending = {"checkpoint", "related", "max_related", "again_after", *REFRESH_DEFAULTS}
-    assert fields.keys() == SELECTION_DEFAULTS.keys() | sending | own
-    for name, default in SELECTION_DEFAULTS.items():
-        # Dagster cannot tell null from left out, so what stands for left out is text.
-        text = default.value if default in (WHOLE_UDF, NOT_GIVEN) else default  # type: ignore[attr-defined]
-        assert fields[name].default == text
-        assert fields[name].description.startswith(CALL_HELP[name])
+    assert fields.keys() == names
+    for name in names - {"udf"}:
+        assert fields[name].default == left_out(name) is not None  # Dagster cannot tell null from left out
+        assert fields[name].description.startswith(CALL_OPTIONS[name].help)
 
 
 def test_dagsters_selections_are_the_declaration() -> None:
-    # The shared token is the resource's, where it is a secret; it takes no callbacks.
-    assert set(FIELDS) == CALL_DEFAULTS.keys() - {"shared_token"} - CALLBACKS
+    # The shared token is the resource's, where it is a secret.
+    assert set(FIELDS) == CALL_DEFAULTS.keys() - {"shared_token"}
 
 
-@pytest.mark.parametrize("command", [plan, invalidate, refresh], ids=["plan", "invalidate", "refresh"])
+def test_dagsters_component_has_beside_the_selection_what_controls_sending() -> None:
+    fields = FusedInvalidateCacheComponent.model_fields
+    names = SENDING_OPTIONS.keys() - {"fail_on_stale"}  # verify_tiles is a check of its own there
+    assert {name: fields[name].default for name in names} == {name: CALL_DEFAULTS[name] for name in names}  # type: ignore[literal-required]
+    assert "limits" in fields
+    assert "limits" in FusedCacheMapComponent.model_fields
+    assert LIMIT_OPTIONS.keys() < FusedResource.model_fields.keys()
+
+
+@pytest.mark.parametrize("command", [plan, invalidate, refresh, dataset], ids=["plan", "invalidate", "refresh", "dataset"])
 def test_the_commands_options_are_the_declaration(command: Any) -> None:
     found = defaults_of(command)
-    assert SELECTION_DEFAULTS.keys() | {"whole_udf"} <= found.keys()
     for name, default in SELECTION_DEFAULTS.items():
-        assert found[name] == (None if default in (WHOLE_UDF, NOT_GIVEN) else default)
-    if command is invalidate:
-        assert found.keys() >= SENDING
-    if command is refresh:
-        assert found.keys() >= REFRESH_DEFAULTS.keys() - {"fail_on_refresh_error"}  # that it fails is what it is for
+        assert found[name] == (default if isinstance(default, (int, str)) else None)
+    if command in (invalidate, dataset):
+        assert found.keys() >= SENDING_OPTIONS.keys()
+    if command is not plan:
+        own = {options.refresh_name(key) for key in REFRESH_OPTIONS}
+        assert found.keys() >= own - (
+            {"refresh_must_succeed"} if command is refresh else set()
+        )  # that it fails is what it is for
 
 
 def test_each_option_has_help() -> None:
-    assert [name for name, each in options._TYPES.items() if not each.__metadata__[0].help] == []
+    declared = options._SELECTING | options._SENDING | options._REFRESH
+    assert [name for name, each in declared.items() if not each.__metadata__[0].help] == []

@@ -12,6 +12,7 @@ from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["airflow", "prefect", "dagster"]
+README = (ROOT / "README.md").read_text()
 
 
 def example(page: Path, title: str | None = None) -> str:
@@ -25,17 +26,32 @@ def example(page: Path, title: str | None = None) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_other_pages_show_the_same_example(name: str) -> None:
-    shown = example(ROOT / "README.md", name.capitalize())
-    assert example(ROOT / name / "README.md") == shown
+def test_the_pages_of_an_orchestrator_show_the_same_program(name: str) -> None:
+    shown = example(ROOT / name / "README.md")
     assert example(ROOT / "docs/start" / f"{name}.md", "3. Add the missing step") == shown
+    line = re.search(rf"In {name.capitalize()} .*?```python\n(.*?)\n```", README, re.DOTALL)
+    assert line is not None
+    assert line[1] in shown
 
 
 def test_the_example_of_the_core_runs(fused_emulator: Emulator) -> None:
     udf = fused_emulator.register(dict, name="roads")
     fused_emulator.fill_cache(udf, [(15, 9647, 12320), (15, 9647, 12321)])
-    exec(example(ROOT / "README.md", "Plain Python and the command line"), {})
+    exec(example(ROOT / "README.md", "Use it"), {})
     assert fused_emulator.cached_tiles(udf) == set()
+
+
+def test_the_readme_is_short() -> None:
+    text = re.sub(r"```.*?```", "", README.split("\n## Documentation\n")[0], flags=re.DOTALL)
+    words = re.sub(r"\]\([^)]*\)|<img[^>]*>", " ", text).split()
+    assert len(words) <= 500
+
+
+def test_ci_runs_the_readmes_commands() -> None:
+    commands = re.findall(r"^(scripts/\w+)", README, re.MULTILINE)
+    assert commands == ["scripts/demo", "scripts/test"]
+    assert "scripts/test" in (ROOT / ".ci/run").read_text().splitlines()
+    assert all((ROOT / command).stat().st_mode & 0o111 for command in commands)
 
 
 def test_the_defaults_in_the_table_are_the_cores() -> None:

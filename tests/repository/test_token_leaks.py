@@ -17,12 +17,12 @@ import pytest
 from rich.console import Console
 from rich.traceback import Traceback
 
-from fused_cache_ops import FusedClient, invalidate_cache
+from fused_cache_ops import FusedClient, invalidate_cache, invalidate_dataset, refresh_cache
 from fused_cache_ops.demo.pipelines import PIPELINES, PipelineFailed, run_pipeline
 from fused_cache_ops.demo.stations import UDF_NAME, build_udf, create_table
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import FusedCacheError
-from fused_cache_ops.outcome import PartialInvalidationError
+from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 from fused_cache_ops.tiles.tile import Tile
 
 TOKEN = "t0p-s3cret-t0ken"
@@ -74,10 +74,7 @@ def test_no_failure_shows_the_token(
         invalidate_cache(
             "roads",
             tiles=[Tile(1, 0, 0), Tile(1, 0, 1), Tile(1, 1, 1)][:tiles],
-            token=TOKEN,
-            base_url=fused_emulator.base_url,
-            timeout=0.2,
-            deadline=0.5,
+            client={"token": TOKEN, "base_url": fused_emulator.base_url, "timeout": 0.2, "deadline": 0.5},
         )
     shown = everything_about(caught.value)
     assert TOKEN not in shown
@@ -107,8 +104,23 @@ def test_no_configuration_error_shows_the_token(settings: dict[str, Any]) -> Non
         FusedClient(**({"token": TOKEN} | settings))
     assert TOKEN not in str(caught.value) + repr(vars(caught.value))
     with pytest.raises(FusedCacheError) as caught:
-        invalidate_cache("roads", **({"token": TOKEN} | settings))
+        invalidate_cache("roads", client={"token": TOKEN} | settings)
     assert TOKEN not in everything_about(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["dedline", "deadline"])
+@pytest.mark.parametrize("call", [invalidate_cache, refresh_cache, invalidate_dataset])
+def test_a_clients_settings_are_sealed_before_anything_can_fail(call: Any, wrong: str) -> None:
+    settings = {"token": TOKEN, "passcode": f"pass-{TOKEN}", wrong: "soon"}
+    given = dict(settings)
+    with pytest.raises(FusedCacheError) as caught:
+        call("roads", client=settings)
+    assert settings == given  # copied, never changed
+    frames = [
+        frame for frame, _ in traceback.walk_tb(caught.value.__traceback__) if "fused_cache_ops" in frame.f_code.co_filename
+    ]
+    assert frames
+    assert TOKEN not in str(caught.value) + repr([frame.f_locals for frame in frames])
 
 
 def test_a_partial_failure_shows_no_token_and_can_leave_the_process(
@@ -118,7 +130,7 @@ def test_a_partial_failure_shows_no_token_and_can_leave_the_process(
     fused_emulator.store.add_token(fused_emulator.environment_id, token=TOKEN)
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=401, times=None)
     with pytest.raises(PartialInvalidationError) as caught:
-        invalidate_cache("roads", tiles=["1/0/0", "1/0/1", "1/1/0", "1/1/1"], token=TOKEN)
+        invalidate_cache("roads", tiles=["1/0/0", "1/0/1", "1/1/0", "1/1/1"], client={"token": TOKEN})
     assert TOKEN not in everything_about(caught.value) + everything_about(caught.value.cause) + log.text
     assert TOKEN.encode() not in pickle.dumps(caught.value)
 

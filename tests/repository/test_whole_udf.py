@@ -190,7 +190,7 @@ def core(emulator: Emulator, udf: Udf, keywords: dict[str, Any]) -> None:
 
 
 def function(emulator: Emulator, udf: Udf, keywords: dict[str, Any]) -> None:
-    invalidate_cache(udf.id, client_id=emulator.client_id, **keywords)
+    invalidate_cache(udf.id, client={"client_id": emulator.client_id}, **keywords)
 
 
 def airflow(emulator: Emulator, udf: Udf, keywords: dict[str, Any]) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fused.operators import CALL_FIELDS, FusedInvalidateCacheOperator
 from airflow_provider_fused.templating import refuse_tables
-from fused_cache_ops import InvalidInputError
-from fused_cache_ops.integration import REFRESH_DEFAULTS
+from fused_cache_ops.integration import refuse_unknown, refuse_what_takes_long
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseNotifier
@@ -20,7 +19,7 @@ else:
         from airflow.notifications.basenotifier import BaseNotifier
 
 
-_NO_TIME_FOR = ("again_after", *REFRESH_DEFAULTS)
+_NO_TIME_FOR = ("again_after", "refresh")
 
 
 class FusedInvalidateCacheNotifier(BaseNotifier):
@@ -43,15 +42,8 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
 
     def __init__(self, *, udf: str, fused_conn_id: str = "fused_default", **fields: Any) -> None:
         super().__init__()
-        for name in _NO_TIME_FOR:
-            if name in fields:
-                raise InvalidInputError(
-                    f"{name} = {fields[name]!r} takes long, and a callback cannot wait: use FusedInvalidateCacheOperator, or "
-                    "omit it."
-                )
-        unknown = [name for name in fields if name not in CALL_FIELDS]
-        if unknown:
-            raise TypeError(f"FusedInvalidateCacheNotifier does not accept {unknown}: it takes udf, {', '.join(CALL_FIELDS)}.")
+        refuse_what_takes_long(fields, "a callback", "FusedInvalidateCacheOperator")
+        refuse_unknown(fields, CALL_FIELDS)
         refuse_tables(fields)
         self._fields = tuple(fields)
         self.template_fields = ("udf", *self._fields, "fused_conn_id")

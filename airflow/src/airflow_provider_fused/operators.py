@@ -14,10 +14,8 @@ from airflow_provider_fused.links import FusedWorkbenchLink
 from airflow_provider_fused.templating import refuse_tables
 from fused_cache_ops.integration import (
     CALL_DEFAULTS,
-    DEFAULT_MAX_TILES,
-    HIGHEST_ZOOM,
+    CALL_OPTIONS,
     NOT_GIVEN,
-    REFRESH_DEFAULTS,
     SELECTION_DEFAULTS,
     WHOLE_UDF,
 )
@@ -31,8 +29,7 @@ if TYPE_CHECKING:
         Bounds,
         CallKeywords,
         NotGiven,
-        RefreshAmount,
-        RefreshParameters,
+        Refresh,
         Related,
         RenderResolution,
         TileSelection,
@@ -42,14 +39,98 @@ if TYPE_CHECKING:
 
 
 SELECTION_FIELDS = tuple(SELECTION_DEFAULTS)
-CALL_FIELD_DEFAULTS = {name: default for name, default in CALL_DEFAULTS.items() if name not in ("on_progress", "on_plan")}
-CALL_FIELDS = tuple(CALL_FIELD_DEFAULTS)
-"""The fields that a DAG can set. Callbacks cannot be templated, and Airflow has other ways to show what they report."""
-
-REFRESH_FIELDS = (*SELECTION_FIELDS, *REFRESH_DEFAULTS, "shared_token")
+CALL_FIELDS = tuple(CALL_DEFAULTS)
+DATASET_FIELDS = tuple(name for name, option in CALL_OPTIONS.items() if option.stored)
+REFRESH_FIELDS = (*SELECTION_FIELDS, "refresh", "shared_token")
 
 
-class FusedInvalidateCacheOperator(BaseOperator):
+class _FusedOperator(BaseOperator):
+    """What the operators have in common: their fields as the core's keywords, a client, and the end of a task."""
+
+    fields: ClassVar[tuple[str, ...]]
+    template_fields_renderers: ClassVar[dict[str, str]] = {"tiles": "json", "bounds": "json", "geometry": "json"}
+    ui_color = "#e8ff59"
+    ui_fgcolor = "#141414"
+    fused_conn_id: str
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._client: FusedClient | None = None
+        self._result: dict[str, Any] = {}
+        self.base_url: str | None = None  # set when the task runs, for the link
+
+    def _set(self, given: dict[str, Any], taken: tuple[str, ...]) -> None:
+        """Set the fields that an operator of many of them takes.
+
+        :raises TypeError: one of them is not among these
+        """
+        for name in given:
+            if name in ("udf", *CALL_FIELDS) and name not in taken:
+                raise TypeError(f"{type(self).__name__} takes no {name}: it takes {', '.join(taken)}.")
+        refuse_tables(given)
+        for name in taken:
+            setattr(self, name, given.get(name, CALL_OPTIONS[name].default))
+
+    @cached_property
+    def hook(self) -> FusedHook:
+        from airflow_provider_fused.hooks import FusedHook
+
+        return FusedHook(self.fused_conn_id)
+
+    @contextlib.contextmanager
+    def _keywords(self, context: Any) -> Iterator[tuple[FusedClient, CallKeywords]]:
+        """A client, and the rendered fields as the core's keywords."""
+        from airflow_provider_fused.templating import read_fields
+        from fused_cache_ops.integration import require_kind
+
+        keywords = read_fields({name: getattr(self, name) for name in self.fields})
+        if _is_expanded_from_dicts(self):
+            given = {name: value for name, value in keywords.items() if value is not CALL_OPTIONS[name].default}
+            require_kind(given, "An item of expand_kwargs names")
+        if "checkpoint" in keywords:
+            keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
+        with self.hook.get_conn() as client:
+            self._client, self.base_url = client, client.base_url
+            yield client, keywords
+
+    def _deferred(self, seconds: float, first: dict[str, Any], returned: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Wait for the second pass without a worker slot."""
+        from airflow_provider_fused.triggers import SecondPassTrigger
+
+        self.log.info("Deferred: the second pass begins in %g s.", seconds)
+        moment = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        self.defer(trigger=SecondPassTrigger(moment.isoformat(), first, returned), method_name="second_pass")
+        raise AssertionError  # defer raises
+
+    def _with_outlets(self, context: Any, result: dict[str, Any]) -> dict[str, Any]:
+        """The result, which each outlet asset's event gets too, for DAGs that are scheduled on the asset."""
+        events = context.get("outlet_events")
+        for outlet in self.outlets or ():
+            if events is not None and hasattr(outlet, "uri"):  # an asset, not an asset alias
+                events[outlet].extra = result
+        self._result = result
+        return result
+
+    def on_kill(self) -> None:
+        if self._client is not None:
+            self._client.cancel()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """For the OpenLineage provider, if installed: the caches as the task's output datasets, one per UDF and instance."""
+        from airflow.providers.common.compat.openlineage.facet import Dataset
+        from airflow.providers.openlineage.extractors import OperatorLineage
+
+        results = [each for found in self._results() for each in (found, *found["related"].values())]
+        caches = dict.fromkeys((client_id, each["udf_id"]) for each in results for client_id in each["client_ids"])
+        outputs = [Dataset(namespace=f"fused://{client_id}", name=f"udf-cache/{udf_id}") for client_id, udf_id in caches]
+        return OperatorLineage(outputs=outputs)
+
+    def _results(self) -> list[dict[str, Any]]:
+        """The result of each UDF that the task named. None if the task failed."""
+        raise NotImplementedError
+
+
+class FusedInvalidateCacheOperator(_FusedOperator):
     """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load changed.
 
     One task sends any number of tiles, up to 50,000 per request, so map it over UDFs, never over tiles.
@@ -83,6 +164,8 @@ class FusedInvalidateCacheOperator(BaseOperator):
         any URL that it supports, such as ``s3://bucket/checkpoints/`` (templated)
     :param verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them
         were computed anew (templated)
+    :param fail_on_stale: fail the task, which is then retried, if a tile of ``verify_tiles`` still comes from the cache after
+        it was invalidated twice more (templated)
     :param shared_token: the shared token for ``verify_tiles`` and ``refresh``, if ``udf`` is not one itself (templated;
         masked in the UI)
     :param related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
@@ -92,13 +175,9 @@ class FusedInvalidateCacheOperator(BaseOperator):
         committed. A run may take 120 seconds, so 130 is a good value. Meanwhile the task is deferred: it needs a triggerer,
         and occupies no worker slot. Tiles are verified and refreshed after the second pass (templated)
     :param refresh: afterwards, run the UDF again for this many of the tiles, or for ``"all"``, so that visitors find them
-        cached. Each run costs credits. What could not be refreshed is in the result, and is no failure (templated)
-    :param refresh_zooms: the zooms to refresh. On its own, all tiles of these zooms (templated)
-    :param refresh_concurrency: how many runs at the same time (templated)
-    :param max_refresh: the most tiles to refresh. More are an error before anything is sent (templated)
-    :param refresh_parameters: the UDF's parameters as the map sends them (templated)
-    :param refresh_deadline: seconds that the refresh may take (templated)
-    :param fail_on_refresh_error: fail the task if something could not be refreshed (templated)
+        cached. Or a mapping of ``fused_cache_ops.RefreshOptions``: ``{"count": 500, "zooms": "0-8", "must_succeed": True}``.
+        Each run costs credits. What could not be refreshed is in the result, and fails the task only with ``must_succeed``
+        (templated, also inside the mapping)
     :param fused_conn_id: the connection of type ``fused`` (templated)
     :param max_zoom: the highest zoom that the selection may contain (templated)
 
@@ -113,10 +192,8 @@ class FusedInvalidateCacheOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("udf", *CALL_FIELDS, "fused_conn_id")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"tiles": "json", "bounds": "json", "geometry": "json"}
+    fields = CALL_FIELDS
     operator_extra_links: Any = (FusedWorkbenchLink(),)
-    ui_color = "#e8ff59"
-    ui_fgcolor = "#141414"
 
     def __init__(
         self,
@@ -131,7 +208,7 @@ class FusedInvalidateCacheOperator(BaseOperator):
         whole_udf: bool | str | XComArg = False,
         zooms: Zooms | XComArg | None = None,
         buffer: int | str | XComArg = 0,
-        max_tiles: int | str | XComArg = DEFAULT_MAX_TILES,
+        max_tiles: int | str | XComArg = CALL_DEFAULTS["max_tiles"],
         when_too_many: WhenTooMany | str | XComArg = "fail",
         shard: Sequence[int] | str | XComArg | None = None,
         geometry_column: str | None = None,
@@ -140,19 +217,14 @@ class FusedInvalidateCacheOperator(BaseOperator):
         partition: str | list[str] | XComArg | NotGiven = NOT_GIVEN,
         checkpoint: str | None = None,
         verify_tiles: int | str = 0,
+        fail_on_stale: bool | str | XComArg = True,
         shared_token: str | None = None,
         related: Related | str | XComArg | None = None,
-        max_related: int | str | XComArg = 20,
+        max_related: int | str | XComArg = CALL_DEFAULTS["max_related"],
         again_after: float | str | XComArg = 0,
-        refresh: RefreshAmount | str | XComArg = 0,
-        refresh_zooms: Zooms | XComArg | None = None,
-        refresh_concurrency: int | str | XComArg = 4,
-        max_refresh: int | str | XComArg = 1000,
-        refresh_parameters: RefreshParameters | str | XComArg | None = None,
-        refresh_deadline: float | str | XComArg = 600.0,
-        fail_on_refresh_error: bool | str | XComArg = False,
+        refresh: Refresh | str | XComArg = 0,
         fused_conn_id: str = "fused_default",
-        max_zoom: int | str | XComArg = HIGHEST_ZOOM,
+        max_zoom: int | str | XComArg = CALL_DEFAULTS["max_zoom"],
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -176,44 +248,25 @@ class FusedInvalidateCacheOperator(BaseOperator):
         self.partition = partition
         self.checkpoint = checkpoint
         self.verify_tiles = verify_tiles
+        self.fail_on_stale = fail_on_stale
         self.shared_token = shared_token
         self.related = related
         self.max_related = max_related
         self.again_after = again_after
         self.refresh = refresh
-        self.refresh_zooms = refresh_zooms
-        self.refresh_concurrency = refresh_concurrency
-        self.max_refresh = max_refresh
-        self.refresh_parameters = refresh_parameters
-        self.refresh_deadline = refresh_deadline
-        self.fail_on_refresh_error = fail_on_refresh_error
         self.fused_conn_id = fused_conn_id
         self.max_zoom = max_zoom
-        self._client: FusedClient | None = None
-        self._result: dict[str, Any] = {}
         self._returned: dict[str, Any] | None = None  # by a decorated function, which is not called again
-        self.base_url: str | None = None  # set when the task runs, for the link
 
-    @cached_property
-    def hook(self) -> FusedHook:
-        from airflow_provider_fused.hooks import FusedHook
-
-        return FusedHook(self.fused_conn_id)
-
-    def execute(self, context: Any) -> dict[str, Any]:  # noqa: RET503 - defer raises
+    def execute(self, context: Any) -> dict[str, Any]:
         with in_airflows_terms(), self._keywords(context) as (client, keywords):
             udf = cast("str", self.udf)
             if not keywords["again_after"]:
-                return self._told(context, client.invalidate_cache(udf, **keywords).to_dict())
+                return self._with_outlets(context, client.invalidate_cache(udf, **keywords).to_dict())
             first = client.first_pass(udf, **keywords)
         if first.is_empty:
-            return self._told(context, first.result.to_dict())
-        from airflow_provider_fused.triggers import SecondPassTrigger
-
-        self.log.info("Deferred: the second pass begins in %g s.", keywords["again_after"])
-        moment = datetime.now(timezone.utc) + timedelta(seconds=keywords["again_after"])
-        trigger = SecondPassTrigger(moment.isoformat(), first.to_dict(), self._returned)
-        self.defer(trigger=trigger, method_name="second_pass")
+            return self._with_outlets(context, first.result.to_dict())
+        return self._deferred(keywords["again_after"], first.to_dict(), self._returned)
 
     def second_pass(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Airflow calls this instead of ``execute`` once the wait is over, with the fields rendered anew."""
@@ -223,60 +276,24 @@ class FusedInvalidateCacheOperator(BaseOperator):
             setattr(self, name, value)
         with in_airflows_terms(), self._keywords(context) as (client, keywords):
             result = client.second_pass(cast("str", self.udf), FirstPass.from_dict(event["first"]), **keywords)
-        return self._told(context, result.to_dict())
-
-    @contextlib.contextmanager
-    def _keywords(self, context: Any) -> Iterator[tuple[FusedClient, CallKeywords]]:
-        """A client, and the rendered fields as the core's keywords."""
-        from airflow_provider_fused.templating import read_fields
-        from fused_cache_ops.integration import require_kind
-
-        keywords = read_fields({name: getattr(self, name) for name in CALL_FIELDS})
-        if _is_expanded_from_dicts(self):
-            given = {name: value for name, value in keywords.items() if value is not CALL_FIELD_DEFAULTS[name]}
-            require_kind(given, "An item of expand_kwargs names")
-        keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
-        with self.hook.get_conn() as client:
-            self._client, self.base_url = client, client.base_url
-            yield client, keywords
-
-    def _told(self, context: Any, result: dict[str, Any]) -> dict[str, Any]:
-        """The result, which each outlet asset's event gets too, for DAGs that are scheduled on the asset."""
-        events = context.get("outlet_events")
-        for outlet in self.outlets or ():
-            if events is not None and hasattr(outlet, "uri"):  # an asset, not an asset alias
-                events[outlet].extra = result
-        self._result = result
-        return result
-
-    def on_kill(self) -> None:
-        if self._client is not None:
-            self._client.cancel()
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """For the OpenLineage provider, if installed: the caches as the task's output datasets, one per UDF and instance."""
-        from airflow.providers.common.compat.openlineage.facet import Dataset
-        from airflow.providers.openlineage.extractors import OperatorLineage
-
-        results = [each for found in self._results() for each in (found, *found["related"].values())]
-        caches = dict.fromkeys((client_id, each["udf_id"]) for each in results for client_id in each["client_ids"])
-        outputs = [Dataset(namespace=f"fused://{client_id}", name=f"udf-cache/{udf_id}") for client_id, udf_id in caches]
-        return OperatorLineage(outputs=outputs)
+        return self._with_outlets(context, result.to_dict())
 
     def _results(self) -> list[dict[str, Any]]:
         """The result of each UDF that the task named. None if the task failed."""
         return [self._result] if self._result else []
 
 
-class FusedRefreshCacheOperator(FusedInvalidateCacheOperator):
+class FusedRefreshCacheOperator(_FusedOperator):
     """Run a Fused UDF for some tiles, so that visitors find them cached. Nothing is invalidated.
 
     Put it after `FusedInvalidateCacheOperator`, with the same selection, a low ``priority_weight`` and a pool of its own, so
     that no load waits for it. What is cached already costs no run, so a retry continues.
 
     :param udf: as for `FusedInvalidateCacheOperator` (templated)
-    :param refresh: the most tiles to refresh. Default: all of the selection (templated)
-    :param fields: the selection and the arguments of a refresh of `FusedInvalidateCacheOperator`, and ``shared_token``
+    :param refresh: as for `FusedInvalidateCacheOperator`. Default: all tiles of the selection, and ``must_succeed`` is True
+        (templated)
+    :param fused_conn_id: the connection of type ``fused`` (templated)
+    :param fields: the selection of `FusedInvalidateCacheOperator`, and ``shared_token`` (templated)
 
     :returns: what was done, to XCom: ``runs``, ``already_cached``, ``failed``, ``not_requested``, ``already_done``,
         ``seconds_median``, ``seconds_p95``, ``bytes``, ``elapsed_seconds``, ``retryable``, ``note``
@@ -284,30 +301,36 @@ class FusedRefreshCacheOperator(FusedInvalidateCacheOperator):
     :raises FusedUnavailableError: something could not be refreshed. The task's ``retries`` apply
     """
 
+    fields = REFRESH_FIELDS
     template_fields: Sequence[str] = ("udf", *REFRESH_FIELDS, "fused_conn_id")
 
     def __init__(
         self,
         *,
         udf: str | XComArg,
-        refresh: RefreshAmount | str | XComArg = "all",
-        fail_on_refresh_error: bool | str | XComArg = True,
+        refresh: Refresh | str | XComArg = "all",
+        fused_conn_id: str = "fused_default",
         **fields: Any,
     ) -> None:
-        if given := [name for name in fields if name in CALL_FIELDS and name not in REFRESH_FIELDS]:
-            raise TypeError(f"FusedRefreshCacheOperator takes no {', '.join(given)}: it invalidates nothing.")
-        super().__init__(udf=udf, refresh=refresh, fail_on_refresh_error=fail_on_refresh_error, **fields)
+        own = {name: fields.pop(name) for name in ("udf", *CALL_FIELDS) if name in fields}
+        super().__init__(**fields)
+        self._set({**own, "refresh": refresh}, REFRESH_FIELDS)
+        self.udf = udf
+        self.refresh = refresh
+        self.fused_conn_id = fused_conn_id
 
     def execute(self, context: Any) -> dict[str, Any]:
+        from fused_cache_ops.integration import merged_refresh
+
         with in_airflows_terms(), self._keywords(context) as (client, keywords):
-            wanted: Any = {name: value for name, value in keywords.items() if name in REFRESH_FIELDS}
+            wanted: Any = {**keywords, "refresh": merged_refresh({"must_succeed": True}, keywords["refresh"])}
             return client.refresh_cache(cast("str", self.udf), **wanted).to_dict()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Nothing: no dataset changes."""
 
 
-class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
+class FusedInvalidateDatasetOperator(_FusedOperator):
     """Invalidate every Fused UDF that shows a dataset, as a cache map says.
 
     What changed is read and covered once. One UDF that fails does not keep the others from being invalidated.
@@ -316,6 +339,7 @@ class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
         or if it has none, the assets whose events triggered the DAG run, as far as the map lists their URI or name
     :param cache_map: the path of the map (templated). A relative path is looked for beside the DAG's file, and then in the
         working folder
+    :param fused_conn_id: the connection of type ``fused`` (templated)
     :param fields: the selection and the arguments for sending of `FusedInvalidateCacheOperator`, except for ``udf`` and
         ``shared_token``. They hold for every UDF, so what the map says for one cannot be said here too. ``checkpoint`` must be
         a folder
@@ -326,36 +350,31 @@ class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
     :raises FusedUnavailableError: a transient error that outlasted the core's own retries. The task's ``retries`` apply
     """
 
-    template_fields: Sequence[str] = (
-        "dataset",
-        "cache_map",
-        *(name for name in CALL_FIELDS if name != "shared_token"),
-        "fused_conn_id",
-    )
-    operator_extra_links: Any = ()
+    fields = DATASET_FIELDS
+    template_fields: Sequence[str] = ("dataset", "cache_map", *DATASET_FIELDS, "fused_conn_id")
 
     def __init__(
-        self, *, dataset: str | XComArg | NotGiven = NOT_GIVEN, cache_map: str | XComArg = "fused-cache.toml", **fields: Any
+        self,
+        *,
+        dataset: str | XComArg | NotGiven = NOT_GIVEN,
+        cache_map: str | XComArg = "fused-cache.toml",
+        fused_conn_id: str = "fused_default",
+        **fields: Any,
     ) -> None:
-        for name in ("udf", "shared_token"):
-            if name in fields:
-                raise TypeError(f"FusedInvalidateDatasetOperator takes no {name}: the cache map says which UDFs there are.")
-        super().__init__(udf="", **fields)
+        own = {name: fields.pop(name) for name in ("udf", *CALL_FIELDS) if name in fields}
+        super().__init__(**fields)
+        self._set(own, DATASET_FIELDS)
         self.dataset = dataset
         self.cache_map = cache_map
+        self.fused_conn_id = fused_conn_id
 
     def execute(self, context: Any) -> dict[str, Any]:
         with in_airflows_terms():
             passes = self._each(context, lambda client, key, given: client.first_dataset_pass(key, **given).to_dict())
         wait = max((each["again_after"] for each in passes.values()), default=0)
         if not wait:
-            return self._told(context, {key: each["result"] for key, each in passes.items()})
-        from airflow_provider_fused.triggers import SecondPassTrigger
-
-        self.log.info("Deferred: the second pass begins in %g s.", wait)
-        moment = datetime.now(timezone.utc) + timedelta(seconds=wait)
-        self.defer(trigger=SecondPassTrigger(moment.isoformat(), passes), method_name="second_pass")
-        raise AssertionError  # defer raises
+            return self._with_outlets(context, {key: each["result"] for key, each in passes.items()})
+        return self._deferred(wait, passes)
 
     def second_pass(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Airflow calls this instead of ``execute`` once the wait is over, with the fields rendered anew."""
@@ -368,7 +387,7 @@ class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
                 lambda client, key, given: client.second_dataset_pass(key, firsts[key], **given).to_dict(),
                 tuple(firsts),
             )
-        return self._told(context, found)
+        return self._with_outlets(context, found)
 
     def _each(
         self,
@@ -385,8 +404,8 @@ class FusedInvalidateDatasetOperator(FusedInvalidateCacheOperator):
         done: dict[str, dict[str, Any]] = {}
         failures: list[DatasetInvalidationError] = []
         with self._keywords(context) as (client, keywords):
-            given: dict[str, Any] = {name: value for name, value in keywords.items() if name != "shared_token"}
-            if str(self.checkpoint).endswith("/"):  # the task instance's own, as a folder
+            given: dict[str, Any] = dict(keywords)
+            if str(cast("Any", self).checkpoint).endswith("/"):  # the task instance's own, as a folder
                 given["checkpoint"] = f"{str(keywords['checkpoint']).removesuffix('.json')}/"
             for key in keys or self._datasets(context, read):
                 try:

@@ -232,11 +232,11 @@ def build_fused_cache_check(
         dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or no tiles are selected.
     """
 
-    def look(execution: Any, fused: Any, told: Mapping[str, Any]) -> tuple[bool, str, dict[str, Any]]:
-        keywords: Any = {name: value for name, value in told.items() if name in SELECTION_DEFAULTS}
+    def look(execution: Any, fused: Any, keywords: Mapping[str, Any]) -> tuple[bool, str, dict[str, Any]]:
+        selecting: Any = {name: value for name, value in keywords.items() if name in SELECTION_DEFAULTS}
         with fused.get_client() as client:
             token = sealed(fused.shared_token or None)
-            found = client.verify_cache(udf, verify_tiles=verify_tiles, shared_token=token, **keywords)
+            found = client.verify_cache(udf, verify_tiles=verify_tiles, shared_token=token, **selecting)
         return len(found.fresh) == found.sampled, str(found), found.to_dict()
 
     described = "Sampled tiles of the Fused UDF {} are computed anew and do not come from the cache."
@@ -290,8 +290,8 @@ def build_fused_refresh_check(
         dagster.DagsterInvalidDefinitionError: as for `build_fused_cache_check`.
     """
 
-    def look(execution: Any, fused: Any, told: Mapping[str, Any]) -> tuple[bool, str, dict[str, Any]]:
-        found = refresh(execution, fused, udf, told)
+    def look(execution: Any, fused: Any, keywords: Mapping[str, Any]) -> tuple[bool, str, dict[str, Any]]:
+        found = refresh(execution, fused, udf, keywords)
         return found.is_complete, str(found), found.to_dict()
 
     described = "The tiles of the Fused UDF {} that changed are cached again."
@@ -340,8 +340,8 @@ def _check(
         execution = context.op_execution_context
         with permanent_failures():
             keys = partition_keys(execution.instance, context.run, partitions_def)
-            told = select(selection_fn, known, ((context, key) for key in keys))
-            passed, said, metadata = look(execution, getattr(execution.resources, resource_key), told)
+            keywords = select(selection_fn, known, ((context, key) for key in keys))
+            passed, said, metadata = look(execution, getattr(execution.resources, resource_key), keywords)
         return dg.AssetCheckResult(passed=passed, severity=severity, description=said, metadata=metadata)
 
     return look_at_what_changed

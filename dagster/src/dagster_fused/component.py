@@ -1,9 +1,9 @@
 """A component for ``dg`` projects: the cache of a UDF as an asset, defined in YAML."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Annotated, Any, Optional, Union, get_args
+from typing import Annotated, Any, Optional, Union, cast, get_args
 
 import dagster as dg
 from dagster.components.resolved.core_models import AssetAttributesModel, resolve_partitions_def
@@ -17,6 +17,15 @@ from dagster_fused.assets import (
 )
 from dagster_fused.fields import SelectionFields
 from dagster_fused.resources import FusedResource
+from fused_cache_ops.integration import (
+    CALL_OPTIONS,
+    LIMIT_OPTIONS,
+    REFRESH_OPTIONS,
+    SENDING_OPTIONS,
+    CallKeywords,
+    Option,
+    check_keys,
+)
 
 _EXAMPLES = """
   # To invalidate only what a load changed, instead of the whole UDF. See the README of dagster-fused.
@@ -54,7 +63,7 @@ class FusedInvalidateCacheScaffolder(dg.Scaffolder[FusedInvalidateCacheScaffoldP
                 file.write(_EXAMPLES.lstrip("\n"))
 
 
-class SelectionModel(SelectionFields, dg.Model):
+class SelectionModel(SelectionFields, dg.Model):  # type: ignore[misc]
     """What to invalidate. With neither this nor selection_fn: the whole UDF."""
 
 
@@ -89,6 +98,30 @@ def _resolve_variable(context: dg.ResolutionContext, value: Optional[str]) -> Op
             "Dagster's snapshots."
         )
     return value
+
+
+def _resolve_group(declared: Mapping[str, Option], name: str) -> Callable[[dg.ResolutionContext, Any], Any]:
+    """A group of options, whose misspelled keys are found when the YAML is loaded."""
+
+    def resolve(context: dg.ResolutionContext, value: Any) -> Any:
+        resolved = context.resolve_value(value)
+        if isinstance(resolved, Mapping):
+            check_keys(resolved, declared, name)
+        return resolved
+
+    return resolve
+
+
+def _group(declared: Mapping[str, Option], name: str, kind: Any, description: str) -> Any:
+    return dg.Resolver(_resolve_group(declared, name), model_field_type=kind, description=description)
+
+
+def _keyword(name: str) -> Any:
+    return dg.Resolver.default(description=CALL_OPTIONS[name].help)
+
+
+def _default(name: str) -> Any:
+    return CALL_OPTIONS[name].default
 
 
 class FusedSettings(dg.Model, dg.Resolvable):
@@ -144,10 +177,24 @@ class FusedSettings(dg.Model, dg.Resolvable):
         ),
     ] = None
 
+    limits: Annotated[
+        Optional[dict[str, Any]],
+        _group(
+            LIMIT_OPTIONS,
+            "limits",
+            Optional[dict[str, Any]],
+            "The limits of each call: timeout and deadline in seconds, max_concurrency, max_requests_per_second.",
+        ),
+    ] = None
+
     def resources(self, key: str) -> dict[str, Any]:
-        """A resource of these settings under a key of its own, so that components get on with each other. Empty if the
-        project defines it."""
+        """A resource of these settings under a key of its own, so that components do not conflict. Empty if the project
+        defines it."""
         if self.resource_key is not None:
+            if self.limits is not None:
+                raise ValueError(
+                    f"limits are those of the resource {self.resource_key!r}: set them there, or omit resource_key."
+                )
             return {}
         return {
             key: FusedResource(
@@ -156,8 +203,13 @@ class FusedSettings(dg.Model, dg.Resolvable):
                 passcode=dg.EnvVar(self.passcode_env) if self.passcode_env else None,
                 client_id=self.client_id,
                 base_url=self.base_url,
+                **(self.limits or {}),
             )
         }
+
+
+_SENDING = tuple(name for name in SENDING_OPTIONS if name not in ("verify_tiles", "fail_on_stale"))
+"""The keywords that stand beside the selection. To verify is a check of its own."""
 
 
 @dg.scaffold_with(FusedInvalidateCacheScaffolder)
@@ -191,6 +243,19 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
             "or a template variable.",
         ),
     ] = None
+    checkpoint: Annotated[Optional[str], _keyword("checkpoint")] = _default("checkpoint")
+    related: Annotated[Optional[str], _keyword("related")] = _default("related")
+    max_related: Annotated[int, _keyword("max_related")] = _default("max_related")
+    again_after: Annotated[float, _keyword("again_after")] = _default("again_after")
+    refresh: Annotated[
+        Any,
+        _group(
+            REFRESH_OPTIONS,
+            "refresh",
+            Union[int, str, dict[str, Any]],
+            f"{CALL_OPTIONS['refresh'].help} A number, all, or a mapping with {', '.join(REFRESH_OPTIONS)}.",
+        ),
+    ] = _default("refresh")
     verify_tiles: Annotated[
         int,
         dg.Resolver.default(
@@ -199,17 +264,18 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
     ] = 0
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The asset, its check, and a resource under a key of its own, so that instances get on with each other."""
+        """The asset, its check, and a resource under a key of its own, so that instances do not conflict."""
         spec = self.asset
         resource_key = self.resource_key or f"fused_{'__'.join(spec.key.path)}"
         kept = ("description", "group_name", "owners", "code_version", "metadata", "freshness_policy")
         given = {name: getattr(spec, name) for name in kept}
+        sending = {name: value for name in _SENDING if (value := getattr(self, name)) != _default(name)}
         asset = build_fused_cache_asset(
             spec.key.path[-1],
             udf=self.udf,
             deps=spec.deps,
             selection_fn=self.selection_fn,
-            selection=self.selection or None,  # type: ignore[arg-type]
+            selection=cast(CallKeywords, self.selection | sending) or None,
             partitions_def=spec.partitions_def,
             automation_condition=spec.automation_condition or AFTER_EACH_LOAD,
             resource_key=resource_key,

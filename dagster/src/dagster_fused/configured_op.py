@@ -5,26 +5,20 @@ from typing import Any, cast
 import dagster as dg
 from pydantic import Field
 
-from dagster_fused.fields import SelectionFields
+from dagster_fused.fields import CallFields
 from dagster_fused.ops import RESULT, START_AFTER, invalidate_in_op
 from dagster_fused.resources import FusedResource
 from fused_cache_ops.integration import CallKeywords
 
 
-class InvalidateCacheConfig(SelectionFields, dg.Config):
+class InvalidateCacheConfig(CallFields, dg.Config):  # type: ignore[misc]
     """The run configuration of `invalidate_cache_op`."""
 
     udf: str = Field(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
-    verify_tiles: int = Field(
-        default=0,
-        description="Afterwards, request this many of the tiles through the resource's shared token, and report which were "
-        "computed anew.",
-    )
 
     def keywords(self) -> CallKeywords:
         """The core's keywords."""
-        verify = {"verify_tiles": self.verify_tiles} if self.verify_tiles else {}
-        return cast(CallKeywords, self.given() | verify)
+        return cast(CallKeywords, self.given())
 
 
 @dg.op(ins={"start_after": START_AFTER}, out=RESULT)

@@ -1,81 +1,91 @@
-"""The core's selection keywords as fields, for both run configuration and a component's YAML."""
+"""The core's keywords as fields, for both run configuration and a component's YAML."""
 
 import enum
-from typing import Any, Optional
+from collections.abc import Mapping
+from typing import Any, Union
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, create_model, field_validator
 
-from fused_cache_ops.integration import CALL_HELP, SELECTION_DEFAULTS, WHOLE_UDF
+from fused_cache_ops.integration import (
+    CALL_OPTIONS,
+    SELECTION_DEFAULTS,
+    WHOLE_UDF,
+    Option,
+    read_boolean,
+    read_number,
+    read_seconds,
+)
 
+LEFT_OUT = "not-given"
+"""What stands for a field that was left out, and has no default of its own. Dagster cannot tell a null from it, and a null must
+not invalidate everything."""
 
-def _left_out(name: str) -> Any:
-    """A keyword's default, as text if it is a sentinel.
-
-    Dagster cannot distinguish a null from an omitted field, and a null must not invalidate everything.
-    """
-    default = SELECTION_DEFAULTS[name]  # type: ignore[literal-required]
-    return default.value if isinstance(default, enum.Enum) else default
-
-
-def _field(name: str) -> Any:
-    default = _left_out(name)
-    left_out = f" Default: {default}."
-    if SELECTION_DEFAULTS[name] is WHOLE_UDF:  # type: ignore[literal-required]
-        left_out = f" {default!r} means omitted. If every selection is omitted, the whole UDF is invalidated."
-    elif isinstance(default, str) and default == "not-given":
-        left_out = f" {default!r} means omitted."
-    elif default is None:
-        left_out = ""
-    return Field(default=default, description=f"{CALL_HELP[name]}{left_out}")
+FIELDS = tuple(name for name, option in CALL_OPTIONS.items() if option.stored)
+"""The keywords that a run's configuration may hold."""
 
 
-class SelectionFields(BaseModel):
-    """What to invalidate. Without a selection: the whole UDF."""
+def left_out(name: str) -> Any:
+    """A keyword's default, as text if it has none."""
+    default = CALL_OPTIONS[name].default
+    return LEFT_OUT if default is None else default.value if isinstance(default, enum.Enum) else default
 
-    tiles: Any = _field("tiles")
-    tiles_file: Any = _field("tiles_file")
-    bounds: Any = _field("bounds")
-    geometry: Any = _field("geometry")
-    cells: Any = _field("cells")
-    hex_dataset: Any = _field("hex_dataset")
-    whole_udf: Any = _field("whole_udf")
-    geometry_column: Any = _field("geometry_column")
-    crs: Any = _field("crs")
-    render_resolution: Any = _field("render_resolution")
-    partition: Any = _field("partition")
-    zooms: Any = _field("zooms")
-    buffer: Any = _field("buffer")
-    max_tiles: Any = _field("max_tiles")
-    when_too_many: Any = _field("when_too_many")
-    max_zoom: Any = _field("max_zoom")
-    shard: Any = _field("shard")
-    checkpoint: Optional[str] = Field(default=None, description=CALL_HELP["checkpoint"])
-    related: str = Field(default="not-given", description=f"{CALL_HELP['related']} 'not-given' means omitted.")
-    max_related: int = Field(default=20, description=CALL_HELP["max_related"])
-    again_after: float = Field(
-        default=0.0,
-        description=f"{CALL_HELP['again_after']} Meanwhile the step is up for retry, which counts as one of its retries. "
-        "0 means no second pass.",
-    )
 
-    refresh: Any = Field(default=0, description=f"{CALL_HELP['refresh']} A number, or 'all'. 0 means none.")
-    refresh_zooms: Any = Field(default=None, description=CALL_HELP["refresh_zooms"])
-    refresh_concurrency: int = Field(default=4, description=CALL_HELP["refresh_concurrency"])
-    max_refresh: int = Field(default=1000, description=CALL_HELP["max_refresh"])
-    refresh_parameters: Any = Field(default=None, description=CALL_HELP["refresh_parameters"])
-    refresh_deadline: float = Field(default=600.0, description=CALL_HELP["refresh_deadline"])
-    fail_on_refresh_error: bool = Field(default=False, description=CALL_HELP["fail_on_refresh_error"])
+def described(name: str) -> str:
+    """A keyword's help, with what it is by default."""
+    default = left_out(name)
+    if CALL_OPTIONS[name].default is WHOLE_UDF:
+        said = f"{default!r} means omitted. If every selection is omitted, the whole UDF is invalidated."
+    elif default == LEFT_OUT:
+        said = f"{default!r} means omitted."
+    else:
+        said = f"Default: {default}."
+    more = " Meanwhile the step is up for retry, which counts as one of its retries." * (name == "again_after")
+    more += " Here, the shared token is the resource's." * (name == "verify_tiles")
+    return f"{CALL_OPTIONS[name].help}{more} {said}"
 
-    @field_validator(*(name for name, default in SELECTION_DEFAULTS.items() if default is not None), mode="before")
+
+_TEXT = ("geometry_column", "checkpoint", "related", "when_too_many")
+_KINDS: Mapping[Any, Any] = {read_number: int, read_seconds: float, read_boolean: bool}
+
+
+def _kind(name: str, option: Option) -> Any:
+    """A type that Dagster's configuration knows. It has no unions, so that what takes several types takes any."""
+    return str if name in _TEXT else _KINDS.get(option.read, Any)
+
+
+class _Fields(BaseModel):
+    @field_validator("*", mode="before")
     @classmethod
     def _refuse_null(cls, value: Any) -> Any:
         if value is None:
             raise ValueError(
-                "null may be a failed selection and is not accepted: omit the field, or give [] to invalidate nothing."
+                "null may be a value that is missing and is not accepted: omit the field, or give [] to invalidate nothing."
             )
         return value
 
     def given(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as the core's keywords."""
-        fields = {name: getattr(self, name) for name in SelectionFields.model_fields}
-        return {name: value for name, value in fields.items() if value != SelectionFields.model_fields[name].default}
+        return {
+            name: value
+            for name in FIELDS
+            if name in type(self).model_fields and (value := getattr(self, name)) != left_out(name)
+        }
+
+
+def _fields(name: str, doc: str, names: tuple[str, ...], *, templated: bool = False) -> Any:
+    declared: Any = {}
+    for each in names:
+        kind = _kind(each, CALL_OPTIONS[each])
+        # A component's YAML may have a template in place of a number.
+        declared[each] = (Union[kind, str] if templated and kind is not Any else kind, _field(each))
+    return create_model(name, __base__=_Fields, __doc__=doc, __module__=__name__, **declared)
+
+
+def _field(name: str) -> Any:
+    return Field(default=left_out(name), description=described(name))
+
+
+SelectionFields = _fields(
+    "SelectionFields", "What to invalidate. Without a selection: the whole UDF.", tuple(SELECTION_DEFAULTS), templated=True
+)
+CallFields = _fields("CallFields", "What to invalidate, and how. Without a selection: the whole UDF.", FIELDS)

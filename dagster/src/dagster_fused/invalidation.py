@@ -10,30 +10,28 @@ from typing import TYPE_CHECKING, Any, Optional, cast
 import dagster as dg
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 
+from dagster_fused.fields import FIELDS
 from dagster_fused.resources import FusedResource
 from fused_cache_ops import ConfigurationError, FusedCacheError, InvalidInputError
 from fused_cache_ops.integration import (
-    CALL_DEFAULTS,
-    CALL_SHAPERS,
     KINDS,
-    REFRESH_DEFAULTS,
     SELECTION_DEFAULTS,
     CallKeywords,
     parse_udf,
+    refuse_what_takes_long,
+    refuse_without_selection,
     sealed,
 )
 
 if TYPE_CHECKING:
-    from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult, Refresh
+    from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult, RefreshResult
 
 SelectionFn = Callable[[Any, Optional[str]], Any]
 """``selection_fn(context, partition_key)``: what changed, as tiles or as the core's keywords (``{"bounds": …}``). The key is
 None if there are no partitions."""
 
-FIELDS = (*SELECTION_DEFAULTS, "checkpoint", "verify_tiles", "related", "max_related", "again_after", *REFRESH_DEFAULTS)
-
 _SOON = 1.0  # seconds before the second pass is due, that are not worth another attempt
-_INSTEAD = "use build_fused_cache_asset, an op, or build_invalidate_on_run_success_sensor, or omit it."
+_INSTEAD = "build_fused_cache_asset, an op, or build_invalidate_on_run_success_sensor"
 _DRAWN_BLOCKS = 250  # at each zoom, because a footprint in metadata is stored with every run
 _LARGEST_DRAWN = 1_000_000  # tiles, because drawing more takes seconds
 
@@ -65,16 +63,16 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
 
     plans: list[InvalidationPlan] = []
     refuse_single_use(keywords)
-    keywords = {**keywords, "on_plan": plans.append}
-    if keywords.get("verify_tiles") or keywords.get("refresh") or keywords.get("refresh_zooms") is not None:
-        keywords["shared_token"] = sealed(fused.shared_token or None)
+    if isinstance(context, dg.HookContext):
+        refuse_what_takes_long(keywords, "a hook", _INSTEAD)
+    keywords = {**keywords, "shared_token": sealed(fused.shared_token or None)}
     with fused.get_client() as client:
-        result = _send(context, client, udf, keywords)
+        result = _send(context, client, udf, keywords, plans.append)
     context.log.info(str(result))
     return result.to_dict(), describe(result, plans[0])
 
 
-def refresh(context: Any, fused: FusedResource, udf: str, keywords: Mapping[str, Any]) -> "Refresh":
+def refresh(context: Any, fused: FusedResource, udf: str, keywords: Mapping[str, Any]) -> "RefreshResult":
     """Run a UDF for a selection, so that it is cached. What could not be refreshed is in the result.
 
     Args:
@@ -86,28 +84,24 @@ def refresh(context: Any, fused: FusedResource, udf: str, keywords: Mapping[str,
     Raises:
         FusedCacheError: nothing was requested. See `permanent_failures`.
     """
-    wanted: Any = {name: keywords[name] for name in (*SELECTION_DEFAULTS, *REFRESH_DEFAULTS) if name in keywords}
+    wanted: Any = {name: keywords[name] for name in (*SELECTION_DEFAULTS, "refresh") if name in keywords}
     with fused.get_client() as client:
         found = client.refresh_cache(udf, shared_token=sealed(fused.shared_token or None), **wanted)
     context.log.info(str(found))
     return found
 
 
-def _send(context: Any, client: "FusedClient", udf: str, keywords: CallKeywords) -> "InvalidationResult":
+def _send(
+    context: Any, client: "FusedClient", udf: str, keywords: CallKeywords, on_plan: Callable[["InvalidationPlan"], object]
+) -> "InvalidationResult":
     """The call. Between two passes, the step ends and is retried, so that it occupies no worker. The retry starts from
     scratch, so the first pass is recorded among the run's tags."""
-    if isinstance(context, dg.HookContext) and (keywords.get("refresh") or keywords.get("refresh_zooms") is not None):
-        raise InvalidInputError(
-            "A hook does not refresh, because that takes long: use build_refresh_cache_op, an op or an asset."
-        )
     seconds = keywords.get("again_after")
     if not seconds:
-        return client.invalidate_cache(udf, **keywords)
-    if isinstance(context, dg.HookContext):
-        raise InvalidInputError(f"again_after = {seconds!r} needs a step that can be retried, and a hook is none: {_INSTEAD}")
+        return client.invalidate_cache(udf, on_plan=on_plan, **keywords)
     step: Any = getattr(getattr(context, "op_execution_context", context), "_step_execution_context", None)
     if step is None:  # invoked directly, outside of any run
-        return client.invalidate_cache(udf, **keywords)
+        return client.invalidate_cache(udf, on_plan=on_plan, **keywords)
     if step.retry_mode.disabled:
         raise InvalidInputError(
             f"again_after = {seconds!r} needs retries, and this run's executor has them disabled: enable them, or omit it."
@@ -118,7 +112,7 @@ def _send(context: Any, client: "FusedClient", udf: str, keywords: CallKeywords)
     run = step.instance.get_run_by_id(step.run_id)
     recorded = run.tags.get(key) if run is not None else None
     if recorded is None:
-        first = client.first_pass(udf, **keywords)
+        first = client.first_pass(udf, on_plan=on_plan, **keywords)
         if first.is_empty:
             return first.result
         context.log.info(f"{first.result}. The second pass begins in {seconds:g} s, as a retry of this step.")
@@ -131,7 +125,7 @@ def _send(context: Any, client: "FusedClient", udf: str, keywords: CallKeywords)
         first, left = FirstPass.from_dict(fields), fields["due"] - time.time()
     if left > _SOON:
         raise dg.RetryRequested(max_retries=context.retry_number + 1, seconds_to_wait=left)
-    return client.second_pass(udf, first, **keywords)
+    return client.second_pass(udf, first, on_plan=on_plan, **keywords)
 
 
 def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str, Any]:
@@ -183,7 +177,7 @@ def check_definition(
     Raises:
         dagster.DagsterInvalidDefinitionError: the UDF or the keywords cannot be read, or tiles are selected twice.
     """
-    from fused_cache_ops.integration import refuse_shapers, refuse_single_use
+    from fused_cache_ops.integration import refuse_single_use
 
     unknown = [key for key in known if key not in FIELDS]
     unknown += [key for key in given if key not in (*KINDS, "shard", "partition")]
@@ -195,7 +189,7 @@ def check_definition(
     try:
         refuse_single_use(cast(CallKeywords, known))
         if not tiles or "whole_udf" in tiles:
-            refuse_shapers(known, CALL_DEFAULTS, CALL_SHAPERS)
+            refuse_without_selection(known)
         return parse_udf(udf).shown
     except InvalidInputError as error:
         raise dg.DagsterInvalidDefinitionError(f"{what}: {error}") from error
@@ -207,15 +201,10 @@ def refuse_to_wait(what: str, known: Mapping[str, Any]) -> None:
     Raises:
         dagster.DagsterInvalidDefinitionError: one of them is given.
     """
-    for name in ("refresh", "refresh_zooms"):
-        if known.get(name) not in (None, 0):
-            raise dg.DagsterInvalidDefinitionError(
-                f"{what}: {name} = {known[name]!r} takes long: use build_refresh_cache_op, an op or an asset, or omit it."
-            )
-    if known.get("again_after"):
-        raise dg.DagsterInvalidDefinitionError(
-            f"{what}: again_after = {known['again_after']!r} needs a step that can be retried: {_INSTEAD}"
-        )
+    try:
+        refuse_what_takes_long(known, what, _INSTEAD)
+    except InvalidInputError as error:
+        raise dg.DagsterInvalidDefinitionError(str(error)) from error
 
 
 def select(
@@ -230,18 +219,18 @@ def select(
 
     if selection_fn is None:
         return cast(CallKeywords, dict(known))
-    told = [_as_keywords(selection_fn(change, partition)) for change, partition in changes]
-    return cast(CallKeywords, {**known, **merge_selections(told)})
+    selections = [_as_keywords(selection_fn(change, partition)) for change, partition in changes]
+    return cast(CallKeywords, {**known, **merge_selections(selections)})
 
 
-def _as_keywords(told: Any) -> CallKeywords:
-    if not isinstance(told, Mapping):
-        return {"tiles": _plain(told)}
-    if unknown := sorted(set(map(str, told)) - {*FIELDS}):
+def _as_keywords(returned: Any) -> CallKeywords:
+    if not isinstance(returned, Mapping):
+        return {"tiles": _plain(returned)}
+    if unknown := sorted(set(map(str, returned)) - {*FIELDS}):
         raise InvalidInputError(
             f"selection_fn returned a dict with {', '.join(unknown)}: return a list of tiles, or a dict of {', '.join(FIELDS)}."
         )
-    return cast(CallKeywords, {name: _plain(value) for name, value in told.items()})
+    return cast(CallKeywords, {name: _plain(value) for name, value in returned.items()})
 
 
 def _plain(value: Any) -> Any:

@@ -1,29 +1,21 @@
 """Ops that invalidate a cache, to use in a job after the load."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Literal, Optional, Union, cast
 
 import dagster as dg
 
 from dagster_fused.invalidation import check_definition, invalidate, permanent_failures, refresh
 from dagster_fused.resources import FusedResource
-from fused_cache_ops.integration import CallKeywords
+from fused_cache_ops import InvalidationResult, RefreshResult
+from fused_cache_ops.integration import CallKeywords, merged_refresh
 
 Upstream = Literal["tiles", "bounds", "geometry", "tiles_file", "cells", "hex_dataset", "partition", "shard"]
 
 START_AFTER = dg.In(dg.Nothing, description="Whatever must run first, such as the load.")
-RESULT = dg.Out(
-    dict[str, Any],
-    description="What was done: udf_id, client_id, tiles_invalidated (None: the whole UDF), objects_deleted (None: not "
-    "reported), requests_sent, retries, elapsed_seconds, tiles_already_done, verification, zooms_left_stale, note.",
-)
-
-
-REFRESHED = dg.Out(
-    dict[str, Any],
-    description="What was done: runs, already_cached, failed, not_requested, already_done, seconds_median, seconds_p95, bytes, "
-    "elapsed_seconds, retryable, note.",
-)
+RESULT = dg.Out(dict[str, Any], description=f"What was done: {', '.join(each.name for each in fields(InvalidationResult))}.")
+REFRESHED = dg.Out(dict[str, Any], description=f"What was done: {', '.join(each.name for each in fields(RefreshResult))}.")
 
 
 def build_invalidate_cache_op(
@@ -115,7 +107,8 @@ def build_refresh_cache_op(
     @dg.op(name=name, ins={"start_after": START_AFTER, **inputs}, out=REFRESHED, **arguments)
     def refresh_known(context: dg.OpExecutionContext, fused: FusedResource, **given: Any) -> dict[str, Any]:
         with permanent_failures():
-            found = refresh(context, fused, udf, {"fail_on_refresh_error": True, **known, **given}).to_dict()
+            wanted = merged_refresh({"must_succeed": True}, known.get("refresh", "all"))
+            found = refresh(context, fused, udf, {**known, **given, "refresh": wanted}).to_dict()
         context.add_output_metadata(found)
         return found
 

@@ -9,11 +9,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fused_cache_ops import CacheMap, InvalidInputError
 from fused_cache_ops.integration import (
+    CALL_DEFAULTS,
     DEFAULT_DEADLINE,
     DEFAULT_MAP,
-    DEFAULT_MAX_TILES,
-    HIGHEST_ZOOM,
     KINDS,
+    SELECTION_DEFAULTS,
     MapLocation,
     parse_udf,
 )
@@ -52,12 +52,12 @@ def invalidate_cache_flow(
     buffer: Annotated[int, Field(ge=0)] = 0,
     whole_udf: bool = False,
     credentials: Optional[str] = None,
-    max_tiles: Annotated[int, Field(ge=1)] = DEFAULT_MAX_TILES,
+    max_tiles: Annotated[int, Field(ge=1)] = SELECTION_DEFAULTS["max_tiles"],
     when_too_many: Literal["fail", "whole-udf", "coarser"] = "fail",
-    max_zoom: Annotated[int, Field(ge=0)] = HIGHEST_ZOOM,
+    max_zoom: Annotated[int, Field(ge=0)] = SELECTION_DEFAULTS["max_zoom"],
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
     related: Optional[Literal["callers", "callees", "both"]] = None,
-    max_related: Annotated[int, Field(ge=1)] = 20,
+    max_related: Annotated[int, Field(ge=1)] = CALL_DEFAULTS["max_related"],
 ) -> dict[str, Any]:
     """Invalidate the cached results of a Fused UDF: those of a selection of tiles, or all of them.
 
@@ -125,7 +125,7 @@ def invalidate_cache_flow(
         max_tiles=max_tiles,
         when_too_many=when_too_many,
         max_zoom=max_zoom,
-        deadline=deadline,
+        limits={"deadline": deadline},
         render_resolution=render_resolution,
         geometry_column=geometry_column,
         crs=crs,
@@ -196,7 +196,7 @@ def invalidate_dataset_flow(
                 'say what it changed: asset.add_metadata({"tiles": ["15/9647/12320"]}).'
             )
     result: dict[str, Any] = invalidate_dataset(
-        dataset, credentials=_block(credentials), cache_map=cache_map, deadline=deadline, **selection
+        dataset, credentials=_block(credentials), cache_map=cache_map, limits={"deadline": deadline}, **selection
     )
     return result
 

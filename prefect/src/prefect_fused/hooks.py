@@ -11,7 +11,7 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 from typing_extensions import Unpack
 
 from fused_cache_ops import InvalidInputError
-from fused_cache_ops.integration import KINDS, parse_udf
+from fused_cache_ops.integration import KINDS, parse_udf, refuse_unknown, refuse_what_takes_long
 from prefect_fused.invalidation import Invalidation
 from prefect_fused.keywords import TASK_DEFAULTS, TaskKeywords, split
 from prefect_fused.logs import logs_of
@@ -125,15 +125,10 @@ def _send(udf: str, credentials: FusedCredentials | None, keywords: dict[str, An
 
 def _check(udf: str, source: str | None, name: str, keywords: TaskKeywords) -> None:
     parse_udf(udf)
-    if unknown := sorted(keywords.keys() - TASK_DEFAULTS.keys()):
-        raise TypeError(f"Unknown keywords: {', '.join(unknown)}. The keywords are {', '.join(TASK_DEFAULTS)}.")
-    if keywords.get("refresh") or keywords.get("refresh_zooms") is not None:
-        raise InvalidInputError("A hook does not refresh, because that takes long: call the task refresh_cache in a flow.")
-    if keywords.get("again_after") or keywords.get("again_deployment"):
-        raise InvalidInputError(
-            f"again_after = {keywords.get('again_after')!r} would keep the run waiting, because a hook cannot schedule a "
-            "second pass: call the task invalidate_cache in the flow instead, or omit it."
-        )
+    refuse_unknown(keywords, TASK_DEFAULTS)
+    refuse_what_takes_long(keywords, "a hook", "the tasks invalidate_cache and refresh_cache in a flow")
+    if keywords.get("again_deployment"):
+        raise InvalidInputError("again_deployment is for the second pass of again_after, which a hook does not make: omit it.")
     if source is not None and source not in KINDS:
         raise InvalidInputError(f"{name}={source!r} is not a kind of selection: use one of {', '.join(KINDS)}.")
     given = [kind for kind in KINDS if kind in keywords] + ([f"{name}={source!r}"] if source else [])

@@ -23,6 +23,7 @@ from fused_cache_ops import (
     DatasetResult,
     FusedCacheError,
     RefreshError,
+    VerificationError,
 )
 from fused_cache_ops.integration import Secret, parse_udf, refuse_single_use, sealed_udf
 from prefect_fused.credentials import FusedCredentials
@@ -33,8 +34,7 @@ from prefect_fused.second_pass import SecondPass
 
 if TYPE_CHECKING:
     from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult
-    from fused_cache_ops.integration import CallKeywords, MapLocation
-    from prefect_fused.keywords import Limits
+    from fused_cache_ops.integration import CallKeywords, Limits, MapLocation
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ class Sending:
                 f"credentials is of type {type(credentials).__name__}: pass a FusedCredentials block, such as "
                 "FusedCredentials.load('production'), and pass the tiles as tiles=."
             )
-        given = {name: value for name, value in limits.items() if value is not None}
-        self._client = (credentials or FusedCredentials()).get_client(**given)
+        self._client = (credentials or FusedCredentials()).get_client(**limits)
         self._run = run or Run.current()
         self._cancelled = False
 
@@ -174,19 +173,19 @@ class Invalidation(Sending):
         with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
             try:
                 result = self._invalidate(client, progress)
-            except RefreshError as error:  # everything is invalidated
+            except (RefreshError, VerificationError) as error:  # everything is invalidated
                 if error.result is not None:
-                    self._told(progress, plans, error.result)
+                    self._report(progress, plans, error.result)
                 raise
             except FusedCacheError as error:
                 if self._cancelled:
                     logger.warning("Fused cache of %s: %s", self._shown, error.message)
                 self._failed(self._shown, error)
                 raise
-            self._told(progress, plans, result)
+            self._report(progress, plans, result)
         return result.to_dict()
 
-    def _told(self, progress: Progress, plans: list[InvalidationPlan], result: InvalidationResult) -> None:
+    def _report(self, progress: Progress, plans: list[InvalidationPlan], result: InvalidationResult) -> None:
         progress.finish()
         if plans:
             report_result(self._run, self._shown, plans[0], result)
@@ -201,7 +200,7 @@ class Invalidation(Sending):
         return first.result if first.is_empty else self._later.schedule(first.result)
 
 
-class Refreshing(Sending):
+class RefreshCall(Sending):
     """A refresh of its own.
 
     Args:
@@ -285,19 +284,21 @@ class DatasetInvalidation(Sending):
                 )
             except FusedCacheError as error:
                 if isinstance(error, DatasetInvalidationError):
-                    self._told(error.result)
+                    self._report(error.result)
                 else:
                     for entry in self._map.datasets.get(self._dataset, ()):
                         self._failed(entry.label, error)
                 raise
             progress.finish()
-            self._told(result)
+            self._report(result)
         return result.to_dict()
 
-    def _told(self, result: DatasetResult) -> None:
+    def _report(self, result: DatasetResult) -> None:
         """An artifact for all, and for each UDF the event that a call of its own would emit."""
         report_dataset(self._run, self._shown, result)
-        failed = {udf: error for udf, error in result.failed.items() if not isinstance(error, RefreshError)}
+        failed = {
+            udf: error for udf, error in result.failed.items() if not isinstance(error, (RefreshError, VerificationError))
+        }
         for udf, each in result.results.items():
             if udf not in failed and each.udf_id is not None:
                 self._emit(INVALIDATED, udf, each.udf_id, each.to_dict())

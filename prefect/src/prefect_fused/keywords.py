@@ -1,93 +1,83 @@
-"""The keywords of the tasks and hooks: the core's keywords, and the limits of one call."""
+"""The keywords of the tasks and hooks: the core's keywords, and what Prefect's have in addition."""
 
-from __future__ import annotations
+from typing import Annotated, Any, Optional, Union
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from pydantic import SecretStr
 
+from fused_cache_ops import InvalidInputError
 from fused_cache_ops.integration import (
-    CALL_DEFAULTS,
-    DEFAULT_CONCURRENCY,
-    DEFAULT_DEADLINE,
-    DEFAULT_TIMEOUT,
-    REFRESH_DEFAULTS,
-    SELECTION_DEFAULTS,
-    RefreshKeywords,
+    CALL_OPTIONS,
+    LIMIT_OPTIONS,
+    DatasetKeywords,
+    Limits,
+    Option,
+    Refresh,
+    Secret,
     SelectionKeywords,
+    check_keys,
+    defaults_of,
+    read_rendered,
 )
 
-if TYPE_CHECKING:
-    from pydantic import SecretStr
-
-    from fused_cache_ops.integration import CheckpointLocation, Related, Secret
-
-
-class Limits(TypedDict, total=False):
-    """The client's settings that apply to one call."""
-
-    timeout: float
-    deadline: float
-    max_concurrency: int
-    max_requests_per_second: float | None
+_LIMITS = Option(
+    None,
+    "The limits of this call: a mapping with timeout (seconds that one request may take), deadline (seconds that one attempt "
+    "may take, the core's own retries included), max_concurrency and max_requests_per_second.",
+)
 
 
-class TaskKeywords(SelectionKeywords, RefreshKeywords, Limits, total=False):
-    """The keywords of the tasks and hooks. Artifacts and logs take the place of the core's callbacks."""
+class DatasetTaskKeywords(DatasetKeywords, total=False):
+    """The keywords of the task for datasets. Artifacts and logs take the place of the core's callbacks."""
 
-    checkpoint: CheckpointLocation | None
-    verify_tiles: int
-    shared_token: SecretStr | Secret | str | None
-    related: Related | None
-    max_related: int
-    again_after: float
-    again_deployment: str | None
+    limits: Annotated[Optional[Limits], _LIMITS]
 
 
-class DatasetTaskKeywords(SelectionKeywords, RefreshKeywords, Limits, total=False):
-    """The keywords of the task for datasets."""
+class TaskKeywords(DatasetTaskKeywords, total=False):
+    """The keywords of the tasks and hooks."""
 
-    checkpoint: CheckpointLocation | None
-    verify_tiles: int
-    related: Related | None
-    max_related: int
-    again_after: float
+    shared_token: Annotated[Union[SecretStr, Secret, str, None], CALL_OPTIONS["shared_token"]]
+    again_deployment: Annotated[
+        Optional[str],
+        Option(
+            None,
+            "The deployment of invalidate_cache_flow that makes the second pass, as flow/deployment, so that no worker waits. "
+            "The task is then Completed after the first pass, and its result has second_pass: 'scheduled'. It needs a saved "
+            "block, or a token in the environment of the deployment's worker.",
+        ),
+    ]
 
 
-class RefreshTaskKeywords(SelectionKeywords, RefreshKeywords, Limits, total=False):
+class RefreshTaskKeywords(SelectionKeywords, total=False):
     """The keywords of the task that refreshes."""
 
-    shared_token: SecretStr | Secret | str | None
+    refresh: Annotated[
+        Refresh,
+        Option("all", "How many of the tiles, or a mapping as for invalidate_cache. By default all, and must_succeed is True."),
+    ]
+    shared_token: Annotated[Union[SecretStr, Secret, str, None], CALL_OPTIONS["shared_token"]]
+    limits: Annotated[Optional[Limits], _LIMITS]
 
 
-LIMITS: Limits = {
-    "timeout": DEFAULT_TIMEOUT,
-    "deadline": DEFAULT_DEADLINE,
-    "max_concurrency": DEFAULT_CONCURRENCY,
-    "max_requests_per_second": None,
-}
+TASK_DEFAULTS = defaults_of(TaskKeywords)
+DATASET_TASK_DEFAULTS = defaults_of(DatasetTaskKeywords)
+REFRESH_TASK_DEFAULTS = defaults_of(RefreshTaskKeywords)
 
-TASK_DEFAULTS: dict[str, Any] = {
-    **{name: default for name, default in CALL_DEFAULTS.items() if name not in ("on_progress", "on_plan")},
-    **LIMITS,
-    "again_deployment": None,
-}
+GROUPS = ("refresh", "limits")
+"""The keywords that may be a mapping, which `.map` must not split."""
 
 
-DATASET_TASK_DEFAULTS: dict[str, Any] = {
-    name: default for name, default in TASK_DEFAULTS.items() if name not in ("shared_token", "again_deployment")
-}
+def split(keywords: Any) -> tuple[Any, Limits]:
+    """The core's keywords, and the limits of the call.
 
-
-REFRESH_TASK_DEFAULTS: dict[str, Any] = {
-    **SELECTION_DEFAULTS,
-    **REFRESH_DEFAULTS,
-    "refresh": "all",
-    "fail_on_refresh_error": True,
-    "shared_token": None,
-    **LIMITS,
-}
-
-
-def split(keywords: TaskKeywords | DatasetTaskKeywords | RefreshTaskKeywords) -> tuple[Any, Limits]:
-    """The core's keywords, and the limits."""
-    limits: Any = {name: value for name, value in keywords.items() if name in LIMITS}
-    return {name: value for name, value in keywords.items() if name not in LIMITS}, limits
+    Raises:
+        fused_cache_ops.InvalidInputError: The limits are not a mapping of limits.
+    """
+    rest = dict(keywords)
+    limits = rest.pop("limits", None)
+    if limits is None:
+        return rest, {}
+    check_keys(limits, LIMIT_OPTIONS, "limits", example="{'deadline': 300}")
+    if missing := [name for name, value in limits.items() if value is None and name != "max_requests_per_second"]:
+        raise InvalidInputError(f"limits: {missing[0]} is None: omit it for its default.")
+    read: Limits = read_rendered({"limits": limits})["limits"]
+    return rest, read

@@ -17,7 +17,7 @@ from fused_cache_ops.integration import DEFAULT_MAX_TILES
 from prefect_fused.run import Run
 
 if TYPE_CHECKING:
-    from fused_cache_ops import DatasetResult, InvalidationPlan, InvalidationResult, Refresh
+    from fused_cache_ops import DatasetResult, InvalidationPlan, InvalidationResult, RefreshResult
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def report_dataset(run: Run, shown: str, result: DatasetResult) -> None:
         logger.warning("The result artifact could not be written: %s", error)
 
 
-def report_refresh(run: Run, shown: str, found: Refresh) -> None:
+def report_refresh(run: Run, shown: str, found: RefreshResult) -> None:
     """Show a refresh as a markdown artifact."""
     if not run.exists:
         return
@@ -105,7 +105,7 @@ def report_refresh(run: Run, shown: str, found: Refresh) -> None:
         logger.warning("The result artifact could not be written: %s", error)
 
 
-def describe_refresh(shown: str, found: Refresh) -> str:
+def describe_refresh(shown: str, found: RefreshResult) -> str:
     """A refresh as markdown."""
     rows = {
         "Runs": f"{found.runs:,}",

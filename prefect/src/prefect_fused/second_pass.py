@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
 from fused_cache_ops import FusedCacheError, InvalidInputError, UnavailableError, plan_invalidation
-from fused_cache_ops.integration import DETAILS, KINDS, SELECTION_DEFAULTS, kinds_in
+from fused_cache_ops.integration import CALL_DEFAULTS, DETAILS, KINDS, SELECTION_DEFAULTS, is_given, kinds_in
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -61,10 +61,7 @@ class SecondPass:
                 "Prefect stores parameters in plain text, and udf is a shared token: pass its id or name",
             ),
             (keywords.get("verify_tiles"), "verify_tiles would run before the second pass: omit it, or omit again_deployment"),
-            (
-                keywords.get("refresh") or keywords.get("refresh_zooms") is not None,
-                "refresh would run before the second pass: omit it, or omit again_deployment",
-            ),
+            (is_given(keywords, "refresh"), "refresh would run before the second pass: omit it, or omit again_deployment"),
             (keywords.get("shard"), "a shard cannot be given to it: omit shard, or omit again_deployment"),
             (
                 credentials is not None and block is None,
@@ -80,7 +77,7 @@ class SecondPass:
             "udf": udf,
             **({} if block is None else {"credentials": block}),
             "related": keywords.get("related"),
-            "max_related": keywords.get("max_related", 20),
+            "max_related": keywords.get("max_related", CALL_DEFAULTS["max_related"]),
             **({} if deadline is None else {"deadline": deadline}),
             **_selection(keywords),
         }

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prefect import task
+from prefect import unmapped
 from prefect.cache_policies import NO_CACHE
+from prefect.tasks import Task
 from typing_extensions import ParamSpec
 
 from fused_cache_ops import FusedCacheError
-from fused_cache_ops.integration import RefreshKeywords, SelectionKeywords, parse_udf
+from fused_cache_ops.integration import defaults_of, help_of, merged_refresh, parse_udf, refuse_unknown, types_of
 from prefect_fused.keywords import (
     DATASET_TASK_DEFAULTS,
+    GROUPS,
     REFRESH_TASK_DEFAULTS,
     TASK_DEFAULTS,
     DatasetTaskKeywords,
@@ -25,7 +27,6 @@ from prefect_fused.keywords import (
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
-    from prefect.tasks import Task
     from typing_extensions import Unpack
 
     from fused_cache_ops.integration import MapLocation
@@ -76,60 +77,15 @@ def _count(parameters: dict[str, Any]) -> int | None:
 def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[TaskKeywords]) -> Invalidation:
     """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load changed.
 
-    One run sends any number of tiles, up to 50,000 per request. To `.map` over UDFs, wrap the other arguments in
-    `unmapped`, because Prefect would map over blocks and lists too.
+    One run sends any number of tiles, up to 50,000 per request. To `.map` over UDFs, wrap blocks and lists in `unmapped`,
+    because Prefect would map over them too. The mappings `refresh` and `limits` are never mapped over.
+
+    Omit every selection for the whole UDF. An empty selection invalidates nothing. None is an error, so that a load that forgot
+    its `return` cannot invalidate everything.
 
     Args:
         udf: An id, `name`, `canvas/name`, `team/name`, `user@host/name` or a shared token.
         credentials: The block with the token. Default: `FUSED_SERVICE_ACCOUNT_TOKEN` from the environment.
-        tiles: The tiles to invalidate, as `"z/x/y"`, `(z, x, y)` or `{"z": …, "x": …, "y": …}`. Omit every selection for
-            the whole UDF. An empty selection invalidates nothing. None is an error, so that a load that forgot its
-            `return` cannot invalidate everything.
-        bounds: Instead of `tiles`: `(west, south, east, north)` in degrees, or several such boxes.
-        geometry: Instead of `tiles`: GeoJSON, WKT, a shapely geometry, a GeoDataFrame, anything that hands out Arrow data
-            (pyarrow, DuckDB, Polars, deltalake), or the path or URL of a vector or Parquet file.
-        tiles_file: Instead of `tiles`: the path of a list of tiles, one per line.
-        cells: Instead of `tiles`: H3 cells as text or numbers, or the path of a file with one cell per line.
-        hex_dataset: Instead of `tiles`: the path or URL of an H3 dataset that Fused wrote.
-        whole_udf: Invalidate everything. Pass it if the selection comes from data.
-        zooms: `"10-14"`, `[10, 12]`, `12`. Required with `bounds`, `geometry`, `cells` and `hex_dataset`. With a list of
-            tiles, adds their parents and children.
-        buffer: Tiles to add on every side.
-        max_tiles: The most tiles that a computed selection may have.
-        when_too_many: What to do when there are more: `"fail"`, `"whole-udf"` or `"coarser"`.
-        max_zoom: The highest zoom that the selection may contain.
-        shard: `(i, n)` for only the `i`-th of `n` equal parts of the selection, counted from 0. Map over these to share one
-            invalidation among workers, and merge with `fused_cache_ops.InvalidationResult.merge`.
-        geometry_column: The column of a table that holds the geometries, if none is marked as such or several are.
-        crs: The coordinate reference system of a geometry that does not name one, such as `"EPSG:25832"`.
-        render_resolution: The resolution of the H3 cells that the map draws: a number, a mapping from zooms to numbers, or
-            `"fused"` for the rule of Fused's examples. Default: the changed cells themselves.
-        partition: The folders of the H3 dataset that were rewritten, such as `"date=2026-11-22"`. Default: all.
-        checkpoint: Where to record what is done, so that a retry sends only the rest: a path, or with the core's extra
-            `fsspec` a URL that it supports. Use one location per load.
-        verify_tiles: Afterwards, request this many of the tiles through a shared token. The result says which of them
-            were computed anew.
-        shared_token: The shared token for `verify_tiles` and `refresh`, if `udf` is not one itself.
-        related: Also invalidate UDFs of the same canvas: `"callers"`, which call this one and keep results of their own,
-            `"callees"`, which it calls, or `"both"`.
-        max_related: The most UDFs that `related` may add.
-        again_after: Send everything a second time after this many seconds, for runs that began before the load was
-            committed. A run may take 120 seconds, so 130 is a good value. Without `again_deployment` the task waits.
-        refresh: Afterwards, run the UDF again for this many of the tiles, or for `"all"`, so that visitors find them cached.
-            Each run costs credits. What could not be refreshed is in the result, and is no failure.
-        refresh_zooms: The zooms to refresh. On its own, all tiles of these zooms.
-        refresh_concurrency: How many runs at the same time.
-        max_refresh: The most tiles to refresh. More are an error before anything is sent.
-        refresh_parameters: The UDF's parameters as the map sends them.
-        refresh_deadline: Seconds that the refresh may take.
-        fail_on_refresh_error: Fail if something could not be refreshed.
-        again_deployment: The deployment of `invalidate_cache_flow` that makes the second pass, as `flow/deployment`, so that
-            no worker waits. The task is then Completed after the first pass, and its result has `second_pass: "scheduled"`.
-            It needs a saved block, or a token in the environment of the deployment's worker.
-        timeout: Seconds that one request may take.
-        deadline: Seconds that one attempt may take, the core's own retries included.
-        max_concurrency: Requests in flight at once when tiles are sent one by one.
-        max_requests_per_second: The most requests per second. Default: as many as the service accepts.
 
     Returns:
         What was done: `udf_id`, `client_id`, `tiles_invalidated` (None for the whole UDF), `objects_deleted` (None if the
@@ -142,31 +98,51 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
     """
     from prefect_fused.invalidation import Invalidation
 
-    if unknown := keywords.keys() - TASK_DEFAULTS.keys():
-        raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(TASK_DEFAULTS)}.")
+    refuse_unknown(keywords, TASK_DEFAULTS)
     return Invalidation(udf, credentials, *split(keywords))
 
 
-def _declared(
-    defaults: dict[str, Any], documented: Callable[..., Any] | None = None
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Give a task function a signature that spells out the declared keywords, and a docstring. Prefect binds parameters by
-    it, and editors show it."""
+def _declared(declaration: Any, documented: Callable[..., Any] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Give a task function a signature that spells out the declared keywords, and a docstring that describes them. Prefect
+    binds parameters by it, and editors show it."""
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
         described: Any = function
         own = inspect.signature(function)
-        types = {**SelectionKeywords.__annotations__, **RefreshKeywords.__annotations__, **TaskKeywords.__annotations__}
+        types = types_of(declaration)
         declared = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name].__forward_arg__)
-            for name, default in defaults.items()
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name])
+            for name, default in defaults_of(declaration).items()
         ]
         named = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
         described.__signature__ = own.replace(parameters=[*named, *declared])
-        described.__doc__ = (documented or function).__doc__
+        text = (documented or function).__doc__ or ""
+        lines = [f"        {name}: {said}\n" for name, said in help_of(declaration).items()]
+        described.__doc__ = text.replace("\n\n    Returns:", "\n" + "".join(lines) + "\n    Returns:", 1)
         return function
 
     return declare
+
+
+class FusedTask(Task[P, R]):
+    """A task whose groups of options `.map` hands over whole. Prefect would map over their keys."""
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """Like Prefect's own, with the mappings `refresh` and `limits` as `unmapped`."""
+        for name in GROUPS:
+            if isinstance(kwargs.get(name), Mapping):
+                kwargs[name] = unmapped(kwargs[name])
+        return super().map(*args, **kwargs)
+
+    def with_options(self, **options: Any) -> Any:
+        """Like Prefect's own, which would return a plain task."""
+        changed = super().with_options(**options)
+        changed.__class__ = type(self)
+        return changed
+
+
+def _task(**options: Any) -> Callable[[Callable[P, R]], FusedTask[P, R]]:
+    return lambda function: FusedTask(function, **options)
 
 
 # Never cached: with a cached result, a second invalidation would do nothing. No timeout_seconds: it cannot interrupt a
@@ -179,7 +155,7 @@ _as_usual: dict[str, Any] = {
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": _is_transient,
 }
-_as_task = task(
+_as_task = _task(
     name="Invalidate Fused cache",
     description="Invalidate the cached results of a Fused UDF: all of them, or those of some tiles.",
     task_run_name=_run_name,
@@ -188,26 +164,26 @@ _as_task = task(
 
 
 @_as_task
-@_declared(TASK_DEFAULTS, _invalidation)
+@_declared(TaskKeywords, _invalidation)
 def invalidate_cache(udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[TaskKeywords]) -> dict[str, Any]:
     return _invalidation(udf, credentials, **keywords).send()
 
 
 @_as_task
-@_declared(TASK_DEFAULTS, _invalidation)
+@_declared(TaskKeywords, _invalidation)
 async def ainvalidate_cache(
     udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[TaskKeywords]
 ) -> dict[str, Any]:
     return await _invalidation(udf, credentials, **keywords).asend()
 
 
-@task(
+@_task(
     name="Invalidate Fused caches of a dataset",
     description="Invalidate the cached results of every Fused UDF that shows a dataset.",
     task_run_name="invalidate-dataset",
     **_as_usual,
 )
-@_declared(DATASET_TASK_DEFAULTS)
+@_declared(DatasetTaskKeywords)
 def invalidate_dataset(
     dataset: str,
     credentials: FusedCredentials | None = None,
@@ -218,15 +194,14 @@ def invalidate_dataset(
     """Invalidate every UDF that shows a dataset, as a cache map says.
 
     What changed is read and covered once. One UDF that fails does not keep the others from being invalidated. A retry makes
-    all of them again, unless there is a `checkpoint` folder.
+    all of them again, unless there is a `checkpoint` folder. The keywords hold for all UDFs. What the map says for a UDF cannot
+    be said here too. With `again_after`, the task waits.
 
     Args:
         dataset: The dataset's key in the map, such as a Prefect asset's key.
         credentials: The block with the token. Default: `FUSED_SERVICE_ACCOUNT_TOKEN` from the environment.
         cache_map: The map, or the path of its file. A relative path is looked for beside the flow's file, and then in the
             working folder.
-        keywords: What changed, and the keywords for sending, as for `invalidate_cache`, for all UDFs. What the map says for a
-            UDF cannot be said here too. With `again_after`, the task waits.
 
     Returns:
         What was done: `dataset`, `results` (the result of each UDF), `failed`, `elapsed_seconds`, `note`.
@@ -237,31 +212,28 @@ def invalidate_dataset(
     """
     from prefect_fused.invalidation import DatasetInvalidation
 
-    if unknown := keywords.keys() - DATASET_TASK_DEFAULTS.keys():
-        raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(DATASET_TASK_DEFAULTS)}.")
+    refuse_unknown(keywords, DATASET_TASK_DEFAULTS)
     return DatasetInvalidation(dataset, cache_map, credentials, *split(keywords)).send()
 
 
-@task(
+@_task(
     name="Refresh Fused cache",
     description="Run a Fused UDF for some tiles, so that visitors find them cached.",
     task_run_name="refresh",
     **_as_usual,
 )
-@_declared(REFRESH_TASK_DEFAULTS)
+@_declared(RefreshTaskKeywords)
 def refresh_cache(
     udf: str, credentials: FusedCredentials | None = None, **keywords: Unpack[RefreshTaskKeywords]
 ) -> dict[str, Any]:
     """Run a Fused UDF for some tiles, so that visitors find them cached. Nothing is invalidated.
 
     Call it after `invalidate_cache`, with the same selection, so that the invalidation does not wait for it. What is cached
-    already costs no run, so a retry continues.
+    already costs no run, so a retry continues. Without a selection, the UDF is run once, without a tile.
 
     Args:
         udf: An id, a name or a shared token, as for `invalidate_cache`.
         credentials: The block with the token. Default: `FUSED_SERVICE_ACCOUNT_TOKEN` from the environment.
-        keywords: The selection and the keywords of a refresh, as for `invalidate_cache`, `shared_token`, and the limits of a
-            call. Without `refresh`, all tiles of the selection. Without a selection, the UDF is run once, without a tile.
 
     Returns:
         What was done: `runs`, `already_cached`, `failed`, `not_requested`, `already_done`, `seconds_median`, `seconds_p95`,
@@ -271,8 +243,9 @@ def refresh_cache(
         fused_cache_ops.RefreshError: Something could not be refreshed. Prefect retries if that may help.
         fused_cache_ops.FusedCacheError: Nothing was requested.
     """
-    from prefect_fused.invalidation import Refreshing
+    from prefect_fused.invalidation import RefreshCall
 
-    if unknown := keywords.keys() - REFRESH_TASK_DEFAULTS.keys():
-        raise TypeError(f"Unknown keyword {', '.join(sorted(unknown))}: the keywords are {', '.join(REFRESH_TASK_DEFAULTS)}.")
-    return Refreshing(udf, credentials, *split(keywords)).send()
+    refuse_unknown(keywords, REFRESH_TASK_DEFAULTS)
+    given, limits = split(keywords)
+    refresh = merged_refresh({"must_succeed": True}, given.get("refresh", "all"))
+    return RefreshCall(udf, credentials, {**given, "refresh": refresh}, limits).send()

@@ -1,4 +1,4 @@
-"""Results of an invalidation as plain data, and the error for one that failed after it had invalidated some tiles."""
+"""What an invalidation did, and the errors of one that failed after it had invalidated something."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining, Unfinished
 from fused_cache_ops.notebook import table
-from fused_cache_ops.wording import counted, quoted_address, without_credentials
+from fused_cache_ops.outcome.refresh import RefreshResult
+from fused_cache_ops.wording import counted
+
+_KINDS = ("fresh", "from_cache", "unknown")
 
 
 @dataclass(frozen=True)
@@ -32,89 +35,18 @@ class Verification:
     def sampled(self) -> int:
         return len(self.fresh) + len(self.from_cache) + len(self.unknown)
 
+    def amended(self, later: Verification) -> Verification:
+        """This one, with what a later one says of the same tiles."""
+        seen = {each.partition(": ")[0] for name in _KINDS for each in getattr(later, name)}
+        kept = {name: tuple(each for each in getattr(self, name) if each.partition(": ")[0] not in seen) for name in _KINDS}
+        return Verification(**{name: (*kept[name], *getattr(later, name)) for name in _KINDS})
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
-        return {name: list(getattr(self, name)) for name in ("fresh", "from_cache", "unknown")}
+        return {name: list(getattr(self, name)) for name in _KINDS}
 
     def __str__(self) -> str:
         return f"verified: {len(self.fresh)} of {self.sampled}"
-
-
-@dataclass(frozen=True)
-class Refresh:
-    """The outcome of running the UDF again for what was invalidated.
-
-    Attributes:
-        runs: results that the UDF computed.
-        already_cached: results that were in the cache already. Someone requested them in between.
-        failed: what could not be refreshed, or not certainly, each with the reason: ``10/1/2: …``.
-        not_requested: the number of tiles that were not reached before the deadline.
-        already_done: the number of tiles that an earlier call refreshed, according to its checkpoint.
-        seconds_median: how long a run took, as the median of all runs. None if there were none.
-        seconds_p95: the time that 95 % of the runs did not exceed. None if there were none.
-        bytes: the size of the results received.
-        elapsed_seconds: wall-clock time.
-        retryable: whether refreshing again may help what could not be refreshed.
-        note: why nothing was refreshed. Usually None.
-    """
-
-    runs: int = 0
-    already_cached: int = 0
-    failed: tuple[str, ...] = ()
-    not_requested: int = 0
-    already_done: int = 0
-    seconds_median: float | None = None
-    seconds_p95: float | None = None
-    bytes: int = 0
-    elapsed_seconds: float = 0.0
-    retryable: bool = False
-    note: str | None = None
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether everything was refreshed."""
-        return not self.failed and not self.not_requested
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a dict of JSON types."""
-        own = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Refresh:
-        """A refresh from the dict that `to_dict` returned."""
-        read: dict[str, Any] = {**fields, "failed": tuple(fields["failed"])}
-        return cls(**read)
-
-    @classmethod
-    def merge(cls, refreshes: Iterable[Refresh]) -> Refresh:
-        """Merge several into one. Counts are added, and the longest time is taken. The median of several is not known."""
-        parts = list(refreshes)
-        if len(parts) == 1:
-            return parts[0]
-        return cls(
-            runs=sum(part.runs for part in parts),
-            already_cached=sum(part.already_cached for part in parts),
-            failed=tuple(itertools.chain.from_iterable(part.failed for part in parts)),
-            not_requested=sum(part.not_requested for part in parts),
-            already_done=sum(part.already_done for part in parts),
-            bytes=sum(part.bytes for part in parts),
-            elapsed_seconds=max((part.elapsed_seconds for part in parts), default=0.0),
-            retryable=any(part.retryable for part in parts),
-            note="; ".join(dict.fromkeys(part.note for part in parts if part.note)) or None,
-        )
-
-    def __str__(self) -> str:
-        if self.note:
-            return self.note
-        parts = [f"{self.already_cached:,} already cached"] * bool(self.already_cached)
-        parts += [f"{self.already_done:,} by an earlier call"] * bool(self.already_done)
-        parts += [f"{len(self.failed):,} failed"] * bool(self.failed)
-        parts += [f"{self.not_requested:,} not reached in time"] * bool(self.not_requested)
-        if self.seconds_median is not None:
-            parts.append(f"median {self.seconds_median:.2f} s, 95 % within {self.seconds_p95:.2f} s")
-        details = f" ({'; '.join(parts)})" if parts else ""
-        return f"refreshed: {counted(self.runs, 'run')}{details}"
 
 
 @dataclass(frozen=True)
@@ -157,7 +89,7 @@ class InvalidationResult:
     related: dict[str, InvalidationResult] = field(default_factory=dict, hash=False)
     second_pass: str | None = None
     warnings: tuple[str, ...] | None = None
-    refresh: Refresh | None = None
+    refresh: RefreshResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
@@ -175,7 +107,7 @@ class InvalidationResult:
         related = fields.get("related") or {}
         read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()} | {
             "verification": checked and Verification(**{name: tuple(tiles) for name, tiles in checked.items()}),
-            "refresh": refreshed and Refresh.from_dict(refreshed),
+            "refresh": refreshed and RefreshResult.from_dict(refreshed),
             "related": {udf_id: cls.from_dict(result) for udf_id, result in related.items()},
         }
         return cls(**read)
@@ -216,7 +148,7 @@ class InvalidationResult:
             )
             if checked
             else None,
-            refresh=Refresh.merge(refreshed) if refreshed else None,
+            refresh=RefreshResult.merge(refreshed) if refreshed else None,
             zooms_left_stale=tuple(sorted({zoom for part in parts for zoom in part.zooms_left_stale})),
             note="; ".join(dict.fromkeys(part.note for part in parts if part.note)) or None,
             client_ids=tuple(dict.fromkeys(client_id for part in parts for client_id in part.client_ids)),
@@ -284,33 +216,6 @@ class InvalidationResult:
         return f"invalidated {what}{earlier}{objects} ({requests}{retries}, {self.elapsed_seconds:.2f} s){verified}{note}"
 
 
-@dataclass(frozen=True)
-class FirstPass:
-    """What `fused_cache_ops.FusedClient.first_pass` did. It holds no secret, so it can be stored while the caller waits.
-
-    Attributes:
-        fingerprint: what tells its selection from any other.
-        result: what was done.
-    """
-
-    fingerprint: str
-    result: InvalidationResult
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there was nothing to send, so that no second pass is needed."""
-        return not self.result.client_ids
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a dict of JSON types."""
-        return {"fingerprint": self.fingerprint, "result": self.result.to_dict()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> FirstPass:
-        """A first pass from the dict that `to_dict` returned."""
-        return cls(fields["fingerprint"], InvalidationResult.from_dict(fields["result"]))
-
-
 def _total(numbers: Iterable[int | None]) -> int | None:
     known = list(numbers)
     return None if None in known else sum(number or 0 for number in known)
@@ -366,8 +271,8 @@ class RefreshError(FusedCacheError):
         not_refreshed: the tiles that were not refreshed. Pass them to `fused_cache_ops.refresh_cache`.
     """
 
-    def __init__(self, refresh: Refresh, not_refreshed: Remaining, result: InvalidationResult | None = None) -> None:
-        reasons = "; ".join(refresh.failed[:3]) or "the refresh_deadline had passed"
+    def __init__(self, refresh: RefreshResult, not_refreshed: Remaining, result: InvalidationResult | None = None) -> None:
+        reasons = "; ".join(refresh.failed[:3]) or "the deadline of the refresh had passed"
         done = "" if result is None else "Everything is invalidated. "
         cold = counted(len(refresh.failed) + refresh.not_requested, "result")
         super().__init__(
@@ -383,125 +288,30 @@ class RefreshError(FusedCacheError):
         return RefreshError, (self.refresh, self.not_refreshed, self.result)
 
 
-@dataclass(frozen=True)
-class DatasetResult:
-    """What the invalidation of a dataset's UDFs did.
+class VerificationError(FusedCacheError):
+    """What was to be invalidated is invalidated, but tiles that were looked at afterwards still came from the cache.
+
+    They were invalidated and requested again, twice, since a visitor may have come in between.
 
     Attributes:
-        dataset: the dataset's key.
-        results: what was done for each UDF, by the UDF as the map writes it (shared tokens masked). One that failed after a
-            part was done is in it too.
-        failed: why the others failed, by UDF. Each error holds what remains.
-        elapsed_seconds: wall-clock time.
-        note: a sentence if there was nothing to do. Usually None.
+        result: what was done. Its ``verification`` lists the tiles.
+        remaining: the tiles that came from the cache. Pass them to the next call.
     """
 
-    dataset: str
-    results: dict[str, InvalidationResult]
-    failed: dict[str, FusedCacheError] = field(default_factory=dict)
-    elapsed_seconds: float = 0.0
-    note: str | None = None
+    retryable = True
+    result: InvalidationResult
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a dict of JSON types. Of errors, the kind, the message and whether a retry may help."""
-        return {
-            "dataset": without_credentials(self.dataset, self.dataset),
-            "results": {udf: result.to_dict() for udf, result in self.results.items()},
-            "failed": {
-                udf: {"error": type(error).__name__, "message": error.message, "retryable": error.retryable}
-                for udf, error in self.failed.items()
-            },
-            "elapsed_seconds": self.elapsed_seconds,
-            "note": self.note,
-        }
-
-    def _repr_html_(self) -> str:
-        """The result in a notebook."""
-        failed = {udf: f"failed: {type(error).__name__}: {error.message}" for udf, error in self.failed.items()}
-        rows = []
-        for udf in self.results | failed:
-            tiles: object = ""
-            requests: object = ""
-            said = []
-            if udf in self.results:
-                result = self.results[udf]
-                tiles = "everything" if result.tiles_invalidated is None else result.tiles_invalidated
-                requests = result.requests_sent
-                # What may have stayed stale, above all.
-                said = [str(each) for each in (result.verification, result.note, *(result.warnings or ())) if each]
-            rows.append((udf, tiles, requests, ". ".join([failed.get(udf, "invalidated"), *said])))
-        title = f"Dataset {quoted_address(self.dataset)}" + (f": {self.note}" if self.note else "")
-        return table(title, rows, ("UDF", "tiles", "requests", "outcome"))
-
-    def __str__(self) -> str:
-        done = [result for udf, result in self.results.items() if udf not in self.failed]
-        tiles = sum(result.tiles_invalidated or 0 for result in done)
-        whole = sum(result.tiles_invalidated is None for result in done)
-        parts = [counted(tiles, "tile")] * (whole < len(done)) + [f"{whole} whole"] * (whole > 0)
-        requests = counted(sum(result.requests_sent for result in self.results.values()), "request")
-        failed = f"; {len(self.failed)} failed: {', '.join(self.failed)}" if self.failed else ""
-        note = f"; {self.note}" if self.note else ""
-        what = f"invalidated {counted(len(done), 'UDF')} of the dataset {quoted_address(self.dataset)}"
-        return f"{what} ({', '.join([*parts, requests])}, {self.elapsed_seconds:.2f} s){failed}{note}"
-
-
-@dataclass(frozen=True)
-class DatasetFirstPass:
-    """What `fused_cache_ops.FusedClient.first_dataset_pass` did. It holds no secret, so it can be stored while the caller
-    waits.
-
-    Attributes:
-        result: what was done for each UDF.
-        fingerprints: for each UDF that has a second pass, what tells its selection from any other.
-        again_after: seconds until the second pass. 0: none is needed.
-    """
-
-    result: DatasetResult
-    fingerprints: dict[str, str]
-    again_after: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as a dict of JSON types."""
-        return {"result": self.result.to_dict(), "fingerprints": self.fingerprints, "again_after": self.again_after}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> DatasetFirstPass:
-        """A first pass from the dict that `to_dict` returned."""
-        said = fields["result"]
-        results = {udf: InvalidationResult.from_dict(result) for udf, result in said["results"].items()}
-        result = DatasetResult(said["dataset"], results, {}, said["elapsed_seconds"], said["note"])
-        return cls(result, fields["fingerprints"], fields["again_after"])
-
-
-class DatasetInvalidationError(FusedCacheError):
-    """Some of a dataset's UDFs could not be invalidated. The others are.
-
-    Attributes:
-        result: what was done, as a `DatasetResult`.
-        remaining_by_udf: for each UDF that failed, the tiles not yet confirmed. None for a whole UDF, or where the selection
-            itself was refused.
-        unfinished: what was not completed, for each UDF and instance.
-        retryable: whether a retry may help any of them.
-    """
-
-    result: DatasetResult
-
-    def __init__(self, result: DatasetResult) -> None:
-        count = len(result.failed)
-        others = len(result.results.keys() - result.failed.keys())
-        reasons = " ".join(f"{udf}: {error.message}" for udf, error in result.failed.items())
+    def __init__(self, result: InvalidationResult, remaining: Remaining) -> None:
+        checked = result.verification or Verification()
+        stale = checked.from_cache
+        shown = "; ".join(stale[:3]) + ("; …" if len(stale) > 3 else "")
         super().__init__(
-            f"{count} of {counted(count + others, 'UDF')} of the dataset {quoted_address(result.dataset)} failed. {reasons} "
-            f"{'The others are invalidated. ' if others else ''}"
-            "The tiles not yet confirmed are in this error's .remaining_by_udf."
+            f"Everything is invalidated, but {len(stale)} of {counted(checked.sampled, 'tile')} still came from the cache, "
+            f"even after being invalidated again: {shown}. `fused-cache-ops inspect` says what may keep a map stale. To "
+            "accept stale tiles, pass fail_on_stale=False."
         )
         self.result = result
-        self.retryable = any(error.retryable for error in result.failed.values())
-        self.unfinished = tuple(itertools.chain.from_iterable(error.unfinished for error in result.failed.values()))
-
-    @property
-    def remaining_by_udf(self) -> dict[str, Remaining | None]:
-        return {udf: error.remaining for udf, error in self.result.failed.items()}
+        self.remaining = remaining
 
     def __reduce__(self) -> tuple[object, ...]:
-        return DatasetInvalidationError, (self.result,)
+        return VerificationError, (self.result, self.remaining)

@@ -6,10 +6,11 @@ A part of the text that is only known at run time is `HOLE`, one character that 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 HOLE = "\x00"
+PATH_IS_COMPUTED = "in SQL takes a path that is computed"
 
 _TOKEN = re.compile(
     r"(?P<space>\s+|--[^\n]*|/\*.*?\*/)"
@@ -36,6 +37,7 @@ _BEFORE_VALUE = frozenset(
         "timestamp having distinct set"
     )
 )
+_FILE = re.compile(r"://|^/[\w-]+/|\.(?:parquet|csv|tsv|json|geojson|gpkg|fgb|duckdb|db)(?:\.gz)?$", re.IGNORECASE)
 _SYSTEM = ("information_schema.", "pg_catalog.")
 _IS_SQL = re.compile(r"\b(?:select|from|attach|copy|join)\b", re.IGNORECASE)
 
@@ -48,12 +50,14 @@ class SqlReading(NamedTuple):
         paths: paths that it reads, which may end in `HOLE` and more.
         defined: names that it creates, in lower case. They are no tables to other texts of the same UDF either.
         unknown: what cannot be known.
+        attached: the names of databases that it attaches, in lower case, and whether each is a file, which is read as such.
     """
 
     tables: tuple[str, ...]
-    paths: tuple[str, ...]
-    defined: frozenset[str]
-    unknown: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    defined: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = ()
+    attached: Mapping[str, bool] = {}
 
 
 class _Token(NamedTuple):
@@ -69,6 +73,13 @@ class _Token(NamedTuple):
     def name(self) -> str:
         """A word, or what is quoted as a name."""
         return self.text[1:-1].replace('""', '"') if self.kind == "quoted" else self.text
+
+    @property
+    def path(self) -> str:
+        """A text, or what is quoted as a name and is a path. Otherwise nothing."""
+        if self.kind == "text":
+            return self.value
+        return self.name if self.kind == "quoted" and _FILE.search(self.name) else ""
 
     @property
     def value(self) -> str:
@@ -113,13 +124,9 @@ class _Reader:
                     self._read_call(place - 1)
             elif token.text == ")" and calls:
                 calls.pop()
-            elif (
-                token.kind == "text"
-                and "://" in token.value
-                and before != "to"
-                and not _READERS.fullmatch(calls[-1] if calls else "")
-            ):
-                self._paths.append(token.value)
+            elif "://" in token.path and before != "to" and not _READERS.fullmatch(calls[-1] if calls else ""):
+                if not self._is_installed(place - 1):
+                    self._paths.append(token.path)
             elif token.keyword in ("from", "join") and not self._is_other_from(place, calls):
                 self._read_tables(place + 1, several=token.keyword == "from")
             elif token.kind == "sign" and token.text in "'\"`":
@@ -127,14 +134,17 @@ class _Reader:
             elif token.text == HOLE and self._is_clause(place):
                 self._unknown.append("a part of the SQL is computed")
         tables = (name for name in self._tables if name.lower() not in hidden and not name.lower().startswith(_SYSTEM))
-        return SqlReading(
-            tuple(dict.fromkeys(tables)), tuple(dict.fromkeys(self._paths)), defined, tuple(dict.fromkeys(self._unknown))
-        )
+        unique = [tuple(dict.fromkeys(each)) for each in (tables, self._paths, self._unknown)]
+        return SqlReading(unique[0], unique[1], defined, unique[2], dict(self._attached()))
 
     def _is_other_from(self, place: int, calls: list[str]) -> bool:
         before, second = self._at(place - 1).keyword, self._at(place - 2).keyword
         is_distinct = before == "distinct" and second in ("is", "not")
-        return is_distinct or before == "delete" or bool(calls and calls[-1] in _WITH_FROM)
+        return is_distinct or before == "delete" or bool(calls and calls[-1] in _WITH_FROM) or self._is_installed(place)
+
+    def _is_installed(self, place: int) -> bool:
+        """Whether a FROM says where an extension of DuckDB comes from: `INSTALL h3 FROM community`."""
+        return self._at(place).keyword == "from" and self._at(place - 2).keyword == "install"
 
     def _is_clause(self, place: int) -> bool:
         """Whether a hole may be more than one value: it stands where a clause may begin."""
@@ -172,6 +182,14 @@ class _Reader:
                     after += 1
                 yield self._name(after)[0].lower()
 
+    def _attached(self) -> Iterator[tuple[str, bool]]:
+        for place, token in enumerate(self._tokens):
+            if token.keyword == "attach":
+                while self._at(place + 1).keyword in ("database", "if", "not", "exists"):
+                    place += 1
+                if self._at(place + 2).keyword == "as":
+                    yield self._at(place + 3).name.lower(), _FILE.search(self._at(place + 1).path) is not None
+
     def _name(self, place: int) -> tuple[str, int]:
         """A dotted name, and the place after it."""
         parts = [self._at(place).name]
@@ -193,10 +211,10 @@ class _Reader:
             len(inside),
         )
         is_list = bool(inside) and inside[0].text == "["
-        texts = [token.value for token in inside[:end] if token.kind == "text"]
+        texts = [token.path for token in inside[:end] if token.path]
         self._paths.extend(texts if is_list else texts[:1])
         if not texts and self._at(place - 1).text != ".":
-            self._unknown.append(f"{function.text}() in SQL takes a path that is computed")
+            self._unknown.append(f"{function.text}() {PATH_IS_COMPUTED}")
 
     def _read_tables(self, place: int, *, several: bool) -> None:
         """Read `a`, `a AS x, b`, `'path'` and the like, after FROM or JOIN."""
@@ -206,9 +224,9 @@ class _Reader:
             token = self._at(place)
             if token.text == "(":
                 place = self._partners.get(place, len(self._tokens)) + 1  # what is inside is read in its turn
-            elif token.kind == "text":
-                if "://" not in token.value:
-                    self._paths.append(token.value)
+            elif token.path:
+                if "://" not in token.path:
+                    self._paths.append(token.path)
                 place += 1
             elif token.kind == "quoted" or (token.kind == "word" and token.keyword not in _NO_TABLE):
                 place = self._read_table(place)
@@ -236,11 +254,16 @@ class _Reader:
             return self._partners.get(after, len(self._tokens)) + 1
         if HOLE in name:
             self._unknown.append("a table name in SQL is computed")
-        elif "/" in name or re.search(r"\.(?:parquet|csv|json|geojson|gpkg|fgb)$", name, re.IGNORECASE):
-            self._paths.append(name)  # DuckDB reads "roads.parquet" too
         elif name:
             self._tables.append(name)
         return after
+
+
+def without_alias(name: str, attached: Mapping[str, bool]) -> str:
+    """A table without the name that its database is attached by. Nothing: the database is a file."""
+    database, _, table = name.partition(".")
+    is_file = attached.get(database.lower())
+    return name if is_file is None else "" if is_file else table
 
 
 def _brackets(tokens: list[_Token]) -> dict[int, int]:

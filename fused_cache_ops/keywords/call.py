@@ -1,0 +1,89 @@
+"""The keywords of a call on a client: those that select tiles, and those that control sending and what follows it."""
+
+from typing import Annotated, TypedDict
+
+from fused_cache_ops.keywords.option import Option, options_of
+from fused_cache_ops.keywords.refresh import Refresh
+from fused_cache_ops.keywords.selection import SELECTION_OPTIONS, SelectionKeywords
+from fused_cache_ops.keywords.text import read_boolean, read_mapping_or_text, read_number, read_seconds
+from fused_cache_ops.keywords.values import CheckpointLocation, Related
+from fused_cache_ops.secret import Secret
+
+
+class SendingKeywords(TypedDict, total=False):
+    """The keywords that control sending, and what follows it."""
+
+    checkpoint: Annotated[
+        CheckpointLocation | None,
+        Option(
+            None,
+            "Where to record what is done, so that a retry sends only the rest: a path, or a URL that fsspec supports. Use one "
+            "location per load.",
+            needs_selection=True,
+        ),
+    ]
+    verify_tiles: Annotated[
+        int,
+        Option(
+            0,
+            "Afterwards, request this many of the tiles through a shared token, and report which were computed anew.",
+            read_number,
+            needs_selection=True,
+        ),
+    ]
+    fail_on_stale: Annotated[
+        bool,
+        Option(
+            True,
+            "Fail if a tile of verify_tiles still comes from the cache after it was invalidated twice more.",
+            read_boolean,
+        ),
+    ]
+    related: Annotated[
+        Related | None,
+        Option(
+            None, "Also invalidate the UDFs of the same canvas that call this one (callers), that it calls (callees), or both."
+        ),
+    ]
+    max_related: Annotated[int, Option(20, "The most UDFs that related may add.", read_number)]
+    again_after: Annotated[
+        float,
+        Option(
+            0,
+            "Send everything a second time after this many seconds, for runs that were under way. 130 is a good value.",
+            read_seconds,
+        ),
+    ]
+    refresh: Annotated[
+        Refresh,
+        Option(
+            0,
+            "Afterwards, run the UDF again for this many of the tiles, or for all, so that visitors find them cached.",
+            read_mapping_or_text,
+        ),
+    ]
+
+
+class DatasetKeywords(SelectionKeywords, SendingKeywords, total=False):
+    """The keywords of `fused_cache_ops.FusedClient.invalidate_dataset`."""
+
+
+class CallKeywords(DatasetKeywords, total=False):
+    """The keywords of `fused_cache_ops.FusedClient.invalidate_cache`."""
+
+    shared_token: Annotated[
+        str | Secret | None,
+        Option(
+            None,
+            "The shared token to verify and refresh with. Not needed if the UDF is given by a shared token.",
+            stored=False,
+        ),
+    ]
+
+
+SENDING_OPTIONS = options_of(SendingKeywords)
+CALL_OPTIONS = {**SELECTION_OPTIONS, **SENDING_OPTIONS, **options_of(CallKeywords)}
+CALL_DEFAULTS: CallKeywords = {name: option.default for name, option in CALL_OPTIONS.items()}  # type: ignore[assignment]
+
+NEEDS_SELECTION = tuple(name for name, option in CALL_OPTIONS.items() if option.needs_selection)
+"""The keywords that require a selection. On their own, they must not invalidate everything."""

@@ -1,0 +1,59 @@
+"""The types of the keywords, and what stands for a keyword that is left out."""
+
+import enum
+import os
+from collections.abc import Iterable, Mapping
+from typing import IO, Any, Literal, Union
+
+from fused_cache_ops.tiles.tile import TileLike
+
+
+class _WholeUdf(enum.Enum):
+    WHOLE_UDF = "whole-udf"
+
+    def __repr__(self) -> str:
+        return self.name
+
+    __str__ = __repr__
+
+
+class NotGiven(enum.Enum):
+    NOT_GIVEN = "not-given"
+
+    def __repr__(self) -> str:
+        return self.name
+
+    __str__ = __repr__
+
+
+WHOLE_UDF = _WholeUdf.WHOLE_UDF
+"""The value of ``tiles`` when it is omitted. None is an error, so that a load step that forgot its ``return`` cannot
+invalidate everything."""
+
+NOT_GIVEN = NotGiven.NOT_GIVEN
+"""The value of the other kinds of selection when they are omitted. None is an error here too."""
+
+Bounds = Union[tuple[float, float, float, float], list[float], Iterable[Iterable[float]]]
+"""``(west, south, east, north)`` in degrees, or several such boxes."""
+
+TilesFile = Union[str, os.PathLike[str], IO[bytes], IO[str]]
+"""A path, ``-`` for standard input, or an open file."""
+
+RenderResolution = Union[int, str, tuple[str, int], Mapping[Any, int], None]
+"""The resolution of the H3 cells that a map draws: None for the cells themselves, a number, a mapping from zooms to numbers,
+``"fused"``, or ``("fused", offset)``."""
+
+TileSelection = Union[Iterable[TileLike], Literal[_WholeUdf.WHOLE_UDF]]
+
+WhenTooMany = Literal["fail", "whole-udf", "coarser"]
+
+CheckpointLocation = Union[str, os.PathLike[str]]
+"""A path, or with the extra ``fsspec`` any URL that fsspec supports. A location that ends in ``/`` is a folder."""
+
+Related = Literal["callers", "callees", "both"]
+
+RefreshCount = Union[int, Literal["all"]]
+"""The most tiles to refresh, or ``"all"``. 0: none."""
+
+RefreshParameters = Mapping[str, Union[str, int, float]]
+"""The UDF's parameters, by name, as a map sends them."""
