@@ -204,7 +204,7 @@ DIFFERENCES = ((1_000_000, ""), (4_000_000, ""), (4_000_000, "500MB"), (12_000_0
 def differences() -> Iterator[str]:
     for rows, limit in DIFFERENCES:
         programs = {"ours": OURS, "DuckDB": DUCKDB} | ({"GeoPandas": GEOPANDAS} if rows <= 1_000_000 else {})
-        best = measure(rows, limit, programs, 3 if rows <= 4_000_000 else 1)[1]
+        best = measure(rows, limit, programs, 3 if rows <= 4_000_000 else 2)[1]
         for name, (cpu, _, peak) in best.items():
             ratio = f"{cpu / best['DuckDB'].cpu:.2f} ×" if name != "DuckDB" else ""
             target = f"≤ {TARGET} ×" if name == "ours" else ""

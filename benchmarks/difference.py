@@ -141,7 +141,7 @@ def main() -> None:
     programs = {"ours": OURS, "DuckDB": DUCKDB}
     if rows <= 1_000_000 and not limit and "--quick" not in given:
         programs["GeoPandas"] = GEOPANDAS
-    count, best = measure(rows, limit, programs, 3 if rows <= 4_000_000 else 1)
+    count, best = measure(rows, limit, programs, 3 if rows <= 4_000_000 else 2)
     print(f"difference of {rows:,} rows, {count:,} places, memory limit: {limit or 'none'}")
     for name, (cpu, wall, peak) in best.items():
         ratio = cpu / best["DuckDB"].cpu

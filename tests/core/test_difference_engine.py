@@ -12,9 +12,10 @@ import pyarrow.parquet
 import pytest
 import shapely
 
-from fused_cache_ops import ConfigurationError, InvalidInputError, plan_invalidation
+from fused_cache_ops import ConfigurationError, InvalidInputError
 from fused_cache_ops.changes import changed_geometry, engine
 from fused_cache_ops.changes.engine import Engine
+from fused_cache_ops.selection.reading import read_selection
 
 ROWS = 100_000
 GIVEN: Any = {"geometry_column": "geometry", "crs": "EPSG:4326"}
@@ -167,7 +168,7 @@ def test_a_stream_that_is_dropped_leaves_nothing_behind(tmp_path: Path, files: l
 
 def test_a_stream_is_what_geometry_takes() -> None:
     found = changed_geometry(points((1, 1)), points((2, 2)), stream=True, **GIVEN)
-    assert plan_invalidation("roads", geometry=found, zooms=8).tile_count == 2
+    assert read_selection(geometry=found, zooms=8).tiles_per_zoom() == {8: 2}  # type: ignore[union-attr]
 
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
