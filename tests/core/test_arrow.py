@@ -19,6 +19,7 @@ import shapely
 from fused_cache_ops import InvalidInputError, Tile, merge_selections, plan_invalidation
 from fused_cache_ops.integration import refuse_single_use
 from fused_cache_ops.selection import arrow, geometry, reading
+from fused_cache_ops.selection.selection import Selection
 
 PLACES = [shapely.Point(13.4, 52.5), shapely.box(13.0, 52.0, 13.1, 52.1), shapely.LineString([(9.9, 53.5), (10.4, 53.7)])]
 WKB = [shapely.to_wkb(place) for place in PLACES]
@@ -54,7 +55,6 @@ def duckdb_relation() -> Any:
     [
         pytest.param(lambda: {"geometry": pyarrow.table(FRAME.to_arrow())}, id="pyarrow table"),
         pytest.param(lambda: {"geometry": pyarrow.table(FRAME.to_arrow()).to_batches()[0]}, id="record batch"),
-        pytest.param(lambda: {"geometry": pyarrow.table(FRAME.to_arrow()).to_reader(1)}, id="reader"),
         pytest.param(lambda: {"geometry": FRAME.to_arrow()}, id="geopandas to_arrow"),
         pytest.param(lambda: {"geometry": FRAME.geometry.to_arrow()}, id="geopandas column"),
         pytest.param(lambda: {"geometry": FRAME.to_arrow(geometry_encoding="WKB")}, id="geopandas WKB"),
@@ -423,10 +423,33 @@ def test_tiles_are_read_from_tables(table: Any) -> None:
     assert list(plan_invalidation("roads", tiles=table).tiles()) == TILES
 
 
-def test_a_table_of_tiles_is_read_once() -> None:
-    reader = pyarrow.table({"z": [3], "x": [1], "y": [2]}).to_reader()
-    plan = plan_invalidation("roads", tiles=reader)
-    assert (plan.tile_count, list(plan.tiles()), list(plan.tiles())) == (1, TILES[:1], TILES[:1])
+def test_a_reader_of_tiles_is_read_once() -> None:
+    found = reading.read_selection(tiles=pyarrow.table({"z": [3], "x": [1], "y": [2]}).to_reader())
+    assert isinstance(found, Selection)
+    assert (list(found.tiles()), list(found.tiles())) == (TILES[:1], TILES[:1])
+
+
+def test_a_reader_of_geometries_is_read_once() -> None:
+    found = reading.read_selection(geometry=pyarrow.table(FRAME.to_arrow()).to_reader(1), zooms=ZOOMS)
+    assert isinstance(found, Selection)
+    assert sorted(found.tiles()) == sorted(found.tiles()) == EXPECTED
+
+
+def box_of(*ends: float) -> pyarrow.Table:
+    return marked(
+        pyarrow.StructArray.from_arrays([[end] for end in ends], names=["xmin", "ymin", "xmax", "ymax"]), "box", **CRS84
+    )
+
+
+@pytest.mark.parametrize("ends", [(179, 0, -179, 1), (170, -10, -170, 10), (0.5, 0, 0.25, 1)])
+def test_a_box_whose_west_is_greater_than_its_east_crosses_the_antimeridian(ends: Any) -> None:
+    assert tiles(geometry=box_of(*ends), zooms=7) == tiles(bounds=ends, zooms=7)
+
+
+@pytest.mark.parametrize("ends", [(0, 1, 1, 0), (500_000, 0, 400_000, 1)])
+def test_a_box_that_is_not_west_south_east_north_is_refused(ends: Any) -> None:
+    with pytest.raises(InvalidInputError, match="is not west, south, east, north"):
+        tiles(geometry=box_of(*ends), zooms=7)
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,23 @@ def test_the_older_layout_names_files_in_decimal(tmp_path: Path) -> None:
     assert tiles(hex_dataset=root, zooms=7, render_resolution=4) == tiles(cells=[FILE_CELL], zooms=7)
 
 
+def test_a_partition_whose_name_begins_with_an_underscore_holds_data(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path, {"_region=eu": [f"{FILE_CELL}.parquet"], "_temporary": [f"{OTHER_CELL}.parquet"]})
+    assert tiles(hex_dataset=root, zooms=7) == tiles(hex_dataset=root, partition="_region=eu", zooms=7)
+
+
+@pytest.mark.parametrize("address", ["nonesuch://bucket/hexes", "hexes\0"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"cannot be (opened|listed)"):
+        tiles(hex_dataset=address, zooms=7)
+
+
+@pytest.mark.parametrize("resolution", ["1e999", {float("inf"): 3}, {3: float("inf")}, float("nan")])
+def test_a_resolution_without_end_is_refused(resolution: Any) -> None:
+    with pytest.raises(InvalidInputError, match="render_resolution = "):
+        tiles(cells=[FILE_CELL], zooms=7, render_resolution=resolution)
+
+
 def test_a_dataset_is_listed_wherever_fsspec_reaches() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe(f"/hexes/date=1/{FILE_CELL}.parquet", b"")

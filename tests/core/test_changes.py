@@ -32,8 +32,9 @@ AFTER = geopandas.GeoDataFrame(  # 1 is gone, 2 has moved, 3 has another name, 4
 CHANGED = {(1, 1), (2, 2), (20, 20), (3, 3), (5, 5)}
 
 
-def places(table: pyarrow.Table) -> set[tuple[float, float]]:
-    return {tuple(shapely.get_coordinates(shape)[0].tolist()) for shape in shapely.from_wkb(table["geometry"].to_pylist())}
+def places(table: pyarrow.Table) -> set[tuple[float, ...] | None]:
+    shapes = shapely.from_wkb(table["geometry"].to_pylist())
+    return {None if shape is None else tuple(shapely.get_coordinates(shape)[0].tolist()) for shape in shapes}
 
 
 def written(frame: geopandas.GeoDataFrame, path: Path) -> Path:
@@ -52,6 +53,66 @@ def test_rows_that_were_added_removed_or_changed_are_found_with_their_old_and_ne
 def test_the_difference_is_what_geometry_takes() -> None:
     found = plan_invalidation("roads", geometry=changed_geometry(BEFORE, AFTER), zooms=8)
     assert set(found.tiles()) == set(plan_invalidation("roads", geometry=shapely.points(sorted(CHANGED)), zooms=8).tiles())
+
+
+@pytest.mark.parametrize("name", ["before.gpkg", "after.gpkg"])
+def test_a_file_of_several_layers_is_compared_layer_by_layer(tmp_path: Path, name: str) -> None:
+    for layer in ("roads", "parcels"):
+        BEFORE.to_file(tmp_path / name, layer=layer)
+    with pytest.raises(InvalidInputError, match=r"has several layers: \['roads', 'parcels'\]. Compare one layer at a time"):
+        changed_geometry(*((tmp_path / name, AFTER) if name == "before.gpkg" else (BEFORE, tmp_path / name)))
+
+
+def test_a_file_without_geometries_is_not_compared(tmp_path: Path) -> None:
+    (tmp_path / "places.csv").write_text("id,lon,lat\n1,10,50\n")
+    with pytest.raises(InvalidInputError, match="has no geometries"):
+        changed_geometry(tmp_path / "places.csv", BEFORE)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:25832"])
+def test_an_srid_that_contradicts_crs_is_refused(crs: str) -> None:
+    before, after = (
+        pyarrow.table({"id": [1], "g": [shapely.to_wkb(shapely.set_srid(shapely.Point(x, 50), 4326), include_srid=True)]})
+        for x in (10, 20)
+    )
+    with pytest.raises(InvalidInputError, match="A changed row is in EPSG:4326, but crs = "):
+        changed_geometry(before, after, geometry_column="g", crs=crs)
+    assert changed_geometry(before, after, geometry_column="g", crs="EPSG:4326").num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"key": None}, "key = None must be the name of a column"),
+        ({"key": 5}, "key = 5 must be the name of a column"),
+        ({"key": []}, "key is empty"),
+        ({"columns": 5}, "columns = 5 must be the name of a column"),
+        ({"columns": [None]}, r"columns = \[None\] must be the name of a column"),
+        ({"columns": "price"}, "no column 'price'"),
+    ],
+)
+def test_names_of_columns_that_are_none_are_refused(keywords: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        changed_geometry(BEFORE, AFTER, **keywords)
+
+
+def test_a_column_that_is_there_twice_is_not_compared() -> None:
+    table = pyarrow.table(BEFORE.to_arrow())
+    twice = table.append_column("name", table["name"])
+    with pytest.raises(InvalidInputError, match=r"more than one column 'name' \(columns\)"):
+        changed_geometry(twice, twice)
+    assert changed_geometry(twice, twice, columns="height").num_rows == 0
+
+
+@pytest.mark.parametrize("kind", [pyarrow.uuid(), pyarrow.json_(), pyarrow.bool8()], ids=str)
+def test_columns_of_pyarrows_own_types_are_compared(kind: Any) -> None:
+    values = {"extension<arrow.uuid>": [b"0" * 16, b"1" * 16], "extension<arrow.json>": ["{}", "[]"]}.get(str(kind), [0, 1])
+    table = pyarrow.table({"id": [1, 2], "v": pyarrow.array(values, kind.storage_type).cast(kind), "g": ["POINT (1 1)"] * 2})
+    other = table.set_column(1, "v", pyarrow.array(values[:1] * 2, kind.storage_type).cast(kind))
+    given: Any = {"geometry_column": "g", "crs": "EPSG:4326"}
+    assert changed_geometry(table, table, **given).num_rows == 0
+    assert changed_geometry(table, other, **given).num_rows == 1
+    assert plan_invalidation("roads", geometry=table, zooms=3, **given).tile_count == 1
 
 
 def test_equal_states_select_nothing() -> None:
@@ -223,9 +284,11 @@ def test_states_that_do_not_name_a_system_leave_it_to_the_invalidation() -> None
     assert plan_invalidation("roads", geometry=found, crs="EPSG:4326", zooms=8).tile_count == 5
 
 
-def test_rows_without_a_geometry_select_nothing() -> None:
+def test_rows_that_change_without_having_a_place_select_no_tile() -> None:
     old = BEFORE.assign(geometry=geopandas.GeoSeries([None] * 4, crs="EPSG:4326"))
-    assert changed_geometry(old, old.assign(name="x")).num_rows == 0
+    found = changed_geometry(old, old.assign(name="x"))
+    assert places(found) == {None}
+    assert plan_invalidation("roads", geometry=found, zooms=8).tile_count == 0
     assert places(changed_geometry(old, BEFORE)) == {(1, 1), (2, 2), (3, 3), (4, 4)}
 
 
@@ -255,7 +318,7 @@ def test_the_difference_is_that_of_a_row_by_row_comparison(old: Any, new: Any, p
     expected = set()
     for key in old.keys() | new.keys():
         if old.get(key) != new.get(key):
-            expected |= {(key, rows[key][1]) for rows in (old, new) if key in rows and rows[key][1] is not None}
+            expected |= {(key, rows[key][1]) for rows in (old, new) if key in rows and rows[key][1] is not None} or {None}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(difference, "_PORTION", portion)
         assert places(changed_geometry(table(old), table(new), geometry_column="geometry")) == expected

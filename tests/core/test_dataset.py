@@ -4,7 +4,9 @@ import json
 import pickle
 import threading
 from pathlib import Path
+from xml.etree import ElementTree
 
+import pyarrow
 import pytest
 
 from fused_cache_ops import (
@@ -20,6 +22,7 @@ from fused_cache_ops import (
     plan_invalidation,
 )
 from fused_cache_ops.cache_map.drawing import described, to_mermaid, to_svg
+from fused_cache_ops.changes import changed_geometry
 from fused_cache_ops.emulator import Emulator
 from fused_cache_ops.selection.reading import read_selection
 
@@ -215,6 +218,30 @@ def test_a_selection_that_is_refused_for_one_udf_fails_that_one_only(client, udf
         client.invalidate_dataset("parcels", cache_map=a_map(*entries), geometry=SQUARE)
 
     assert list(caught.value.result.results) == ["parcels"]
+
+
+@pytest.mark.parametrize("name", ["changed", "added", "removed"])
+def test_rows_that_change_without_having_a_place_invalidate_a_whole_udf_and_no_tile(name):
+    table = pyarrow.table({"id": [1, 2], "price": [10, 20], "g": ["POINT (1 1)", None]})
+    other = {
+        "changed": table.set_column(1, "price", [[10, 21]]),
+        "added": pyarrow.concat_tables(
+            [table, pyarrow.table({"id": [3], "price": [1], "g": pyarrow.nulls(1, pyarrow.string())})]
+        ),
+        "removed": table[:1],
+    }
+    changed = changed_geometry(table, other[name], geometry_column="g", crs="EPSG:4326")
+
+    plans = plan_dataset("parcels", cache_map=THREE, geometry=changed).plans
+
+    assert {udf: plan.tile_count for udf, plan in plans.items()} == {"parcels": 0, "overview": 0, "totals": None}
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x07", "\ufffe", "\ud800"])
+def test_a_picture_of_a_map_is_xml_whatever_its_names_are(character):
+    cache_map = CacheMap.from_dict({"datasets": {f"d{character}": {"udfs": [{"udf": "parcels"}]}}})
+
+    ElementTree.fromstring(to_svg(cache_map, {"parcels": [f"a{character}b"]}))
 
 
 def test_the_error_survives_pickling(client, udfs):

@@ -599,6 +599,19 @@ def test_a_file_of_nothing_but_nulls_is_refused_and_one_without_rows_is_not(tmp_
     assert tiles(nothing, 5) == set()
 
 
+def test_all_layers_of_a_file_are_read(tmp_path: Path) -> None:
+    places = {"one": shapely.Point(5, 5), "another": shapely.Point(50, 50)}
+    for layer, place in places.items():
+        geopandas.GeoDataFrame(geometry=[place], crs="EPSG:4326").to_file(tmp_path / "a.gpkg", layer=layer)
+    assert tiles(tmp_path / "a.gpkg", 5) == tiles(list(places.values()), 5)
+
+
+def test_a_file_without_geometries_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "places.csv").write_text("id,lon,lat\n1,10,50\n")
+    with pytest.raises(InvalidInputError, match=r"has no geometries. Places in columns.*points_from_xy"):
+        tiles(tmp_path / "places.csv", 5)
+
+
 def test_an_invalid_ring_is_repaired_with_a_warning() -> None:
     bow_tie = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
     with pytest.warns(UserWarning, match="has been repaired"):

@@ -65,7 +65,19 @@ def test_an_id_needs_no_look_up(udf: Any) -> None:
 @pytest.mark.parametrize(
     "udf",
     ["", " ", "/", "/roads", "roads/", "a//b", "a/b/c", ".", "..", "../roads", "team/..", "./roads"]
-    + ["roads?x=1", "roads#x", "roads%2f", "roads\\x", "ro\x00ads", "ro\nads", "ro\x7fads", "a?b/roads", "@/roads"]
+    + [
+        "roads?x=1",
+        "roads#x",
+        "roads%2f",
+        "roads\\x",
+        "ro\x00ads",
+        "ro\nads",
+        "ro\x7fads",
+        "a?b/roads",
+        "@/roads",
+        "ro\udfffads",
+        "\ud800/roads",
+    ]
     + ["None", "null", "none", "undefined", "nan"]
     + ["fc_a/..", "fsh_a?b", "fsh_a\nb", "fc_a/", "fc_a//b", "fc_a/b/c/d", "fc_a/b/", "fsh_a/b", "UDF_a?", f"{DIGITS}/roads#"]
     + [None, 5, b"roads", ["roads"], 0.5],
