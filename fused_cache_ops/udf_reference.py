@@ -10,7 +10,8 @@ from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.secret import MASK, Secret, sealed_udf, token_kind
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff?#%\\/]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f?#%\\/]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _FORMS = (
     "a UDF is given by its id (a UUID), 'name', 'canvas/name', 'team/name', 'user@host/name', "
     "'@handle/name' or a shared token ('fsh_…', 'fc_<token>/<udf>', 'fc_<team>/<canvas>/<udf>', 'UDF_…', 64 hexadecimal digits)"
@@ -115,6 +116,8 @@ def _problem(part: str) -> str | None:
         return f"is {part!r}, which would change the address"
     if found := _FORBIDDEN.search(part):
         return f"contains {found.group()!a}, which would change the address"
+    if found := _SURROGATE.search(part):
+        return f"contains {found.group()!a}, which is no character. In a locale without UTF-8, set PYTHONUTF8=1"
     return None
 
 

@@ -13,6 +13,7 @@ import typer
 from fused_cache_ops.errors import ConfigurationError
 from fused_cache_ops.keywords.client import CLIENT_OPTIONS
 from fused_cache_ops.secret import Secret
+from fused_cache_ops.wording import quoted_address
 
 if TYPE_CHECKING:
     from fused_cache_ops.client import FusedClient
@@ -129,7 +130,7 @@ def with_signature(run: Callable[..., None], parameters: list[inspect.Parameter]
 
 def _read_token(path: str) -> Secret:
     """The content of a file, stripped. No message shows any of it."""
-    shown = "standard input" if path == "-" else f"--token-file {path}"
+    shown = "standard input" if path == "-" else f"--token-file {quoted_address(path)}"
     try:
         content = sys.stdin.buffer.read(_LARGEST_TOKEN) if path == "-" else _first_bytes(Path(path))
         token = Secret(content.decode("utf-8").strip())

@@ -19,6 +19,7 @@ from fused_cache_ops.cli.options import (
     SharedToken,
     UdfName,
     Yes,
+    local_file,
     refresh_name,
     selecting,
     sending,
@@ -55,12 +56,16 @@ def plan(
     selection: SelectionKeywords,
     sending: Sending,
     connection: Connection,
-    html: Annotated[Optional[Path], typer.Option(help="Write an HTML page with the footprint on a map.")] = None,
+    html: Annotated[
+        Optional[Path], typer.Option(help="Write an HTML page with the footprint on a map.", parser=local_file, metavar="FILE")
+    ] = None,
     basemap: Annotated[
         Optional[str],
         typer.Option(help="For --html: show this map below the tiles. A template with {z}/{x}/{y}, or a MapLibre style."),
     ] = None,
-    geojson: Annotated[Optional[Path], typer.Option(help="Write the footprint as GeoJSON.")] = None,
+    geojson: Annotated[
+        Optional[Path], typer.Option(help="Write the footprint as GeoJSON.", parser=local_file, metavar="FILE")
+    ] = None,
     list_tiles: Annotated[bool, typer.Option("--list", help="Print only the tiles, as z/x/y.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -130,7 +135,12 @@ def invalidate(
     sending: Sending,
     connection: Connection,
     remaining: Annotated[
-        Optional[Path], typer.Option(help="If it fails, write the tiles not yet confirmed here instead of printing them.")
+        Optional[Path],
+        typer.Option(
+            help="If it fails, write the tiles not yet confirmed here instead of printing them.",
+            parser=local_file,
+            metavar="FILE",
+        ),
     ] = None,
     shared_token: SharedToken = None,
     yes: Yes = False,
@@ -305,11 +315,8 @@ def _check_writable(path: Optional[Path]) -> None:
     """Reject, before anything is sent, a location for the remaining tiles that cannot be written."""
     if path is None:
         return
-    try:
-        usable = not path.is_dir() and path.absolute().parent.is_dir() and os.access(path.absolute().parent, os.W_OK)
-    except ValueError:  # a NUL
-        usable = False
-    if not usable:
+    folder = path.absolute().parent
+    if "\0" in str(path) or path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise typer.BadParameter(f"--remaining {str(path)!r} cannot be written: use a file in an existing, writable folder.")
 
 

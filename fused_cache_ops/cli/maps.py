@@ -10,7 +10,7 @@ import typer
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cli.connection import Connection, connecting
 from fused_cache_ops.cli.endings import CommandFailed
-from fused_cache_ops.cli.options import AsJson
+from fused_cache_ops.cli.options import AsJson, local_file
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import Commands, program
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError
@@ -135,7 +135,8 @@ def show(
 def suggest(
     connection: Connection,
     target: Annotated[
-        Optional[Path], typer.Option("--output", help="Write the draft to this file, which must not exist.")
+        Optional[Path],
+        typer.Option("--output", help="Write the draft to this file, which must not exist.", parser=local_file, metavar="FILE"),
     ] = None,
 ) -> None:
     """Draft a cache map: read the code of the team's UDFs, without running it, for the paths and tables they read.

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Optional, cast
 
 import typer
@@ -14,6 +15,7 @@ from fused_cache_ops.keywords.option import Option
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS, merged_refresh
 from fused_cache_ops.keywords.selection import KINDS, SELECTION_OPTIONS, SelectionKeywords
 from fused_cache_ops.keywords.text import read_boolean, read_number, read_seconds
+from fused_cache_ops.wording import quoted_address
 
 CacheMapFile = Annotated[
     str, typer.Option("--map", metavar="FILE", help="The cache map. In a pyproject.toml, the table tool.fused-cache.")
@@ -27,6 +29,18 @@ UdfName = Annotated[
 ]
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def local_file(text: str) -> Path:
+    """The path of a file to write. A URL, which a path would turn into folders, is refused.
+
+    Raises:
+        typer.BadParameter: it is a URL.
+    """
+    if "://" in text:
+        raise typer.BadParameter(f"{quoted_address(text)} is a URL: give the path of a file.")
+    return Path(text)
+
 
 _KINDS: Mapping[Any, Any] = {read_number: int, read_seconds: float, read_boolean: bool}
 """The type of an option's value, by how its keyword is read."""

@@ -1,0 +1,137 @@
+"""Secrets planted wherever a call takes a text, and looked for in everything that leaves it."""
+
+import io
+import json
+import logging
+import pickle
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fused_cache_ops import CacheMap, FusedCacheError, FusedClient, plan_dataset, plan_invalidation
+from fused_cache_ops.changes import changed_geometry, changes_of_delta
+from fused_cache_ops.cli.commands import program
+from fused_cache_ops.emulator import Emulator
+
+SECRET = "Zq7Xw9Kt3Vb5Lm1R"
+PIECE = 6  # characters, that must not be seen either
+
+ADDRESSES = {
+    "signature": "https://127.0.0.1:9/data/a{end}?X-Amz-Signature={secret}",
+    "password": "https://me:{secret}@127.0.0.1:9/data/a{end}",
+    "token in a query": "https://127.0.0.1:9/a{end}?token={secret}&x=1",
+    "password of a store": "s3://key:{secret}@bucket/a{end}",
+    "chained": "simplecache::https://me:{secret}@127.0.0.1:9/a{end}",
+    "path of a drive": "abfs://me:{secret}@account/a{end}",
+}
+PLACES: dict[str, Callable[[FusedClient, str], Any]] = {
+    "tiles_file": lambda client, at: client.invalidate_cache("roads", tiles_file=at.format(end=".txt", secret=SECRET)),
+    "geometry": lambda client, at: client.invalidate_cache("roads", geometry=at.format(end=".parquet", secret=SECRET), zooms=3),
+    "vector file": lambda client, at: client.invalidate_cache("roads", geometry=at.format(end=".gpkg", secret=SECRET), zooms=3),
+    "cells": lambda client, at: client.invalidate_cache("roads", cells=at.format(end=".txt", secret=SECRET), zooms=3),
+    "hex_dataset": lambda client, at: client.invalidate_cache("roads", hex_dataset=at.format(end="", secret=SECRET), zooms=3),
+    "checkpoint": lambda client, at: client.invalidate_cache(
+        "roads", tiles=["1/0/0", "1/0/1"], checkpoint=at.format(end="", secret=SECRET)
+    ),
+    "cache_map": lambda client, at: client.invalidate_dataset(
+        "d", cache_map=at.format(end=".toml", secret=SECRET), tiles=["1/0/0"]
+    ),
+    "dataset": lambda client, at: client.invalidate_dataset(
+        at.format(end="", secret=SECRET),
+        cache_map=CacheMap.from_dict({"datasets": {at.format(end="", secret=SECRET): {"udfs": [{"udf": "roads"}]}}}),
+        tiles=["1/0/0"],
+    ),
+    "a dataset that is unknown": lambda client, at: client.invalidate_dataset(
+        at.format(end="", secret=SECRET), cache_map=CacheMap.from_dict({"datasets": {"d": {"udfs": []}}}), tiles=["1/0/0"]
+    ),
+    "a dataset whose UDF fails": lambda client, at: client.invalidate_dataset(
+        at.format(end="", secret=SECRET),
+        cache_map=CacheMap.from_dict({"datasets": {at.format(end="", secret=SECRET): {"udfs": [{"udf": "gone"}]}}}),
+        tiles=["1/0/0"],
+    ),
+    "the plan of a dataset": lambda _, at: plan_dataset(
+        at.format(end="", secret=SECRET),
+        cache_map=CacheMap.from_dict({"datasets": {at.format(end="", secret=SECRET): {"udfs": [{"udf": "roads"}]}}}),
+        tiles=["1/0/0"],
+    ),
+    "udf": lambda client, at: client.invalidate_cache(at.format(end="", secret=SECRET), tiles=["1/0/0"]),
+    "before": lambda _, at: changed_geometry(
+        at.format(end=".parquet", secret=SECRET), at.format(end=".parquet", secret=SECRET)
+    ),
+    "a Delta table": lambda _, at: changes_of_delta(at.format(end="", secret=SECRET), since=0),
+    "the plan of a file": lambda _, at: plan_invalidation("roads", tiles_file=at.format(end=".txt", secret=SECRET)),
+}
+
+
+def leaked(text: str) -> list[str]:
+    return sorted({SECRET[at : at + PIECE] for at in range(len(SECRET) - PIECE + 1)} & set(windows(text)))
+
+
+def windows(text: str) -> Iterator[str]:
+    return (text[at : at + PIECE] for at in range(len(text)))
+
+
+def leaving(outcome: Any) -> str:
+    """Everything that a result or an error says of itself, wherever an orchestrator may store it."""
+    said = [str(outcome), repr(outcome), pickle.dumps(outcome).decode("latin-1")]
+    if isinstance(outcome, BaseException):
+        said += [*traceback.format_exception_only(outcome), repr(vars(outcome))]
+        outcome = getattr(outcome, "result", None)
+    if hasattr(outcome, "to_dict"):
+        said.append(json.dumps(outcome.to_dict(), default=str))
+    return "\n".join(said)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_no_piece_of_a_planted_secret_leaves_a_call(
+    place: Any, address: str, client: FusedClient, fused_emulator: Emulator, udf: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="fused_cache_ops")
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        try:
+            outcome = place(client, address)
+        except FusedCacheError as error:
+            outcome = error
+    assert leaked("\n".join([leaving(outcome), caplog.text, printed.getvalue()])) == []
+
+
+COMMANDS = {
+    "invalidate": ["invalidate", "roads", "--tiles-file", "{at}"],
+    "geometry": ["invalidate", "roads", "--geometry", "{at}", "--zooms", "3"],
+    "difference": ["invalidate", "roads", "--diff", "{at}", "{at}", "--zooms", "3"],
+    "plan": ["plan", "roads", "--cells", "{at}", "--zooms", "3"],
+    "checkpoint": ["invalidate", "roads", "1/0/0", "1/0/1", "--checkpoint", "{at}"],
+    "dataset": ["dataset", "{at}", "1/0/0"],
+    "map": ["map", "check", "--map", "{at}"],
+    "remaining": ["invalidate", "roads", "1/0/0", "--remaining", "{at}"],
+    "page": ["plan", "roads", "1/0/0", "--html", "{at}"],
+    "footprint": ["plan", "roads", "1/0/0", "--geojson", "{at}"],
+    "draft": ["map", "suggest", "--output", "{at}"],
+    "token's file": ["invalidate", "roads", "1/0/0", "--token-file", "{at}"],
+    "certificates": ["invalidate", "roads", "1/0/0", "--ca-bundle", "{at}"],
+    "certificate": ["invalidate", "roads", "1/0/0", "--client-certificate", "{at}"],
+    "service": ["invalidate", "roads", "1/0/0", "--base-url", "{at}"],
+    "refresh": ["invalidate", "roads", "1/0/0", "--refresh", "all", "--refresh-parameter", "at={at}"],
+    "parts": ["invalidate", "roads", "--hex-dataset", ".", "--partition", "{at}", "--zooms", "3"],
+    "a word that is no option": ["invalidate", "roads", "--geometri", "{at}"],
+    "a tile": ["invalidate", "roads", "{at}"],
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_no_piece_of_a_planted_secret_leaves_a_command(
+    command: list[str], address: str, fused_emulator: Emulator, udf: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    at = address.format(end="", secret=SECRET)
+    ran = CliRunner().invoke(program, [each.format(at=at) for each in command])
+    assert ran.exception is None or isinstance(ran.exception, SystemExit)
+    assert leaked(ran.output + ran.stderr) == []
