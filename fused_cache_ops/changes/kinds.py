@@ -201,7 +201,7 @@ def _common(one: Kind, other: Kind) -> str | None:
     """The SQL type that holds the values of both exactly."""
     if "null" in (one.family, other.family):
         kind = other if one.family == "null" else one
-        return _common(kind, kind)
+        return kind.sql if kind.family == "null" else _common(kind, kind)
     if one.family != other.family or one.unit != other.unit or one.names != other.names:
         return None
     if one.family == "number":

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fused_cache_ops import CacheMap, DatasetInvalidationError, FusedClient
 from fused_cache_ops.emulator import Emulator, Udf
@@ -43,6 +45,31 @@ def test_those_that_hang_keep_no_other_from_being_invalidated(fused_emulator: Em
     assert set(error.result.failed) == {many[number].id for number in hanging}
     healthy = [udf for number, udf in enumerate(many) if number not in hanging]
     assert [udf.slug for udf in healthy if fused_emulator.cached_tiles(udf)] == []
+
+
+@given(st.lists(st.sampled_from(["is well", "is well", "hangs", "waits", "is refused", "refreshes"]), min_size=30, max_size=30))
+@settings(max_examples=3, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_others_do_each_udf_that_answers_is_fresh(fused_emulator: Emulator, fates: list[str]) -> None:
+    fused_emulator.behave()
+    udfs = []
+    for number, fate in enumerate(fates):
+        udf = fused_emulator.register(lambda **tile: tile, name=f"v{number}")
+        fused_emulator.fill_cache(udf, [(1, 0, 0), (1, 0, 1)])
+        udfs.append(udf)
+        if fate == "hangs":
+            fused_emulator.misbehave(latency=60, times=None, path=udf.id)
+        if fate == "is refused":
+            fused_emulator.misbehave(status=403, times=None, path=udf.id)
+
+    def own(number: int) -> dict[str, Any]:
+        asked = {"waits": {"again_after": 1.0}, "refreshes": {"udf": udfs[number].shared_token, "refresh": "all"}}
+        return asked.get(fates[number], {})
+
+    outcome = invalidated(fused_emulator, udfs, own, deadline=16)
+    stale = {number for number, udf in enumerate(udfs) if fused_emulator.cached_tiles(udf)}
+    failed = {number for number, fate in enumerate(fates) if fate in ("hangs", "is refused")}
+    assert stale - {number for number, fate in enumerate(fates) if fate == "refreshes"} == failed
+    assert len(getattr(outcome, "result", outcome).failed) == len(failed)
 
 
 def test_those_that_wait_wait_together(fused_emulator: Emulator, many: list[Udf]) -> None:
