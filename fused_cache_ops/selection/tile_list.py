@@ -188,9 +188,8 @@ class TileFile:
             InvalidInputError: the file was changed.
         """
         with self._lock:
-            self._file.seek(number * _CHUNK)
-            content = b""
-            while len(content) < _CHUNK and (more := self._file.read(_CHUNK - len(content))):
+            content, start = b"", number * _CHUNK
+            while more := _read_at(self._file, start + len(content), _CHUNK - len(content)):
                 content += more
             digest = blake2b(content, digest_size=16).digest()
             if number < len(self._digests):
@@ -207,6 +206,14 @@ class TileFile:
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopened, (self.name, self._max_zoom, self._state, tuple(self._digests))
+
+
+def _read_at(file: IO[bytes], position: int, size: int) -> bytes:
+    """Some bytes of a file. Its own position is left alone where possible, because forked processes share it."""
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), size, position)
+    file.seek(position)  # Windows, which has no forks
+    return file.read(size)
 
 
 def filed(tiles: Iterator[Tile], watch: Callable[[], None]) -> IO[bytes]:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ def read(source: Any) -> TileList:
     """The tiles of a list, wherever it is."""
     found = list_source(source, 30)
     return found.read() if isinstance(found, TileFile) else found
+
+
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="without forks, no process shares a file's position")
+def test_reading_leaves_the_files_position_alone_which_forked_processes_share(tmp_path: Path) -> None:
+    (tmp_path / "tiles.list").write_text("15/9647/12320\n" * 100_000)
+    file = (tmp_path / "tiles.list").open("rb", buffering=0)
+    listed = TileFile(file, "tiles.list", 30)
+    assert sum(1 for _ in listed.read()) == 100_000
+    assert file.tell() == 0
 
 
 @pytest.mark.parametrize(
