@@ -398,12 +398,17 @@ def _from_parquet(path: str, options: Options, what: str, shapely: Any) -> Itera
 
 
 def _valid(shapes: Any, shapely: Any) -> Any:
-    """An array of flat shapes, of which broken ones are repaired."""
-    shapes = shapely.force_2d(shapes)
+    """An array of the single, flat parts of shapes, of which broken ones are repaired.
+
+    Parts may overlap. Repaired together, they would leave a hole where they do.
+    """
+    shapes = single_parts(shapely.force_2d(shapes))
     broken = ~shapely.is_valid(shapes)
     for number in broken.nonzero()[0]:
         warn(f"geometry was invalid and has been repaired: {shapely.is_valid_reason(shapes[number])}")
-        shapes[number] = shapely.make_valid(shapes[number])
+        # The one leaves a hole where a ring overlaps itself, and the other leaves out spikes, and holes outside of the shell.
+        ways = [shapely.make_valid(shapes[number], method=method) for method in ("linework", "structure")]
+        shapes[number] = shapely.GeometryCollection(ways)
     return shapes
 
 

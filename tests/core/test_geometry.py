@@ -599,6 +599,26 @@ def test_a_file_of_nothing_but_nulls_is_refused_and_one_without_rows_is_not(tmp_
     assert tiles(nothing, 5) == set()
 
 
+@pytest.mark.parametrize("inner", [shapely.box(5, 5, 8, 8), shapely.box(10, 10, 30, 30), shapely.box(0, 0, 20, 20)])
+def test_parts_that_overlap_leave_no_hole(inner: shapely.Polygon) -> None:
+    outer = shapely.box(0, 0, 20, 20)
+    assert tiles(shapely.MultiPolygon([outer, inner]), 8) == tiles([outer, inner], 8)
+
+
+def test_a_ring_that_overlaps_itself_leaves_no_hole() -> None:
+    twice = shapely.Polygon([(0, 0), (40, 0), (40, 40), (10, 40), (10, 10), (30, 10), (30, 30), (0, 30)])
+    with pytest.warns(UserWarning, match="has been repaired"):
+        found = tiles(twice, 8)
+    assert found == tiles([shapely.box(0, 0, 40, 30), shapely.box(10, 30, 40, 40)], 8)
+
+
+def test_a_spike_is_covered() -> None:
+    spike = shapely.LineString([(20, 20), (50, 50)])
+    with pytest.warns(UserWarning, match="has been repaired"):
+        found = tiles(shapely.Polygon([(0, 0), (20, 0), (20, 20), (50, 50), (20, 20), (0, 20)]), 8)
+    assert found == tiles([shapely.box(0, 0, 20, 20), spike], 8)
+
+
 def test_all_layers_of_a_file_are_read(tmp_path: Path) -> None:
     places = {"one": shapely.Point(5, 5), "another": shapely.Point(50, 50)}
     for layer, place in places.items():
