@@ -10,11 +10,12 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.keywords.values import CheckpointLocation
+from fused_cache_ops.keywords.values import CheckpointLocation, RunCheckpoint
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.wording import quoted, rendered_to_nothing, without_credentials
 
@@ -49,7 +50,9 @@ class Checkpoint:
     """
 
     def __init__(self, location: CheckpointLocation, key: dict[str, str], total: int) -> None:
-        self._store = _open_store(location, f"{key['udf_id']}-{key['selection']}.json")
+        self._run = location.run if isinstance(location, RunCheckpoint) else None
+        own = "" if self._run is None else f"-{blake2b(self._run.encode(), digest_size=8).hexdigest()}"
+        self._store = _open_store(location, f"{key['udf_id']}-{key['selection']}{own}.json")
         self._key = key
         self._total = total
         self._started = _now()
@@ -117,6 +120,7 @@ class Checkpoint:
         record = {
             "format": FORMAT,
             "version": VERSION,
+            "run": self._run,
             **self._key,
             "tiles": self._total,
             "tiles_done": count,
@@ -155,6 +159,9 @@ class Checkpoint:
             when = "an earlier load" if age > LIFETIME else "the future"
             logger.warning("The checkpoint %s is from %s (%s): everything is sent.", self._store.name, when, record["updated"])
             return
+        if record.get("run") != self._run:
+            logger.warning("The checkpoint %s is of another run: everything is sent.", self._store.name)
+            return
         if record.get("version") != VERSION:
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} has version {record.get('version')!r}, but this package reads version "
@@ -163,6 +170,9 @@ class Checkpoint:
         other = [
             f"{name} {record.get(name)!r}, not {value!r}" for name, value in self._key.items() if record.get(name) != value
         ]
+        if other and self._run is not None:
+            logger.warning("What is selected has changed since %s was written: everything is sent.", self._store.name)
+            return
         if other:
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} belongs to another invalidation ({'; '.join(other)}). Use one location for "
@@ -281,6 +291,7 @@ def check_location(location: Any) -> None:
     Raises:
         InvalidInputError: it is not a path or URL, or looks like a template that rendered to nothing.
     """
+    location = _place(location)
     if not isinstance(location, (str, os.PathLike)):
         raise InvalidInputError(f"checkpoint is of type {type(location).__name__}: pass a path or a URL.")
     if "\0" in os.fspath(location):
@@ -291,8 +302,12 @@ def check_location(location: Any) -> None:
 
 def is_folder(location: CheckpointLocation) -> bool:
     """Whether a location is a folder, with one file for each UDF and selection."""
-    place = os.fspath(location)
+    place = os.fspath(_place(location))
     return place.endswith(("/", os.sep)) or ("://" not in place and Path(place).is_dir())
+
+
+def _place(location: Any) -> Any:
+    return location.location if isinstance(location, RunCheckpoint) else location
 
 
 def _age(record: dict[str, Any]) -> timedelta:
@@ -304,9 +319,7 @@ def _age(record: dict[str, Any]) -> timedelta:
 
 def _open_store(location: CheckpointLocation, name: str) -> _Store:
     check_location(location)
-    place = os.fspath(location)
-    if place.startswith("file://"):
-        place = place.removeprefix("file://")
+    place = os.fspath(_place(location)).removeprefix("file://")
     if "://" in place:
         return _Object(place + name if place.endswith("/") else place)
     try:

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -135,29 +136,33 @@ def test_an_outlets_event_gets_the_result(udf: Udf) -> None:
 # -- the checkpoint ---------------------------------------------------------------------------------------
 
 
+MOMENT = datetime(2026, 11, 29, tzinfo=timezone.utc)
+
+
+def recorded(checkpoint: object = "s3://bucket/c/", *, begun: datetime = MOMENT, cleared: int = 0, **other: object) -> Any:
+    instance = {"dag_id": "nightly", "run_id": "manual__1", "task_id": "group.invalidate", "map_index": -1, "max_tries": 2}
+    run = SimpleNamespace(start_date=begun, clear_number=cleared)
+    return own_checkpoint(checkpoint, {"ti": SimpleNamespace(**{**instance, **other}), "dag_run": run})
+
+
+def test_a_retry_resumes_the_record_of_its_task_instance() -> None:
+    assert recorded() == recorded()
+    assert recorded().location == "s3://bucket/c/"
+
+
 @pytest.mark.parametrize(
-    ("map_index", "file"),
-    [
-        (-1, "s3://bucket/c/nightly/manual__1/group.invalidate.2.json"),
-        (3, "s3://bucket/c/nightly/manual__1/group.invalidate.3.2.json"),
-    ],
+    "other",
+    [{"map_index": 3}, {"run_id": "manual__2"}, {"task_id": "other"}, {"dag_id": "d"}, {"max_tries": 5}, {"cleared": 1}]
+    + [{"begun": MOMENT.replace(minute=1)}],
+    ids=str,
 )
-def test_a_folder_has_a_file_for_each_task_instance(map_index: int, file: str) -> None:
-    instance = SimpleNamespace(
-        dag_id="nightly", run_id="manual__1", task_id="group.invalidate", map_index=map_index, max_tries=2
-    )
-    assert own_checkpoint("s3://bucket/c/", {"ti": instance}) == file
+def test_a_record_of_another_load_is_not_resumed(other: Any) -> None:
+    assert recorded(**other).run != recorded().run
 
 
-def test_a_file_of_ones_own_is_taken_as_it_is() -> None:
-    assert own_checkpoint("/c/load.json", {"ti": SimpleNamespace()}) == "/c/load.json"
-    assert own_checkpoint(None, {}) is None
-
-
-def test_a_run_id_cannot_lead_out_of_the_folder() -> None:
-    instance = SimpleNamespace(dag_id="d", run_id="../../etc", task_id="t", map_index=-1, max_tries=0)
-    assert own_checkpoint("/c/", {"ti": instance}) == "/c/d/.._.._etc/t.0.json"
-    assert own_checkpoint("/c/", {"ti": SimpleNamespace(**vars(instance) | {"run_id": ".."})}) == "/c/d/__/t.0.json"
+def test_without_a_task_instance_the_checkpoint_is_taken_as_it_is() -> None:
+    assert own_checkpoint("/c/load.json", {}) == "/c/load.json"
+    assert own_checkpoint(None, {"ti": SimpleNamespace()}) is None
 
 
 # -- killing ----------------------------------------------------------------------------------------------

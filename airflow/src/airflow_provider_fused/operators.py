@@ -159,9 +159,10 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     :param render_resolution: the resolution of the H3 cells that the map draws: a number, a mapping from zooms to numbers, or
         ``"fused"`` for the rule of Fused's examples. Default: the changed cells themselves (templated)
     :param partition: the folders of the H3 dataset that were rewritten, such as ``"date={{ ds }}"``. Default: all (templated)
-    :param checkpoint: where to record what is done, so that a retry sends only the rest: a folder, whose name ends in ``/``
-        and which gets a file for each task instance, or a file for this load. A path, or with the core's extra ``fsspec``
-        any URL that it supports, such as ``s3://bucket/checkpoints/`` (templated)
+    :param checkpoint: where to record what is done, so that a retry sends only the rest: a file, or a folder, which gets a file
+        for each task instance. A path, or with the core's extra ``fsspec`` any URL that it supports, where a folder ends in
+        ``/``: ``s3://bucket/checkpoints/``. A record of another run, or from before the task was cleared, is ignored
+        (templated)
     :param verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them
         were computed anew (templated)
     :param fail_on_stale: fail the task, which is then retried, if a tile of ``verify_tiles`` still comes from the cache after
@@ -405,8 +406,6 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
         failures: list[DatasetInvalidationError] = []
         with self._keywords(context) as (client, keywords):
             given: dict[str, Any] = dict(keywords)
-            if str(cast("Any", self).checkpoint).endswith("/"):  # the task instance's own, as a folder
-                given["checkpoint"] = f"{str(keywords['checkpoint']).removesuffix('.json')}/"
             for key in keys or self._datasets(context, read):
                 try:
                     done[key] = send(client, key, {**given, "cache_map": read})
@@ -456,20 +455,25 @@ def in_airflows_terms() -> Iterator[None]:
 
 
 def own_checkpoint(checkpoint: Any, context: Any) -> Any:
-    """In a checkpoint folder (ends in ``/``), each task instance has its own record, whatever its selection."""
-    instance = context.get("ti") if isinstance(checkpoint, str) and checkpoint.endswith("/") else None
-    if instance is None:
+    """The checkpoint of this task instance. A retry resumes its record, and nothing else does: neither a task instance that was
+    cleared, even while it was running, nor a run that was deleted and made again with the same id."""
+    from fused_cache_ops.integration import RunCheckpoint
+
+    instance = context.get("ti")
+    if checkpoint is None or instance is None:
         return checkpoint
-    mapped = f".{instance.map_index}" if instance.map_index >= 0 else ""
-    # A cleared task instance starts from scratch, and so does its record: clearing raises max_tries, a retry does not.
-    parts = (instance.dag_id, instance.run_id, f"{instance.task_id}{mapped}.{instance.max_tries}.json")
-    return checkpoint + "/".join(_folder_name(part) for part in parts)
-
-
-def _folder_name(part: str) -> str:
-    """A path segment that cannot lead to another folder."""
-    name = part.replace("/", "_").replace("\\", "_").replace("\0", "_")
-    return name.replace(".", "_") if not name.strip(".") else name
+    run = context.get("dag_run") or getattr(instance, "dag_run", None)
+    begun = getattr(run, "start_date", None)
+    parts = {
+        "dag": instance.dag_id,
+        "run": instance.run_id,
+        "begun": begun and begun.isoformat(),
+        "cleared": getattr(run, "clear_number", None),
+        "task": instance.task_id,
+        "map_index": instance.map_index,
+        "max_tries": instance.max_tries,
+    }
+    return RunCheckpoint(checkpoint, f"airflow {parts}")
 
 
 def _is_expanded_from_dicts(operator: BaseOperator) -> bool:

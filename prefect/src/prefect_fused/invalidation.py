@@ -25,7 +25,7 @@ from fused_cache_ops import (
     RefreshError,
     VerificationError,
 )
-from fused_cache_ops.integration import Secret, parse_udf, refuse_single_use, sealed_udf
+from fused_cache_ops.integration import RunCheckpoint, Secret, parse_udf, refuse_single_use, sealed_udf
 from prefect_fused.credentials import FusedCredentials
 from prefect_fused.logs import logs_of
 from prefect_fused.reports import Progress, report_dataset, report_refresh, report_result
@@ -153,7 +153,7 @@ class Invalidation(Sending):
         deployment = keywords.pop("again_deployment", None)  # type: ignore[typeddict-item]
         refuse_single_use(keywords)
         super().__init__(credentials, limits, run)
-        keywords = _unwrapped(keywords)
+        keywords = _unwrapped(_recorded(keywords, self._run))
         udf = sealed_udf(udf)
         self._shown = parse_udf(udf).shown.strip("'")
         self._udf = udf
@@ -239,6 +239,13 @@ class RefreshCall(Sending):
         return found.to_dict()
 
 
+def _recorded(keywords: Any, run: Run) -> Any:
+    """The keywords with a checkpoint whose record belongs to the run, so that no later load resumes it."""
+    if keywords.get("checkpoint") is None or not run.exists:
+        return keywords
+    return {**keywords, "checkpoint": RunCheckpoint(keywords["checkpoint"], run.step)}
+
+
 def _unwrapped(keywords: Any) -> Any:
     """The keywords with the shared token as the core's secret."""
     token = keywords.get("shared_token")
@@ -268,7 +275,7 @@ class DatasetInvalidation(Sending):
         self._dataset = dataset
         self._shown: str = DatasetResult(dataset, {}).to_dict()["dataset"]  # without what grants access
         self._map = CacheMap.of(cache_map, beside=flow_file())
-        self._keywords = keywords
+        self._keywords = _recorded(keywords, self._run)
 
     def send(self) -> dict[str, Any]:
         """Send the invalidations, and return what was done as a dict of JSON types.
