@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     )
     from fused_cache_ops.keywords.rendered import read_rendered
     from fused_cache_ops.keywords.rules import (
+        STATED,
         is_given,
         kinds_in,
         refuse_unknown,
         refuse_what_takes_long,
         refuse_without_selection,
         require_kind,
+        stated,
     )
     from fused_cache_ops.keywords.selection import (
         DEFAULT_MAX_TILES,
@@ -98,6 +100,7 @@ __all__ = [
     "SELECTION_DEFAULTS",
     "SELECTION_OPTIONS",
     "SENDING_OPTIONS",
+    "STATED",
     "WHOLE_UDF",
     "Bounds",
     "CallKeywords",
@@ -142,6 +145,7 @@ __all__ = [
     "resolve_settings",
     "sealed",
     "sealed_udf",
+    "stated",
     "types_of",
 ]
 
@@ -182,6 +186,7 @@ _HOMES = {
     "SELECTION_OPTIONS": "keywords.selection",
     "SENDING_OPTIONS": "keywords.call",
     "Secret": "secret",
+    "STATED": "keywords.rules",
     "SelectionKeywords": "keywords.selection",
     "SendingKeywords": "keywords.call",
     "TileSelection": "keywords.values",
@@ -210,6 +215,7 @@ _HOMES = {
     "resolve_settings": "settings",
     "sealed": "secret",
     "sealed_udf": "secret",
+    "stated": "keywords.rules",
     "types_of": "keywords.option",
 }
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.errors import InvalidInputError, unreadable
 from fused_cache_ops.keywords.values import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.arrow import is_arrow, read_values
 from fused_cache_ops.selection.shapes import file_system, import_geo, within_the_map
@@ -265,9 +265,10 @@ def _lines(path: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise InvalidInputError(
+        raise unreadable(
+            error,
             f"cells = {quoted(path, 300)} cannot be read as a file with one cell per line: "
-            f"{without_credentials(error, str(path))}. For one cell, pass a list."
+            f"{without_credentials(error, str(path))}. For one cell, pass a list.",
         ) from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
@@ -333,8 +334,8 @@ def _leaves(folder: str, said: str) -> set[int]:
     system, path = file_system(folder, extra="h3")
     try:
         files = [name[len(path.rstrip("/")) :].lstrip("/") for name in system.find(path)]
-    except OSError as error:
-        raise InvalidInputError(f"{said} cannot be listed: {without_credentials(error, folder)}.") from None
+    except Exception as error:
+        raise unreadable(error, f"{said} cannot be listed: {without_credentials(error, folder)}.") from None
     data = [name for name in files if name.lower().endswith(".parquet") and not _NO_DATA.search(name)]
     if not data:
         raise InvalidInputError(f"{said} has no data files: does it exist, and is it written like this?")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.arrow import (
     Rows,
     Unknown,
@@ -351,11 +351,11 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
         with masked_warnings(path):
             metadata, _, wkb, _ = import_geo("pyogrio").raw.read(path, columns=[])
         shapes = shapely.from_wkb(wkb)
-    except (ConfigurationError, InvalidInputError):
+    except FusedCacheError:
         raise
     except Exception as error:
         reason = without_credentials(error, path)
-        raise InvalidInputError(f"geometry = {quoted_address(path)} cannot be read as a vector file: {reason}.") from None
+        raise unreadable(error, f"geometry = {quoted_address(path)} cannot be read as a vector file: {reason}.") from None
     system = Unknown if metadata["crs"] is None else metadata["crs"]
     yield from _from_rows([Rows(len(shapes), shapes[~shapely.is_missing(shapes)])], system, what, shapely)
 

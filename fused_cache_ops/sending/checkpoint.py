@@ -14,8 +14,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
-from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError, UnavailableError, unreadable
 from fused_cache_ops.keywords.values import CheckpointLocation, RunCheckpoint
+from fused_cache_ops.selection.given import local_path
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.wording import quoted, rendered_to_nothing, without_credentials
 
@@ -65,7 +66,7 @@ class Checkpoint:
         try:
             self._write()
         except OSError as error:
-            raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}.") from error
+            raise unreadable(error, f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}.") from error
         if self.saved_count:
             logger.info("Fused cache: resuming from %s, which records %s tiles.", self._store.name, f"{self.saved_count:,}")
 
@@ -107,7 +108,7 @@ class Checkpoint:
         try:
             self._store.delete()
         except OSError as error:
-            raise ConfigurationError(
+            raise UnavailableError(
                 f"All tiles are invalidated, but the checkpoint {self._store.name!r} cannot be removed "
                 f"({_reason(error)}). Remove it by hand: otherwise the next call that uses it sends nothing."
             ) from error
@@ -140,7 +141,7 @@ class Checkpoint:
         try:
             content = self._store.read()
         except OSError as error:
-            raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}.") from error
+            raise unreadable(error, f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}.") from error
         if content is None or not content.strip(b" \t\r\n\0"):  # nothing, or what a crash left of it
             return
         try:
@@ -319,7 +320,7 @@ def _age(record: dict[str, Any]) -> timedelta:
 
 def _open_store(location: CheckpointLocation, name: str) -> _Store:
     check_location(location)
-    place = os.fspath(_place(location)).removeprefix("file://")
+    place = local_path(os.fspath(_place(location)))
     if "://" in place:
         return _Object(place + name if place.endswith("/") else place)
     try:

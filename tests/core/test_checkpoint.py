@@ -350,11 +350,10 @@ def test_a_record_that_could_not_be_written_is_not_promised(
 
 
 def test_a_draft_that_could_not_be_written_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> int:
-        path.open("wb").close()
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         _LocalFile(tmp_path / "record.json").write(b"{}")
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow
 import pytest
 
+from airflow_provider_fused._compat import IS_AIRFLOW_2
 from airflow_provider_fused.decorators import fused_invalidate_cache_task
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.links import FusedWorkbenchLink
@@ -131,6 +132,45 @@ def test_an_outlets_event_gets_the_result(udf: Udf) -> None:
     result = operator(tiles=["1/0/0"], outlets=[the_map]).execute({"outlet_events": Accessors()})
     assert events[the_map.uri].extra == result
     assert json.loads(json.dumps(result)) == result
+
+
+def test_what_the_function_set_on_its_outlet_stays(udf: Udf) -> None:
+    accessor = SimpleNamespace(extra={"tiles": ["1/0/0"], "note": "by hand"})
+    the_map = Asset("roads_map")
+
+    class Accessors:
+        def __getitem__(self, asset: Asset) -> SimpleNamespace:
+            return accessor
+
+    result = operator(tiles=["1/0/0"], outlets=[the_map]).execute({"outlet_events": Accessors()})
+    assert accessor.extra == {**result, "tiles": ["1/0/0"], "note": "by hand"}
+
+
+def test_the_link_leads_to_the_deployment_that_the_task_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = SimpleNamespace(base_url="https://fused.example.com:8443/gis/server/v1")
+    assert FusedWorkbenchLink().get_link(used, ti_key=None) == "https://fused.example.com:8443/gis/workbench"
+
+
+@pytest.mark.skipif(not IS_AIRFLOW_2, reason="since Airflow 3, the time while a task is deferred does not count")
+def test_a_wait_that_airflow_would_cut_off_is_refused(fused_emulator: Emulator, udf: Udf) -> None:
+    from airflow_provider_fused._compat import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match="not below execution_timeout"):
+        operator(tiles=["1/0/0"], again_after=130, execution_timeout=timedelta(seconds=60)).execute({})
+    assert not [request for request in fused_emulator.requests if request.path.endswith("delete")]
+
+
+@pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has another one")
+def test_an_object_storage_path_is_read_as_the_path_it_stands_for(udf: Udf, fused_emulator: Emulator, tmp_path: Path) -> None:
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_fused._compat import AirflowFailException
+
+    (tmp_path / "tiles.txt").write_text("1/0/0\n")
+    operator(tiles_file=ObjectStoragePath(f"file://{tmp_path}/tiles.txt")).execute({})
+    assert len(fused_emulator.cached_tiles(udf)) == 3
+    with pytest.raises(AirflowFailException, match="names the connection 'aws'"):
+        operator(tiles_file=ObjectStoragePath("file://aws@/tiles.txt")).execute({})
 
 
 # -- the checkpoint ---------------------------------------------------------------------------------------

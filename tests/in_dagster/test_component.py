@@ -113,7 +113,7 @@ def test_a_refresh_is_a_scalar_or_a_mapping(
         ("refresh: {zoms: 1}", "refresh: unknown key 'zoms'. Did you mean zooms?"),
         ("limits: {deadlin: 1}", "limits: unknown key 'deadlin'. Did you mean deadline?"),
         ("selection: {tiles: [1/0/0], refresh: 5}", "Extra inputs are not permitted"),
-        ("limits: {deadline: 1}, resource_key: fused", "limits belong to the resource 'fused'"),
+        ("limits: {deadline: 1}, resource_key: fused", "limits are those of the resource 'fused'"),
     ],
     ids=str,
 )

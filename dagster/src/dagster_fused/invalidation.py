@@ -22,6 +22,7 @@ from fused_cache_ops.integration import (
     refuse_what_takes_long,
     refuse_without_selection,
     sealed,
+    stated,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
     refuse_single_use(keywords)
     if isinstance(context, dg.HookContext):
         refuse_what_takes_long(keywords, "a hook", _INSTEAD)
-    keywords = {**keywords, "shared_token": sealed(fused.shared_token or None)}
+    keywords = cast(CallKeywords, {**stated(keywords), "shared_token": sealed(fused.shared_token or None)})
     step = _step_of(context)
     if "checkpoint" in keywords and step is not None:  # a retry is of the same run, and nothing that follows another load is
         location: Any = keywords["checkpoint"]
@@ -208,7 +209,7 @@ def check_definition(
         problem = f"unknown keys {unknown}" if unknown else f"{' and '.join(tiles if len(tiles) > 1 else kinds)} given together"
         raise dg.DagsterInvalidDefinitionError(f"{what}: {problem}. Give one kind of tiles, and only once.")
     try:
-        refuse_single_use(cast(CallKeywords, known))
+        refuse_single_use(cast(CallKeywords, stated(known)))
         if not tiles or "whole_udf" in tiles:
             refuse_without_selection(known)
         return parse_udf(udf).shown
@@ -270,7 +271,7 @@ def selected(selection_fn: SelectionFn, change: Any, partition: Optional[str]) -
         raise InvalidInputError(
             f"selection_fn returned a dict with {', '.join(unknown)}: return a list of tiles, or a dict of {', '.join(FIELDS)}."
         )
-    return cast(CallKeywords, {name: _plain(value) for name, value in returned.items()})
+    return cast(CallKeywords, stated({name: _plain(value) for name, value in returned.items()}))
 
 
 def _plain(value: Any) -> Any:

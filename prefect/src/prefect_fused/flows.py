@@ -110,7 +110,14 @@ def invalidate_cache_flow(
         "hex_dataset": hex_dataset,
     }
     selection: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    dataset: dict[str, Any] = {} if partition is None else {"partition": partition}
+    details: dict[str, Any] = {
+        "zooms": zooms,
+        "partition": partition,
+        "render_resolution": render_resolution,
+        "geometry_column": geometry_column,
+        "crs": crs,
+        "related": related,
+    }
     if whole_udf == bool(selection):
         raise InvalidInputError(
             f"whole_udf is set together with {' and '.join(selection)}: use only one of them."
@@ -120,19 +127,14 @@ def invalidate_cache_flow(
     result: dict[str, Any] = invalidate_cache(
         udf,
         credentials=_block(credentials),
-        zooms=zooms,
         buffer=buffer,
         max_tiles=max_tiles,
         when_too_many=when_too_many,
         max_zoom=max_zoom,
         limits={"deadline": deadline},
-        render_resolution=render_resolution,
-        geometry_column=geometry_column,
-        crs=crs,
-        related=related,
         max_related=max_related,
         **selection,
-        **dataset,
+        **{name: value for name, value in details.items() if value is not None},  # an empty field of the form
     )
     return result
 
