@@ -159,19 +159,20 @@ _STORES = ("aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs", 
 _NOT_REACHED = re.compile(r"no such file|does not exist|HTTP|timed? ?out|resolve|refused|connect|slow ?down", re.IGNORECASE)
 
 
-def unreadable(error: Exception, message: str) -> FusedCacheError:
+def unreadable(error: Exception, message: str, wrong: type[PermanentError] = InvalidInputError) -> FusedCacheError:
     """The error for a file or an object that was asked for. What could not be read is transient: a store is down, or a file is
     not there yet. What was read and is wrong is permanent.
 
     Args:
         error: what the library that reads it raised.
         message: what is said.
+        wrong: the permanent error.
     """
     if isinstance(error, gzip.BadGzipFile):
-        return InvalidInputError(message)
+        return wrong(message)
     if isinstance(error, OSError):
-        return InvalidInputError(message) if error.errno in _WRONG_PATHS else UnavailableError(message)
+        return wrong(message) if error.errno in _WRONG_PATHS else UnavailableError(message)
     of_store = type(error).__module__.partition(".")[0] in _STORES
     # GDAL says it in words only.
     said = type(error).__name__ == "DataSourceError" and _NOT_REACHED.search(str(error))
-    return UnavailableError(message) if of_store or said else InvalidInputError(message)
+    return UnavailableError(message) if of_store or said else wrong(message)

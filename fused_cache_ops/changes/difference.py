@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.arrow import (
     Column,
     Unknown,
@@ -27,7 +27,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
 from fused_cache_ops.selection.reprojection import DEGREES, is_same
-from fused_cache_ops.selection.shapes import import_geo, masked_warnings
+from fused_cache_ops.selection.shapes import import_geo, reading
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _vector_file(path: str, name: str) -> pa.Table:
     """A vector file as a table whose geometries are marked."""
     pyogrio = import_geo("pyogrio")
     try:
-        with masked_warnings(path):
+        with reading(path):
             metadata, table = pyogrio.raw.read_arrow(path)
     except Exception as error:
         raise _unreadable(name, path, "a vector file", error) from None
@@ -174,9 +174,9 @@ def _vector_file(path: str, name: str) -> pa.Table:
     return table.set_column(position, column.schema.field(0).with_name(geometry), column.column(0))
 
 
-def _unreadable(name: str, path: str, kind: str, error: Exception) -> InvalidInputError:
+def _unreadable(name: str, path: str, kind: str, error: Exception) -> FusedCacheError:
     reason = without_credentials(error, path)
-    return InvalidInputError(f"{name} = {quoted_address(path)} cannot be read as {kind}: {reason}.")
+    return unreadable(error, f"{name} = {quoted_address(path)} cannot be read as {kind}: {reason}.")
 
 
 def _system(old: _State, new: _State, crs: Any) -> Any:

@@ -265,11 +265,11 @@ def _lines(path: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise unreadable(
-            error,
+        said = (
             f"cells = {quoted(path, 300)} cannot be read as a file with one cell per line: "
-            f"{without_credentials(error, str(path))}. For one cell, pass a list.",
-        ) from None
+            f"{without_credentials(error, str(path))}. For one cell, pass a list."
+        )
+        raise (InvalidInputError(said) if path.isalnum() else unreadable(error, said)) from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 

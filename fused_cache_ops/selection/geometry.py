@@ -23,7 +23,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
-from fused_cache_ops.selection.shapes import flat, import_geo, masked_warnings, within_the_map
+from fused_cache_ops.selection.shapes import flat, import_geo, reading, within_the_map
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, warn, without_credentials
 
@@ -343,12 +343,14 @@ def _parsed(parse: Any, value: Any, form: str) -> Any:
 def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     what = f"geometry, the file {quoted_address(path)},"
     try:
+        if "\0" in path:
+            raise ValueError("it holds a NUL character")
         if is_parquet(path):
             yield from _from_parquet(path, options, what, shapely)
             return
         if options.column is not None:
             raise InvalidInputError(f"{what} is not a table: geometry_column is for Parquet files and tables.")
-        with masked_warnings(path):
+        with reading(path):
             metadata, _, wkb, _ = import_geo("pyogrio").raw.read(path, columns=[])
         shapes = shapely.from_wkb(wkb)
     except FusedCacheError:

@@ -47,7 +47,8 @@ class Checkpoint:
 
     Raises:
         InvalidInputError: the location holds the record of another invalidation, or something that is not a checkpoint.
-        ConfigurationError: the location cannot be read or written.
+        ConfigurationError: the location cannot be used.
+        UnavailableError: the store does not answer, or is full.
     """
 
     def __init__(self, location: CheckpointLocation, key: dict[str, str], total: int) -> None:
@@ -66,7 +67,8 @@ class Checkpoint:
         try:
             self._write()
         except OSError as error:
-            raise unreadable(error, f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}.") from error
+            said = f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}."
+            raise unreadable(error, said, ConfigurationError) from error
         if self.saved_count:
             logger.info("Fused cache: resuming from %s, which records %s tiles.", self._store.name, f"{self.saved_count:,}")
 
@@ -141,7 +143,8 @@ class Checkpoint:
         try:
             content = self._store.read()
         except OSError as error:
-            raise unreadable(error, f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}.") from error
+            said = f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}."
+            raise unreadable(error, said, ConfigurationError) from error
         if content is None or not content.strip(b" \t\r\n\0"):  # nothing, or what a crash left of it
             return
         try:

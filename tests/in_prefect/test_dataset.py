@@ -155,9 +155,13 @@ def test_an_empty_form_is_enough_for_udfs_that_are_invalidated_as_a_whole(
 @pytest.mark.parametrize("payload", [{"tiles": ["1/0/0"]}, {"tiles": []}, {"tiles": None}, {"rows": 5}])
 def test_every_event_of_an_asset_starts_a_run_whatever_the_load_said(payload: dict[str, Any]) -> None:
     (trigger,) = build_dataset_triggers(CacheMap.from_dict({"datasets": {"s3://a/1": {"udfs": [{"udf": "overview"}]}}}))
-    event = {"resource": {"id": "s3://a/1"}, "payload": payload}
+    event = {"id": "0190", "resource": {"id": "s3://a/1"}, "payload": payload}
     context = HydrationContext(raise_on_error=True, render_jinja=True, jinja_context={"event": event})  # as an automation does
-    assert hydrate(trigger.parameters or {}, context) == {"dataset": "s3://a/1", "tiles": payload.get("tiles")}
+    assert hydrate(trigger.parameters or {}, context) == {
+        "dataset": "s3://a/1",
+        "event": "0190",
+        "event_entry": "tiles",
+    }
 
 
 def test_the_triggers_are_of_all_assets_and_only_whole_udfs_need_no_selection() -> None:
@@ -166,7 +170,8 @@ def test_the_triggers_are_of_all_assets_and_only_whole_udfs_need_no_selection() 
     needing, needing_none = build_dataset_triggers(CacheMap.from_dict({"datasets": datasets}), selection="bounds")
 
     assert needing.match.root == {"prefect.resource.id": ["s3://a/2"]}
-    assert set(needing.parameters or {}) == {"dataset", "bounds"}
+    assert set(needing.parameters or {}) == {"dataset", "event", "event_entry"}
+    assert (needing.parameters or {})["event_entry"] == "bounds"
     assert needing_none.match.root == {"prefect.resource.id": ["s3://a/1"]}
     assert set(needing_none.parameters or {}) == {"dataset"}
 

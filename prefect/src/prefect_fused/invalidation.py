@@ -27,6 +27,7 @@ from fused_cache_ops import (
 )
 from fused_cache_ops.integration import RunCheckpoint, Secret, parse_udf, refuse_single_use, sealed_udf
 from prefect_fused.credentials import FusedCredentials
+from prefect_fused.events import FAILED, INVALIDATED, note_event
 from prefect_fused.logs import logs_of
 from prefect_fused.reports import Progress, report_dataset, report_refresh, report_result
 from prefect_fused.run import Run, flow_file
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INVALIDATED = "fused.cache.invalidated"
-FAILED = "fused.cache.invalidation-failed"
-
 _WATCH_INTERVAL = 5.0  # seconds between checks of the flow run's state
+
+
+def resource_id(shown: str) -> str:
+    """The resource of a UDF's events, by what the UDF is called. A shared token is masked."""
+    return f"fused.udf.{shown}"
 
 
 class Sending:
@@ -75,8 +78,11 @@ class Sending:
 
     def _emit(self, event: str, shown: str, udf_id: str | None, payload: dict[str, Any]) -> None:
         if self._run.exists:
-            resource = {"prefect.resource.id": f"fused.udf.{udf_id or shown}", "prefect.resource.name": shown}
-            emit_event(event, resource, payload={"udf": shown, **payload}, related=self._run.related())
+            # Of a failure, the id may be unknown, and an automation pairs events by their resource.
+            resource = {"prefect.resource.id": resource_id(shown), "prefect.resource.name": shown}
+            udf = [] if udf_id is None else [{"prefect.resource.id": f"fused.udf-id.{udf_id}", "prefect.resource.role": "udf"}]
+            note_event(resource_id(shown), event)
+            emit_event(event, resource, payload={"udf": shown, **payload}, related=[*self._run.related(), *udf])
 
     async def asend(self) -> dict[str, Any]:
         """Like `send`, in a thread. If the coroutine is cancelled, as by a timeout, sending stops first."""

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 from typing_extensions import ParamSpec
 
-from fused_cache_ops import FusedCacheError
+from fused_cache_ops import FusedCacheError, InvalidInputError
 from fused_cache_ops.integration import (
     NOT_GIVEN,
     STATED,
@@ -139,10 +139,20 @@ class FusedTask(Task[P, R]):
     """A task whose groups of options `.map` hands over whole. Prefect would map over their keys."""
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Like Prefect's own, with the mappings `refresh` and `limits` as `unmapped`."""
+        """Like Prefect's own, with the mappings `refresh` and `limits` as `unmapped`.
+
+        Raises:
+            fused_cache_ops.InvalidInputError: Another argument is a mapping, of which Prefect would pass the keys alone.
+        """
         for name in GROUPS:
             if isinstance(kwargs.get(name), Mapping):
                 kwargs[name] = unmapped(kwargs[name])
+        for given in (*args, *kwargs.values()):
+            if isinstance(given, Mapping):
+                raise InvalidInputError(
+                    "Prefect would map over the keys of a dict, and drop its values: pass lists, such as list(changed) for the "
+                    "UDFs and tiles=list(changed.values()), or wrap a value for all runs in unmapped(…)."
+                )
         return super().map(*args, **kwargs)
 
     def with_options(self, **options: Any) -> Any:
