@@ -70,7 +70,7 @@ def test_a_file_that_is_not_there_may_appear_later(selection: Any) -> None:
 def test_a_state_that_is_not_there_may_appear_later(name: str) -> None:
     state = pyarrow.table({"id": [1], "geometry": ["POINT (1 1)"]})
     with pytest.raises(UnavailableError, match=f"after = '/{name}' cannot be read as a"):
-        changed_geometry(state, f"/{name}", key="id", crs=4326)
+        changed_geometry(state, f"/{name}", key="id", geometry_column="geometry", crs=4326)
 
 
 @pytest.mark.parametrize(
