@@ -218,8 +218,8 @@ def test_what_an_assets_event_says_is_read_from_the_event_whatever_its_form(
 
 @pytest.mark.parametrize(
     ("event", "more", "reason"),
-    [("soon", {}, "not the id of an event"), (str(uuid.uuid4()), {"tiles": []}, "both given")],
-    ids=str,
+    [("soon", {}, "not the id of an event"), (str(uuid.UUID(int=1)), {"tiles": []}, "both given")],
+    ids=["no id", "two selections"],
 )
 def test_an_event_that_cannot_be_meant_is_refused(event: str, more: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=reason):
