@@ -27,7 +27,7 @@ class FusedWorkbenchLink(BaseOperatorLink):
 
 def _pushed(ti_key: Any) -> str | None:
     """The address that the task left for the web server of Airflow 2. In Airflow 3, the task makes the link itself."""
-    if not IS_AIRFLOW_2:
+    if not IS_AIRFLOW_2 or ti_key is None:
         return None
     from airflow.models.xcom import XCom
 
