@@ -215,11 +215,9 @@ def main() -> None:
             time.sleep(1)
         is_fresh = house.is_fresh()
         sent = sum(request.method != "GET" for request in emulator.requests)
-        print(
-            f"{arguments.orchestrator}: {loads} loads, {failed} of them failed, {sent} invalidations sent. The longest time that "
-            f"a tile was stale: {house.longest:.0f} s. Stuck: {house.stuck or 'none'}. Fresh in the end: {is_fresh}. Log: {home}",
-            flush=True,
-        )
+        print(f"{arguments.orchestrator}: {loads} loads, {failed} of them failed, {sent} invalidations sent.")
+        print(f"The longest time that a tile was stale: {house.longest:.0f} s. Stuck: {house.stuck or 'none'}.")
+        print(f"Fresh in the end: {is_fresh}. Log: {home}", flush=True)
     raise SystemExit(bool(house.stuck) or not is_fresh)
 
 
