@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from dagster_fused import FusedResource, build_fused_cache_assets
+from dagster_fused import FusedResource, build_fused_cache_assets, loads_since_invalidation
 from fused_cache_ops.demo.stations import load_new_stations
 
 
@@ -12,9 +12,9 @@ def stations() -> dg.MaterializeResult:
 
 
 def changed(context: dg.AssetExecutionContext, partition_key: str | None) -> list[str]:
-    """The tiles that the table's latest load has changed."""
-    event = context.instance.get_latest_materialization_event(dg.AssetKey(["raw", "stations"]))
-    return list(event.asset_materialization.metadata["changed"].value)
+    """The tiles that the table's loads have changed since the cache was last invalidated."""
+    loads = loads_since_invalidation(context, ["raw", "stations"])
+    return [tile for load in loads for tile in load.metadata["changed"].value]
 
 
 caches = build_fused_cache_assets(

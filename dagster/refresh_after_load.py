@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_fused import FusedResource, build_fused_cache_asset, build_fused_refresh_check
+from dagster_fused import FusedResource, build_fused_cache_asset, build_fused_refresh_check, loads_since_invalidation
 from fused_cache_ops.demo.stations import load_new_stations
 
 
@@ -14,8 +14,8 @@ def stations() -> dg.MaterializeResult:
 
 
 def changed(context: Any, partition_key: str | None) -> list[str]:
-    loaded = context.instance.get_latest_materialization_event(stations.key)
-    return loaded.asset_materialization.metadata["tiles"].value
+    loads = loads_since_invalidation(context, stations.key)  # there may be several before the cache's run
+    return [tile for load in loads for tile in load.metadata["tiles"].value]
 
 
 stations_cache = build_fused_cache_asset("stations_cache", udf="charging_stations", deps=[stations], selection_fn=changed)

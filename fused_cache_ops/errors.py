@@ -16,7 +16,7 @@ from ``fused_cache_ops``::
     │       └── UnconfirmedError          a response to an invalidation that is neither a yes nor an error
     ├── TransientError                    the same call may succeed later
     │   ├── RateLimitedError              429
-    │   └── UnavailableError              no connection, timeout, 408, 5xx
+    │   └── UnavailableError              no connection, timeout, 408, 5xx; a file or store that cannot be read
     ├── InvalidationCancelledError        ended by `FusedClient.cancel`
     ├── PartialInvalidationError          some tiles were invalidated before the failure
     ├── VerificationError                 everything is invalidated, but a tile still comes from the cache
@@ -28,7 +28,10 @@ The last five are about work of which a part is done: only their ``retryable`` s
 
 from __future__ import annotations
 
+import errno
+import gzip
 import os
+import re
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, Union
 
@@ -135,7 +138,8 @@ class RateLimitedError(TransientError):
 
 
 class UnavailableError(TransientError):
-    """No connection, a timeout, 408 or 5xx. ``retry_after`` is as in `RateLimitedError`."""
+    """No connection, a timeout, 408 or 5xx, or a file or store that cannot be read. ``retry_after`` is as in
+    `RateLimitedError`."""
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(message, status=status)
@@ -148,3 +152,27 @@ class StaleConnectionError(UnavailableError):
 
 class InvalidationCancelledError(FusedCacheError):
     """The call was ended by `FusedClient.cancel`. ``remaining`` holds the tiles not yet confirmed as invalidated."""
+
+
+_WRONG_PATHS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ELOOP)
+_STORES = ("aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs", "urllib3")
+_NOT_REACHED = re.compile(r"no such file|does not exist|HTTP|timed? ?out|resolve|refused|connect|slow ?down", re.IGNORECASE)
+
+
+def unreadable(error: Exception, message: str, wrong: type[PermanentError] = InvalidInputError) -> FusedCacheError:
+    """The error for a file or an object that was asked for. What could not be read is transient: a store is down, or a file is
+    not there yet. What was read and is wrong is permanent.
+
+    Args:
+        error: what the library that reads it raised.
+        message: what is said.
+        wrong: the permanent error.
+    """
+    if isinstance(error, gzip.BadGzipFile):
+        return wrong(message)
+    if isinstance(error, OSError):
+        return wrong(message) if error.errno in _WRONG_PATHS else UnavailableError(message)
+    of_store = type(error).__module__.partition(".")[0] in _STORES
+    # GDAL says it in words only.
+    said = type(error).__name__ == "DataSourceError" and _NOT_REACHED.search(str(error))
+    return UnavailableError(message) if of_store or said else wrong(message)

@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     )
     from fused_cache_ops.keywords.rendered import read_rendered
     from fused_cache_ops.keywords.rules import (
+        STATED,
         is_given,
         kinds_in,
         refuse_unknown,
         refuse_what_takes_long,
         refuse_without_selection,
         require_kind,
+        stated,
     )
     from fused_cache_ops.keywords.selection import (
         DEFAULT_MAX_TILES,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         NotGiven,
         Related,
         RenderResolution,
+        RunCheckpoint,
         TileSelection,
         TilesFile,
         WhenTooMany,
@@ -97,6 +100,7 @@ __all__ = [
     "SELECTION_DEFAULTS",
     "SELECTION_OPTIONS",
     "SENDING_OPTIONS",
+    "STATED",
     "WHOLE_UDF",
     "Bounds",
     "CallKeywords",
@@ -112,6 +116,7 @@ __all__ = [
     "RefreshOptions",
     "Related",
     "RenderResolution",
+    "RunCheckpoint",
     "Secret",
     "SelectionKeywords",
     "SendingKeywords",
@@ -140,6 +145,7 @@ __all__ = [
     "resolve_settings",
     "sealed",
     "sealed_udf",
+    "stated",
     "types_of",
 ]
 
@@ -175,10 +181,12 @@ _HOMES = {
     "RefreshOptions": "keywords.refresh",
     "Related": "keywords.values",
     "RenderResolution": "keywords.values",
+    "RunCheckpoint": "keywords.values",
     "SELECTION_DEFAULTS": "keywords.selection",
     "SELECTION_OPTIONS": "keywords.selection",
     "SENDING_OPTIONS": "keywords.call",
     "Secret": "secret",
+    "STATED": "keywords.rules",
     "SelectionKeywords": "keywords.selection",
     "SendingKeywords": "keywords.call",
     "TileSelection": "keywords.values",
@@ -207,6 +215,7 @@ _HOMES = {
     "resolve_settings": "settings",
     "sealed": "secret",
     "sealed_udf": "secret",
+    "stated": "keywords.rules",
     "types_of": "keywords.option",
 }
 

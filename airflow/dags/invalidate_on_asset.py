@@ -24,7 +24,9 @@ def invalidate_on_asset():
     @task.fused_invalidate_cache(udf="parcels", outlets=[MAP], retries=2)
     def invalidate(triggering_asset_events=None) -> list[str]:
         events = [event for events in (triggering_asset_events or {}).values() for event in events]
-        return [tile for event in events for tile in event.extra["tiles"]]
+        # An event of an asset's watcher has what the message says in its payload.
+        changes = [event.extra["payload"] if event.extra.get("from_trigger") else event.extra for event in events]
+        return [tile for change in changes for tile in change["tiles"]]
 
     invalidate()
 

@@ -321,10 +321,18 @@ class DatasetCall:
         """Make the first pass. As for `run`."""
         again = {part.entry.label: part for part in self._parts if part.sending["again_after"]}
         fingerprints = {udf: _fingerprint(part) for udf, part in again.items()}
-        result = self.run()
-        # What had nothing to send needs no second pass.
-        sent = {udf: said for udf, said in fingerprints.items() if result.results[udf].client_ids}
-        return DatasetFirstPass(result, sent, max((again[udf].sending["again_after"] for udf in sent), default=0))
+
+        def passed(result: DatasetResult) -> DatasetFirstPass:
+            # What failed, or had nothing to send, needs no second pass.
+            done = {udf: each for udf, each in result.results.items() if udf not in result.failed}
+            sent = {udf: said for udf, said in fingerprints.items() if udf in done and done[udf].client_ids}
+            return DatasetFirstPass(result, sent, max((again[udf].sending["again_after"] for udf in sent), default=0))
+
+        try:
+            return passed(self.run())
+        except DatasetInvalidationError as error:
+            error.first_pass = passed(error.result)
+            raise
 
     def run(self) -> DatasetResult:
         """Send everything.

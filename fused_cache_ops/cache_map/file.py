@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError, unreadable
 from fused_cache_ops.wording import quoted
 
 DEFAULT_MAP = "fused-cache.toml"
@@ -24,7 +24,7 @@ def read_tables(path: Path) -> Mapping[str, Any] | None:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InvalidInputError(f"cache_map = {quoted(str(path), 300)} cannot be read: {error}.") from None
+        raise unreadable(error, f"cache_map = {quoted(str(path), 300)} cannot be read: {error}.") from None
     toml = _toml()
     try:
         tables: Mapping[str, Any] = toml.loads(text)

@@ -195,6 +195,28 @@ class CacheMap:
             )
         return self.datasets[alike[0]]
 
+    def key_of(self, *names: str | None) -> str | None:
+        """The key that lists a dataset under one of its names, or None. Addresses are compared as orchestrators normalize them:
+        without the slashes at the end and the fragment.
+
+        Args:
+            names: what the dataset is called, such as an asset's URI and its name.
+        """
+        for same in (lambda key, name: key == name, lambda key, name: _normalized(key) == _normalized(name), _is_of):
+            for name in filter(None, names):
+                if found := next((key for key in self.datasets if same(key, name)), None):
+                    return found
+        return None
+
+
+def _normalized(address: str) -> str:
+    """An address with what makes no difference left out."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address.rstrip("/")
+    path, mark, query = rest.partition("#")[0].partition("?")
+    return f"{scheme.lower()}://{path.rstrip('/')}{mark}{'&'.join(sorted(query.split('&')))}"
+
 
 def _is_of(key: str, dataset: str) -> bool:
     """Whether a key stands for a dataset: a part ``*`` of it is any part, such as the name of a release."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.changes.engine import Engine, OnFraction
 from fused_cache_ops.changes.kinds import INTEGERS, Kind, distinct, equal, from_parquet, kind_of, plain
-from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.arrow import (
     Column,
     Unknown,
@@ -29,7 +29,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
 from fused_cache_ops.selection.reprojection import DEGREES, is_same
-from fused_cache_ops.selection.shapes import import_geo, layers_of, masked_warnings
+from fused_cache_ops.selection.shapes import import_geo, layers_of, reading
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
 
 if TYPE_CHECKING:
@@ -359,7 +359,7 @@ def _vector_file(path: str, name: str) -> pa.Table:
     """A vector file as a table whose geometries are marked."""
     pyogrio = import_geo("pyogrio")
     try:
-        with masked_warnings(path):
+        with reading(path):
             layers = layers_of(path)
             metadata, table = pyogrio.raw.read_arrow(path, layer=layers[0]) if len(layers) == 1 else ({}, None)
     except Exception as error:
@@ -376,9 +376,9 @@ def _vector_file(path: str, name: str) -> pa.Table:
     return table.set_column(position, column.schema.field(0).with_name(geometry), column.column(0))
 
 
-def _unreadable(name: str, path: str, kind: str, error: Exception) -> InvalidInputError:
+def _unreadable(name: str, path: str, kind: str, error: Exception) -> FusedCacheError:
     reason = without_credentials(error, path)
-    return InvalidInputError(f"{name} = {quoted_address(path)} cannot be read as {kind}: {reason}.")
+    return unreadable(error, f"{name} = {quoted_address(path)} cannot be read as {kind}: {reason}.")
 
 
 def _system(old: _State, new: _State, crs: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.keywords.call import CALL_OPTIONS, NEEDS_SELECTION
-from fused_cache_ops.keywords.selection import KINDS
+from fused_cache_ops.keywords.selection import KINDS, SELECTION_OPTIONS
 from fused_cache_ops.keywords.values import NOT_GIVEN, WHOLE_UDF
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted
@@ -20,6 +20,25 @@ def refuse_unknown(given: Mapping[str, Any], allowed: Iterable[str]) -> None:
     known = list(allowed)
     if unknown := sorted(given.keys() - set(known)):
         raise TypeError(f"Unknown keyword {', '.join(unknown)}: the keywords are {', '.join(known)}.")
+
+
+STATED = tuple(name for name in (*SELECTION_OPTIONS, "related") if CALL_OPTIONS[name].default is None)
+"""The keywords that are None if they are omitted, and would select something else if a value went missing. Where values come
+from other steps, as in orchestrators, `NOT_GIVEN` says that they are omitted."""
+
+
+def stated(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that are given. None is not the same as omitted where it may be a value that went missing.
+
+    Raises:
+        InvalidInputError: one of `STATED` is None.
+    """
+    for name in STATED:
+        if keywords.get(name, NOT_GIVEN) is None:
+            raise InvalidInputError(
+                f"{name} is None, which may be a value that is missing: pass a value, or omit {name}. Nothing was invalidated."
+            )
+    return {name: value for name, value in keywords.items() if name not in STATED or value is not NOT_GIVEN}
 
 
 def differs(value: Any, default: Any) -> bool:

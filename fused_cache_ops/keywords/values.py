@@ -3,7 +3,7 @@
 import enum
 import os
 from collections.abc import Iterable, Mapping
-from typing import IO, Any, Literal, Union
+from typing import IO, Any, Literal, NamedTuple, Union
 
 from fused_cache_ops.tiles.tile import TileLike
 
@@ -47,7 +47,24 @@ TileSelection = Union[Iterable[TileLike], Literal[_WholeUdf.WHOLE_UDF]]
 
 WhenTooMany = Literal["fail", "whole-udf", "coarser"]
 
-CheckpointLocation = Union[str, os.PathLike[str]]
+
+class RunCheckpoint(NamedTuple):
+    """A checkpoint of one step of an orchestrator's run. A record that another run wrote is ignored.
+
+    Attributes:
+        location: a path, or a URL that fsspec supports.
+        run: what identifies the run and the step. It is the same for a retry, and different for everything that may follow
+            another load.
+    """
+
+    location: str | os.PathLike[str]
+    run: str
+
+    def __repr__(self) -> str:
+        return repr(self.location)
+
+
+CheckpointLocation = Union[str, os.PathLike[str], RunCheckpoint]
 """A path, or with the extra ``fsspec`` any URL that fsspec supports. A location that ends in ``/`` is a folder."""
 
 Related = Literal["callers", "callees", "both"]

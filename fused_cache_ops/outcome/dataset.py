@@ -88,9 +88,12 @@ class DatasetInvalidationError(FusedCacheError):
             itself was refused.
         unfinished: what was not completed, for each UDF and instance.
         retryable: whether a retry may help any of them.
+        first_pass: after `fused_cache_ops.FusedClient.first_dataset_pass`, the `DatasetFirstPass` of the others. Otherwise
+            None.
     """
 
     result: DatasetResult
+    first_pass: Any = None
 
     def __init__(self, result: DatasetResult) -> None:
         count = len(result.failed)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.errors import InvalidInputError, unreadable
 from fused_cache_ops.keywords.values import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.arrow import is_arrow, read_values
 from fused_cache_ops.selection.coverage import in_one_tile
@@ -435,10 +435,11 @@ def _lines(path: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise InvalidInputError(
+        said = (
             f"cells = {quoted(path, 300)} cannot be read as a file with one cell per line: "
             f"{without_credentials(error, str(path))}. For one cell, pass a list."
-        ) from None
+        )
+        raise (InvalidInputError(said) if path.isalnum() else unreadable(error, said)) from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -507,8 +508,8 @@ def _leaves(folder: str, said: str) -> set[int]:
     system, path = file_system(folder, extra="h3")
     try:
         files = [name[len(path.rstrip("/")) :].lstrip("/") for name in system.find(path)]
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{said} cannot be listed: {without_credentials(error, folder)}.") from None
+    except Exception as error:
+        raise unreadable(error, f"{said} cannot be listed: {without_credentials(error, folder)}.") from None
     data = [name for name in files if name.lower().endswith(".parquet") and not _NO_DATA.search(name)]
     if not data:
         raise InvalidInputError(f"{said} has no data files: does it exist, and is it written like this?")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.arrow import (
     Rows,
     Unknown,
@@ -23,7 +23,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
-from fused_cache_ops.selection.shapes import Portion, import_geo, layers_of, masked_warnings, portion_of, single_parts
+from fused_cache_ops.selection.shapes import Portion, import_geo, layers_of, portion_of, reading, single_parts
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, warn, without_credentials
 
@@ -360,6 +360,8 @@ def _parsed(parse: Any, value: Any, form: str) -> Any:
 def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     what = f"geometry, the file {quoted_address(path)},"
     try:
+        if "\0" in path:
+            raise ValueError("it holds a NUL character")
         if is_parquet(path):
             yield from _from_parquet(path, options, what, shapely)
             return
@@ -367,15 +369,15 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
             raise InvalidInputError(f"{what} is not a table: geometry_column is for Parquet files and tables.")
         pyogrio = import_geo("pyogrio")
         layers = []
-        with masked_warnings(path):
+        with reading(path):
             for layer in layers_of(path):
                 metadata, _, wkb, _ = pyogrio.raw.read(path, columns=[], layer=layer)
                 layers.append((metadata["crs"], shapely.from_wkb(wkb)))
-    except (ConfigurationError, InvalidInputError):
+    except FusedCacheError:
         raise
     except Exception as error:
         reason = without_credentials(error, path)
-        raise InvalidInputError(f"geometry = {quoted_address(path)} cannot be read as a vector file: {reason}.") from None
+        raise unreadable(error, f"geometry = {quoted_address(path)} cannot be read as a vector file: {reason}.") from None
     if not layers:
         raise InvalidInputError(
             f"{what} has no geometries. Places in columns, such as lon and lat, have to be made into points first, as by "

@@ -12,6 +12,7 @@ from fused_cache_ops.keywords.rules import kinds_in
 from fused_cache_ops.keywords.selection import KINDS
 from fused_cache_ops.keywords.values import NOT_GIVEN, WHOLE_UDF
 from fused_cache_ops.selection.bounds import read_bounds
+from fused_cache_ops.selection.given import as_read
 from fused_cache_ops.selection.reading import refuse_single_use
 from fused_cache_ops.selection.tile_list import TileFile
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, Tile, TileStream
@@ -54,7 +55,7 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
         others.append({name: value for name, value in selection.items() if name not in (*KINDS, "whole_udf", "partition")})
     if different := [other for other in others if other != others[0]]:
         raise InvalidInputError(f"Selections with {others[0]} and with {different[0]} cannot be merged: make them equal.")
-    values = [selection[kind] for selection, kind in zip(given, kinds)]
+    values = [as_read(kind, selection[kind]) for selection, kind in zip(given, kinds)]
     if set(kinds) <= {"tiles", "tiles_file"}:
         max_zoom = others[0].get("max_zoom", HIGHEST_ZOOM)
         tiles: set[Tile] = set()

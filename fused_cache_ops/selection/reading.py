@@ -15,6 +15,7 @@ from fused_cache_ops.keywords.selection import AREAS, DETAILS, SELECTION_DEFAULT
 from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.selection.arrow import is_arrow, read_tiles
 from fused_cache_ops.selection.bounds import read_bounds
+from fused_cache_ops.selection.given import as_read
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches
 from fused_cache_ops.selection.snapshot import TileSnapshot
@@ -110,6 +111,8 @@ def _checked(given: SelectionKeywords) -> _Reading:
     refuse_unknown(given, SELECTION_DEFAULTS)
     read: dict[str, Any] = {**SELECTION_DEFAULTS, **given}
     kind = one_kind_in(read)
+    if kind is not None:
+        read[kind] = as_read(kind, read[kind])
     zooms, max_zoom = read["zooms"], read["max_zoom"]
     check_limits(read["buffer"], read["max_tiles"], read["when_too_many"], max_zoom)
     check_shard(read["shard"])
@@ -169,7 +172,7 @@ def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would fi
 def _is_single_use(value: Any) -> bool:
     """Whether a value is an iterator, or a list that holds one."""
     return (
-        isinstance(value, Iterator)
+        (isinstance(value, Iterator) and not isinstance(value, list))  # Prefect's list of futures says that it is both
         or hasattr(value, "read_next_batch")
         or (isinstance(value, (list, tuple)) and any(map(_is_single_use, value)))
     )

@@ -57,12 +57,27 @@ def layers_of(path: str) -> list[str]:
     return [str(name) for name, kind in import_geo("pyogrio").list_layers(path) if kind is not None]
 
 
+_READ_ANEW = {
+    "CPL_VSIL_CURL_NON_CACHED": ":".join(f"/vsi{store}/" for store in ("curl", "s3", "gs", "az", "adls", "oss", "swift")),
+    "CPL_VSIL_CURL_USE_HEAD": "NO",  # which signed addresses do not allow
+}
+
+
 @contextmanager
-def masked_warnings(address: str) -> Iterator[None]:
-    """Warn as GDAL does of an address that it reads, but without what grants access to it."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
+def reading(address: str) -> Iterator[None]:
+    """Read an address with GDAL as it is now. Otherwise, GDAL remembers what it read of it, and that it could not be read.
+
+    Warnings are those of GDAL, but without what grants access to the address.
+    """
+    pyogrio = import_geo("pyogrio")
+    before = {name: pyogrio.get_gdal_config_option(name) for name in _READ_ANEW}
+    pyogrio.set_gdal_config_options({name: value for name, value in _READ_ANEW.items() if before[name] is None})
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        pyogrio.set_gdal_config_options(before)
     for each in caught:
         warn(without_credentials(each.message, address))
 

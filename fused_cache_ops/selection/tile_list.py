@@ -21,7 +21,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
-from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.errors import InvalidInputError, unreadable
 from fused_cache_ops.keywords.values import TilesFile
 from fused_cache_ops.selection.pieces import Piece, PieceStream, TilesInPieces, read_count
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, QUADKEY, Tile, from_quadkey, parse_tile
@@ -150,7 +150,7 @@ class TileFile:
         try:
             return cls(Path(path).open("rb", buffering=0), name, max_zoom)
         except (OSError, ValueError) as error:
-            raise InvalidInputError(f"tiles_file = {quoted(name)} cannot be opened: {error}.") from None
+            raise unreadable(error, f"tiles_file = {quoted(name)} cannot be opened: {error}.") from None
 
     def read(self) -> TileList:
         """The file's tiles, from the start."""
@@ -307,8 +307,8 @@ class _Pieces(Iterator[tuple[int, Any]]):
             raise
         except (ValueError, EOFError, OSError, zlib.error) as error:  # not UTF-8, not gzip, truncated, closed
             self._over = True
-            raise InvalidInputError(
-                f"{self._name} cannot be read from line {self._number} on, as text or gzip: {error}."
+            raise unreadable(
+                error, f"{self._name} cannot be read from line {self._number} on, as text or gzip: {error}."
             ) from None
         if not isinstance(piece, (str, bytes)):
             self._over = True
@@ -453,8 +453,10 @@ def check_source(source: TilesFile) -> str:
             raise InvalidInputError(f"tiles_file is {source!r}, which looks like a template that rendered to nothing.")
         if source == "-":
             return "standard input"
-        if "\0" in source or not Path(source).is_file():
-            raise InvalidInputError(f"tiles_file = {quoted(source, 300)}: no such file.")
+        if "\0" in source or Path(source).is_dir():
+            raise InvalidInputError(f"tiles_file = {quoted(source, 300)} is not a file.")
+        if not Path(source).is_file():
+            raise unreadable(FileNotFoundError(), f"tiles_file = {quoted(source, 300)}: no such file.")
         return source
     if not hasattr(source, "read"):
         raise InvalidInputError(f"tiles_file is of type {type(source).__name__}: pass a path, '-' or an open file.")

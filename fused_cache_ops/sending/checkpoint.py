@@ -10,11 +10,13 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
-from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.keywords.values import CheckpointLocation
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError, UnavailableError, unreadable
+from fused_cache_ops.keywords.values import CheckpointLocation, RunCheckpoint
+from fused_cache_ops.selection.given import local_path
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.wording import quoted, rendered_to_nothing, without_credentials
 
@@ -45,11 +47,14 @@ class Checkpoint:
 
     Raises:
         InvalidInputError: the location holds the record of another invalidation, or something that is not a checkpoint.
-        ConfigurationError: the location cannot be read or written.
+        ConfigurationError: the location cannot be used.
+        UnavailableError: the store does not answer, or is full.
     """
 
     def __init__(self, location: CheckpointLocation, key: dict[str, str], total: int) -> None:
-        self._store = _open_store(location, f"{key['udf_id']}-{key['selection']}.json")
+        self._run = location.run if isinstance(location, RunCheckpoint) else None
+        own = "" if self._run is None else f"-{blake2b(self._run.encode(), digest_size=8).hexdigest()}"
+        self._store = _open_store(location, f"{key['udf_id']}-{key['selection']}{own}.json")
         self._key = key
         self._total = total
         self._started = _now()
@@ -62,7 +67,8 @@ class Checkpoint:
         try:
             self._write()
         except OSError as error:
-            raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}.") from error
+            said = f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}."
+            raise unreadable(error, said, ConfigurationError) from error
         if self.saved_count:
             logger.info("Fused cache: resuming from %s, which records %s tiles.", self._store.name, f"{self.saved_count:,}")
 
@@ -104,7 +110,7 @@ class Checkpoint:
         try:
             self._store.delete()
         except OSError as error:
-            raise ConfigurationError(
+            raise UnavailableError(
                 f"All tiles are invalidated, but the checkpoint {self._store.name!r} cannot be removed "
                 f"({_reason(error)}). Remove it by hand: otherwise the next call that uses it sends nothing."
             ) from error
@@ -117,6 +123,7 @@ class Checkpoint:
         record = {
             "format": FORMAT,
             "version": VERSION,
+            "run": self._run,
             **self._key,
             "tiles": self._total,
             "tiles_done": count,
@@ -136,7 +143,8 @@ class Checkpoint:
         try:
             content = self._store.read()
         except OSError as error:
-            raise ConfigurationError(f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}.") from error
+            said = f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}."
+            raise unreadable(error, said, ConfigurationError) from error
         if content is None or not content.strip(b" \t\r\n\0"):  # nothing, or what a crash left of it
             return
         try:
@@ -155,6 +163,9 @@ class Checkpoint:
             when = "an earlier load" if age > LIFETIME else "the future"
             logger.warning("The checkpoint %s is from %s (%s): everything is sent.", self._store.name, when, record["updated"])
             return
+        if record.get("run") != self._run:
+            logger.warning("The checkpoint %s is of another run: everything is sent.", self._store.name)
+            return
         if record.get("version") != VERSION:
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} has version {record.get('version')!r}, but this package reads version "
@@ -163,6 +174,9 @@ class Checkpoint:
         other = [
             f"{name} {record.get(name)!r}, not {value!r}" for name, value in self._key.items() if record.get(name) != value
         ]
+        if other and self._run is not None:
+            logger.warning("What is selected has changed since %s was written: everything is sent.", self._store.name)
+            return
         if other:
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} belongs to another invalidation ({'; '.join(other)}). Use one location for "
@@ -281,6 +295,7 @@ def check_location(location: Any) -> None:
     Raises:
         InvalidInputError: it is not a path or URL, or looks like a template that rendered to nothing.
     """
+    location = _place(location)
     if not isinstance(location, (str, os.PathLike)):
         raise InvalidInputError(f"checkpoint is of type {type(location).__name__}: pass a path or a URL.")
     if "\0" in os.fspath(location):
@@ -291,8 +306,12 @@ def check_location(location: Any) -> None:
 
 def is_folder(location: CheckpointLocation) -> bool:
     """Whether a location is a folder, with one file for each UDF and selection."""
-    place = os.fspath(location)
+    place = os.fspath(_place(location))
     return place.endswith(("/", os.sep)) or ("://" not in place and Path(place).is_dir())
+
+
+def _place(location: Any) -> Any:
+    return location.location if isinstance(location, RunCheckpoint) else location
 
 
 def _age(record: dict[str, Any]) -> timedelta:
@@ -304,9 +323,7 @@ def _age(record: dict[str, Any]) -> timedelta:
 
 def _open_store(location: CheckpointLocation, name: str) -> _Store:
     check_location(location)
-    place = os.fspath(location)
-    if place.startswith("file://"):
-        place = place.removeprefix("file://")
+    place = local_path(os.fspath(_place(location)))
     if "://" in place:
         return _Object(place + name if place.endswith("/") else place)
     try:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import random
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from fused_cache_ops import FusedClient, Tile
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, PermissionDeniedError
+from fused_cache_ops.integration import RunCheckpoint
 from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 from fused_cache_ops.sending.checkpoint import FORMAT, _LocalFile
 
@@ -353,7 +353,7 @@ def test_a_draft_that_could_not_be_written_is_not_left_behind(tmp_path: Path, mo
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         _LocalFile(tmp_path / "record.json").write(b"{}")
     assert list(tmp_path.iterdir()) == []
@@ -380,3 +380,37 @@ def test_an_old_record_is_set_aside_whatever_it_is_of(
     )
     assert client.invalidate_cache(udf.id, tiles=["1/0/0", "1/0/1"], checkpoint=place).tiles_invalidated == 2
     assert not place.exists()
+
+
+# -- records of an orchestrator's runs --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["records/", "record.json"])
+def test_a_retry_of_the_same_run_resumes_and_another_run_sends_everything(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, tmp_path: Path, name: str
+) -> None:
+    place = f"{tmp_path}/{name}"
+    fail_part_way(client, fused_emulator, udf, RunCheckpoint(place, "monday"))
+    resumed = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=RunCheckpoint(place, "monday"))
+    assert resumed.tiles_already_done > 0
+    fail_part_way(client, fused_emulator, udf, RunCheckpoint(place, "monday"))
+    other = client.invalidate_cache(udf.id, tiles=TILES, checkpoint=RunCheckpoint(place, "tuesday"))
+    assert (other.tiles_already_done, other.tiles_invalidated) == (0, 95)
+
+
+def test_a_record_that_is_ignored_is_logged(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_part_way(client, fused_emulator, udf, RunCheckpoint(place, "monday"))
+    assert json.loads(place.read_text())["run"] == "monday"
+    assert client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place).tiles_already_done == 0
+    assert "is of another run: everything is sent" in caplog.text
+
+
+def test_a_retry_whose_selection_has_changed_sends_everything(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_part_way(client, fused_emulator, udf, RunCheckpoint(place, "monday"))
+    result = client.invalidate_cache(udf.id, tiles=TILES[::-1], checkpoint=RunCheckpoint(place, "monday"))
+    assert (result.tiles_already_done, result.tiles_invalidated) == (0, 95)
+    assert "has changed" in caplog.text

@@ -570,8 +570,6 @@ def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
         ({"type": "GeometryCollection"}, "a GeometryCollection that has no 'geometries'"),
         (geopandas.GeoSeries([None, None]), "a GeoSeries, has 2 rows whose geometries are all null"),
         (FRAME.set_geometry([None]), "a GeoDataFrame, has 1 row whose geometries are all null"),
-        ("/nowhere/a.geojson", "cannot be read as a vector file"),
-        ("/nowhere/a.parquet", "cannot be read as a vector file"),
         (5, "is of type int"),
         ([POLYGON, None], "geometry is None"),
         (shapely.Point(500_000, 4_500_000), "Name their reference system by crs="),

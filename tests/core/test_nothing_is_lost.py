@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from fused_cache_ops import ConfigurationError, InvalidInputError, Tile
+from fused_cache_ops import InvalidInputError, Tile, UnavailableError
 from fused_cache_ops.selection.batches import Batch, TileBatches
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.spans import Spans
@@ -382,5 +382,5 @@ def test_what_cannot_be_written_is_said_once(
     checkpoint.save(at_once=True)
     said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert said == [f"The checkpoint {record} cannot be written: {reason}."]
-    with pytest.raises(ConfigurationError, match=f"cannot be written: {reason}."):
+    with pytest.raises(UnavailableError, match=f"cannot be written: {reason}."):
         Checkpoint(record, KEY, 10)

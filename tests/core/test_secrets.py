@@ -24,7 +24,7 @@ from fused_cache_ops import (
 from fused_cache_ops.changes import changed_geometry, changes_of_delta
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.secret import Secret
-from fused_cache_ops.selection.shapes import masked_warnings
+from fused_cache_ops.selection.shapes import reading
 from fused_cache_ops.service.connection import Connections
 
 DIGITS = "0123456789abcdef" * 4
@@ -223,6 +223,6 @@ def test_what_a_url_grants_access_with_is_in_no_message(read: Any, recwarn: pyte
 def test_a_warning_of_gdal_shows_no_signature() -> None:
     with (
         pytest.warns(UserWarning, match=r"^https://\*{8}@host/a\?\*{8} is slow\.$"),
-        masked_warnings("https://me:PASS@host/a?sig=1"),
+        reading("https://me:PASS@host/a?sig=1"),
     ):
         warnings.warn("https://me:PASS@host/a?sig=1 is slow", RuntimeWarning, stacklevel=1)

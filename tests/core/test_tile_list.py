@@ -85,7 +85,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     assert list(stream) == [(1, 1, 1)]
 
 
-@pytest.mark.parametrize("source", ["", "None", "null", "/nowhere.list", 5, None, b"x"])
+@pytest.mark.parametrize("source", ["", "None", "null", 5, None, b"x"])
 def test_what_is_not_a_file_is_refused_before_any_request(client: FusedClient, fused_emulator: Emulator, source: Any) -> None:
     with pytest.raises(InvalidInputError, match="tiles_file"):
         client.invalidate_cache("roads", tiles_file=source)

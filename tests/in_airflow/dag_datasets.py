@@ -40,4 +40,9 @@ def again():
     FusedInvalidateDatasetOperator(task_id="t", dataset="later", tiles=["1/0/0"])
 
 
-DAGS = {each.__name__: each() for each in (named, by_inlet, nothing_named, missing, again)}
+@dag(schedule=None, start_date=START)
+def again_beside_a_missing_one():
+    FusedInvalidateDatasetOperator(task_id="t", dataset="beside", tiles=["1/0/0"])
+
+
+DAGS = {each.__name__: each() for each in (named, by_inlet, nothing_named, missing, again, again_beside_a_missing_one)}

@@ -87,6 +87,22 @@ def selections():
     )
     operator(task_id="geometry_system", udf="roads", geometry="POINT (166979 166998)", crs="{{ 'EPSG:3857' }}", zooms="0-1")
     operator(task_id="zooms_none", udf="roads", tiles=FUSED_TILE, zooms="{{ none }}")
+    operator(task_id="zooms_of_nothing", udf="roads", tiles=FUSED_TILE, zooms=forgotten)
+    operator(task_id="related_of_nothing", udf="roads", tiles=FUSED_TILE, related=forgotten)
+
+    @task
+    def load_day(day: int) -> list[str]:
+        return [f"1/{day}/0", f"1/{day}/1"][: day + 1]
+
+    operator(task_id="mapped_loads", udf="roads", tiles=load_day.expand(day=[0, 1]))
+    operator(task_id="udf_of_a_variable", udf="{{ var.value.roads_udf }}", tiles=FUSED_TILE)
+
+    @task.fused_invalidate_cache(udf="roads")
+    async def in_a_coroutine() -> list[str]:
+        return FUSED_TILE
+
+    in_a_coroutine()
+    operator(task_id="no_connection", udf="roads", fused_conn_id="nowhere", retries=3)
     operator(task_id="too_many", udf="roads", bounds=[1, 1, 2, 2], zooms=14, max_tiles="{{ 10 }}", when_too_many="fail")
     refreshed = {"udf": "roads", "tiles": FUSED_TILE, "shared_token": "{{ var.value.roads_token }}"}
     inside = {"count": "{{ params.most }}", "zooms": "{{ params.zoom }}", "parameters": {"date": "{{ 'a' ~ 'b' }}"}}

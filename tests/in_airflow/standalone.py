@@ -1,5 +1,6 @@
 """Run `airflow standalone` against the emulator: load, asset event, invalidation; the events of two loads, which refresh
-only the UDFs of their dataset; and a second pass for which no worker waits.
+only the UDFs of their dataset; the event of a partition; and a second pass for which no worker waits, and whose triggerer is
+restarted meanwhile.
 
 Run by scripts/airflow-standalone.
 """
@@ -17,9 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h3
 import requests
 
+from fused_cache_ops import Tile
 from fused_cache_ops.emulator import Emulator
 
 DAGS = Path(__file__).parents[2] / "airflow" / "dags"
@@ -136,8 +140,48 @@ def refresh_datasets(home: Path, airflow: list[str], environment: dict[str, str]
             raise SystemExit(f"After {load}, these tiles should be gone, and no others: {expected}")
 
 
-def wait_twice(home: Path, airflow: list[str], environment: dict[str, str], emulator: Emulator) -> None:
-    """A task with a second pass: while it waits, it is deferred, and occupies no slot."""
+def load_partitions(home: Path, url: str, emulator: Emulator) -> None:
+    """The run of a partition: its event starts the partitioned DAG with the same key, and only the partition is invalidated."""
+    udf = emulator.register(lambda **tile: tile, name="hexes")
+    cells = {date: h3.latlng_to_cell(50.0, longitude, 8) for date, longitude in (("2026-11-22", 10.0), ("2026-11-23", 30.0))}
+    tiles = {}
+    for date, cell in cells.items():
+        folder = home / "hexes" / f"date={date}"
+        folder.mkdir(parents=True)
+        (folder / f"{cell}.parquet").touch()
+        latitude, longitude = h3.cell_to_latlng(cell)
+        tiles[date] = Tile.containing(longitude, latitude, 10)
+    emulator.fill_cache(udf, tiles.values())
+    token = requests.post(f"{url}/auth/token", json={}, timeout=30).json()["access_token"]
+    answer = requests.post(
+        f"{url}/api/v2/dags/load_partition/dagRuns",
+        json={"logical_date": None, "partition_key": "2026-11-22"},
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    )
+    print(f"Run of a partition: {answer.status_code} {answer.text[:300]}", flush=True)
+    wait(
+        "The partition's event has triggered its invalidation", lambda: emulator.cached_tiles(udf) == {tiles["2026-11-23"]}, 400
+    )
+
+
+def restart_triggerer(server: subprocess.Popen[bytes], airflow: list[str], environment: dict[str, str], log: Any) -> Any:
+    """End the triggerer of `airflow standalone` for good, and start another one."""
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == server.pid and b"triggerer" in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
+                print("The triggerer was killed", flush=True)
+    return subprocess.Popen(
+        [*airflow, "triggerer"], env=environment, stdout=log, stderr=log, process_group=os.getpgid(server.pid)
+    )
+
+
+def wait_twice(
+    home: Path, airflow: list[str], environment: dict[str, str], emulator: Emulator, restart: Callable[[], object]
+) -> None:
+    """A task with a second pass: while it waits, it is deferred, and occupies no slot. Its triggerer is restarted."""
     emulator.forget_requests()
 
     def sent() -> int:
@@ -155,6 +199,7 @@ def wait_twice(home: Path, airflow: list[str], environment: dict[str, str], emul
     subprocess.run([*airflow, "dags", "trigger", "twice"], env=environment, check=True, capture_output=True)
     wait("The first pass", lambda: sent() == 1, 200)
     wait("The task is deferred", lambda: states() == {"deferred": 1}, 30)
+    restart()
     for _ in range(5):
         time.sleep(3)
         print(f"While it waits, task instances by state: {states()}, invalidations sent: {sent()}", flush=True)
@@ -166,6 +211,8 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="fused-airflow-"))
     (home / "dags").mkdir()
     shutil.copy(DAGS / "invalidate_on_asset.py", home / "dags")
+    partitioned = (DAGS / "invalidate_on_partition.py").read_text().replace('udf="parcels"', 'udf="hexes"')
+    (home / "dags" / "invalidate_on_partition.py").write_text(partitioned)
     (home / "dags" / "twice.py").write_text(TWICE)
     (home / "dags" / "datasets.py").write_text(DATASETS)
     (home / "dags" / "fused-cache.toml").write_text(MAP)
@@ -188,6 +235,7 @@ def main() -> None:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
             "AIRFLOW_CONN_FUSED_DEFAULT": json.dumps(fields),
+            "PARCELS_HEXES": str(home / "hexes"),
         }
         with (home / "standalone.log").open("wb") as log:
             server = subprocess.Popen(
@@ -208,7 +256,7 @@ def main() -> None:
 
             def known() -> bool:
                 done = subprocess.run([*airflow, "dags", "list", "-o", "json"], env=environment, capture_output=True, text=True)
-                return all(name in done.stdout for name in ("invalidate_on_asset", "load_parcels", "refresh_maps", "twice"))
+                return all(name in done.stdout for name in ("load_parcels", "refresh_maps", "twice", "load_partition"))
 
             wait("The DAGs are known", known, 180)
             subprocess.run([*airflow, "dags", "trigger", "load_parcels"], env=environment, check=True, capture_output=True)
@@ -224,7 +272,9 @@ def main() -> None:
             for run in json.loads(runs.stdout):
                 print(f"Run {run['run_id']}: {run['state']}")
             refresh_datasets(home, airflow, environment, emulator)
-            wait_twice(home, airflow, environment, emulator)
+            load_partitions(home, url, emulator)
+            with (home / "triggerer.log").open("wb") as own:
+                wait_twice(home, airflow, environment, emulator, lambda: restart_triggerer(server, airflow, environment, own))
             if "--wait" in sys.argv:
                 input(f"{url}  Enter ends it. ")
         finally:

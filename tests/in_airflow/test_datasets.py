@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,9 @@ udfs = [{ udf = "parcels", zooms = "10-12" }, { udf = "overview", zooms = "4-9" 
 
 [datasets.roads]
 udfs = [{ udf = "missing" }, { udf = "totals" }]
+
+[datasets.beside]
+udfs = [{ udf = "parcels", again_after = 1 }, { udf = "missing" }]
 
 [datasets.later]
 udfs = [{ udf = "parcels", again_after = 1 }, { udf = "overview" }]
@@ -93,6 +97,39 @@ def test_without_inlets_the_assets_that_triggered_the_run_are_the_datasets() -> 
     events = [Asset("s3://bucket/other"), Asset("s3://bucket/parcels")]  # the keys of a mapping: they are iterated over
 
     assert operator._datasets({"triggering_asset_events": events}, read) == ["s3://bucket/parcels"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"), [("s3://bucket/parcels", "parcels"), ("S3://bucket/parcels", None), ("x://other", "s3://bucket/parcels/")]
+)
+def test_an_asset_is_found_by_its_uri_and_its_name_as_airflow_normalizes_them(uri: str, name: str | None) -> None:
+    read = CacheMap.from_dict({"datasets": {"s3://bucket/parcels/": {"udfs": []}}})
+    operator = FusedInvalidateDatasetOperator(task_id="t")
+    assert operator._datasets({"triggering_asset_events": [SimpleNamespace(uri=uri, name=name)]}, read) == [
+        "s3://bucket/parcels/"
+    ]
+
+
+@pytest.mark.skipif(version("apache-airflow").startswith("2."), reason="Airflow 3 has references to assets")
+def test_references_and_aliases_among_the_inlets_are_found() -> None:
+    from airflow.sdk import AssetAlias
+
+    read = CacheMap.from_dict({"datasets": {key: {"udfs": []} for key in ("roads", "s3://bucket/parcels/", "s3://bucket/new")}})
+    alias = AssetAlias("latest")
+    inlets = [Asset("other"), Asset.ref(name="roads"), Asset.ref(uri="s3://bucket/parcels"), alias]
+    operator = FusedInvalidateDatasetOperator(task_id="t")
+    operator.inlets = inlets
+    event = SimpleNamespace(asset=SimpleNamespace(name="new", uri="s3://bucket/new"))
+    found = operator._datasets({"inlet_events": {alias: [event, event]}}, read)
+    assert found == ["roads", "s3://bucket/parcels/", "s3://bucket/new"]
+
+
+def test_a_udf_that_failed_does_not_take_the_second_pass_from_the_others(
+    udfs: dict[str, Udf], fused_emulator: Emulator, dags: Any
+) -> None:
+    assert str(dags["again_beside_a_missing_one"].test().state).endswith("failed")
+    sent = [request.path.split("/")[-2] for request in fused_emulator.requests if request.path.endswith("delete")]
+    assert sent.count(udfs["parcels"].id) == 2
 
 
 def test_a_dataset_that_cannot_be_told_fails_the_task(udfs: dict[str, Udf], fused_emulator: Emulator, dags: Any) -> None:

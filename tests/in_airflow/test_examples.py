@@ -103,6 +103,24 @@ def test_an_asset_without_events_invalidates_nothing(run: Callable[..., Any], fu
     assert fused_emulator.cached_tiles(parcels) == {KEPT, *CHANGED}
 
 
+@pytest.mark.skipif(
+    tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 2), reason="partitions came with Airflow 3.2"
+)
+def test_a_run_for_a_partition_invalidates_what_it_covers(
+    install_dag: Callable[[Path], Path],
+    fused_emulator: Emulator,
+    parcel_sources: Callable[[], set[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fields = {"conn_type": "fused", "host": fused_emulator.base_url, "password": fused_emulator.token}
+    monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
+    dag = runpy.run_path(str(install_dag(FOLDER / "invalidate_on_partition.py")))["invalidate_on_partition"]()
+    operator = dag.get_task("invalidate")  # `dag.test` makes runs without a partition only
+    operator.render_template_fields({"partition_key": "2026-11-22"})
+    operator.execute({})
+    assert parcel_sources() == {"kept", "new", "sold"}
+
+
 def test_the_notifier(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
     assert run("invalidate_by_notifier") == {"load": ["success"]}
     assert fused_emulator.cached_tiles(parcels) == {KEPT}

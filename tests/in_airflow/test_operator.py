@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_fused.operators import FusedInvalidateCacheOperator
 from fused_cache_ops.emulator import Emulator, ReceivedRequest, Udf
+from fused_cache_ops.errors import InvalidInputError
 
 try:
     from airflow.sdk import DAG, task
@@ -32,6 +33,8 @@ class Runs:
     def __init__(self, states: dict[str, list[str]], tries: dict[str, int], requests: list[ReceivedRequest]) -> None:
         self.states, self.tries, self.requests = states, tries, requests
         self.xcoms: dict[str, Any] = {}
+        self.rendered: list[str] = []
+        self.secret = ""
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,7 @@ def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterato
         emulator.fill_cache(udf, [(1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)])
         environment.setenv("AIRFLOW_CONN_FUSED_DEFAULT", connection(emulator))
         environment.setenv("AIRFLOW_VAR_ROADS_TOKEN", udf.shared_token)
+        environment.setenv("AIRFLOW_VAR_ROADS_UDF", udf.shared_token)
         spec = importlib.util.spec_from_file_location("dag_selections", copy)
         assert spec is not None
         assert spec.loader is not None
@@ -59,6 +63,9 @@ def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterato
             query = "SELECT task_id, value FROM xcom WHERE key = 'return_value' AND dag_id LIKE '%selections'"
             for task_id, value in database.execute(query):
                 found.xcoms[task_id] = json.loads(value) if isinstance(value, (str, bytes)) else value
+            query = "SELECT rendered_fields FROM rendered_task_instance_fields WHERE dag_id LIKE '%selections'"
+            found.rendered = [str(row) for row in database.execute(query)]
+        found.secret = udf.shared_token
         yield found
 
 
@@ -84,6 +91,8 @@ def runs(airflow_database: Path, install_dag: Callable[[Path], Path]) -> Iterato
         ("cells", 2, 4),
         ("cells_template", 2, 4),
         ("cells_drawn", 6, 4),
+        ("mapped_loads", 3, 4),
+        ("in_a_coroutine", 2, 4),
     ],
 )
 def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
@@ -114,6 +123,8 @@ def test_a_selection_however_given_is_invalidated_and_the_result_is_in_xcom(
         "dataset_nowhere",
         "partition_none",
         "zooms_none",
+        "zooms_of_nothing",
+        "related_of_nothing",
         "too_many",
         "refresh_none",
         "refresh_of_nothing",
@@ -180,6 +191,22 @@ def test_a_mapped_selection_of_none_fails_alone(runs: Runs) -> None:
 def test_only_what_was_meant_invalidates_the_whole_udf(runs: Runs) -> None:
     whole = [request for request in runs.requests if request.method == "DELETE" and not request.query]
     assert len(whole) == len(["whole", "whole_said", "template_connection", "mapped 0", "mapped 1", "expanded 2"])
+
+
+def test_a_shared_token_is_masked_where_airflow_stores_what_it_rendered(runs: Runs) -> None:
+    assert runs.states["udf_of_a_variable"] == ["success"]
+    assert runs.rendered
+    assert runs.secret not in "".join(runs.rendered)
+
+
+def test_a_shared_token_in_a_dags_file_is_refused() -> None:
+    with DAG("hard_coded", schedule=None), pytest.raises(InvalidInputError, match="put it into a variable"):
+        operator(udf="fsh_0123456789", tiles=["1/0/0"])
+
+
+def test_a_connection_that_does_not_exist_is_tried_once(runs: Runs) -> None:
+    assert runs.states["no_connection"] == ["failed"]
+    assert runs.tries["no_connection"] == 1
 
 
 def test_a_permanent_failure_is_tried_once(runs: Runs) -> None:

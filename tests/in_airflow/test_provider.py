@@ -71,6 +71,8 @@ def test_the_form_before_airflow_3_2_says_the_same() -> None:
         ({"password": "t", "host": "https://fused.example.com", "login": "team"}, "https://fused.example.com", "team"),
         ({"password": "t", "host": "fused.example.com", "port": 8443}, "https://fused.example.com:8443", None),
         ({"password": "t", "host": "http://127.0.0.1", "port": 8771}, "http://127.0.0.1:8771", None),
+        ({"password": "t", "host": "f.example.com/fused/v1", "port": 8443}, "https://f.example.com:8443/fused/v1", None),
+        ({"password": "t", "host": "https://f.example.com:8443/v1", "port": 8443}, "https://f.example.com:8443/v1", None),
         ({"password": "t", "host": "127.0.0.1", "schema": "http", "port": 8771}, "http://127.0.0.1:8771", None),
         ("fused://team:t@fused.example.com", "https://fused.example.com", "team"),
         ("fused://:t@http%3A%2F%2F127.0.0.1%3A8000%2Fserver%2Fv1", "http://127.0.0.1:8000", None),
@@ -114,7 +116,7 @@ def test_a_passcode_in_the_extra_reaches_the_client_and_airflow_masks_it(
     monkeypatch.setattr("airflow_provider_fused.hooks.mask_secret", masked.append)
     monkeypatch.setenv("AIRFLOW__FUSED__PASSCODE", "from-the-configuration")
     fields: dict[str, Any] = {"conn_type": "fused", "password": "t"}
-    passcode = connect(monkeypatch, fields | {"extra": {"passcode": "0pen-s3same"}}).get_conn()._service._passcode
+    passcode = connect(monkeypatch, fields | {"extra": {"passcode_secret": "0pen-s3same"}}).get_conn()._service._passcode
     assert passcode is not None
     assert passcode.reveal() == "0pen-s3same"
     assert masked == ["0pen-s3same"]
@@ -124,7 +126,34 @@ def test_a_passcode_in_the_extra_reaches_the_client_and_airflow_masks_it(
 def test_the_forms_field_for_the_passcode_hides_it() -> None:
     (kind,) = get_provider_info()["connection-types"]
     hidden = {name for name, field in kind["conn-fields"].items() if field["schema"].get("format") == "password"}
-    assert hidden == {"passcode"}
+    assert hidden == {"passcode_secret"}
+
+
+def test_airflow_itself_redacts_the_passcode_by_its_name() -> None:
+    try:
+        from airflow.sdk._shared.secrets_masker import redact
+    except ImportError:
+        try:
+            from airflow.sdk.execution_time.secrets_masker import redact
+        except ImportError:
+            from airflow.utils.log.secrets_masker import redact
+    assert redact({"passcode_secret": "0pen-s3same"}, "extra") == {"passcode_secret": "***"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "meant"), [({"dead_line": 5}, "deadline"), ({"passcode": "0pen-s3same"}, "passcode_secret")], ids=str
+)
+def test_a_misspelled_field_of_the_extra_is_refused_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], meant: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"Did you mean {meant}") as caught:
+        connect(monkeypatch, {"conn_type": "fused", "password": "t", "extra": extra}).get_conn()
+    assert "s3same" not in str(caught.value)
+
+
+def test_two_ports_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="omit one"):
+        connect(monkeypatch, {"conn_type": "fused", "password": "t", "host": "https://f.example.com:1", "port": 2}).get_conn()
 
 
 def test_a_number_that_is_none_is_named_by_its_label(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow
 import pytest
 
+from airflow_provider_fused._compat import IS_AIRFLOW_2
 from airflow_provider_fused.decorators import fused_invalidate_cache_task
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.links import FusedWorkbenchLink
@@ -132,32 +134,75 @@ def test_an_outlets_event_gets_the_result(udf: Udf) -> None:
     assert json.loads(json.dumps(result)) == result
 
 
+def test_what_the_function_set_on_its_outlet_stays(udf: Udf) -> None:
+    accessor = SimpleNamespace(extra={"tiles": ["1/0/0"], "note": "by hand"})
+    the_map = Asset("roads_map")
+
+    class Accessors:
+        def __getitem__(self, asset: Asset) -> SimpleNamespace:
+            return accessor
+
+    result = operator(tiles=["1/0/0"], outlets=[the_map]).execute({"outlet_events": Accessors()})
+    assert accessor.extra == {**result, "tiles": ["1/0/0"], "note": "by hand"}
+
+
+def test_the_link_leads_to_the_deployment_that_the_task_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = SimpleNamespace(base_url="https://fused.example.com:8443/gis/server/v1")
+    assert FusedWorkbenchLink().get_link(used, ti_key=None) == "https://fused.example.com:8443/gis/workbench"
+
+
+@pytest.mark.skipif(not IS_AIRFLOW_2, reason="since Airflow 3, the time while a task is deferred does not count")
+def test_a_wait_that_airflow_would_cut_off_is_refused(fused_emulator: Emulator, udf: Udf) -> None:
+    from airflow_provider_fused._compat import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match="not below execution_timeout"):
+        operator(tiles=["1/0/0"], again_after=130, execution_timeout=timedelta(seconds=60)).execute({})
+    assert not [request for request in fused_emulator.requests if request.path.endswith("delete")]
+
+
+@pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has another one")
+def test_an_object_storage_path_is_read_as_the_path_it_stands_for(udf: Udf, fused_emulator: Emulator, tmp_path: Path) -> None:
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_fused._compat import AirflowFailException
+
+    (tmp_path / "tiles.txt").write_text("1/0/0\n")
+    operator(tiles_file=ObjectStoragePath(f"file://{tmp_path}/tiles.txt")).execute({})
+    assert len(fused_emulator.cached_tiles(udf)) == 3
+    with pytest.raises(AirflowFailException, match="names the connection 'aws'"):
+        operator(tiles_file=ObjectStoragePath("file://aws@/tiles.txt")).execute({})
+
+
 # -- the checkpoint ---------------------------------------------------------------------------------------
 
 
+MOMENT = datetime(2026, 11, 29, tzinfo=timezone.utc)
+
+
+def recorded(checkpoint: object = "s3://bucket/c/", *, begun: datetime = MOMENT, cleared: int = 0, **other: object) -> Any:
+    instance = {"dag_id": "nightly", "run_id": "manual__1", "task_id": "group.invalidate", "map_index": -1, "max_tries": 2}
+    run = SimpleNamespace(start_date=begun, clear_number=cleared)
+    return own_checkpoint(checkpoint, {"ti": SimpleNamespace(**{**instance, **other}), "dag_run": run})
+
+
+def test_a_retry_resumes_the_record_of_its_task_instance() -> None:
+    assert recorded() == recorded()
+    assert recorded().location == "s3://bucket/c/"
+
+
 @pytest.mark.parametrize(
-    ("map_index", "file"),
-    [
-        (-1, "s3://bucket/c/nightly/manual__1/group.invalidate.2.json"),
-        (3, "s3://bucket/c/nightly/manual__1/group.invalidate.3.2.json"),
-    ],
+    "other",
+    [{"map_index": 3}, {"run_id": "manual__2"}, {"task_id": "other"}, {"dag_id": "d"}, {"max_tries": 5}, {"cleared": 1}]
+    + [{"begun": MOMENT.replace(minute=1)}],
+    ids=str,
 )
-def test_a_folder_has_a_file_for_each_task_instance(map_index: int, file: str) -> None:
-    instance = SimpleNamespace(
-        dag_id="nightly", run_id="manual__1", task_id="group.invalidate", map_index=map_index, max_tries=2
-    )
-    assert own_checkpoint("s3://bucket/c/", {"ti": instance}) == file
+def test_a_record_of_another_load_is_not_resumed(other: Any) -> None:
+    assert recorded(**other).run != recorded().run
 
 
-def test_a_file_of_ones_own_is_taken_as_it_is() -> None:
-    assert own_checkpoint("/c/load.json", {"ti": SimpleNamespace()}) == "/c/load.json"
-    assert own_checkpoint(None, {}) is None
-
-
-def test_a_run_id_cannot_lead_out_of_the_folder() -> None:
-    instance = SimpleNamespace(dag_id="d", run_id="../../etc", task_id="t", map_index=-1, max_tries=0)
-    assert own_checkpoint("/c/", {"ti": instance}) == "/c/d/.._.._etc/t.0.json"
-    assert own_checkpoint("/c/", {"ti": SimpleNamespace(**vars(instance) | {"run_id": ".."})}) == "/c/d/__/t.0.json"
+def test_without_a_task_instance_the_checkpoint_is_taken_as_it_is() -> None:
+    assert own_checkpoint("/c/load.json", {}) == "/c/load.json"
+    assert own_checkpoint(None, {"ti": SimpleNamespace()}) is None
 
 
 # -- killing ----------------------------------------------------------------------------------------------

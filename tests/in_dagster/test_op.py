@@ -12,7 +12,7 @@ import pytest
 from dagster_fused import FusedResource, InvalidateCacheConfig, build_invalidate_cache_op, invalidate_cache_op
 from fused_cache_ops import Tile
 from fused_cache_ops.emulator import Emulator, Udf
-from fused_cache_ops.errors import UnavailableError
+from fused_cache_ops.errors import InvalidInputError, UnavailableError
 
 pytestmark = pytest.mark.xdist_group("dagster")
 
@@ -310,3 +310,12 @@ def test_when_the_retries_are_used_up_the_error_is_the_cores(fused: FusedResourc
     fused_emulator.misbehave(status=503, retry_after=60, times=None)
     with pytest.raises(UnavailableError):
         launch(fused, udf="roads")
+
+
+def test_a_shared_token_is_refused_before_dagster_stores_the_runs_configuration(fused: FusedResource, udf: Udf) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        config: Any = {"ops": {"invalidate_cache_op": {"config": {"udf": udf.shared_token, "tiles": ["1/0/0"]}}}}
+        with pytest.raises(InvalidInputError, match="udf is a shared token") as caught:
+            configured_job.execute_in_process(run_config=config, resources={"fused": fused}, instance=instance)
+        assert instance.get_runs() == []
+    assert udf.shared_token not in str(caught.value)

@@ -1,11 +1,15 @@
 """The task for datasets in real flow runs on Prefect's test server."""
 
 import importlib.util
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
+import h3
 import pytest
 from prefect import flow, get_client
+from prefect.assets import Asset, materialize
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
 
@@ -155,9 +159,13 @@ def test_an_empty_form_is_enough_for_udfs_that_are_invalidated_as_a_whole(
 @pytest.mark.parametrize("payload", [{"tiles": ["1/0/0"]}, {"tiles": []}, {"tiles": None}, {"rows": 5}])
 def test_every_event_of_an_asset_starts_a_run_whatever_the_load_said(payload: dict[str, Any]) -> None:
     (trigger,) = build_dataset_triggers(CacheMap.from_dict({"datasets": {"s3://a/1": {"udfs": [{"udf": "overview"}]}}}))
-    event = {"resource": {"id": "s3://a/1"}, "payload": payload}
+    event = {"id": "0190", "resource": {"id": "s3://a/1"}, "payload": payload}
     context = HydrationContext(raise_on_error=True, render_jinja=True, jinja_context={"event": event})  # as an automation does
-    assert hydrate(trigger.parameters or {}, context) == {"dataset": "s3://a/1", "tiles": payload.get("tiles")}
+    assert hydrate(trigger.parameters or {}, context) == {
+        "dataset": "s3://a/1",
+        "event": "0190",
+        "event_entry": "tiles",
+    }
 
 
 def test_the_triggers_are_of_all_assets_and_only_whole_udfs_need_no_selection() -> None:
@@ -166,9 +174,56 @@ def test_the_triggers_are_of_all_assets_and_only_whole_udfs_need_no_selection() 
     needing, needing_none = build_dataset_triggers(CacheMap.from_dict({"datasets": datasets}), selection="bounds")
 
     assert needing.match.root == {"prefect.resource.id": ["s3://a/2"]}
-    assert set(needing.parameters or {}) == {"dataset", "bounds"}
+    assert set(needing.parameters or {}) == {"dataset", "event", "event_entry"}
+    assert (needing.parameters or {})["event_entry"] == "bounds"
     assert needing_none.match.root == {"prefect.resource.id": ["s3://a/1"]}
     assert set(needing_none.parameters or {}) == {"dataset"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("tiles", [(1, 0, 0), (9, 275, 167), (12, 2200, 1343)]),
+        ("tiles", [{"z": 12, "x": 2200, "y": 1343}, {"z": 9, "x": 275, "y": 167}, {"z": 1, "x": 0, "y": 0}]),
+        ("bounds", [list(BOUNDS), [-1.0, 1.0, -0.5, 1.5]]),
+        ("cells", [int(h3.latlng_to_cell(52.5, 13.4, 2), 16)]),
+    ],
+    ids=["tuples", "dicts", "several boxes", "whole-number cells"],
+)
+def test_what_an_assets_event_says_is_read_from_the_event_whatever_its_form(
+    fused_emulator: Emulator, udfs: dict[str, Udf], tmp_path: Path, entry: str, said: Any
+) -> None:
+    key = f"s3://bucket/{uuid.uuid4()}"
+    asset = Asset(key=key)
+    path = tmp_path / "map.toml"
+    path.write_text(f'[datasets."{key}"]\nudfs = [{{ udf = "overview", zooms = "1-9" }}]')
+
+    @materialize(asset)
+    def load() -> None:
+        asset.add_metadata({entry: said})
+
+    flow(lambda: load() and None, name="test")()
+
+    def find() -> list[dict[str, Any]]:
+        with get_client(sync_client=True) as api:
+            wanted = {"resource": {"id": [key]}, "event": {"name": ["prefect.asset.materialization.succeeded"]}}
+            return list(api.request("POST", "/events/filter", json={"filter": wanted}).json()["events"])
+
+    while not (found := find()):
+        time.sleep(0.2)
+    result = invalidate_dataset_flow(key, cache_map=str(path), event=found[0]["id"], event_entry=entry)
+    assert result["failed"] == {}
+    assert (9, 275, 167) not in fused_emulator.cached_tiles(udfs["overview"])
+
+
+@pytest.mark.parametrize(
+    ("event", "more", "reason"),
+    [("soon", {}, "not the id of an event"), (str(uuid.UUID(int=1)), {"tiles": []}, "both given")],
+    ids=["no id", "two selections"],
+)
+def test_an_event_that_cannot_be_meant_is_refused(event: str, more: Any, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=reason):
+        invalidate_dataset_flow("s3://a/1", event=event, **more)
 
 
 def test_a_map_without_assets_has_no_triggers() -> None:

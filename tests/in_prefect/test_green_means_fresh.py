@@ -5,8 +5,10 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+import httpx
 import pytest
 from prefect import flow, get_client
+from prefect.exceptions import PrefectHTTPStatusError
 
 from fused_cache_ops import InvalidInputError, Tile
 from fused_cache_ops.emulator import Emulator, Udf
@@ -17,6 +19,7 @@ from prefect_fused import (
     invalidate_on_commit,
     invalidate_on_completion,
 )
+from prefect_fused.events import api_error
 from prefect_fused.second_pass import LARGEST_PARAMETERS, SecondPass
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_api")]
@@ -104,6 +107,23 @@ def test_a_deployment_that_does_not_exist_is_refused_before_anything_is_sent(
     with pytest.raises(InvalidInputError, match="does not exist"):
         pipeline(udf=loader.id, again_after=130, again_deployment=name)
     assert fused_emulator.requests == []
+
+
+def test_a_deployment_of_another_flow_is_refused_before_anything_is_sent(fused_emulator: Emulator, loader: Udf) -> None:
+    @flow(name="another flow")
+    def another(day: str = "today") -> None: ...
+
+    another.to_deployment("prod").apply()
+    with pytest.raises(InvalidInputError, match="is of another flow, which does not take"):
+        pipeline(udf=loader.id, again_after=130, again_deployment="another flow/prod")
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize(("status", "retryable"), [(404, False), (409, False), (422, False), (429, True), (500, True)])
+def test_what_prefects_api_refuses_is_permanent(status: int, retryable: bool) -> None:
+    answer = httpx.Response(status, request=httpx.Request("POST", "http://prefect/api"))
+    refused = PrefectHTTPStatusError("no", request=answer.request, response=answer)
+    assert api_error(refused, "It failed").retryable is retryable
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from prefect import flow, get_client, task
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterLevel
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
-from prefect.transactions import Transaction, get_transaction, transaction
+from prefect.transactions import CommitMode, Transaction, get_transaction, transaction
 
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError
@@ -87,6 +87,60 @@ def test_a_cached_load_invalidates_nothing(fused_emulator: Emulator, udf: Udf) -
 
     assert pipeline() == ["Completed", "Cached"]
     assert invalidations(fused_emulator) == 1
+
+
+def test_a_cached_load_invalidates_if_the_last_invalidation_has_failed(fused_emulator: Emulator, udf: Udf) -> None:
+    @task(on_completion=[invalidate_on_completion(udf.id)], cache_key_fn=lambda *_: f"again-{udf.id}", persist_result=True)
+    def load() -> int:
+        return 1
+
+    fused_emulator.misbehave(status=403, times=None, path="delete")
+    flow(lambda: load() and None, name="test")()
+    fused_emulator.behave()
+    for _ in range(2):
+        flow(lambda: load() and None, name="test")()
+    assert invalidations(fused_emulator) == 1
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: [state]], ids=["a state", "a list of states"])
+def test_a_flow_that_returns_the_state_of_its_load_invalidates_what_the_load_returned(
+    fused_emulator: Emulator, udf: Udf, wrap: Callable[[Any], Any]
+) -> None:
+    @task
+    def load() -> list[str]:
+        return ["1/0/0"]
+
+    @flow(on_completion=[invalidate_on_completion("roads", from_result="tiles")])
+    def pipeline() -> Any:
+        return wrap(load(return_state=True))
+
+    pipeline()
+    assert fused_emulator.cached_tiles(udf) == LEFT
+
+
+def test_a_flow_that_returns_futures_invalidates_what_each_load_returned(fused_emulator: Emulator, udf: Udf) -> None:
+    @task
+    def load(x: int) -> list[str]:
+        return [f"1/{x}/0"]
+
+    @flow(on_completion=[invalidate_on_completion("roads", from_result="tiles")])
+    def pipeline() -> Any:
+        return load.map([0, 1])
+
+    pipeline(return_state=True)
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 1), (1, 1, 1)}
+
+
+def test_a_generator_has_no_result_and_the_log_says_so(
+    fused_emulator: Emulator, udf: Udf, caplog: pytest.LogCaptureFixture
+) -> None:
+    @task(on_completion=[invalidate_on_completion("roads", from_result="tiles")])
+    def load() -> Any:
+        yield "1/0/0"
+
+    flow(lambda: list(load()) and None, name="test")()
+    assert "load is a generator, of which Prefect keeps no result" in caplog.text
+    assert fused_emulator.requests == []
 
 
 def test_put_on_failure_by_mistake_it_invalidates_nothing(fused_emulator: Emulator, udf: Udf) -> None:
@@ -219,6 +273,42 @@ def test_a_load_whose_record_is_there_already_invalidates_nothing(fused_emulator
 def test_nothing_stored_invalidates_nothing(fused_emulator: Emulator, udf: Udf) -> None:
     assert in_a_transaction(invalidate_on_commit("roads", from_transaction="bounds", zooms="1-2")) == ["loaded"]
     assert fused_emulator.requests == []
+
+
+def completed_in_a_transaction(emulator: Emulator, outcome: Callable[[], None], **options: Any) -> list[int]:
+    """Run a load with a completion hook in a transaction; how many invalidations there were inside of it, and after it."""
+    seen: list[int] = []
+
+    @task(on_completion=[invalidate_on_completion("roads", from_result="tiles")])
+    def load() -> list[str]:
+        return ["1/0/0"]
+
+    @flow
+    def pipeline() -> None:
+        with transaction(**options):
+            load()
+            seen.append(invalidations(emulator))
+            outcome()
+
+    pipeline(return_state=True)
+    return [*seen, invalidations(emulator)]
+
+
+def fail() -> None:
+    raise ValueError
+
+
+def test_a_completion_in_a_transaction_invalidates_at_the_commit(fused_emulator: Emulator, udf: Udf) -> None:
+    assert completed_in_a_transaction(fused_emulator, lambda: None) == [0, 1]
+    assert fused_emulator.cached_tiles(udf) == LEFT
+
+
+def test_a_completion_that_is_rolled_back_invalidates_nothing(fused_emulator: Emulator, udf: Udf) -> None:
+    assert completed_in_a_transaction(fused_emulator, fail) == [0, 0]
+
+
+def test_a_load_that_commits_by_itself_is_invalidated_even_if_the_rest_fails(fused_emulator: Emulator, udf: Udf) -> None:
+    assert completed_in_a_transaction(fused_emulator, fail, commit_mode=CommitMode.EAGER) == [1, 1]
 
 
 # -- mistakes are found when the hook is made ---------------------------------------------------------------------------

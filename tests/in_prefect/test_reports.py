@@ -209,7 +209,8 @@ def test_the_result_is_an_event_related_to_its_runs(fused_emulator: Emulator, ud
         return [event for event in events("fused.cache.invalidated") if event["payload"]["udf_id"] == udf.id]
 
     (event,) = eventually(find)
-    assert event["resource"]["prefect.resource.id"] == f"fused.udf.{udf.id}"
+    assert event["resource"]["prefect.resource.id"] == "fused.udf.roads"  # as that of a failure, which may not know the id
+    assert {"prefect.resource.id": f"fused.udf-id.{udf.id}", "prefect.resource.role": "udf"} in event["related"]
     assert event["payload"]["tiles_invalidated"] == 1
     assert f"prefect.flow-run.{state.state_details.flow_run_id}" in {each["prefect.resource.id"] for each in event["related"]}
 

@@ -225,3 +225,32 @@ def test_what_a_retry_could_not_mend_is_refused_at_once(
 def test_the_task_is_synchronous() -> None:
     assert not invalidate_cache.isasync
     assert not inspect.iscoroutinefunction(invalidate_cache.fn)
+
+
+def test_mapping_over_a_dict_is_refused_since_prefect_would_drop_its_values(fused_emulator: Emulator, udf: Udf) -> None:
+    @flow
+    def pipeline() -> None:
+        invalidate_cache.map({"roads": ["1/0/0"]})
+
+    with pytest.raises(InvalidInputError, match="keys of a dict"):
+        pipeline()
+    assert fused_emulator.requests == []
+
+
+def test_what_mapped_loads_returned_is_one_selection(fused_emulator: Emulator, udf: Udf) -> None:
+    @task
+    def load(x: int) -> list[str]:
+        return [f"1/{x}/0"]
+
+    @flow
+    def pipeline() -> Any:
+        return invalidate_cache("roads", tiles=load.map([0, 1]))
+
+    assert pipeline()["tiles_invalidated"] == 2
+
+
+@pytest.mark.parametrize("name", ["zooms", "related", "render_resolution"])
+def test_none_is_not_the_same_as_omitted(fused_emulator: Emulator, name: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name} is None"):
+        invalidate_cache.fn("roads", tiles=["1/0/0"], **{name: None})  # type: ignore[call-overload]
+    assert fused_emulator.requests == []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink
-    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
     from airflow.sdk.log import mask_secret
 else:
     try:
@@ -22,11 +22,22 @@ else:
         from airflow.sdk.exceptions import AirflowFailException
     except ImportError:
         from airflow.exceptions import AirflowFailException
-    from airflow.exceptions import AirflowException
+    from airflow.exceptions import AirflowException, AirflowNotFoundException
 
     try:
         from airflow.sdk.log import mask_secret
     except ImportError:
         from airflow.utils.log.secrets_masker import mask_secret
 
-__all__ = ["AirflowException", "AirflowFailException", "BaseHook", "BaseOperator", "BaseOperatorLink", "mask_secret"]
+IS_AIRFLOW_2 = not BaseOperator.__module__.startswith("airflow.sdk")
+
+__all__ = [
+    "IS_AIRFLOW_2",
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "BaseHook",
+    "BaseOperator",
+    "BaseOperatorLink",
+    "mask_secret",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,6 +58,8 @@ class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateC
     def execute(self, context: Any) -> dict[str, Any]:
         context_merge(context, self.op_kwargs)
         returned = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, context))
+        if inspect.iscoroutine(returned):
+            returned = asyncio.run(returned)
         selection = _selection(returned)
         with in_airflows_terms():
             waits = read_rendered({"again_after": self.again_after})["again_after"]

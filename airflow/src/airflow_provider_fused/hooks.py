@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fused._compat import BaseHook, mask_secret
-from airflow_provider_fused.provider_info import EXTRA_FIELDS, FIELD_BEHAVIOUR, SECRET_FIELDS
+from airflow_provider_fused._compat import AirflowNotFoundException, BaseHook, mask_secret
+from airflow_provider_fused.provider_info import CLIENT_SETTINGS, EXTRA_FIELDS, FIELD_BEHAVIOUR, SECRET_FIELDS
 
 if TYPE_CHECKING:
     from fused_cache_ops import FusedClient
@@ -18,8 +19,8 @@ class FusedHook(BaseHook):
     password the service-account token. The client id is one instance, several with commas, or ``all`` (default: the preferred
     one, and the one that maps run on). The extra takes ``timeout``, ``deadline``, ``max_concurrency`` and
     ``max_requests_per_second``, as numbers or text, and ``ca_bundle``, ``client_certificate``, ``run_base_url`` and
-    ``passcode``. For an empty field, the section ``[fused]`` of Airflow's configuration applies (``AIRFLOW__FUSED__DEADLINE``
-    and so on), then the core's environment variables (``FUSED_SERVICE_ACCOUNT_TOKEN`` and so on).
+    ``passcode_secret``. For an empty field, the section ``[fused]`` of Airflow's configuration applies
+    (``AIRFLOW__FUSED__DEADLINE`` and so on), then the core's environment variables (``FUSED_SERVICE_ACCOUNT_TOKEN`` and so on).
 
     :param fused_conn_id: the connection's id
     """
@@ -56,10 +57,16 @@ class FusedHook(BaseHook):
 
         :raises fused_cache_ops.ConfigurationError: a field is missing or invalid
         """
-        from fused_cache_ops import ConfigurationError, FusedClient
+        from fused_cache_ops import ConfigurationError, FusedClient, InvalidInputError
         from fused_cache_ops.integration import sealed
 
-        connection = self.get_connection(self.fused_conn_id)
+        try:
+            connection = self.get_connection(self.fused_conn_id)
+        except AirflowNotFoundException:
+            raise ConfigurationError(
+                f"Connection {self.fused_conn_id!r} does not exist: create it with the type 'fused', or pass the id of another "
+                "one as fused_conn_id."
+            ) from None
         try:
             return FusedClient(
                 token=sealed(connection.password or None),
@@ -67,7 +74,7 @@ class FusedHook(BaseHook):
                 base_url=_base_url(connection) or _configured("base_url"),
                 **_settings({name: _configured(name) for name in EXTRA_FIELDS} | _given(connection.extra_dejson)),
             )
-        except ConfigurationError as error:
+        except (ConfigurationError, InvalidInputError) as error:
             raise ConfigurationError(
                 f"Connection {self.fused_conn_id!r}: {error} The connection's fields are 'Service account token' "
                 "(password), 'Base URL' (host) and 'Client id' (login)."
@@ -89,14 +96,18 @@ def _base_url(connection: Any) -> str | None:
     host: str | None = connection.host
     if not host:
         return None
-    port = f":{connection.port}" if connection.port else ""
-    if "://" in host:
-        scheme, _, rest = host.partition("://")
-        address, slash, path = rest.partition("/")
-        return f"{scheme}://{address}{port}{slash}{path}"
     # A connection given as a URI contains only the host: fused://client-id:token@www.fused.io
-    scheme = connection.schema if connection.schema in ("http", "https") else "https"
-    return f"{scheme}://{host}{port}"
+    scheme, separator, rest = host.rpartition("://")
+    if not separator:
+        scheme = connection.schema if connection.schema in ("http", "https") else "https"
+    address, slash, path = rest.partition("/")
+    own = re.search(r":(\d+)$", address)
+    if connection.port and own and int(own[1]) != connection.port:
+        from fused_cache_ops import ConfigurationError
+
+        raise ConfigurationError(f"Base URL (host) has the port {own[1]}, and the field port has {connection.port}: omit one.")
+    port = f":{connection.port}" if connection.port and not own else ""
+    return f"{scheme}://{address}{port}{slash}{path}"
 
 
 def _configured(name: str) -> str | None:
@@ -109,12 +120,16 @@ def _configured(name: str) -> str | None:
 
 
 def _given(extra: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the extra that are not empty, with the secrets sealed."""
-    from fused_cache_ops.integration import sealed
+    """The fields of the extra that are not empty, with the secrets sealed.
 
+    :raises InvalidInputError: a field is unknown
+    """
+    from fused_cache_ops.integration import check_keys, sealed
+
+    check_keys(extra, EXTRA_FIELDS, "its extra")
     given = {name: value for name, value in extra.items() if value not in (None, "")}
     for name in SECRET_FIELDS & set(given):
-        mask_secret(str(given[name]))  # the name does not tell Airflow that the value is secret
+        mask_secret(str(given[name]))
         given[name] = sealed(str(given[name]))  # a passcode of digits is a number in JSON
     return given
 
@@ -124,7 +139,9 @@ def _settings(extra: dict[str, Any]) -> dict[str, Any]:
     from fused_cache_ops import ConfigurationError
 
     types: dict[str, Any] = {"timeout": float, "deadline": float, "max_concurrency": int, "max_requests_per_second": float}
-    settings: dict[str, Any] = {name: extra[name] for name in EXTRA_FIELDS if name not in types and extra.get(name)}
+    settings: dict[str, Any] = {
+        CLIENT_SETTINGS.get(name, name): extra[name] for name in EXTRA_FIELDS if name not in types and extra.get(name)
+    }
     for name, kind in types.items():
         if extra.get(name) in (None, ""):
             continue

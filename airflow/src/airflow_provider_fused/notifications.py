@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fused.operators import CALL_FIELDS, FusedInvalidateCacheOperator
 from airflow_provider_fused.templating import refuse_tables
-from fused_cache_ops.integration import refuse_unknown, refuse_what_takes_long
+from fused_cache_ops.integration import RunCheckpoint, refuse_unknown, refuse_what_takes_long
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseNotifier
@@ -59,6 +60,9 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
         from airflow_provider_fused.templating import read_fields
 
         keywords = read_fields({name: getattr(self, name) for name in self._fields})
+        if keywords.get("checkpoint") is not None:  # a callback is not retried, so that no other one may resume its record
+            location: Any = keywords["checkpoint"]
+            keywords["checkpoint"] = RunCheckpoint(location, f"airflow callback {uuid.uuid4()}")
         with FusedHook(self.fused_conn_id).get_conn() as client:
             client.invalidate_cache(self.udf, **keywords)
 

@@ -6,17 +6,18 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
-from airflow_provider_fused._compat import AirflowFailException, BaseOperator
+from airflow_provider_fused._compat import IS_AIRFLOW_2, AirflowFailException, BaseOperator, mask_secret
 from airflow_provider_fused.exceptions import FusedUnavailableError
-from airflow_provider_fused.links import FusedWorkbenchLink
+from airflow_provider_fused.links import BASE_URL_KEY, FusedWorkbenchLink
 from airflow_provider_fused.templating import refuse_tables
 from fused_cache_ops.integration import (
     CALL_DEFAULTS,
     CALL_OPTIONS,
     NOT_GIVEN,
     SELECTION_DEFAULTS,
+    STATED,
     WHOLE_UDF,
 )
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from airflow.sdk import XComArg
 
     from airflow_provider_fused.hooks import FusedHook
-    from fused_cache_ops import CacheMap, FusedClient
+    from fused_cache_ops import CacheMap, FusedCacheError, FusedClient
     from fused_cache_ops.integration import (
         Bounds,
         CallKeywords,
@@ -52,12 +53,46 @@ class _FusedOperator(BaseOperator):
     ui_color = "#e8ff59"
     ui_fgcolor = "#141414"
     fused_conn_id: str
+    udf: str | XComArg
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._client: FusedClient | None = None
         self._result: dict[str, Any] = {}
         self.base_url: str | None = None  # set when the task runs, for the link
+
+    def _name(self, udf: Any) -> None:
+        """Set the UDF. A shared token grants access, and Airflow would store one that a DAG's file holds.
+
+        :raises InvalidInputError: it is such a token
+        """
+        if self.has_dag() and _is_shared_token(udf):  # type: ignore[no-untyped-call]
+            from fused_cache_ops import InvalidInputError
+
+            raise InvalidInputError(
+                "udf is a shared token, which grants access, and Airflow stores a DAG's arguments in plain text: put it into a "
+                "variable, as in udf='{{ var.value.roads_token }}', or pass the UDF's id or name."
+            )
+        self.udf = udf
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "udf" and _is_shared_token(value):  # before Airflow stores what was rendered
+            mask_secret(value)
+        super().__setattr__(name, value)
+
+    def _refuse_timeout(self, seconds: float) -> None:
+        """Reject a wait that Airflow 2 would cut off. Since Airflow 3, the time while a task is deferred does not count.
+
+        :raises InvalidInputError: as said
+        """
+        limit = self.execution_timeout
+        if IS_AIRFLOW_2 and limit is not None and seconds and limit.total_seconds() <= seconds:
+            from fused_cache_ops import InvalidInputError
+
+            raise InvalidInputError(
+                f"again_after = {seconds:g} is not below execution_timeout ({limit.total_seconds():g} s), and in Airflow 2 the "
+                "wait counts: raise execution_timeout, or omit it."
+            )
 
     def _set(self, given: dict[str, Any], taken: tuple[str, ...]) -> None:
         """Set the fields that an operator of many of them takes.
@@ -69,7 +104,7 @@ class _FusedOperator(BaseOperator):
                 raise TypeError(f"{type(self).__name__} takes no {name}: it takes {', '.join(taken)}.")
         refuse_tables(given)
         for name in taken:
-            setattr(self, name, given.get(name, CALL_OPTIONS[name].default))
+            setattr(self, name, given.get(name, NOT_GIVEN if name in STATED else CALL_OPTIONS[name].default))
 
     @cached_property
     def hook(self) -> FusedHook:
@@ -91,6 +126,8 @@ class _FusedOperator(BaseOperator):
             keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
         with self.hook.get_conn() as client:
             self._client, self.base_url = client, client.base_url
+            if IS_AIRFLOW_2 and "ti" in context:  # where the web server makes the link
+                context["ti"].xcom_push(key=BASE_URL_KEY, value=client.base_url)
             yield client, keywords
 
     def _deferred(self, seconds: float, first: dict[str, Any], returned: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -107,7 +144,7 @@ class _FusedOperator(BaseOperator):
         events = context.get("outlet_events")
         for outlet in self.outlets or ():
             if events is not None and hasattr(outlet, "uri"):  # an asset, not an asset alias
-                events[outlet].extra = result
+                events[outlet].extra = {**result, **events[outlet].extra}  # what a decorated function has set stays
         self._result = result
         return result
 
@@ -159,9 +196,10 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     :param render_resolution: the resolution of the H3 cells that the map draws: a number, a mapping from zooms to numbers, or
         ``"fused"`` for the rule of Fused's examples. Default: the changed cells themselves (templated)
     :param partition: the folders of the H3 dataset that were rewritten, such as ``"date={{ ds }}"``. Default: all (templated)
-    :param checkpoint: where to record what is done, so that a retry sends only the rest: a folder, whose name ends in ``/``
-        and which gets a file for each task instance, or a file for this load. A path, or with the core's extra ``fsspec``
-        any URL that it supports, such as ``s3://bucket/checkpoints/`` (templated)
+    :param checkpoint: where to record what is done, so that a retry sends only the rest: a file, or a folder, which gets a file
+        for each task instance. A path, or with the core's extra ``fsspec`` any URL that it supports, where a folder ends in
+        ``/``: ``s3://bucket/checkpoints/``. A record of another run, or from before the task was cleared, is ignored
+        (templated)
     :param verify_tiles: afterwards, request this many of the tiles through a shared token. The result says which of them
         were computed anew (templated)
     :param fail_on_stale: fail the task, which is then retried, if a tile of ``verify_tiles`` still comes from the cache after
@@ -206,20 +244,20 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         cells: Sequence[str | int] | str | XComArg | NotGiven = NOT_GIVEN,
         hex_dataset: str | XComArg | NotGiven = NOT_GIVEN,
         whole_udf: bool | str | XComArg = False,
-        zooms: Zooms | XComArg | None = None,
+        zooms: Zooms | XComArg | NotGiven = NOT_GIVEN,
         buffer: int | str | XComArg = 0,
         max_tiles: int | str | XComArg = CALL_DEFAULTS["max_tiles"],
         when_too_many: WhenTooMany | str | XComArg = "fail",
-        shard: Sequence[int] | str | XComArg | None = None,
-        geometry_column: str | None = None,
-        crs: str | XComArg | None = None,
-        render_resolution: RenderResolution | XComArg = None,
+        shard: Sequence[int] | str | XComArg | NotGiven = NOT_GIVEN,
+        geometry_column: str | NotGiven = NOT_GIVEN,
+        crs: str | XComArg | NotGiven = NOT_GIVEN,
+        render_resolution: RenderResolution | XComArg | NotGiven = NOT_GIVEN,
         partition: str | list[str] | XComArg | NotGiven = NOT_GIVEN,
         checkpoint: str | None = None,
         verify_tiles: int | str = 0,
         fail_on_stale: bool | str | XComArg = True,
         shared_token: str | None = None,
-        related: Related | str | XComArg | None = None,
+        related: Related | str | XComArg | NotGiven = NOT_GIVEN,
         max_related: int | str | XComArg = CALL_DEFAULTS["max_related"],
         again_after: float | str | XComArg = 0,
         refresh: Refresh | str | XComArg = 0,
@@ -229,7 +267,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     ) -> None:
         super().__init__(**kwargs)
         refuse_tables({"tiles": tiles, "geometry": geometry, "cells": cells})
-        self.udf = udf
+        self._name(udf)
         self.tiles = tiles
         self.bounds = bounds
         self.geometry = geometry
@@ -263,6 +301,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
             udf = cast("str", self.udf)
             if not keywords["again_after"]:
                 return self._with_outlets(context, client.invalidate_cache(udf, **keywords).to_dict())
+            self._refuse_timeout(keywords["again_after"])
             first = client.first_pass(udf, **keywords)
         if first.is_empty:
             return self._with_outlets(context, first.result.to_dict())
@@ -315,7 +354,7 @@ class FusedRefreshCacheOperator(_FusedOperator):
         own = {name: fields.pop(name) for name in ("udf", *CALL_FIELDS) if name in fields}
         super().__init__(**fields)
         self._set({**own, "refresh": refresh}, REFRESH_FIELDS)
-        self.udf = udf
+        self._name(udf)
         self.refresh = refresh
         self.fused_conn_id = fused_conn_id
 
@@ -370,23 +409,32 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         with in_airflows_terms():
-            passes = self._each(context, lambda client, key, given: client.first_dataset_pass(key, **given).to_dict())
-        wait = max((each["again_after"] for each in passes.values()), default=0)
-        if not wait:
-            return self._with_outlets(context, {key: each["result"] for key, each in passes.items()})
-        return self._deferred(wait, passes)
+            passes, failures = self._each(
+                context, lambda client, key, given: client.first_dataset_pass(key, **given).to_dict(), is_first=True
+            )
+            wait = max((each["again_after"] for each in passes.values()), default=0)
+            if not wait:
+                _raise_one(failures)
+                return self._with_outlets(context, {key: each["result"] for key, each in passes.items()})
+        # One that failed does not take the second pass from the others.
+        failed = [{"message": error.message, "retryable": error.retryable} for error in failures]
+        return self._deferred(wait, {"passes": passes, "failed": failed})
 
     def second_pass(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Airflow calls this instead of ``execute`` once the wait is over, with the fields rendered anew."""
-        from fused_cache_ops import DatasetFirstPass
+        from fused_cache_ops import DatasetFirstPass, PermanentError, TransientError
 
-        firsts = {key: DatasetFirstPass.from_dict(each) for key, each in event["first"].items()}
+        firsts = {key: DatasetFirstPass.from_dict(each) for key, each in event["first"]["passes"].items()}
         with in_airflows_terms():
-            found = self._each(
+            found, failures = self._each(
                 context,
                 lambda client, key, given: client.second_dataset_pass(key, firsts[key], **given).to_dict(),
                 tuple(firsts),
             )
+            of_first = [
+                (TransientError if each["retryable"] else PermanentError)(each["message"]) for each in event["first"]["failed"]
+            ]
+            _raise_one([*of_first, *failures])
         return self._with_outlets(context, found)
 
     def _each(
@@ -394,28 +442,35 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
         context: Any,
         send: Callable[[FusedClient, str, Any], dict[str, Any]],
         keys: tuple[str, ...] | None = None,
-    ) -> dict[str, dict[str, Any]]:
-        """What was done for each dataset. One that fails does not keep the others from being invalidated."""
-        from fused_cache_ops import CacheMap, DatasetInvalidationError, InvalidInputError
+        *,
+        is_first: bool = False,
+    ) -> tuple[dict[str, dict[str, Any]], list[FusedCacheError]]:
+        """What was done for each dataset, and the errors. One that fails does not keep the others from being invalidated."""
+        from fused_cache_ops import CacheMap, FusedCacheError, InvalidationCancelledError, InvalidInputError
 
         if self.cache_map is None or not str(self.cache_map).strip():
             raise InvalidInputError(f"cache_map is {self.cache_map!r}: pass the path of the cache map, or omit it.")
         read = CacheMap.read(cast("str", self.cache_map), beside=getattr(context.get("dag"), "fileloc", None))
         done: dict[str, dict[str, Any]] = {}
-        failures: list[DatasetInvalidationError] = []
+        failures: list[FusedCacheError] = []
         with self._keywords(context) as (client, keywords):
             given: dict[str, Any] = dict(keywords)
-            if str(cast("Any", self).checkpoint).endswith("/"):  # the task instance's own, as a folder
-                given["checkpoint"] = f"{str(keywords['checkpoint']).removesuffix('.json')}/"
-            for key in keys or self._datasets(context, read):
+            keys = keys or tuple(self._datasets(context, read))
+            if is_first:
+                waits = [each.keywords.get("again_after", 0) for key in keys for each in read.entries(key)]
+                self._refuse_timeout(max([given["again_after"], *waits]))
+            for key in keys:
                 try:
                     done[key] = send(client, key, {**given, "cache_map": read})
-                except DatasetInvalidationError as error:
+                except InvalidationCancelledError:
+                    raise
+                except FusedCacheError as error:
                     self.log.error("%s", error)
                     failures.append(error)
-        if failures:
-            raise next((error for error in failures if error.retryable), failures[0])
-        return done
+                    first = getattr(error, "first_pass", None)
+                    if first is not None and first.fingerprints:
+                        done[key] = first.to_dict()
+        return done, failures
 
     def _results(self) -> list[dict[str, Any]]:
         return [result for dataset in self._result.values() for result in dataset["results"].values()]
@@ -426,19 +481,50 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
 
         if self.dataset is not NOT_GIVEN:
             return [cast("str", self.dataset)]  # None is an error: the map does not list it
-        assets = [inlet for inlet in self.inlets or () if hasattr(inlet, "uri")]
+        assets = list(self._named_by_inlets(context))
         if not assets:
             assets = list(context.get("triggering_asset_events") or context.get("triggering_dataset_events") or ())
         named = [(getattr(asset, "uri", asset), getattr(asset, "name", None)) for asset in assets]
-        keys = [next((key for key in pair if key in read.datasets), None) for pair in named]
+        keys = [read.key_of(*pair) for pair in named]
         found = list(dict.fromkeys(key for key in keys if key is not None))
         if not found:
-            shown = ", ".join(repr(uri) for uri, _ in named) or "there are none"
+            shown = ", ".join(repr(uri or name) for uri, name in named) or "there are none"
             raise InvalidInputError(
                 f"No dataset is given, and {read.source} lists none of the task's inlets or the run's triggering assets "
                 f"({shown}): pass dataset=."
             )
+        for (uri, name), key in zip(named, keys):
+            if key is None:
+                self.log.info("Fused cache: %s does not list %r, so no UDF shows it.", read.source, uri or name)
         return found
+
+    def _named_by_inlets(self, context: Any) -> Iterator[Any]:
+        """The assets among the inlets, also those given by a reference, and those that an alias stands for."""
+        for inlet in self.inlets or ():
+            if hasattr(inlet, "uri") or type(inlet).__name__ == "AssetNameRef":
+                yield inlet if hasattr(inlet, "uri") else _Named(inlet.name)
+            elif type(inlet).__name__ in ("AssetAlias", "DatasetAlias"):
+                events = context["inlet_events"][inlet]
+                yield from (getattr(event, "asset", None) or event.dataset for event in events)
+
+
+class _Named(NamedTuple):
+    """An asset of which only the name is known."""
+
+    name: str
+    uri: None = None
+
+
+def _raise_one(failures: Sequence[FusedCacheError]) -> None:
+    """Raise the first error that may pass, otherwise the first one, if there are any."""
+    if failures:
+        raise next((error for error in failures if error.retryable), failures[0])
+
+
+def _is_shared_token(udf: Any) -> bool:
+    from fused_cache_ops.integration import Secret, sealed_udf
+
+    return isinstance(sealed_udf(udf), Secret)
 
 
 @contextlib.contextmanager
@@ -456,20 +542,25 @@ def in_airflows_terms() -> Iterator[None]:
 
 
 def own_checkpoint(checkpoint: Any, context: Any) -> Any:
-    """In a checkpoint folder (ends in ``/``), each task instance has its own record, whatever its selection."""
-    instance = context.get("ti") if isinstance(checkpoint, str) and checkpoint.endswith("/") else None
-    if instance is None:
+    """The checkpoint of this task instance. A retry resumes its record, and nothing else does: neither a task instance that was
+    cleared, even while it was running, nor a run that was deleted and made again with the same id."""
+    from fused_cache_ops.integration import RunCheckpoint
+
+    instance = context.get("ti")
+    if checkpoint is None or instance is None:
         return checkpoint
-    mapped = f".{instance.map_index}" if instance.map_index >= 0 else ""
-    # A cleared task instance starts from scratch, and so does its record: clearing raises max_tries, a retry does not.
-    parts = (instance.dag_id, instance.run_id, f"{instance.task_id}{mapped}.{instance.max_tries}.json")
-    return checkpoint + "/".join(_folder_name(part) for part in parts)
-
-
-def _folder_name(part: str) -> str:
-    """A path segment that cannot lead to another folder."""
-    name = part.replace("/", "_").replace("\\", "_").replace("\0", "_")
-    return name.replace(".", "_") if not name.strip(".") else name
+    run = context.get("dag_run") or getattr(instance, "dag_run", None)
+    begun = getattr(run, "start_date", None)
+    parts = {
+        "dag": instance.dag_id,
+        "run": instance.run_id,
+        "begun": begun and begun.isoformat(),
+        "cleared": getattr(run, "clear_number", None),
+        "task": instance.task_id,
+        "map_index": instance.map_index,
+        "max_tries": instance.max_tries,
+    }
+    return RunCheckpoint(checkpoint, f"airflow {parts}")
 
 
 def _is_expanded_from_dicts(operator: BaseOperator) -> bool:

@@ -73,12 +73,19 @@ EXTRA_FIELDS = {
     "ca_bundle": ("Certificates to trust", "Path of a file or folder. Default: REQUESTS_CA_BUNDLE, otherwise requests' own."),
     "client_certificate": ("Client certificate", "Path of a PEM file with the certificate and its key."),
     "run_base_url": ("Base URL of shared UDFs", "For verification and refresh. Default: https://udf.ai for www.fused.io."),
-    "passcode": ("Passcode", "Passcode of a public canvas, for verification and refresh. Default: FUSED_CANVAS_PASSCODE."),
+    "passcode_secret": (
+        "Passcode",
+        "Passcode of a public canvas, for verification and refresh. Default: FUSED_CANVAS_PASSCODE.",
+    ),
 }
 """Fields stored in the connection's extra: name, label, help."""
 
-SECRET_FIELDS = {"passcode"}
-"""Those that are hidden in forms and masked in logs, and that Airflow's configuration does not hold."""
+SECRET_FIELDS = {"passcode_secret"}
+"""Those that are hidden in forms and masked in logs, and that Airflow's configuration does not hold. Airflow masks a field of
+the extra in its API and on its pages only if its name tells that it is secret."""
+
+CLIENT_SETTINGS = {"passcode_secret": "passcode"}
+"""The settings of a client that have another name here."""
 
 CONFIG_OPTIONS = {
     "base_url": ("string", "https://fused.example.com/server/v1", "Address of the deployment."),

@@ -30,9 +30,26 @@ def read_fields(rendered: Mapping[str, Any]) -> CallKeywords:
 
     :raises InvalidInputError: a field rendered to nothing, cannot be read, or could not be read again by a retry
     """
-    from fused_cache_ops.integration import read_rendered, refuse_single_use, sealed
+    from fused_cache_ops.integration import read_rendered, refuse_single_use, sealed, stated
 
-    masked = {name: sealed(value) for name, value in rendered.items() if name == "shared_token"}
-    keywords = cast("CallKeywords", read_rendered({**rendered, **masked}))
+    read = {name: sealed(value) if name == "shared_token" else _without_proxy(name, value) for name, value in rendered.items()}
+    keywords = cast("CallKeywords", read_rendered(stated(read)))
     refuse_single_use(keywords)
     return keywords
+
+
+def _without_proxy(name: str, value: Any) -> Any:
+    """An ``ObjectStoragePath``, which is not a path for anything else, as the path or URL that it stands for.
+
+    :raises InvalidInputError: it names a connection, whose credentials only Airflow can read
+    """
+    if type(value).__name__ != "ObjectStoragePath":
+        return value
+    if getattr(value, "conn_id", None):
+        from fused_cache_ops import InvalidInputError
+
+        raise InvalidInputError(
+            f"{name} names the connection {value.conn_id!r}, which only Airflow can use: pass a URL without it, and give the "
+            "credentials by the environment, or read the file in a function under @task.fused_invalidate_cache."
+        )
+    return str(value)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dagster_fused.component import FusedCacheMapComponent, FusedInvalidateCacheComponent
     from dagster_fused.configured_op import InvalidateCacheConfig, invalidate_cache_op
     from dagster_fused.hooks import fused_invalidate_cache_on_success
+    from dagster_fused.loads import loads_since_invalidation
     from dagster_fused.ops import build_invalidate_cache_op, build_refresh_cache_op
     from dagster_fused.resources import FusedResource
     from dagster_fused.sensors import build_invalidate_on_asset_sensor, build_invalidate_on_run_success_sensor
@@ -40,6 +41,7 @@ __all__ = [
     "build_refresh_cache_op",
     "fused_invalidate_cache_on_success",
     "invalidate_cache_op",
+    "loads_since_invalidation",
 ]
 
 _HOMES = {
@@ -58,6 +60,7 @@ _HOMES = {
     "build_refresh_cache_op": "ops",
     "fused_invalidate_cache_on_success": "hooks",
     "invalidate_cache_op": "configured_op",
+    "loads_since_invalidation": "loads",
 }
 
 __version__ = version("dagster-fused")

@@ -5,7 +5,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
 import dagster as dg
@@ -19,16 +19,16 @@ from dagster_fused.invalidation import (
     refresh,
     select,
 )
+from dagster_fused.loads import latest_loads
 from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords, sealed
 
 if TYPE_CHECKING:
     from fused_cache_ops import CacheMap
 
-AFTER_EACH_LOAD: dg.AutomationCondition[Any] = (
-    dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window()).with_label("after_each_load")
-)
-"""``AutomationCondition.eager()`` for every partition. By itself, ``eager()`` ignores all but the latest time window, so a load
-of an older partition would leave the map stale."""
+AFTER_EACH_LOAD: dg.AutomationCondition[Any] = dg.AutomationCondition.any_deps_updated().with_label("after_each_load")
+"""``AutomationCondition.any_deps_updated()``: each materialization of an upstream asset is followed by one of the cache, even
+if the cache's own run for an earlier load is under way. ``eager()`` forgets such a load, and it waits for upstream assets and
+partitions that were never materialized, although an invalidation needs none of them. An observation is not a load."""
 
 
 def build_fused_cache_asset(
@@ -70,8 +70,8 @@ def build_fused_cache_asset(
     Raises:
         dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or tiles are selected twice.
     """
+    shown = check_definition(f"Asset {name!r}", udf, selection, selection_fn=selection_fn)
     known = dict(selection or {})
-    shown = check_definition(f"Asset {name!r}", udf, known, selection_fn=selection_fn)
     arguments: dict[str, Any] = {
         "description": f"The cached results of the Fused UDF {shown}. Materializing it invalidates what changed.",
         "kinds": {"fused"},
@@ -82,12 +82,11 @@ def build_fused_cache_asset(
         backfill_policy = dg.BackfillPolicy.single_run()
 
     def invalidate_changed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        # Not the argument: post_processing in a defs.yaml can give the asset its partitions afterwards.
-        keys = [None] if context.assets_def.partitions_def is None else context.partition_keys
         with permanent_failures():
-            keywords = select(selection_fn, known, ((context, key) for key in keys))
+            loaded = latest_loads(context)
+            keywords = select(selection_fn, known, ((context, key) for key in _partitions_of(context)))
             _, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords)
-        return dg.MaterializeResult(metadata=metadata)
+        return dg.MaterializeResult(metadata=metadata | loaded)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # about backfill_policy, which is set deliberately
@@ -101,6 +100,18 @@ def build_fused_cache_asset(
             **arguments,
         )(invalidate_changed)
     return asset
+
+
+def _partitions_of(context: dg.AssetExecutionContext) -> Sequence[Optional[str]]:
+    # Not the argument: post_processing in a defs.yaml can give the asset its partitions afterwards.
+    definition = context.assets_def.partitions_def
+    if definition is None:
+        return [None]
+    tags = context.run.tags
+    if "dagster/partition" in tags or "dagster/asset_partition_range_start" not in tags:
+        return list(context.partition_keys)
+    # The backfill of a job over several dimensions has the first partition in tags of its own, which the context takes for all.
+    return partition_keys(context.instance, context.run, definition)
 
 
 def build_fused_cache_assets(
@@ -162,7 +173,7 @@ def build_fused_cache_assets(
                 udf=cast("str", entry.reference),
                 deps=[dg.AssetKey.from_user_string(key)],
                 selection_fn=function,
-                selection=known,
+                selection=known or None,
                 partitions_def=_of_dataset(partitions_def, key),
                 key_prefix=key_prefix,
                 resource_key=resource_key,
@@ -175,7 +186,7 @@ def build_fused_cache_assets(
                     asset,
                     udf=cast("str", entry.reference),
                     selection_fn=function,
-                    selection=selecting,
+                    selection=selecting or None,
                     verify_tiles=verify_tiles,
                     resource_key=resource_key,
                 )
@@ -325,9 +336,9 @@ def _check(
     check_arguments: dict[str, Any],
 ) -> dg.AssetChecksDefinition:
     """A check of what a partition changed. ``look`` says whether it passed, a sentence, and the metadata."""
-    known = dict(selection or {})
     what = f"Check {name!r}"
-    shown = check_definition(what, udf, known, selection_fn=selection_fn)
+    shown = check_definition(what, udf, selection, selection_fn=selection_fn)
+    known = dict(selection or {})
     if selection_fn is None and not known:
         raise dg.DagsterInvalidDefinitionError(f"{what}: pass selection_fn or selection, to determine which tiles to request.")
     arguments: dict[str, Any] = {"description": described.format(shown)} | check_arguments

@@ -1,12 +1,18 @@
 """A component for ``dg`` projects: the cache of a UDF as an asset, defined in YAML."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Annotated, Any, Optional, Union, cast, get_args
 
 import dagster as dg
-from dagster.components.resolved.core_models import AssetAttributesModel, resolve_partitions_def
+from dagster.components.resolved.core_models import (
+    AssetAttributesModel,
+    AssetSpecKwargs,
+    resolve_asset_spec,
+    resolve_partitions_def,
+)
 from pydantic import BaseModel, ConfigDict, Field
 
 from dagster_fused.assets import (
@@ -124,6 +130,17 @@ def _default(name: str) -> Any:
     return CALL_OPTIONS[name].default
 
 
+_NOT_AUTOMATED = "dagster_fused/not_automated"
+"""Metadata of a spec whose automation_condition was null in YAML, which a spec without one does not tell."""
+
+
+def _resolve_asset(context: dg.ResolutionContext, model: Any) -> dg.AssetSpec:
+    spec: dg.AssetSpec = resolve_asset_spec(context, model)
+    if "automation_condition" in model.model_fields_set and model.automation_condition is None:
+        return spec.merge_attributes(metadata={_NOT_AUTOMATED: True})
+    return spec
+
+
 class FusedSettings(dg.Model, dg.Resolvable):
     """The settings of a `FusedResource` in YAML. Secrets are named by environment variables, never written."""
 
@@ -222,10 +239,16 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
     udf: Annotated[
         str, dg.Resolver.default(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
     ]
-    asset: dg.ResolvedAssetSpec = Field(
-        description="The asset that represents the cache: key, deps (the tables that the UDF reads), partitions_def, "
-        "group_name, and so on. Default automation_condition: after each load of an upstream asset, whatever the partition."
-    )
+    asset: Annotated[
+        dg.AssetSpec,
+        dg.Resolver(
+            _resolve_asset,
+            model_field_type=AssetSpecKwargs.model(),
+            description="The asset that represents the cache: key, deps (the tables that the UDF reads), partitions_def, "
+            "group_name, and so on. Default automation_condition: after each load of an upstream asset, whatever the "
+            "partition. null: none.",
+        ),
+    ]
     selection: Annotated[
         dict[str, Any],
         dg.Resolver(
@@ -269,6 +292,8 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
         resource_key = self.resource_key or f"fused_{'__'.join(spec.key.path)}"
         kept = ("description", "group_name", "owners", "code_version", "metadata", "freshness_policy")
         given = {name: getattr(spec, name) for name in kept}
+        is_automated = not given["metadata"].get(_NOT_AUTOMATED)
+        given["metadata"] = {name: value for name, value in spec.metadata.items() if name != _NOT_AUTOMATED}
         sending = {name: value for name in _SENDING if (value := getattr(self, name)) != _default(name)}
         asset = build_fused_cache_asset(
             spec.key.path[-1],
@@ -277,7 +302,7 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
             selection_fn=self.selection_fn,
             selection=cast(CallKeywords, self.selection | sending) or None,
             partitions_def=spec.partitions_def,
-            automation_condition=spec.automation_condition or AFTER_EACH_LOAD,
+            automation_condition=(spec.automation_condition or AFTER_EACH_LOAD) if is_automated else None,
             resource_key=resource_key,
             key_prefix=spec.key.path[:-1] or None,
             kinds=spec.kinds | {"fused"},
@@ -362,7 +387,7 @@ class FusedCacheMapComponent(dg.Component, FusedSettings):
         """The assets, their checks, and a resource."""
         from fused_cache_ops import CacheMap
 
-        resource_key = self.resource_key or f"fused_{self.key_prefix}"
+        resource_key = self.resource_key or self._own_key(context)
         group: Any = {"group_name": self.group_name} if self.group_name else {}
         built = build_fused_cache_assets(
             CacheMap.read(self.cache_map, beside=context.path / "defs.yaml"),
@@ -378,3 +403,9 @@ class FusedCacheMapComponent(dg.Component, FusedSettings):
             asset_checks=[each for each in built if isinstance(each, dg.AssetChecksDefinition)],
             resources=self.resources(resource_key),
         )
+
+    def _own_key(self, context: dg.ComponentLoadContext) -> str:
+        """A resource key for this instance alone: where it is defined, and which of the file's documents it is."""
+        path = context.component_path
+        place = f"{os.path.relpath(path.file_path, context.project_root)}_{path.instance_key or 0}"
+        return f"fused_{re.sub('[^A-Za-z0-9]+', '_', f'{self.key_prefix}_{place}').strip('_')}"

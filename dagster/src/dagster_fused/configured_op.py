@@ -3,18 +3,20 @@
 from typing import Any, cast
 
 import dagster as dg
+from dagster._config import String
 from pydantic import Field
 
 from dagster_fused.fields import CallFields
 from dagster_fused.ops import RESULT, START_AFTER, invalidate_in_op
 from dagster_fused.resources import FusedResource
-from fused_cache_ops.integration import CallKeywords
+from fused_cache_ops import InvalidInputError
+from fused_cache_ops.integration import CallKeywords, Secret, sealed_udf
 
 
 class InvalidateCacheConfig(CallFields, dg.Config):  # type: ignore[misc]
     """The run configuration of `invalidate_cache_op`."""
 
-    udf: str = Field(description="Id, name, canvas/name, team/name, user@host/name or shared token of the UDF.")
+    udf: str = Field(description="Id, name, canvas/name, team/name or user@host/name of the UDF. Not a shared token.")
 
     def keywords(self) -> CallKeywords:
         """The core's keywords."""
@@ -28,3 +30,19 @@ def invalidate_cache_op(context: dg.OpExecutionContext, config: InvalidateCacheC
     Permanent errors fail the step without retries. Transient errors are left to the ``RetryPolicy`` of the job or op.
     """
     return invalidate_in_op(context, fused, config.udf, config.keywords())
+
+
+class _UdfName(String):
+    """Text that is not a shared token. It is checked before Dagster stores a run with its configuration."""
+
+    def post_process(self, value: Any) -> Any:
+        if isinstance(sealed_udf(value), Secret):
+            # Not a PostProcessingError, whose message Dagster begins with the value.
+            raise InvalidInputError(
+                "udf is a shared token, which grants access, and Dagster stores a run's configuration in plain text: pass the "
+                "UDF's id or name, or define an op in code with build_invalidate_cache_op."
+            )
+        return value
+
+
+cast(Any, invalidate_cache_op.config_schema.config_type).fields["udf"].config_type = _UdfName()  # type: ignore[no-untyped-call]

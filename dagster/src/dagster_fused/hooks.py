@@ -46,7 +46,7 @@ def fused_invalidate_cache_on_success(
     """
     known = dict(selection or {})
     refuse_to_wait(f"Hook {name!r}", known)
-    shown = check_definition(f"Hook {name!r}", udf, known, selection_fn=selection_fn)
+    shown = check_definition(f"Hook {name!r}", udf, selection, selection_fn=selection_fn)
     wanted = None if after is None else {each.replace("/", "__") for each in ([after] if isinstance(after, str) else after)}
 
     @dg.success_hook(name=name, required_resource_keys={resource_key})

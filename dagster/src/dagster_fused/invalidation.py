@@ -17,10 +17,12 @@ from fused_cache_ops.integration import (
     KINDS,
     SELECTION_DEFAULTS,
     CallKeywords,
+    RunCheckpoint,
     parse_udf,
     refuse_what_takes_long,
     refuse_without_selection,
     sealed,
+    stated,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +67,11 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
     refuse_single_use(keywords)
     if isinstance(context, dg.HookContext):
         refuse_what_takes_long(keywords, "a hook", _INSTEAD)
-    keywords = {**keywords, "shared_token": sealed(fused.shared_token or None)}
+    keywords = cast(CallKeywords, {**stated(keywords), "shared_token": sealed(fused.shared_token or None)})
+    step = _step_of(context)
+    if "checkpoint" in keywords and step is not None:  # a retry is of the same run, and nothing that follows another load is
+        location: Any = keywords["checkpoint"]
+        keywords["checkpoint"] = RunCheckpoint(location, f"dagster run {step.run_id}, step {step.step.key}")
     with fused.get_client() as client:
         result = _send(context, client, udf, keywords, plans.append)
     context.log.info(str(result))
@@ -99,7 +105,7 @@ def _send(
     seconds = keywords.get("again_after")
     if not seconds:
         return client.invalidate_cache(udf, on_plan=on_plan, **keywords)
-    step: Any = getattr(getattr(context, "op_execution_context", context), "_step_execution_context", None)
+    step = _step_of(context)
     if step is None:  # invoked directly, outside of any run
         return client.invalidate_cache(udf, on_plan=on_plan, **keywords)
     if step.retry_mode.disabled:
@@ -126,6 +132,11 @@ def _send(
     if left > _SOON:
         raise dg.RetryRequested(max_retries=context.retry_number + 1, seconds_to_wait=left)
     return client.second_pass(udf, first, on_plan=on_plan, **keywords)
+
+
+def _step_of(context: Any) -> Any:
+    """The step that a context is of, or None outside of any run."""
+    return getattr(getattr(context, "op_execution_context", context), "_step_execution_context", None)
 
 
 def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str, Any]:
@@ -163,15 +174,19 @@ def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str
 
 
 def check_definition(
-    what: str, udf: str, known: Mapping[str, Any], given: Sequence[str] = (), selection_fn: Optional[SelectionFn] = None
+    what: str,
+    udf: str,
+    known: Optional[Mapping[str, Any]],
+    given: Optional[Sequence[str]] = None,
+    selection_fn: Optional[SelectionFn] = None,
 ) -> str:
     """Reject a definition that could not work when it runs. Returns how messages name the UDF.
 
     Args:
         what: names the definition in the message.
         udf: the UDF.
-        known: the core's keywords that are known in advance.
-        given: keywords that are only known at run time.
+        known: the core's keywords that are known in advance, or None.
+        given: keywords that are only known at run time, or None.
         selection_fn: the function that selects the tiles, if there is one.
 
     Raises:
@@ -179,6 +194,13 @@ def check_definition(
     """
     from fused_cache_ops.integration import refuse_single_use
 
+    if empty := [
+        f"{name} is empty"
+        for name, value in (("selection", known), ("from_upstream", given))
+        if value is not None and not value
+    ]:
+        raise dg.DagsterInvalidDefinitionError(f"{what}: {empty[0]}: omit it to invalidate the whole UDF.")
+    known, given = known or {}, given or ()
     unknown = [key for key in known if key not in FIELDS]
     unknown += [key for key in given if key not in (*KINDS, "shard", "partition")]
     kinds = [key for key in (*KINDS, "whole_udf", "shard") for place in (known, given) if key in place]
@@ -187,7 +209,7 @@ def check_definition(
         problem = f"unknown keys {unknown}" if unknown else f"{' and '.join(tiles if len(tiles) > 1 else kinds)} given together"
         raise dg.DagsterInvalidDefinitionError(f"{what}: {problem}. Give one kind of tiles, and only once.")
     try:
-        refuse_single_use(cast(CallKeywords, known))
+        refuse_single_use(cast(CallKeywords, stated(known)))
         if not tiles or "whole_udf" in tiles:
             refuse_without_selection(known)
         return parse_udf(udf).shown
@@ -215,22 +237,41 @@ def select(
     Raises:
         InvalidInputError: ``selection_fn`` returned None, or something that cannot be read or merged.
     """
-    from fused_cache_ops import merge_selections
-
     if selection_fn is None:
         return cast(CallKeywords, dict(known))
-    selections = [_as_keywords(selection_fn(change, partition)) for change, partition in changes]
+    return merged(known, [selected(selection_fn, change, partition) for change, partition in changes])
+
+
+def merged(known: Mapping[str, Any], selections: Sequence[CallKeywords]) -> CallKeywords:
+    """The known keywords, and several selections as one.
+
+    Raises:
+        InvalidInputError: the selections cannot be merged.
+    """
+    from fused_cache_ops import merge_selections
+
     return cast(CallKeywords, {**known, **merge_selections(selections)})
 
 
-def _as_keywords(returned: Any) -> CallKeywords:
+def selected(selection_fn: SelectionFn, change: Any, partition: Optional[str]) -> CallKeywords:
+    """What ``selection_fn`` returns for one change, as the core's keywords.
+
+    Raises:
+        InvalidInputError: it returned None, or a dict that cannot be read.
+    """
+    returned = selection_fn(change, partition)
+    if returned is None:
+        of = "" if partition is None else f" for partition {partition}"
+        raise InvalidInputError(
+            f"selection_fn returned None{of}, so tiles is None: return [] if nothing changed, or WHOLE_UDF for everything."
+        )
     if not isinstance(returned, Mapping):
         return {"tiles": _plain(returned)}
     if unknown := sorted(set(map(str, returned)) - {*FIELDS}):
         raise InvalidInputError(
             f"selection_fn returned a dict with {', '.join(unknown)}: return a list of tiles, or a dict of {', '.join(FIELDS)}."
         )
-    return cast(CallKeywords, {name: _plain(value) for name, value in returned.items()})
+    return cast(CallKeywords, stated({name: _plain(value) for name, value in returned.items()}))
 
 
 def _plain(value: Any) -> Any:
@@ -244,7 +285,7 @@ def partition_keys(
     """The partitions that a run covers, according to its tags, or ``[None]`` if it has none.
 
     Raises:
-        InvalidInputError: the run covers a range of partitions, and ``partitions_def`` is not given.
+        InvalidInputError: the run covers a range of partitions, and ``partitions_def`` is not given or has none of them.
     """
     tags = run.tags if run else {}
     start, end = (tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end"))
@@ -255,6 +296,14 @@ def partition_keys(
             f"The run covers the partitions from {start} to {end}: pass partitions_def=, to determine which these are."
         )
     if isinstance(partitions_def, dg.DynamicPartitionsDefinition):
-        keys = partitions_def.get_partition_keys(dynamic_partitions_store=instance)
-        return list(keys[keys.index(start) : keys.index(end) + 1])
-    return list(partitions_def.get_partition_keys_in_range(dg.PartitionKeyRange(start, end)))
+        names = partitions_def.get_partition_keys(dynamic_partitions_store=instance)
+        return list(names[names.index(start) : names.index(end) + 1])
+    stored: Any = {"dynamic_partitions_store": instance} if isinstance(partitions_def, dg.MultiPartitionsDefinition) else {}
+    # Over several dimensions, a range is a box of them.
+    keys = partitions_def.get_partition_keys_in_range(dg.PartitionKeyRange(start, end), **stored)
+    if not keys:
+        raise InvalidInputError(
+            f"The run covers the partitions from {start} to {end}, but there are none between these: swap the ends of the "
+            "range, in each dimension."
+        )
+    return list(keys)

@@ -50,7 +50,7 @@ def build_invalidate_cache_op(
     """
     known: dict[str, Any] = dict(selection or {})
     upstream = [from_upstream] if isinstance(from_upstream, str) else list(from_upstream or ())
-    shown = check_definition(f"Op {name!r}", udf, known, upstream)
+    shown = check_definition(f"Op {name!r}", udf, selection, None if from_upstream is None else upstream)
     arguments: dict[str, Any] = {"description": f"Invalidate the cache of the Fused UDF {shown}."} | op_arguments
 
     if upstream:
@@ -100,7 +100,7 @@ def build_refresh_cache_op(
     """
     known: dict[str, Any] = dict(selection or {})
     upstream = [from_upstream] if isinstance(from_upstream, str) else list(from_upstream or ())
-    shown = check_definition(f"Op {name!r}", udf, known, upstream)
+    shown = check_definition(f"Op {name!r}", udf, selection, None if from_upstream is None else upstream)
     arguments: dict[str, Any] = {"description": f"Refresh the cache of the Fused UDF {shown}."} | op_arguments
     inputs: dict[str, dg.In] = {key: dg.In(Any, description="What the load changed.") for key in upstream}
 

@@ -4,12 +4,20 @@ They do not invalidate during their tick, which Dagster ends after a minute and,
 Instead, they request a run of a separate job, which is visible and can be retried.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Optional
 
 import dagster as dg
 
-from dagster_fused.invalidation import SelectionFn, check_definition, invalidate, partition_keys, permanent_failures, select
+from dagster_fused.invalidation import (
+    SelectionFn,
+    check_definition,
+    invalidate,
+    merged,
+    partition_keys,
+    permanent_failures,
+    selected,
+)
 from fused_cache_ops.integration import CallKeywords
 
 DEFAULT_RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL)
@@ -141,6 +149,21 @@ def build_invalidate_on_asset_sensor(
     return request_invalidation
 
 
+def _selections(
+    context: dg.OpExecutionContext,
+    selection_fn: SelectionFn,
+    changes: Iterable[tuple[Any, Optional[str]]],
+    failures: list[Exception],
+) -> Iterator[CallKeywords]:
+    """What each change selects. One that cannot be read is logged, and does not take the others along."""
+    for change, partition in changes:
+        try:
+            yield selected(selection_fn, change, partition)
+        except Exception as error:
+            context.log.error(f"What was loaded cannot be read ({type(error).__name__}: {error}): {change}")
+            failures.append(error)
+
+
 def _run_config(name: str, **config: Any) -> dict[str, Any]:
     return {"ops": {f"{name}_op": {"config": config}}}
 
@@ -156,8 +179,8 @@ def _build_job(
     changes: Callable[[dg.OpExecutionContext], Iterable[tuple[Any, Optional[str]]]],
 ) -> dg.JobDefinition:
     """The job of which a sensor requests runs: one op, whose config says what triggered it."""
+    shown = check_definition(f"Sensor {name!r}", udf, selection, selection_fn=selection_fn)
     known = dict(selection or {})
-    shown = check_definition(f"Sensor {name!r}", udf, known, selection_fn=selection_fn)
     description = f"Invalidate the cache of the Fused UDF {shown}. Requested by the sensor {name}."
 
     @dg.op(
@@ -169,10 +192,17 @@ def _build_job(
         out=dg.Out(dict[str, Any], description="What was done."),
     )
     def invalidate_triggered(context: dg.OpExecutionContext) -> dict[str, Any]:
+        failures: list[Exception] = []
         with permanent_failures():
-            keywords = select(selection_fn, known, changes(context))
-            result, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords)
-        context.add_output_metadata(metadata)
+            keywords: Any = known
+            if selection_fn is not None:
+                selections = list(_selections(context, selection_fn, changes(context), failures))
+                keywords = merged(known, selections) if selections else None
+            if keywords is not None:  # what could be read is invalidated, even if the run fails for the rest
+                result, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords)
+                context.add_output_metadata(metadata)
+            if failures:
+                raise failures[0]
         return result
 
     @dg.job(name=f"{name}_job", description=description)

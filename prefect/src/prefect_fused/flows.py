@@ -18,11 +18,14 @@ from fused_cache_ops.integration import (
     parse_udf,
 )
 from prefect_fused.credentials import FusedCredentials
+from prefect_fused.events import read_event
 from prefect_fused.run import flow_file
 from prefect_fused.tasks import invalidate_cache, invalidate_dataset, run_name
 
 if TYPE_CHECKING:
     from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
+
+Kind = Literal["tiles", "bounds", "geometry", "tiles_file", "cells", "hex_dataset"]
 
 
 def _run_name() -> str:
@@ -58,6 +61,8 @@ def invalidate_cache_flow(
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
     related: Optional[Literal["callers", "callees", "both"]] = None,
     max_related: Annotated[int, Field(ge=1)] = CALL_DEFAULTS["max_related"],
+    event: Optional[str] = None,
+    event_entry: Kind = "tiles",
 ) -> dict[str, Any]:
     """Invalidate the cached results of a Fused UDF: those of a selection of tiles, or all of them.
 
@@ -87,6 +92,8 @@ def invalidate_cache_flow(
         deadline: Seconds that one attempt may take, retried requests included.
         related: Also invalidate the UDFs of the same canvas that call this one (callers), that it calls (callees), or both.
         max_related: The most UDFs that related may add.
+        event: Instead of tiles: the id of the event of an asset, whose metadata says what changed.
+        event_entry: The entry of the event's metadata that says it.
 
     Returns:
         What was done, as for `invalidate_cache`.
@@ -110,7 +117,15 @@ def invalidate_cache_flow(
         "hex_dataset": hex_dataset,
     }
     selection: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    dataset: dict[str, Any] = {} if partition is None else {"partition": partition}
+    selection = _with_event(selection, event, event_entry)
+    details: dict[str, Any] = {
+        "zooms": zooms,
+        "partition": partition,
+        "render_resolution": render_resolution,
+        "geometry_column": geometry_column,
+        "crs": crs,
+        "related": related,
+    }
     if whole_udf == bool(selection):
         raise InvalidInputError(
             f"whole_udf is set together with {' and '.join(selection)}: use only one of them."
@@ -120,19 +135,14 @@ def invalidate_cache_flow(
     result: dict[str, Any] = invalidate_cache(
         udf,
         credentials=_block(credentials),
-        zooms=zooms,
         buffer=buffer,
         max_tiles=max_tiles,
         when_too_many=when_too_many,
         max_zoom=max_zoom,
         limits={"deadline": deadline},
-        render_resolution=render_resolution,
-        geometry_column=geometry_column,
-        crs=crs,
-        related=related,
         max_related=max_related,
         **selection,
-        **dataset,
+        **{name: value for name, value in details.items() if value is not None},  # an empty field of the form
     )
     return result
 
@@ -154,6 +164,8 @@ def invalidate_dataset_flow(
     cache_map: str = DEFAULT_MAP,
     credentials: Optional[str] = None,
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
+    event: Optional[str] = None,
+    event_entry: Kind = "tiles",
 ) -> dict[str, Any]:
     """Invalidate every UDF that shows a dataset, as a cache map says.
 
@@ -169,6 +181,8 @@ def invalidate_dataset_flow(
         cache_map: The path of the map's file, absolute or in the working folder of the run.
         credentials: The name of a Fused Credentials block. Default: the environment of the process that runs the flow.
         deadline: Seconds that one attempt may take, retried requests included.
+        event: Instead of tiles: the id of the event of an asset, whose metadata says what changed.
+        event_entry: The entry of the event's metadata that says it.
 
     Returns:
         What was done, as for `invalidate_dataset`.
@@ -187,6 +201,7 @@ def invalidate_dataset_flow(
         "partition": partition,
     }
     selection: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    selection = _with_event(selection, event, event_entry)
     if not selection:
         shown = CacheMap.of(cache_map, beside=flow_file()).entries(dataset)
         if some := [each.label for each in shown if not each.is_whole]:
@@ -204,7 +219,7 @@ def invalidate_dataset_flow(
 def build_dataset_triggers(
     cache_map: MapLocation = DEFAULT_MAP,
     *,
-    selection: Literal["tiles", "bounds", "geometry", "tiles_file", "cells", "hex_dataset"] = "tiles",
+    selection: Kind = "tiles",
 ) -> "list[DeploymentTriggerTypes]":
     """Triggers that start `invalidate_dataset_flow` whenever an asset of a cache map is materialized.
 
@@ -213,10 +228,14 @@ def build_dataset_triggers(
     The load says what changed in the asset's metadata: `asset.add_metadata({"tiles": [...]})`. Without it, the run that the
     event starts fails and invalidates nothing. Only datasets whose UDFs are all invalidated as a whole need no metadata.
 
+    The run gets the event's id, and reads the metadata itself, because Prefect starts no run whose parameters exceed 512 kB or
+    do not fit the flow. An event may have 1.5 MB, about 100,000 tiles. For more, write them to a file, and select by
+    `tiles_file`.
+
     Args:
         cache_map: The map, or the path of its file. A relative path is looked for beside the calling file, and then in the
             working folder.
-        selection: The entry of the metadata that says what changed, and the flow's parameter that it is for.
+        selection: The entry of the metadata that says what changed, and the kind of selection that it is.
 
     Returns:
         At most two triggers: for the datasets that need a selection, and for those that need none.
@@ -237,9 +256,7 @@ def build_dataset_triggers(
             '[datasets."s3://bucket/parcels"].'
         )
     whole = [key for key in keys if all(udf.is_whole for udf in read.datasets[key])]
-    # Without default(none), Prefect would not start a run at all for an event that lacks the entry, and the map stayed stale.
-    changed = {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{selection} | default(none) | tojson }}}}"}
-    needed: dict[str, Any] = {selection: {"__prefect_kind": "json", "value": changed}}
+    needed: dict[str, Any] = {"event": {"__prefect_kind": "jinja", "template": "{{ event.id }}"}, "event_entry": selection}
     return [
         DeploymentEventTrigger(
             match={"prefect.resource.id": matched},
@@ -250,6 +267,16 @@ def build_dataset_triggers(
         for matched, more in (([key for key in keys if key not in whole], needed), (whole, {}))
         if matched
     ]
+
+
+def _with_event(selection: dict[str, Any], event: Optional[str], entry: str) -> dict[str, Any]:
+    """The selection, or what an event's metadata says. Nothing if the metadata lacks the entry."""
+    if event is None:
+        return selection
+    if selection:
+        raise InvalidInputError(f"event and {' and '.join(selection)} are both given: use only one of them.")
+    payload = read_event(event)
+    return {entry: payload[entry]} if payload.get(entry) is not None else {}
 
 
 def _is_asset_key(key: str) -> bool:

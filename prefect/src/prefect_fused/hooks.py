@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from prefect.transactions import BaseTransaction
+from prefect.transactions import BaseTransaction, CommitMode, get_transaction
 from prefect.utilities.asyncutils import run_coro_as_sync
 from typing_extensions import Unpack
 
 from fused_cache_ops import InvalidInputError
 from fused_cache_ops.integration import KINDS, parse_udf, refuse_unknown, refuse_what_takes_long
-from prefect_fused.invalidation import Invalidation
+from prefect_fused.events import is_known_fresh
+from prefect_fused.invalidation import Invalidation, resource_id
 from prefect_fused.keywords import TASK_DEFAULTS, TaskKeywords, split
 from prefect_fused.logs import logs_of
 from prefect_fused.run import Run
@@ -36,10 +38,11 @@ def invalidate_on_completion(
 ) -> Callable[..., None]:
     """A hook for `on_completion` of a flow or task that loads data. It invalidates a UDF's cache.
 
-    A load whose result came from Prefect's cache changed nothing, so nothing is invalidated. A run stays Completed even if a
-    hook fails. A failing hook writes an error to the run's log and emits the event `fused.cache.invalidation-failed`. If the
-    run should fail with the invalidation, call the task instead. The hook is synchronous: in an async flow it blocks the
-    event loop while it sends.
+    A load whose result came from Prefect's cache changed nothing, so nothing is invalidated, unless the last invalidation is
+    known to have failed, or none is known. A load in a transaction is followed by the invalidation once the transaction
+    commits. A run stays Completed even if a hook fails. A failing hook writes an error to the run's log and emits the event
+    `fused.cache.invalidation-failed`. If the run should fail with the invalidation, call the task instead. The hook is
+    synchronous: in an async flow it blocks the event loop while it sends.
 
     Args:
         udf: As for `invalidate_cache`.
@@ -55,26 +58,57 @@ def invalidate_on_completion(
     _check(udf, from_result, "from_result", keywords)
 
     def invalidate_fused_cache(subject: Any, run: Any, state: State[Any]) -> None:
-        flow_run_id = getattr(run, "flow_run_id", None)
-        # Only a task run has a flow run that it is part of.
-        of = Run(flow_run_id, run.id) if hasattr(run, "task_key") else Run(run.id, is_over=True)
+        is_task = hasattr(run, "task_key")  # only a task run has a flow run that it is part of
+        of = Run(run.flow_run_id, run.id) if is_task else Run(run.id, is_over=True, attempt=run.run_count)
         with logs_of(of):
             if not state.is_completed():
                 logger.warning("Fused cache of %s: not invalidated, because the run is %s.", _shown(udf), state.name)
                 return
-            if state.name == "Cached":
-                logger.info("Fused cache of %s: not invalidated, because the load's result was cached.", _shown(udf))
-                return
             try:
+                if state.name == "Cached" and is_known_fresh(resource_id(_shown(udf))):
+                    logger.info("Fused cache of %s: not invalidated, because the load's result was cached.", _shown(udf))
+                    return
                 found: Any = dict(keywords)
                 if from_result:
-                    found[from_result] = run_coro_as_sync(state.aresult())
+                    found[from_result] = _returned(subject, state)
+                if (open_one := _open_transaction()) is not None:
+                    logger.info("Fused cache of %s: invalidated once the load's transaction commits.", _shown(udf))
+                    open_one.on_commit_hooks.append(lambda _: _send_or_log(udf, credentials, found, of))
+                    return
                 _send(udf, credentials, found, of)
             except Exception as error:
                 logger.error("%s", _stale(udf, error))
                 raise
 
     return invalidate_fused_cache
+
+
+def _returned(subject: Any, state: State[Any]) -> Any:
+    """What a flow or task returned. A flow that returns a future or a state has the state of it as its result."""
+    if inspect.isgeneratorfunction(subject.fn) or inspect.isasyncgenfunction(subject.fn):
+        raise InvalidInputError(
+            f"{subject.name} is a generator, of which Prefect keeps no result: return a list, or pass what it yields to the "
+            "task invalidate_cache."
+        )
+    return _resolved(run_coro_as_sync(state.aresult()))
+
+
+def _resolved(value: Any) -> Any:
+    from prefect.client.schemas.objects import State
+
+    if isinstance(value, State):
+        return _resolved(run_coro_as_sync(value.aresult()))
+    if isinstance(value, (list, tuple)) and any(isinstance(each, State) for each in value):
+        return [_resolved(each) for each in value]
+    return value
+
+
+def _open_transaction() -> BaseTransaction | None:
+    """The transaction that decides whether a load that has just ended is kept, if there is one."""
+    found = get_transaction()
+    if found is None or found.commit_mode is CommitMode.EAGER or found.is_committed() or found.is_rolled_back():
+        return None
+    return found
 
 
 def invalidate_on_commit(
@@ -111,9 +145,10 @@ def invalidate_on_commit(
                 found: Any = dict(keywords)
                 if from_transaction:
                     found[from_transaction] = transaction.get(from_transaction)
-                _send(udf, credentials, found, run)
             except Exception as error:
                 logger.error("%s", _stale(udf, error))
+                return
+        _send_or_log(udf, credentials, found, run)
 
     return invalidate_fused_cache
 
@@ -121,6 +156,15 @@ def invalidate_on_commit(
 def _send(udf: str, credentials: FusedCredentials | None, keywords: dict[str, Any], run: Run) -> None:
     given: Any = keywords
     Invalidation(udf, credentials, *split(given), run).send()
+
+
+def _send_or_log(udf: str, credentials: FusedCredentials | None, keywords: dict[str, Any], run: Run) -> None:
+    """Send it at a commit, where an error would roll back a successful load."""
+    with logs_of(run):
+        try:
+            _send(udf, credentials, keywords, run)
+        except Exception as error:
+            logger.error("%s", _stale(udf, error))
 
 
 def _check(udf: str, source: str | None, name: str, keywords: TaskKeywords) -> None:

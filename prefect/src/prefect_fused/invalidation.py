@@ -25,8 +25,9 @@ from fused_cache_ops import (
     RefreshError,
     VerificationError,
 )
-from fused_cache_ops.integration import Secret, parse_udf, refuse_single_use, sealed_udf
+from fused_cache_ops.integration import RunCheckpoint, Secret, parse_udf, refuse_single_use, sealed_udf
 from prefect_fused.credentials import FusedCredentials
+from prefect_fused.events import FAILED, INVALIDATED, note_event
 from prefect_fused.logs import logs_of
 from prefect_fused.reports import Progress, report_dataset, report_refresh, report_result
 from prefect_fused.run import Run, flow_file
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INVALIDATED = "fused.cache.invalidated"
-FAILED = "fused.cache.invalidation-failed"
-
 _WATCH_INTERVAL = 5.0  # seconds between checks of the flow run's state
+
+
+def resource_id(shown: str) -> str:
+    """The resource of a UDF's events, by what the UDF is called. A shared token is masked."""
+    return f"fused.udf.{shown}"
 
 
 class Sending:
@@ -75,8 +78,11 @@ class Sending:
 
     def _emit(self, event: str, shown: str, udf_id: str | None, payload: dict[str, Any]) -> None:
         if self._run.exists:
-            resource = {"prefect.resource.id": f"fused.udf.{udf_id or shown}", "prefect.resource.name": shown}
-            emit_event(event, resource, payload={"udf": shown, **payload}, related=self._run.related())
+            # Of a failure, the id may be unknown, and an automation pairs events by their resource.
+            resource = {"prefect.resource.id": resource_id(shown), "prefect.resource.name": shown}
+            udf = [] if udf_id is None else [{"prefect.resource.id": f"fused.udf-id.{udf_id}", "prefect.resource.role": "udf"}]
+            note_event(resource_id(shown), event)
+            emit_event(event, resource, payload={"udf": shown, **payload}, related=[*self._run.related(), *udf])
 
     async def asend(self) -> dict[str, Any]:
         """Like `send`, in a thread. If the coroutine is cancelled, as by a timeout, sending stops first."""
@@ -153,7 +159,7 @@ class Invalidation(Sending):
         deployment = keywords.pop("again_deployment", None)  # type: ignore[typeddict-item]
         refuse_single_use(keywords)
         super().__init__(credentials, limits, run)
-        keywords = _unwrapped(keywords)
+        keywords = _unwrapped(_recorded(keywords, self._run))
         udf = sealed_udf(udf)
         self._shown = parse_udf(udf).shown.strip("'")
         self._udf = udf
@@ -239,6 +245,13 @@ class RefreshCall(Sending):
         return found.to_dict()
 
 
+def _recorded(keywords: Any, run: Run) -> Any:
+    """The keywords with a checkpoint whose record belongs to the run, so that no later load resumes it."""
+    if keywords.get("checkpoint") is None or not run.exists:
+        return keywords
+    return {**keywords, "checkpoint": RunCheckpoint(keywords["checkpoint"], run.step)}
+
+
 def _unwrapped(keywords: Any) -> Any:
     """The keywords with the shared token as the core's secret."""
     token = keywords.get("shared_token")
@@ -268,7 +281,7 @@ class DatasetInvalidation(Sending):
         self._dataset = dataset
         self._shown: str = DatasetResult(dataset, {}).to_dict()["dataset"]  # without what grants access
         self._map = CacheMap.of(cache_map, beside=flow_file())
-        self._keywords = keywords
+        self._keywords = _recorded(keywords, self._run)
 
     def send(self) -> dict[str, Any]:
         """Send the invalidations, and return what was done as a dict of JSON types.

@@ -17,6 +17,7 @@ from fused_cache_ops.integration import (
     check_keys,
     defaults_of,
     read_rendered,
+    stated,
 )
 
 _LIMITS = Option(
@@ -70,9 +71,9 @@ def split(keywords: Any) -> tuple[Any, Limits]:
     """The core's keywords, and the limits of the call.
 
     Raises:
-        fused_cache_ops.InvalidInputError: The limits are not a mapping of limits.
+        fused_cache_ops.InvalidInputError: The limits are not a mapping of limits, or a keyword is None that may be missing.
     """
-    rest = dict(keywords)
+    rest = stated(keywords)
     limits = rest.pop("limits", None)
     if limits is None:
         return rest, {}

@@ -18,11 +18,13 @@ class Run:
         flow_run_id: The id of the flow run.
         task_run_id: The id of the task run.
         is_over: Whether the flow has completed, so that it can no longer be cancelled.
+        attempt: How often the flow run has been started.
     """
 
     flow_run_id: UUID | None = None
     task_run_id: UUID | None = None
     is_over: bool = False
+    attempt: int = 0
 
     @classmethod
     def current(cls) -> Run:
@@ -31,7 +33,15 @@ class Run:
         task_run = task.task_run if task else None
         flow_run = flow.flow_run if flow else None
         flow_run_id = flow_run.id if flow_run else task_run.flow_run_id if task_run else None
-        return cls(flow_run_id, task_run.id if task_run else None)
+        return cls(flow_run_id, task_run.id if task_run else None, attempt=flow_run.run_count if flow_run else 0)
+
+    @property
+    def step(self) -> str:
+        """What identifies the run for a record. It is the same for a retry of a task, and different for whatever may follow
+        another load."""
+        if self.task_run_id is not None:
+            return f"prefect task run {self.task_run_id}"
+        return f"prefect flow run {self.flow_run_id}, attempt {self.attempt}"
 
     @property
     def exists(self) -> bool:

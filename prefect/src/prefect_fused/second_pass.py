@@ -12,8 +12,9 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
-from fused_cache_ops import FusedCacheError, InvalidInputError, UnavailableError, plan_invalidation
+from fused_cache_ops import FusedCacheError, InvalidInputError, plan_invalidation
 from fused_cache_ops.integration import CALL_DEFAULTS, DETAILS, KINDS, SELECTION_DEFAULTS, is_given, kinds_in
+from prefect_fused.events import api_error
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -92,12 +93,13 @@ class SecondPass:
         """Look the deployment up, before anything is sent.
 
         Raises:
-            fused_cache_ops.InvalidInputError: There is no such deployment.
+            fused_cache_ops.InvalidInputError: There is no such deployment, or it is of a flow that does not take what is to be
+                invalidated.
             fused_cache_ops.UnavailableError: Prefect's API does not answer.
         """
         try:
             with get_client(sync_client=True) as api:
-                self._id = api.read_deployment_by_name(self._deployment).id
+                found = api.read_deployment_by_name(self._deployment)
         except (ObjectNotFound, ValueError):
             raise InvalidInputError(
                 f"again_deployment = {self._deployment!r} does not exist: deploy invalidate_cache_flow, and give its name as "
@@ -105,6 +107,13 @@ class SecondPass:
             ) from None
         except Exception as error:
             raise self._unavailable(error) from error
+        taken = (found.parameter_openapi_schema or {}).get("properties", {})
+        if missing := sorted(self._parameters.keys() - set(taken)):
+            raise InvalidInputError(
+                f"again_deployment = {self._deployment!r} is of another flow, which does not take {', '.join(missing)}: name a "
+                "deployment of invalidate_cache_flow, and deploy it anew after an upgrade."
+            )
+        self._id = found.id
 
     def schedule(self, first: InvalidationResult) -> InvalidationResult:
         """Schedule the run. Returns the result, which says so.
@@ -124,10 +133,7 @@ class SecondPass:
         return dataclasses.replace(first, second_pass="scheduled")  # noqa: S106
 
     def _unavailable(self, error: Exception) -> FusedCacheError:
-        return UnavailableError(
-            f"The second pass could not be scheduled with {self._deployment!r}: {type(error).__name__}: {error}. A retry of "
-            "the task begins with the first pass."
-        )
+        return api_error(error, f"The second pass could not be scheduled with {self._deployment!r}")
 
 
 def _selection(keywords: CallKeywords) -> dict[str, Any]:

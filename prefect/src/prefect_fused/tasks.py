@@ -12,8 +12,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 from typing_extensions import ParamSpec
 
-from fused_cache_ops import FusedCacheError
-from fused_cache_ops.integration import defaults_of, help_of, merged_refresh, parse_udf, refuse_unknown, types_of
+from fused_cache_ops import FusedCacheError, InvalidInputError
+from fused_cache_ops.integration import (
+    NOT_GIVEN,
+    STATED,
+    defaults_of,
+    help_of,
+    merged_refresh,
+    parse_udf,
+    refuse_unknown,
+    types_of,
+)
 from prefect_fused.keywords import (
     DATASET_TASK_DEFAULTS,
     GROUPS,
@@ -66,7 +75,7 @@ def _count(parameters: dict[str, Any]) -> int | None:
     from fused_cache_ops import plan_invalidation
 
     tiles, bounds = (parameters.get(name) for name in ("tiles", "bounds"))
-    more = {name: parameters[name] for name in ("zooms", "shard") if parameters.get(name) is not None}
+    more = {name: parameters[name] for name in ("zooms", "shard") if parameters.get(name) not in (None, NOT_GIVEN)}
     if parameters.get("buffer"):
         more["buffer"] = parameters["buffer"]
     if isinstance(tiles, (list, tuple, set, frozenset)):
@@ -111,7 +120,9 @@ def _declared(declaration: Any, documented: Callable[..., Any] | None = None) ->
         own = inspect.signature(function)
         types = types_of(declaration)
         declared = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name])
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=NOT_GIVEN if name in STATED else default, annotation=types[name]
+            )
             for name, default in defaults_of(declaration).items()
         ]
         named = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
@@ -128,10 +139,20 @@ class FusedTask(Task[P, R]):
     """A task whose groups of options `.map` hands over whole. Prefect would map over their keys."""
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Like Prefect's own, with the mappings `refresh` and `limits` as `unmapped`."""
+        """Like Prefect's own, with the mappings `refresh` and `limits` as `unmapped`.
+
+        Raises:
+            fused_cache_ops.InvalidInputError: Another argument is a mapping, of which Prefect would pass the keys alone.
+        """
         for name in GROUPS:
             if isinstance(kwargs.get(name), Mapping):
                 kwargs[name] = unmapped(kwargs[name])
+        for given in (*args, *kwargs.values()):
+            if isinstance(given, Mapping):
+                raise InvalidInputError(
+                    "Prefect would map over the keys of a dict, and drop its values: pass lists, such as list(changed) for the "
+                    "UDFs and tiles=list(changed.values()), or wrap a value for all runs in unmapped(…)."
+                )
         return super().map(*args, **kwargs)
 
     def with_options(self, **options: Any) -> Any:
