@@ -50,9 +50,10 @@ defs = dg.Definitions(
 PREFECT = """
 from prefect_fused import build_dataset_triggers, invalidate_dataset_flow
 
-invalidate_dataset_flow.with_options(retries=5, retry_delay_seconds=1).serve(
-    "after-load", parameters={"cache_map": "fused-cache.toml"}, triggers=build_dataset_triggers("fused-cache.toml")
-)
+MAP = "HOME/fused-cache.toml"  # a run has a working folder of its own
+
+if __name__ == "__main__":
+    invalidate_dataset_flow.serve("after-load", parameters={"cache_map": MAP}, triggers=build_dataset_triggers(MAP))
 """
 
 
@@ -161,7 +162,7 @@ def prefect(home: Path, house: House) -> Iterator[Callable[[bool], None]]:
         "DO_NOT_TRACK": "1",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
     }
-    (home / "served.py").write_text(PREFECT)
+    (home / "served.py").write_text(PREFECT.replace("HOME", str(home)))
     (home / "fused-cache.toml").write_text('[datasets."s3://bucket/table"]\nudfs = [{ udf = "roads" }]\n')
     server = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
