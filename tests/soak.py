@@ -50,9 +50,10 @@ defs = dg.Definitions(
 PREFECT = """
 from prefect_fused import build_dataset_triggers, invalidate_dataset_flow
 
-invalidate_dataset_flow.with_options(retries=5, retry_delay_seconds=1).serve(
-    "after-load", parameters={"cache_map": "fused-cache.toml"}, triggers=build_dataset_triggers("fused-cache.toml")
-)
+MAP = "HOME/fused-cache.toml"  # a run has a working folder of its own
+
+if __name__ == "__main__":
+    invalidate_dataset_flow.serve("after-load", parameters={"cache_map": MAP}, triggers=build_dataset_triggers(MAP))
 """
 
 
@@ -107,16 +108,19 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(home: Path, *commands: list[str]) -> Iterator[None]:
-    """Processes that are started in this order, and ended with all that they have started."""
+def running(home: Path, *commands: tuple[list[str], Callable[[], object]]) -> Iterator[None]:
+    """Processes that are started in this order, each once the one before is ready, and ended with all that they started."""
     started = []
     with (home / "log").open("ab") as log:
         try:
-            for command in commands:
+            for command, is_ready in commands:
                 started.append(
                     subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, cwd=home, start_new_session=True)
                 )
-                time.sleep(20)
+                while not is_ready():
+                    if started[-1].poll() is not None:
+                        raise SystemExit((home / "log").read_text()[-3000:])
+                    time.sleep(1)
             yield
         finally:
             for process in reversed(started):
@@ -142,7 +146,8 @@ def dagster(home: Path, house: House) -> Iterator[Callable[[bool], None]]:
             with dg.DagsterInstance.get() as instance:
                 instance.report_runless_asset_event(dg.AssetMaterialization("table", metadata={"tiles": [tile]}))
 
-    with running(home, ["-m", "dagster._daemon", "run", "-f", "soak_definitions.py"]):
+    daemon = ["-m", "dagster._daemon", "run", "-f", "soak_definitions.py"]
+    with running(home, (daemon, lambda: "automation" in (home / "log").read_text())):
         yield load
 
 
@@ -157,10 +162,17 @@ def prefect(home: Path, house: House) -> Iterator[Callable[[bool], None]]:
         "DO_NOT_TRACK": "1",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
     }
-    (home / "served.py").write_text(PREFECT)
+    (home / "served.py").write_text(PREFECT.replace("HOME", str(home)))
     (home / "fused-cache.toml").write_text('[datasets."s3://bucket/table"]\nudfs = [{ udf = "roads" }]\n')
     server = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with running(home, server, ["served.py"]):
+
+    def asked(method: str, path: str) -> Any:
+        with contextlib.suppress(requests.RequestException):
+            answer = requests.request(method, f"{os.environ['PREFECT_API_URL']}{path}", json={} if method == "POST" else None)
+            return answer.ok and answer.json()
+
+    is_up, is_served = (lambda: asked("GET", "/health")), (lambda: asked("POST", "/automations/filter"))
+    with running(home, (server, is_up), (["served.py"], is_served)):
         from prefect import flow
         from prefect.assets import Asset, materialize
 

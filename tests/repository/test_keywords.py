@@ -25,12 +25,17 @@ from fused_cache_ops.cli.commands import dataset, invalidate, plan, refresh
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, CALL_OPTIONS, NEEDS_SELECTION, SENDING_OPTIONS, CallKeywords
 from fused_cache_ops.keywords.client import CLIENT_OPTIONS, LIMIT_OPTIONS
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
+from fused_cache_ops.keywords.rules import STATED
 from fused_cache_ops.keywords.selection import DETAILS, KINDS, SELECTION_DEFAULTS
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from prefect_fused import ainvalidate_cache, invalidate_cache_flow
 from prefect_fused import invalidate_cache as task
 from prefect_fused.keywords import DATASET_TASK_DEFAULTS, REFRESH_TASK_DEFAULTS, TASK_DEFAULTS
 
 CALLBACKS = {"on_progress", "on_plan"}  # not text, and each orchestrator has places of its own for what they say
+
+OF_STEPS: dict[str, Any] = {**CALL_DEFAULTS, **dict.fromkeys(STATED, NOT_GIVEN)}
+"""The defaults where values come from other steps, so that None may be one that went missing."""
 
 
 def defaults_of(function: Any) -> dict[str, Any]:
@@ -87,7 +92,7 @@ def test_the_client_refuses_what_is_not_declared(client: FusedClient) -> None:
 
 def test_airflows_operator_is_the_declaration() -> None:
     found = defaults_of(FusedInvalidateCacheOperator)
-    assert {name: found[name] for name in CALL_DEFAULTS} == CALL_DEFAULTS
+    assert {name: found[name] for name in CALL_DEFAULTS} == OF_STEPS
     # These are Airflow's own, and the connection.
     assert found.keys() - CALL_DEFAULTS.keys() == {"udf", "fused_conn_id", "kwargs"}
 
@@ -109,7 +114,7 @@ def test_airflows_notifier_has_the_operators_signature() -> None:
 @pytest.mark.parametrize("function", [task, ainvalidate_cache], ids=["task", "coroutine"])
 def test_prefects_tasks_are_the_declaration_and_the_limits_of_a_call(function: Any) -> None:
     own = {"limits": None, "again_deployment": None}  # the latter makes the second pass, so that no worker waits for it
-    assert defaults_of(function.fn) == {"udf": inspect.Parameter.empty, "credentials": None} | CALL_DEFAULTS | own
+    assert defaults_of(function.fn) == {"udf": inspect.Parameter.empty, "credentials": None} | OF_STEPS | own
     assert set(TASK_DEFAULTS) == CALL_DEFAULTS.keys() | own.keys()
     assert set(DATASET_TASK_DEFAULTS) == TASK_DEFAULTS.keys() - {"shared_token", "again_deployment"}
     assert set(REFRESH_TASK_DEFAULTS) == {*SELECTION_DEFAULTS, "refresh", "shared_token", "limits"}
@@ -125,7 +130,8 @@ def test_prefects_flow_is_a_form_of_its_own() -> None:
     # No shard: a form starts one run. No secret: Prefect keeps parameters in clear. The whole UDF has to be said. No second
     # pass: it is scheduled as a run of this flow. No refresh, which needs the secret: there is a task for it.
     left_out = {"shard", "shared_token", "verify_tiles", "fail_on_stale", "checkpoint", "again_after", "refresh"}
-    assert found.keys() == {"udf", "credentials", "whole_udf", "deadline"} | (CALL_DEFAULTS.keys() - left_out)
+    event = {"event", "event_entry"}  # what an asset's event says need not fit into parameters
+    assert found.keys() == {"udf", "credentials", "whole_udf", "deadline"} | event | (CALL_DEFAULTS.keys() - left_out)
     assert {found[name] for name in KINDS} == {None}
     assert found["partition"] is None  # a form cannot leave a field out
     shapes = SELECTION_DEFAULTS.keys() - {*KINDS, "shard", "partition"}
