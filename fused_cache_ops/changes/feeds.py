@@ -66,7 +66,9 @@ def changes_of_delta(table: Any, *, since: int, geometry_column: str = "geometry
         if since == version:
             return marked([], Unknown)
         _refuse_renamed(deltalake, read, since, version, geometry_column, what)
-        feed = read.load_cdf(starting_version=since + 1, ending_version=version, columns=[geometry_column, "_change_type"])
+        # deltalake reads names as SQL: unquoted, capitals are lost, and a dot or a hyphen is no part of a name.
+        column = '"{}"'.format(geometry_column.replace('"', '""'))
+        feed = read.load_cdf(starting_version=since + 1, ending_version=version, columns=[column, "_change_type"])
         return _geometries(feed, geometry_column, crs, what)
 
 

@@ -165,7 +165,8 @@ def find_column(schema: Any, name: str | None, what: str) -> Column:
     if "spherical" in (metadata.get("edges"), (said or {}).get("edges")):
         warn(f"The edges of column {name!r} are spherical, and taken to be straight in degrees: long ones need a buffer")
     if said is not None:
-        system = said.get("crs", DEGREES)
+        # What only the column's own type says is written by DuckDB.
+        system = said["crs"] if "crs" in said else metadata.get("crs", DEGREES)
         box = said.get("covering", {}).get("bbox", {})
         ends = tuple(".".join(box[end]) for end in ("xmin", "ymin", "xmax", "ymax")) if box else ()
         return Column(name, encoding, Unknown if system is None else system, ends)
@@ -235,9 +236,13 @@ def read_rows(table: Table, column: Column, what: str) -> Iterator[Rows]:
 
 
 def stored(array: Any) -> Any:
-    """The values of an Arrow array, without an extension type or a dictionary around them."""
+    """The values of an Arrow array, without an extension type or a dictionary around them, and not as views, which pyarrow can
+    neither filter nor take."""
     values = getattr(array, "storage", array)
-    return values.dictionary_decode() if hasattr(values, "dictionary_decode") else values
+    if hasattr(values, "dictionary_decode"):
+        return stored(values.dictionary_decode())
+    whole = {"string_view": "large_string", "binary_view": "large_binary"}.get(str(values.type))
+    return values if whole is None else values.cast(whole)
 
 
 def _rows(array: Any, column: Column, what: str) -> Rows:
@@ -327,7 +332,7 @@ def _coordinates(values: Any) -> Any:
     if pa.types.is_struct(values.type):
         return np.column_stack([_numbers(values.field(axis)) for axis in "xy"])
     size = values.type.list_size
-    return _numbers(values.flatten()).reshape(-1, size)[:, :2]
+    return np.ascontiguousarray(_numbers(values.flatten()).reshape(-1, size)[:, :2])
 
 
 def _numbers(values: Any) -> Any:
@@ -371,7 +376,7 @@ def _own_system(said: str, metadata: Any) -> str:
     """The reference system of one of Parquet's own types. The specification names two forms besides those of PROJ."""
     kind, _, name = said.partition(":")
     if kind == "srid":
-        return f"EPSG:{name}"
+        return f"EPSG:{name}" if name != "0" else ""  # GeoParquet 2.0: unknown
     if kind == "projjson" and name.encode() in metadata:
         return str(metadata[name.encode()].decode())
     return said or DEGREES

@@ -28,7 +28,8 @@ from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, warn, without_credentials
 
 _WKT = re.compile(
-    r"(?:SRID\s*=\s*(\d+)\s*;)?\s*((?:MULTI)?(?:POINT|LINESTRING|POLYGON|CURVE|SURFACE).*|(?:GEOMETRYCOLLECTION|LINEARRING).*)",
+    r"(?:SRID\s*=\s*(\d+)\s*;)?\s*"
+    r"((?:(?:MULTI)?(?:POINT|LINESTRING|POLYGON|CURVE|SURFACE)|GEOMETRYCOLLECTION|LINEARRING)\s*(?:ZM?|M)?\s*(?:\(|EMPTY\b).*)",
     re.IGNORECASE | re.DOTALL | re.ASCII,
 )
 _FORMS = (

@@ -435,6 +435,39 @@ def test_a_reader_of_geometries_is_read_once() -> None:
     assert sorted(found.tiles()) == sorted(found.tiles()) == EXPECTED
 
 
+@pytest.mark.parametrize("values", [[*WKB, None], [*(place.wkt for place in PLACES), None]], ids=["WKB", "WKT"])
+def test_a_null_in_a_frame_of_polars_is_a_row_without_a_place(values: Any) -> None:
+    frame = polars.DataFrame({"g": values})
+    assert tiles(geometry=frame, geometry_column="g", crs="EPSG:4326", zooms=ZOOMS) == EXPECTED
+
+
+def test_a_height_is_left_out_of_interleaved_coordinates() -> None:
+    ring = [[0.0, 0.0, 7.0], [4.0, 0.0, 7.0], [4.0, 4.0, 7.0], [0.0, 0.0, 7.0]]
+    kind = pyarrow.list_(pyarrow.list_(pyarrow.list_(pyarrow.field("xyz", pyarrow.float64()), 3)))
+    table = marked(pyarrow.array([[ring]], kind), "polygon", **CRS84)
+    assert tiles(geometry=table, zooms=6) == tiles(geometry="POLYGON ((0 0, 4 0, 4 4, 0 0))", zooms=6)
+
+
+@pytest.mark.parametrize("version", ["NONE", "V2"])
+def test_a_files_own_type_says_its_reference_system_where_the_metadata_is_silent(tmp_path: Path, version: str) -> None:
+    duckdb.sql(
+        f"COPY (SELECT ST_SetCRS('POINT (-120 40)'::GEOMETRY, 'EPSG:4267') AS g) TO '{tmp_path}/a.parquet' "
+        f"(FORMAT parquet, GEOPARQUET_VERSION '{version}')"
+    )
+    nad27 = geopandas.GeoSeries([shapely.Point(-120, 40)], crs="EPSG:4267")
+    assert tiles(geometry=tmp_path / "a.parquet", zooms=20) == tiles(geometry=nad27, zooms=20)
+
+
+def test_srid_0_is_an_unknown_reference_system(tmp_path: Path) -> None:
+    duckdb.sql(
+        f"COPY (SELECT ST_SetCRS('POINT (9 51)'::GEOMETRY, 'srid:0') AS g) TO '{tmp_path}/a.parquet' "
+        "(FORMAT parquet, GEOPARQUET_VERSION 'NONE')"
+    )
+    with pytest.raises(InvalidInputError, match="does not say its coordinate reference system"):
+        tiles(geometry=tmp_path / "a.parquet", zooms=12)
+    assert len(tiles(geometry=tmp_path / "a.parquet", crs="EPSG:4326", zooms=12)) == 1
+
+
 def box_of(*ends: float) -> pyarrow.Table:
     return marked(
         pyarrow.StructArray.from_arrays([[end] for end in ends], names=["xmin", "ymin", "xmax", "ymax"]), "box", **CRS84

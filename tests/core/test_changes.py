@@ -353,6 +353,14 @@ def test_a_delta_tables_feed_names_old_and_new_places(tmp_path: Path) -> None:
     assert plan_invalidation("roads", geometry=found, zooms=8).tile_count == 0
 
 
+@pytest.mark.parametrize("name", ["GEOMETRY", "Shape", "geom wkb", "geo.wkb", "geo-wkb", 'ge"o'])
+def test_a_column_of_a_delta_table_may_have_any_name(tmp_path: Path, name: str) -> None:
+    rows = pyarrow.table({name: pyarrow.array([shapely.Point(1, 1).wkb], pyarrow.binary())})
+    deltalake.write_deltalake(str(tmp_path), rows, configuration={"delta.enableChangeDataFeed": "true"})
+    deltalake.write_deltalake(str(tmp_path), rows, mode="append")
+    assert places(changes_of_delta(tmp_path, since=0, geometry_column=name)) == {(1, 1)}
+
+
 def test_the_reference_system_of_a_delta_table_is_given(tmp_path: Path) -> None:
     table = delta_table(tmp_path / "t")
     table.delete("id = 1")

@@ -617,6 +617,23 @@ def test_a_spike_is_covered() -> None:
     assert found == tiles([shapely.box(0, 0, 20, 20), spike], 8)
 
 
+@pytest.mark.parametrize(
+    "name", ["points.parquet", "polygons.geojson", "Surface_water.gpkg", "point.fgb", "multipoint data.gpkg"]
+)
+def test_a_path_may_begin_like_wkt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = FRAME.set_geometry([shapely.Point(9, 51)], crs="EPSG:4326")
+    frame.to_parquet(name) if name.endswith("parquet") else frame.to_file(name)
+    assert tiles(name, 5) == tiles(shapely.Point(9, 51), 5)
+
+
+@pytest.mark.parametrize(
+    "text", ["POINT(9 51)", "point z (9 51 3)", "POINT ZM (9 51 3 4)", "SRID=4326; Point(9 51)", "POINTZ(9 51 3)"]
+)
+def test_wkt_is_known_by_its_parenthesis(text: str) -> None:
+    assert tiles(text, 5) == tiles(shapely.Point(9, 51), 5)
+
+
 def test_all_layers_of_a_file_are_read(tmp_path: Path) -> None:
     places = {"one": shapely.Point(5, 5), "another": shapely.Point(50, 50)}
     for layer, place in places.items():
