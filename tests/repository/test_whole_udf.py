@@ -21,6 +21,7 @@ from fused_cache_ops import (
     FusedClient,
     InvalidInputError,
     Tile,
+    UnavailableError,
     invalidate_cache,
     plan_invalidation,
 )
@@ -202,7 +203,7 @@ def prefect(emulator: Emulator, udf: Udf, keywords: dict[str, Any]) -> None:
 
 
 def dagster_op(emulator: Emulator, udf: Udf, keywords: dict[str, Any]) -> None:
-    op = build_invalidate_cache_op("invalidate", udf=udf.id, selection=keywords)  # type: ignore[arg-type]
+    op = build_invalidate_cache_op("invalidate", udf=udf.id, selection=keywords or None)  # type: ignore[arg-type]
     op(dg.build_op_context(), fused=FusedResource())
 
 
@@ -272,6 +273,6 @@ def test_a_list_that_went_missing_between_two_tries_is_not_everything(
     path.write_text("1/0/0\n")
     client.invalidate_cache(udf.id, tiles_file=path)
     path.unlink()
-    with pytest.raises(InvalidInputError, match="no such file"):
+    with pytest.raises(UnavailableError, match="no such file"):
         client.invalidate_cache(udf.id, tiles_file=path)
     assert len(fused_emulator.cached_tiles(udf)) == 3
