@@ -33,7 +33,7 @@ import gzip
 import os
 import re
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, Union
+from typing import Any, NamedTuple, Protocol, Union
 
 
 class Remaining(Protocol):
@@ -59,6 +59,9 @@ class Unfinished(NamedTuple):
     remaining: Remaining | None
 
 
+_CONTEXT: Any = vars(BaseException)["__context__"]
+
+
 class FusedCacheError(Exception):
     """Base class of every error that this package raises deliberately.
 
@@ -81,6 +84,16 @@ class FusedCacheError(Exception):
     @property
     def message(self) -> str:
         return str(self.args[0])
+
+    @property
+    def __context__(self) -> BaseException | None:
+        """What this error came from, unless it was raised "from None": that may quote what grants access, and some libraries
+        (tblib) pickle it."""
+        return None if self.__suppress_context__ else _CONTEXT.__get__(self)
+
+    @__context__.setter
+    def __context__(self, error: BaseException | None) -> None:
+        _CONTEXT.__set__(self, error)
 
 
 class PermanentError(FusedCacheError):

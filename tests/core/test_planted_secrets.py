@@ -75,18 +75,9 @@ def windows(text: str) -> Iterator[str]:
     return (text[at : at + PIECE] for at in range(len(text)))
 
 
-def pickled(outcome: Any) -> str:
-    """As Python pickles it. Libraries such as tblib, once loaded, would add the error that another one came from."""
-    written = io.BytesIO()
-    pickler = pickle.Pickler(written)
-    pickler.dispatch_table = {}
-    pickler.dump(outcome)
-    return written.getvalue().decode("latin-1")
-
-
 def leaving(outcome: Any) -> str:
     """Everything that a result or an error says of itself, wherever an orchestrator may store it."""
-    said = [str(outcome), repr(outcome), pickled(outcome)]
+    said = [str(outcome), repr(outcome), repr(getattr(outcome, "__context__", None)), pickle.dumps(outcome).decode("latin-1")]
     if isinstance(outcome, BaseException):
         said += [*traceback.format_exception_only(outcome), repr(vars(outcome))]
         outcome = getattr(outcome, "result", None)
