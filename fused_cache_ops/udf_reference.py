@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.secret import MASK, Secret, sealed_udf, token_kind
@@ -27,12 +28,21 @@ class UdfReference:
         lookup: otherwise the path of the lookup, part by part, not yet escaped.
         shown: how messages name the UDF. A shared token grants access, so it is masked.
         secret: the shared token, if there is one, so that it can be masked in the service's own text too.
+        identity: what two notations of the same UDF have in common, such as ``roads`` and ``default/roads``. It says nothing
+            of a shared token.
     """
 
     udf_id: str | None
     lookup: tuple[str | Secret, ...] = field(repr=False)
     shown: str
     secret: Secret | None = field(default=None, repr=False)
+
+    @property
+    def identity(self) -> object:
+        if self.udf_id is not None:
+            return self.udf_id
+        revealed = tuple(part.reveal() if isinstance(part, Secret) else part for part in self.lookup)
+        return blake2b("\0".join(revealed).encode(errors="surrogatepass")).digest()
 
 
 def parse_udf(udf: str | Secret | UdfReference) -> UdfReference:

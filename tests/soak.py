@@ -1,14 +1,15 @@
 """Real schedulers, loads at random moments, and a look at every map all the time: none may stay stale for long.
 
-Loads overlap, some of them fail, and the service is down now and then, so that steps are retried. Run by scripts/soak.
+Loads overlap, some of them fail, and the service is down now and then, so that steps are retried. In Airflow
+loads are mapped, and some runs are cleared. Run by scripts/soak.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from in_airflow.standalone import airflow_environment, free_port, session, standalone, wait
 
 from fused_cache_ops.emulator import Emulator
 
@@ -57,6 +59,68 @@ if __name__ == "__main__":
 """
 
 
+AIRFLOW = """
+import os
+import random
+from datetime import datetime
+from pathlib import Path
+
+from airflow.sdk import Asset, Metadata, dag, task
+
+TABLE = Asset("table")
+
+
+@dag(schedule=None)
+def load():
+    @task
+    def changed(params=None) -> list[str]:
+        return params["tiles"]
+
+    @task(outlets=[TABLE])
+    def write(tile: str, params=None):
+        if params["fails"]:
+            raise RuntimeError("the load fails, as it was asked to")
+        with Path("HOME", "table", tile.replace("/", "-")).open("ab") as rows:
+            rows.write(b".")
+        yield Metadata(TABLE, {"tiles": [tile]})
+
+    write.expand(tile=changed())
+
+
+@dag(schedule=[TABLE], start_date=datetime(2026, 1, 1), max_active_runs=2)
+def invalidate():
+    @task.fused_invalidate_cache(udf="roads", retries=5, retry_delay=1)
+    def changed(triggering_asset_events=None) -> list[str]:
+        return [tile for events in triggering_asset_events.values() for event in events for tile in event.extra["tiles"]]
+
+    changed()
+
+
+load()
+invalidate()
+"""
+
+
+class Table:
+    """Rows by tile, in files, so that other processes can write to it. A row is a byte: appending one needs no lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir()
+        for tile in TILES:
+            self._file(tile).touch()
+
+    def _file(self, tile: tuple[int, int, int]) -> Path:
+        return self._folder / "-".join(map(str, tile))
+
+    def __getitem__(self, tile: tuple[int, int, int]) -> int:
+        return self._file(tile).stat().st_size
+
+    def append(self, tile: tuple[int, int, int]) -> None:
+        with self._file(tile).open("ab") as rows:
+            rows.write(b".")
+
+
 class House:
     """A table, its map, and who looks at it.
 
@@ -65,21 +129,19 @@ class House:
         stuck: the tiles that stayed stale for too long, with the seconds.
     """
 
-    def __init__(self, emulator: Emulator, patience: float) -> None:
-        self.data = dict.fromkeys(TILES, 0)
+    def __init__(self, emulator: Emulator, home: Path, patience: float) -> None:
+        self.data = Table(home / "table")
         self.stuck: list[tuple[tuple[int, int, int], float]] = []
         self.longest = 0.0
-        self.lock = threading.Lock()
         self._patience = patience
-        self._emulator = emulator
+        self.emulator = emulator
         self._udf = emulator.register(lambda z, x, y: self.data[z, x, y], name="roads")
         self._stale_since: dict[tuple[int, int, int], float] = {}
 
     def write(self) -> str:
         """A load: new rows in one tile. Returns the tile."""
         tile = random.choice(TILES)
-        with self.lock:
-            self.data[tile] += 1
+        self.data.append(tile)
         return "/".join(map(str, tile))
 
     def look(self) -> None:
@@ -87,7 +149,7 @@ class House:
         for tile in TILES:
             before = self.data[tile]
             with contextlib.suppress(requests.RequestException, ValueError):
-                shown = requests.get(self._emulator.tile_url(self._udf, *tile), timeout=30).json()
+                shown = requests.get(self.emulator.tile_url(self._udf, *tile), timeout=30).json()
                 if shown in (before, self.data[tile]):
                     since = self._stale_since.pop(tile, None)
                     self.longest = max(self.longest, time.monotonic() - since if since else 0)
@@ -100,11 +162,6 @@ class House:
     def is_fresh(self) -> bool:
         self.look()
         return not self._stale_since
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -191,17 +248,48 @@ def prefect(home: Path, house: House) -> Iterator[Callable[[bool], None]]:
         yield lambda fails: load(fails, return_state=True) and None
 
 
+@contextlib.contextmanager
+def airflow(home: Path, house: House) -> Iterator[Callable[[bool], None]]:
+    """A complete Airflow, in which the asset's events start the invalidation. Loads are mapped, and one in ten is cleared."""
+    (home / "dags").mkdir()
+    (home / "dags" / "soak.py").write_text(AIRFLOW.replace("HOME", str(home)))
+    environment = airflow_environment(home, house.emulator)
+    connection = json.loads(environment["AIRFLOW_CONN_FUSED_DEFAULT"]) | {"extra": {"deadline": 5}}
+    environment["AIRFLOW_CONN_FUSED_DEFAULT"] = json.dumps(connection)
+    with standalone(home, environment) as (_, url):
+        api, dags = session(url), f"{url}/api/v2/dags"
+        wait("The DAGs are known", lambda: all(api.get(f"{dags}/{name}").ok for name in ("load", "invalidate")), 180)
+
+        def load(fails: bool) -> None:
+            tiles = ["/".join(map(str, tile)) for tile in random.sample(TILES, random.randrange(1, 4))]
+            run = {"logical_date": None, "conf": {"tiles": tiles, "fails": fails}}
+            answer = api.post(f"{dags}/load/dagRuns", json=run, timeout=60)
+            answer.raise_for_status()
+            if random.random() < 0.1:
+                time.sleep(random.uniform(0, 60))
+                cleared = {
+                    "dag_run_id": answer.json()["dag_run_id"],
+                    "dry_run": False,
+                    "only_failed": False,
+                    "reset_dag_runs": True,
+                }
+                api.post(f"{dags}/load/clearTaskInstances", json=cleared, timeout=60).raise_for_status()
+
+        yield load
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("orchestrator", choices=["dagster", "prefect"])
+    parser.add_argument("orchestrator", choices=["airflow", "dagster", "prefect"])
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--patience", type=float, default=120, help="seconds that an invalidation may take")
+    parser.add_argument("--every", type=float, default=6, help="seconds between two loads, on average")
     arguments = parser.parse_args()
-    orchestrators: dict[str, Any] = {"dagster": dagster, "prefect": prefect}
+    orchestrators: dict[str, Any] = {"airflow": airflow, "dagster": dagster, "prefect": prefect}
     home = Path(tempfile.mkdtemp(prefix=f"soak-{arguments.orchestrator}-"))
     with Emulator() as emulator, contextlib.ExitStack() as stack:
         os.environ |= emulator.environment()
-        house = House(emulator, arguments.patience)
+        house = House(emulator, home, arguments.patience)
         load = stack.enter_context(orchestrators[arguments.orchestrator](home, house))
         over = threading.Event()
         loads = failed = 0
@@ -216,7 +304,7 @@ def main() -> None:
             loads, failed = loads + 1, failed + fails
             if random.random() < 0.1:
                 emulator.misbehave(status=503, times=random.randrange(1, 5), path="delete")
-            time.sleep(random.expovariate(1 / 6))
+            time.sleep(random.expovariate(1 / arguments.every))
         for thread in threads:
             thread.join()
         emulator.behave()

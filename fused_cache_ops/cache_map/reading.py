@@ -17,6 +17,7 @@ import contextlib
 import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -251,19 +252,18 @@ def _entries(table: Any, where: str) -> tuple[MapEntry, ...]:
         said = "is missing" if listed is None else f"= {quoted(listed)} is not a list"
         raise InvalidInputError(f'{where}: udfs {said}. Write udfs = [{{ udf = "canvas/name", zooms = "10-14" }}].')
     entries: list[MapEntry] = []
+    known: dict[object, str] = {}
+    same: Counter[str] = Counter()
     for number, given in enumerate(listed, 1):
         entry = _entry(given, f"{where}, entry {number}")
-        if any(each.udf == entry.udf and _same_secret(each.udf, entry.udf) for each in entries):
-            raise InvalidInputError(f"{where}, entry {number}: udf {entry.label} is listed twice for this dataset.")
-        same = sum(each.label.partition(" (")[0] == entry.label for each in entries)  # masked tokens
-        entries.append(replace(entry, label=f"{entry.label} ({same + 1})") if same else entry)
+        if (first := known.setdefault(entry.udf.identity, entry.label)) != entry.label or len(known) < number:
+            as_first = "" if first == entry.label else f", first as {first}"
+            raise InvalidInputError(f"{where}, entry {number}: udf {entry.label} is listed twice for this dataset{as_first}.")
+        same[entry.label] += 1
+        if same[entry.label] > 1:  # masked tokens
+            entry = replace(entry, label=f"{entry.label} ({same[entry.label]})")
+        entries.append(entry)
     return tuple(entries)
-
-
-def _same_secret(one: UdfReference, other: UdfReference) -> bool:
-    if one.secret is None or other.secret is None:
-        return one.secret is other.secret
-    return one.secret.reveal() == other.secret.reveal()
 
 
 def _entry(given: Any, where: str) -> MapEntry:

@@ -72,8 +72,13 @@ def ci(
 
 def _run(folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """Run the commands. Returns the exit code, the last document, and that of the plan."""
-    for name in ("plan.html", "footprint.geojson", "remaining.list"):  # of an earlier step
-        (folder / name).unlink(missing_ok=True)
+    for path in (
+        folder / "plan.html",
+        folder / "footprint.geojson",
+        folder / "remaining.list",
+        *folder.glob("remaining/*.list"),
+    ):
+        path.unlink(missing_ok=True)  # of an earlier step
     try:
         inputs = _inputs(os.environ)
         only_plan = _is_true("dry-run", inputs.pop("dry-run", "false"))
@@ -89,7 +94,7 @@ def _run(folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
         planned.append(f"--html={folder / 'plan.html'}")
         if importlib.util.find_spec("shapely"):  # the extra geo
             planned.append(f"--geojson={folder / 'footprint.geojson'}")
-        sent.append(f"--remaining={folder / 'remaining.list'}")
+    sent.append(f"--remaining={folder / ('remaining.list' if command == 'invalidate' else 'remaining')}")
     code, plan = _call("dataset" if command == "dataset" else "plan", planned, target)
     if code or only_plan:
         return code, plan, plan

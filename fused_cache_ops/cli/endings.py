@@ -30,7 +30,7 @@ class CommandFailed(Exception):
     Args:
         error: the error, or the interruption.
         result: what was done or found out, as JSON types. Default: that of the error.
-        saved_to: the file that has the remaining tiles.
+        saved_to: the file that has the remaining tiles, for a dataset the file of each UDF.
         prints_remaining: whether to print them, unless they are part of the JSON document.
         hint: what to do, if it was interrupted.
     """
@@ -40,7 +40,7 @@ class CommandFailed(Exception):
         error: FusedCacheError | KeyboardInterrupt,
         *,
         result: Mapping[str, Any] | None = None,
-        saved_to: str | None = None,
+        saved_to: str | Mapping[str, str] | None = None,
         prints_remaining: bool = False,
         hint: str = "",
     ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -220,6 +221,14 @@ def dataset(
     connection: Connection,
     cache_map: CacheMapFile = DEFAULT_MAP,
     only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
+    remaining: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="If it fails, write the tiles not yet confirmed into this folder, a list for each UDF.",
+            parser=local_file,
+            metavar="FOLDER",
+        ),
+    ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -241,6 +250,7 @@ def dataset(
         return
     entries = known.entries(dataset_key)
     _confirm([name for each in entries for name in _whole(f"UDF {each.udf.shown}", called, each)], yes)
+    _check_writable_folder(remaining)
     try:
         with connection.open() as client, output.progress() as on_progress:
             done = client.invalidate_dataset(dataset_key, cache_map=known, on_progress=on_progress, **called)
@@ -248,8 +258,12 @@ def dataset(
         found = getattr(error, "result", None)
         if found is not None and not output.as_json:
             output.draw(*_drawn_dataset(found))
-        unrecorded = "What was not confirmed is not recorded: use --checkpoint."
-        raise CommandFailed(error, hint=_RESUME if called["checkpoint"] is not None else unrecorded) from None
+        saved = None if remaining is None or found is None else _saved_each(found, remaining)
+        kept = (
+            f"The remaining tiles are in {remaining}." if saved else "What was not confirmed is not recorded: use --checkpoint."
+        )
+        hint = _RESUME if called["checkpoint"] is not None else kept
+        raise CommandFailed(error, saved_to=saved, hint=hint) from None
     output.is_done = True
     output.show(done.to_dict(), lambda: _drawn_dataset(done))
 
@@ -318,6 +332,35 @@ def _check_writable(path: Optional[Path]) -> None:
     folder = path.absolute().parent
     if "\0" in str(path) or path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise typer.BadParameter(f"--remaining {str(path)!r} cannot be written: use a file in an existing, writable folder.")
+
+
+def _check_writable_folder(path: Optional[Path]) -> None:
+    """Reject, before anything is sent, a folder for the remaining tiles that cannot be written."""
+    if path is None:
+        return
+    folder = path if path.is_dir() else path.absolute().parent
+    if "\0" in str(path) or not folder.is_dir() or (path.exists() and not path.is_dir()) or not os.access(folder, os.W_OK):
+        raise typer.BadParameter(f"--remaining {str(path)!r} cannot be written: use a folder in an existing, writable folder.")
+
+
+def _saved_each(found: DatasetResult, folder: Path) -> Optional[dict[str, str]]:
+    """Write the tiles not yet confirmed of each UDF into a folder. Returns the files, or None if one cannot be written."""
+    saved: dict[str, str] = {}
+    for udf, failure in found.failed.items():
+        if failure.remaining is not None:
+            name = re.sub(r"[^\w.@-]+", "-", udf)
+            path = (
+                folder
+                / f"{name if f'{name}.list' not in map(os.path.basename, saved.values()) else f'{name}-{len(saved)}'}.list"
+            )
+            try:
+                folder.mkdir(exist_ok=True)
+                failure.remaining.save(path)
+            except OSError as error:
+                output.complain(f"--remaining {folder} cannot be written ({error}): the tiles are in the JSON document.")
+                return None
+            saved[udf] = str(path)
+    return saved
 
 
 def _saved(left: Remaining, path: Path) -> Optional[str]:

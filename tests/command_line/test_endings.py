@@ -123,6 +123,30 @@ def test_a_failed_dataset_hands_back_what_remains_for_each_udf(
     assert document["remaining"] == {"rods": ["1/0/0"]}
 
 
+def test_what_remains_of_a_dataset_is_written_to_a_file_for_each_udf(
+    fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fused-cache.toml").write_text('[datasets.d]\nudfs = [{ udf = "a/rods" }, { udf = "a rods" }, { udf = "a-rods" }]\n')
+    done = runner.invoke(program, ["dataset", "d", "1/0/0", "--json", "--remaining", "rest"])
+    files = json.loads(done.stdout)["remaining_file"]
+    assert [Path(files[udf]).read_text() for udf in ("a/rods", "a rods", "a-rods")] == ["1/0/0\n"] * 3
+    assert len(set(files.values())) == 3
+
+
+@pytest.mark.parametrize("place", ["a-file", "missing/folder"])
+def test_a_folder_for_what_remains_that_cannot_be_is_refused_before_anything_is_sent(
+    fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a-file").touch()
+    Path("fused-cache.toml").write_text('[datasets.d]\nudfs = [{ udf = "rods" }]\n')
+    done = runner.invoke(program, ["dataset", "d", "1/0/0", "--remaining", place])
+    assert done.exit_code == 2
+    assert "--remaining" in done.stderr
+    assert fused_emulator.requests == []
+
+
 JSON_COMMANDS = [
     ["plan", "roads", "1/9/9"],
     ["invalidate", "roads", "1/0/0"],

@@ -404,6 +404,10 @@ def test_the_function_reads_the_map_of_the_working_folder(emulator, udfs, tmp_pa
         ("[datasets.parcels]\nudfs = ['maps']\n", r"entry 1 is of type str: pass a mapping"),
         ("[datasets.parcels]\nudfs = [{ zooms = 3 }]\n", r"entry 1: udf is missing"),
         ("[datasets.parcels]\nudfs = [{ udf = 'a' }, { udf = 'a' }]\n", r"entry 2: udf a is listed twice"),
+        (
+            "[datasets.parcels]\nudfs = [{ udf = 'a' }, { udf = 'b' }, { udf = 'team/a' }]\n",
+            r"entry 3: udf team/a is listed twice for this dataset, first as a\.",
+        ),
         ("[datasets.parcels]\nudfs = [{ udf = 'a', zoom = 3 }]\n", r"unknown key 'zoom'. Did you mean zooms\?"),
         ("[datasets.parcels]\nudfs = [{ udf = 'a', zooms = '9-4' }]\n", r"entry 1 \(a\): zooms = '9-4'"),
         ("[datasets.parcels]\nudfs = [{ udf = 'a', buffer = true }]\n", r"entry 1 \(a\): buffer = True"),

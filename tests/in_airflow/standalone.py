@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,63 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+def airflow_environment(home: Path, emulator: Emulator) -> dict[str, str]:
+    """The environment of an Airflow that has its home there, and the emulator as its default connection."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # it starts its parts by name
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
+        "AIRFLOW_CONN_FUSED_DEFAULT": json.dumps({"conn_type": "fused", "host": emulator.base_url, "password": emulator.token}),
+    }
+
+
+@contextlib.contextmanager
+def standalone(home: Path, environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A complete Airflow that is up, ended with all that it started. Yields its process and its address."""
+    url = environment["AIRFLOW__API__BASE_URL"]
+    with (home / "standalone.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "airflow", "standalone"], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+
+        def healthy() -> bool:
+            if server.poll() is not None:
+                raise SystemExit((home / "standalone.log").read_text()[-3000:])
+            with contextlib.suppress(requests.RequestException):
+                answer = requests.get(f"{url}/api/v2/monitor/health", timeout=5).json()
+                return answer["scheduler"]["status"] == answer["metadatabase"]["status"] == "healthy"
+            return False
+
+        wait("Airflow is up", healthy, 600)
+        yield server, url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def session(url: str) -> requests.Session:
+    """A session of Airflow's API that is signed in."""
+    signed_in = requests.Session()
+    token = signed_in.get(f"{url}/auth/token", timeout=30).json()["access_token"]
+    signed_in.headers["Authorization"] = f"Bearer {token}"
+    return signed_in
+
+
 def refresh_datasets(home: Path, airflow: list[str], environment: dict[str, str], emulator: Emulator) -> None:
     """Two loads, each with an event of its own: the UDFs that show its dataset are invalidated, and no others."""
     udfs = {name: emulator.register(lambda **tile: tile, name=name) for name in GONE["load_roads"]}
@@ -152,11 +209,9 @@ def load_partitions(home: Path, url: str, emulator: Emulator) -> None:
         latitude, longitude = h3.cell_to_latlng(cell)
         tiles[date] = Tile.containing(longitude, latitude, 10)
     emulator.fill_cache(udf, tiles.values())
-    token = requests.post(f"{url}/auth/token", json={}, timeout=30).json()["access_token"]
-    answer = requests.post(
+    answer = session(url).post(
         f"{url}/api/v2/dags/load_partition/dagRuns",
         json={"logical_date": None, "partition_key": "2026-11-22"},
-        headers={"Authorization": f"Bearer {token}"},
         timeout=30,
     )
     print(f"Run of a partition: {answer.status_code} {answer.text[:300]}", flush=True)
@@ -216,43 +271,12 @@ def main() -> None:
     (home / "dags" / "twice.py").write_text(TWICE)
     (home / "dags" / "datasets.py").write_text(DATASETS)
     (home / "dags" / "fused-cache.toml").write_text(MAP)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
     with Emulator(token=TOKEN) as emulator:
         udf = emulator.register(lambda **tile: tile, name="parcels")
         emulator.fill_cache(udf, [(10, 486, 391), (10, 486, 392), (10, 0, 0)])
-        fields = {"conn_type": "fused", "host": emulator.base_url, "password": TOKEN}
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # it starts its parts by name
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-            "AIRFLOW__API__PORT": str(port),
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
-            "AIRFLOW_CONN_FUSED_DEFAULT": json.dumps(fields),
-            "PARCELS_HEXES": str(home / "hexes"),
-        }
-        with (home / "standalone.log").open("wb") as log:
-            server = subprocess.Popen(
-                [sys.executable, "-m", "airflow", "standalone"], env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        try:
+        environment = airflow_environment(home, emulator) | {"PARCELS_HEXES": str(home / "hexes")}
+        with standalone(home, environment) as (server, url):
             airflow = [sys.executable, "-m", "airflow"]
-
-            def healthy() -> bool:
-                if server.poll() is not None:
-                    raise SystemExit((home / "standalone.log").read_text()[-3000:])
-                with contextlib.suppress(requests.RequestException):
-                    answer = requests.get(f"{url}/api/v2/monitor/health", timeout=5).json()
-                    return answer["scheduler"]["status"] == answer["metadatabase"]["status"] == "healthy"
-                return False
-
-            wait("Airflow is up", healthy, 600)
 
             def known() -> bool:
                 done = subprocess.run([*airflow, "dags", "list", "-o", "json"], env=environment, capture_output=True, text=True)
@@ -277,12 +301,6 @@ def main() -> None:
                 wait_twice(home, airflow, environment, emulator, lambda: restart_triggerer(server, airflow, environment, own))
             if "--wait" in sys.argv:
                 input(f"{url}  Enter ends it. ")
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(30)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
     leaks = [path for path in home.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
     print(
         f"{sum(1 for path in home.rglob('*') if path.is_file())} files in Airflow's home, {len(leaks)} of them with the token"

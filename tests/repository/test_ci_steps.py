@@ -155,7 +155,8 @@ def test_a_datasets_udfs_are_in_the_summary(github: Run, fused_emulator: Emulato
     assert step.code == 3
     assert "| roads | 1 |" in step.summary
     assert re.search(r"\| rods \| failed: .*404", html.unescape(step.summary))
-    assert step.result["remaining"] == {"rods": ["1/0/0"]}
+    assert step.result["remaining"] is None
+    assert Path(step.result["remaining_file"]["rods"]).read_text() == "1/0/0\n"
 
 
 def test_the_summary_tells_what_was_refreshed(github: Run, fused_emulator: Emulator, udf: Udf) -> None:
@@ -364,13 +365,24 @@ def test_a_job_that_is_cancelled_hands_back_what_remains(fused_emulator: Emulato
 
 
 def test_a_result_too_large_for_an_output_is_in_the_file(github: Run, fused_emulator: Emulator, udf: Udf, folder: Path) -> None:
+    udfs = ", ".join(f'{{ udf = "{"road" * 50}{number}", max_tiles = 1 }}' for number in range(1000))
+    (folder / "fused-cache.toml").write_text(f"[datasets.d]\nudfs = [{udfs}]\n")
+    step = github(dataset="d", tiles="1/0/0 1/0/1")
+    assert step.code == 1
+    assert len(step.outputs["result"]) < LARGEST_OUTPUT
+    assert step.result["error"]["kind"] == "DatasetInvalidationError"
+    assert len(json.loads(Path(step.outputs["result-file"]).read_text())["result"]["failed"]) == 1000
+
+
+def test_millions_of_tiles_that_remain_are_never_in_memory(
+    github: Run, fused_emulator: Emulator, udf: Udf, folder: Path
+) -> None:
     (folder / "fused-cache.toml").write_text('[datasets.d]\nudfs = [{ udf = "rods" }]\n')
     (folder / "changed.list").write_text("".join(f"17/{number % 1000}/{number // 1000}\n" for number in range(40_000)))
     step = github(dataset="d", tiles_file="changed.list")
     assert step.code == 1
-    assert len(step.outputs["result"]) < LARGEST_OUTPUT
-    assert step.result["error"]["kind"] == "DatasetInvalidationError"
-    assert len(json.loads(Path(step.outputs["result-file"]).read_text())["remaining"]["rods"]) == 40_000
+    assert len(step.outputs["result"]) < 5_000
+    assert Path(step.result["remaining_file"]["rods"]).read_text().count("\n") == 40_000
 
 
 def test_wrong_settings_in_the_checkout_are_reported(github: Run, udf: Udf, folder: Path) -> None:
