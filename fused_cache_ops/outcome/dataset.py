@@ -98,10 +98,15 @@ class DatasetInvalidationError(FusedCacheError):
     def __init__(self, result: DatasetResult) -> None:
         count = len(result.failed)
         others = len(result.results.keys() - result.failed.keys())
-        reasons = " ".join(f"{udf}: {error.message}" for udf, error in result.failed.items())
+        by_reason: dict[str, list[str]] = {}
+        for udf, error in result.failed.items():
+            by_reason.setdefault(error.message, []).append(udf)
+        reasons = [f"{_named(udfs)}: {reason}" for reason, udfs in list(by_reason.items())[:_MOST_SHOWN]]
+        if len(by_reason) > _MOST_SHOWN:
+            reasons.append(f"And {len(by_reason) - _MOST_SHOWN:,} other reasons: see this error's .result.failed.")
         super().__init__(
-            f"{count} of {counted(count + others, 'UDF')} of the dataset {quoted_address(result.dataset)} failed. {reasons} "
-            f"{'The others are invalidated. ' if others else ''}"
+            f"{count:,} of {counted(count + others, 'UDF')} of the dataset {quoted_address(result.dataset)} failed. "
+            f"{' '.join(reasons)} {'The others are invalidated. ' if others else ''}"
             "The tiles not yet confirmed are in this error's .remaining_by_udf."
         )
         self.result = result
@@ -114,3 +119,12 @@ class DatasetInvalidationError(FusedCacheError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return DatasetInvalidationError, (self.result,)
+
+
+_MOST_SHOWN = 10
+"""UDFs and reasons in a message, so that it stays readable."""
+
+
+def _named(udfs: list[str]) -> str:
+    more = [f"and {len(udfs) - _MOST_SHOWN:,} more"] if len(udfs) > _MOST_SHOWN else []
+    return ", ".join([*udfs[:_MOST_SHOWN], *more])

@@ -50,12 +50,14 @@ class Options(NamedTuple):
         column: the column of a table that holds the geometries. None: the one that says so.
         crs: the reference system of what does not name one, in any form that pyproj reads.
         unplaced: called with how many rows changed that have no place.
+        watch: called often while shapes are read. It raises when they are no longer wanted.
     """
 
     deepest_zoom: int = HIGHEST_ZOOM
     column: str | None = None
     crs: Any = None
     unplaced: Callable[[int], object] = bool
+    watch: Callable[[], object] = bool
 
 
 class _Source(NamedTuple):
@@ -89,7 +91,7 @@ def read_geometry(geometry: Any, options: Options) -> Iterator[Portion]:
 
     shapely = import_geo("shapely")
     systems = Systems(options.crs)
-    for system, shapes in _gathered(_sources(geometry, options, shapely), systems):
+    for system, shapes in _gathered(_sources(geometry, options, shapely), systems, options.watch):
         if not np.isfinite(shapely.get_coordinates(shapes)).all():
             raise InvalidInputError("geometry has a NaN or infinite coordinate: coordinates must be finite.")
         if system is not None:
@@ -103,14 +105,22 @@ def read_geometry(geometry: Any, options: Options) -> Iterator[Portion]:
         yield portion_of(_valid(shapes[~small], shapely), middles)
 
 
-def _gathered(sources: Iterator[_Source], systems: Systems) -> Iterator[tuple[Any, Any]]:
+def _gathered(sources: Iterator[_Source], systems: Systems, watch: Callable[[], object]) -> Iterator[tuple[Any, Any]]:
     """Consecutive sources of one reference system together, in portions."""
+    for system, shapes in _joined(sources, systems, watch):
+        for start in range(0, len(shapes), _PORTION):
+            watch()
+            yield system, shapes[start : start + _PORTION]
+
+
+def _joined(sources: Iterator[_Source], systems: Systems, watch: Callable[[], object]) -> Iterator[tuple[Any, Any]]:
     import numpy as np
 
     held: list[Any] = []
     count = 0
     of: Any = None
     for source in sources:
+        watch()
         shapes = _present(source.shapes)
         if not len(shapes):
             continue

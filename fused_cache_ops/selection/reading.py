@@ -246,7 +246,7 @@ def _covered(readings: list[_Reading], watch: Watch) -> list[Selection]:
     from fused_cache_ops.selection.coverage import Covering, Gathered
 
     unplaced: list[int] = []
-    portions = filter(lambda portion: not portion[2].is_empty, _portions(readings, unplaced))
+    portions = filter(lambda portion: not portion[2].is_empty, _portions(readings, unplaced, watch))
     begun = list(itertools.islice(portions, 2))
     if len(readings) == 1 and len(begun) == 1:  # small enough to be computed again when it is needed
         _, zooms, portion = begun[0]
@@ -283,7 +283,7 @@ def _drawn_as(reading: _Reading) -> str:
     return repr(reading.read["render_resolution"])
 
 
-def _portions(readings: list[_Reading], unplaced: list[int]) -> Iterator[tuple[str, tuple[int, ...], Any]]:
+def _portions(readings: list[_Reading], unplaced: list[int], watch: Watch) -> Iterator[tuple[str, tuple[int, ...], Any]]:
     """The area piece by piece, each with how it is drawn, and the zooms at which it changed. At the end, it is known how many
     rows changed that have no place."""
     kind, read = readings[0].kind, readings[0].read
@@ -294,7 +294,7 @@ def _portions(readings: list[_Reading], unplaced: list[int]) -> Iterator[tuple[s
     if kind == "geometry":
         from fused_cache_ops.selection.geometry import Options, read_geometry
 
-        options = Options(every[-1], read["geometry_column"], read["crs"], unplaced.append)
+        options = Options(every[-1], read["geometry_column"], read["crs"], unplaced.append, watch)
         for portion in read_geometry(read[kind], options):
             yield _drawn_as(readings[0]), every, portion
         return

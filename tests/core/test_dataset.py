@@ -542,3 +542,22 @@ def test_an_interrupted_dataset_says_what_remains_for_each_udf(
         error = result.failed.get(udf.slug)
         remaining = set() if error is None else {tuple(tile) for tile in error.remaining}
         assert fused_emulator.cached_tiles(udf) <= remaining
+
+
+def many(**keywords: object) -> CacheMap:
+    return CacheMap.from_dict({"datasets": {"d": {"udfs": [{"udf": f"u{number}", **keywords} for number in range(300)]}}})
+
+
+def test_the_message_of_many_failures_says_a_common_reason_once(client):
+    with pytest.raises(DatasetInvalidationError, match="300 of 300 UDFs") as caught:
+        client.invalidate_dataset("d", cache_map=many(max_tiles=1, zooms=12), bounds=AREA)
+    message = str(caught.value)
+    assert "u0, u1, u2, u3, u4, u5, u6, u7, u8, u9, and 290 more: " in message
+    assert message.count("99 tiles are selected") == 1
+
+
+def test_the_message_of_many_failures_is_short_where_each_has_a_reason_of_its_own(client):
+    with pytest.raises(DatasetInvalidationError, match="300 of 300 UDFs") as caught:
+        client.invalidate_dataset("d", cache_map=many(), tiles=["1/0/0"])
+    assert "And 290 other reasons: see this error's .result.failed." in str(caught.value)
+    assert len(caught.value.result.failed) == 300
