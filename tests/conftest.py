@@ -85,6 +85,32 @@ def client(fused_emulator: Emulator) -> Iterator[FusedClient]:
         yield client
 
 
+SECRET = "Zq7Xw9Kt3Vb5Lm1R"
+PIECE = 6  # characters, that must not be seen either
+
+ADDRESSES = {
+    "signature": "https://127.0.0.1:9/data/a{end}?X-Amz-Signature={secret}",
+    "password": "https://me:{secret}@127.0.0.1:9/data/a{end}",
+    "token in a query": "https://127.0.0.1:9/a{end}?token={secret}&x=1",
+    "password of a store": "s3://key:{secret}@bucket/a{end}",
+    "chained": "simplecache::https://me:{secret}@127.0.0.1:9/a{end}",
+    "path of a drive": "abfs://me:{secret}@account/a{end}",
+}
+
+
+@pytest.fixture(params=ADDRESSES)
+def planted(request: pytest.FixtureRequest) -> Callable[..., str]:
+    """The address of something that cannot be read, with a secret in it. Its end can be given."""
+    return lambda end="": ADDRESSES[request.param].format(end=end, secret=SECRET)
+
+
+@pytest.fixture
+def leaked() -> Callable[[str], set[str]]:
+    """Which pieces of the secret are in a text."""
+    pieces = {SECRET[at : at + PIECE] for at in range(len(SECRET) - PIECE + 1)}
+    return lambda text: pieces & {text[at : at + PIECE] for at in range(len(text))}
+
+
 @pytest.fixture
 def table() -> dict[str, str]:
     """What the UDFs read."""

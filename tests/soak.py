@@ -60,14 +60,15 @@ if __name__ == "__main__":
 
 
 AIRFLOW = """
-import os
-import random
 from datetime import datetime
 from pathlib import Path
 
 from airflow.sdk import Asset, Metadata, dag, task
+from airflow.timetables.assets import AssetOrTimeSchedule
+from airflow.timetables.trigger import CronTriggerTimetable
+from airflow_provider_fused.assets import loads_since_invalidation
 
-TABLE = Asset("table")
+TABLE, MAP = Asset("table"), Asset("map")
 
 
 @dag(schedule=None)
@@ -87,11 +88,16 @@ def load():
     write.expand(tile=changed())
 
 
-@dag(schedule=[TABLE], start_date=datetime(2026, 1, 1), max_active_runs=2)
+@dag(
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("* * * * *", timezone="UTC"), assets=[TABLE]),
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+)
 def invalidate():
-    @task.fused_invalidate_cache(udf="roads", retries=5, retry_delay=1)
-    def changed(triggering_asset_events=None) -> list[str]:
-        return [tile for events in triggering_asset_events.values() for event in events for tile in event.extra["tiles"]]
+    @task.fused_invalidate_cache(udf="roads", inlets=[TABLE, MAP], outlets=[MAP], retries=5, retry_delay=1)
+    def changed() -> list[str]:
+        return [tile for load in loads_since_invalidation(TABLE, MAP) for tile in load["tiles"]]
 
     changed()
 

@@ -3,6 +3,7 @@
 import json
 import runpy
 from collections.abc import Callable
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,19 @@ def test_the_days_partition(run: Callable[..., Any], fused_emulator: Emulator, p
 @pytest.mark.skipif(
     version("apache-airflow").startswith("3.0."), reason="dag.test() of Airflow 3.0 takes every asset for inactive"
 )
-def test_an_asset_without_events_invalidates_nothing(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:
+def test_each_run_invalidates_the_loads_since_the_last_one(
+    run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_fused.assets._SETTLES", -timedelta(microseconds=1))
     assert run("invalidate_on_asset", "load_parcels") == {"load": ["success"]}
+    fused_emulator.misbehave(status=403, times=None)
+    assert run("invalidate_on_asset") == {"invalidate": ["failed"]}
+    fused_emulator.behave()
     assert run("invalidate_on_asset") == {"invalidate": ["success"]}
-    assert fused_emulator.cached_tiles(parcels) == {KEPT, *CHANGED}
+    assert fused_emulator.cached_tiles(parcels) == {KEPT}
+    fused_emulator.forget_requests()
+    assert run("invalidate_on_asset") == {"invalidate": ["success"]}
+    assert fused_emulator.requests == []
 
 
 @pytest.mark.skipif(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink
+    from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, get_current_context
     from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
     from airflow.sdk.log import mask_secret
 else:
@@ -14,6 +14,10 @@ else:
     except ImportError:
         from airflow.models.baseoperator import BaseOperator
         from airflow.models.baseoperatorlink import BaseOperatorLink
+    try:
+        from airflow.sdk import get_current_context
+    except ImportError:
+        from airflow.operators.python import get_current_context
     try:
         from airflow.sdk import BaseHook
     except ImportError:
@@ -39,5 +43,6 @@ __all__ = [
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
+    "get_current_context",
     "mask_secret",
 ]
