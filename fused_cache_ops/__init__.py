@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.cache_map.dataset import DatasetPlan, plan_dataset
     from fused_cache_ops.cache_map.reading import CacheMap
     from fused_cache_ops.client import FusedClient, TeamEnvironment, TeamUdf
+    from fused_cache_ops.dbt.call import DbtPlan, plan_dbt
     from fused_cache_ops.errors import (
         AuthenticationError,
         ConfigurationError,
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
         UnexpectedResponseError,
         Unfinished,
     )
-    from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset, refresh_cache
+    from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset, invalidate_dbt, refresh_cache
     from fused_cache_ops.keywords.client import ClientSettings
     from fused_cache_ops.keywords.refresh import RefreshOptions
     from fused_cache_ops.keywords.values import WHOLE_UDF
     from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
+    from fused_cache_ops.outcome.dbt import DbtNodesFailedError, DbtResult
     from fused_cache_ops.outcome.interruption import InvalidationInterrupted
     from fused_cache_ops.outcome.invalidation import (
         InvalidationResult,
@@ -60,6 +62,9 @@ __all__ = [
     "DatasetInvalidationError",
     "DatasetPlan",
     "DatasetResult",
+    "DbtNodesFailedError",
+    "DbtPlan",
+    "DbtResult",
     "FirstPass",
     "FusedCacheError",
     "FusedClient",
@@ -91,8 +96,10 @@ __all__ = [
     "VerificationError",
     "invalidate_cache",
     "invalidate_dataset",
+    "invalidate_dbt",
     "merge_selections",
     "plan_dataset",
+    "plan_dbt",
     "plan_invalidation",
     "refresh_cache",
 ]
@@ -107,6 +114,9 @@ _HOMES = {
     "DatasetInvalidationError": "outcome.dataset",
     "DatasetPlan": "cache_map.dataset",
     "DatasetResult": "outcome.dataset",
+    "DbtNodesFailedError": "outcome.dbt",
+    "DbtPlan": "dbt.call",
+    "DbtResult": "outcome.dbt",
     "FirstPass": "outcome.passes",
     "FusedCacheError": "errors",
     "FusedClient": "client",
@@ -138,8 +148,10 @@ _HOMES = {
     "VerificationError": "outcome.invalidation",
     "invalidate_cache": "invalidate",
     "invalidate_dataset": "invalidate",
+    "invalidate_dbt": "invalidate",
     "merge_selections": "selection.merging",
     "plan_dataset": "cache_map.dataset",
+    "plan_dbt": "dbt.call",
     "plan_invalidation": "plan.plan",
     "refresh_cache": "invalidate",
 }

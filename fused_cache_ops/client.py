@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import CacheMap, MapLocation
@@ -45,9 +45,11 @@ if TYPE_CHECKING:
 
     from fused_cache_ops.cache_map.dataset import OnDatasetPlan
     from fused_cache_ops.cache_map.suggest import Suggestion
+    from fused_cache_ops.dbt.artifacts import DbtPath
     from fused_cache_ops.keywords.call import DatasetKeywords
     from fused_cache_ops.keywords.values import Related
     from fused_cache_ops.lineage.report import UdfReport
+    from fused_cache_ops.outcome.dbt import DbtResult
     from fused_cache_ops.plan.plan import OnPlan
     from fused_cache_ops.progress import OnProgress
     from fused_cache_ops.settings import Certificate
@@ -328,6 +330,36 @@ class FusedClient:
 
         call = DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords, on_progress=on_progress, on_plan=on_plan)
         return call.run()
+
+    def invalidate_dbt(
+        self,
+        path: DbtPath,
+        *,
+        cache_map: MapLocation | None = None,
+        newer_than: Any = None,
+        repeat: bool = False,
+        on_progress: OnProgress | None = None,
+        on_plan: OnDatasetPlan | None = None,
+        **keywords: Unpack[DatasetKeywords],
+    ) -> DbtResult:
+        """Invalidate every UDF that shows what a dbt build changed, over this client's connections.
+
+        Takes the keywords of `fused_cache_ops.invalidate_dbt`, except for ``client``.
+        """
+        from fused_cache_ops.dbt.call import DbtCall, read_dbt, record
+        from fused_cache_ops.dbt.maps import maps_of
+        from fused_cache_ops.outcome.dbt import DbtNodesFailedError
+
+        build = read_dbt(path, newer_than=newer_than, repeat=repeat)
+        maps = maps_of(build, cache_map)
+        call = DbtCall(self._service, build, maps, keywords, on_progress=on_progress, on_plan=on_plan)
+        try:
+            result = call.run()
+        except DbtNodesFailedError:
+            record(path, build.invocations)
+            raise
+        record(path, build.invocations)
+        return result
 
     def first_dataset_pass(
         self,

@@ -1,4 +1,4 @@
-"""The public functions ``invalidate_cache``, ``refresh_cache`` and ``invalidate_dataset``: one call, over its own client."""
+"""The public functions, such as ``invalidate_cache`` and ``invalidate_dataset``: one call, over its own client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from fused_cache_ops.cache_map.dataset import OnDatasetPlan
+    from fused_cache_ops.dbt.artifacts import DbtPath
     from fused_cache_ops.keywords.call import DatasetKeywords
+    from fused_cache_ops.outcome.dbt import DbtResult
     from fused_cache_ops.plan.plan import OnPlan
 
 Client = Union[FusedClient, ClientSettings, None]
@@ -284,3 +286,55 @@ def invalidate_dataset(
     client = sealed_client(client)
     with _opened(client) as opened:
         return opened.invalidate_dataset(dataset, cache_map=cache_map, on_progress=on_progress, on_plan=on_plan, **keywords)
+
+
+def invalidate_dbt(
+    path: DbtPath,
+    *,
+    cache_map: MapLocation | None = None,
+    newer_than: Any = None,
+    repeat: bool = False,
+    on_progress: OnProgress | None = None,
+    on_plan: OnDatasetPlan | None = None,
+    client: Client = None,
+    **keywords: Unpack[DatasetKeywords],
+) -> DbtResult:
+    """Invalidate every UDF that shows what a dbt build changed.
+
+    Which models, seeds and snapshots changed is read from dbt's own ``run_results.json`` and ``manifest.json``. Call it after
+    each build, also after one that failed: what succeeded in that one is in no later file.
+
+    Args:
+        path: the folder that dbt writes to (``target/``), the project's folder, a results file, or a list of these.
+        cache_map: the map, or the path of its file. Its keys are tables (``database.schema.table``) or dbt's unique ids
+            (``model.project.parcels``). Default: ``fused-cache.toml``, if there is one. Exposures name UDFs too, by
+            ``meta: {fused: {udf: maps/parcels, whole_udf: true}}``, with the keys of a map's entry. They suffice without a map.
+        newer_than: a time, or its text in ISO 8601. Older results are an error.
+        repeat: whether to do again what was done for a build before, as ``fused_cache_ops.json`` beside the results notes.
+        on_progress: as for `invalidate_cache`, for all UDFs together.
+        on_plan: called once with a `DbtPlan`, before anything is sent.
+        client: as for `invalidate_cache`.
+        keywords: as for `invalidate_dataset`. Without a selection, UDFs must be ``whole_udf = true``, or an exposure must say
+            what changed, such as ``geometry: target/changed.parquet``, a path in dbt's project.
+
+    Returns:
+        What was done for each UDF, and what dbt changed, as a `DbtResult`.
+
+    Raises:
+        InvalidInputError: the files are not those of a build, do not belong together, or were handled before; or the map or
+            the selection cannot be read. Nothing was sent.
+        UnavailableError: a file is not there yet, or a request failed.
+        DatasetInvalidationError: a UDF failed. The others are invalidated.
+        DbtNodesFailedError: dbt did not build everything. The maps of what was built are invalidated.
+    """
+    client = sealed_client(client)
+    with _opened(client) as opened:
+        return opened.invalidate_dbt(
+            path,
+            cache_map=cache_map,
+            newer_than=newer_than,
+            repeat=repeat,
+            on_progress=on_progress,
+            on_plan=on_plan,
+            **keywords,
+        )

@@ -366,7 +366,10 @@ def install_dag(airflow_database: Path) -> Callable[[Path], Path]:
                 "from airflow.datasets.metadata import Metadata",
                 text,
                 flags=re.MULTILINE,
-            ).replace("triggering_asset_events", "triggering_dataset_events")
+            )
+            text = text.replace("triggering_asset_events", "triggering_dataset_events")
+            text = text.replace("airflow.timetables.assets", "airflow.timetables.datasets")
+            text = text.replace("AssetOrTimeSchedule", "DatasetOrTimeSchedule").replace("assets=[TABLE]", "datasets=[TABLE]")
         target = AIRFLOW_DAGS / source.name
         target.write_text(text)
         return target

@@ -149,7 +149,7 @@ class CacheMap:
         if wrong := [key for key in datasets if not isinstance(key, str)]:
             raise InvalidInputError(f"{source}: the key {quoted(wrong[0])} of a dataset must be text.")
         return cls(
-            {key: _entries(table, f"{source}, dataset {quoted_address(key)}") for key, table in datasets.items()}, source
+            {key: read_entries(table, f"{source}, dataset {quoted_address(key)}") for key, table in datasets.items()}, source
         )
 
     @classmethod
@@ -245,7 +245,16 @@ def _find(path: Path, beside: str | os.PathLike[str] | None) -> Path:
     raise InvalidInputError(f"There is no cache map {shown}: pass its path as cache_map.")
 
 
-def _entries(table: Any, where: str) -> tuple[MapEntry, ...]:
+def read_entries(table: Any, where: str) -> tuple[MapEntry, ...]:
+    """The UDFs of one dataset, from its table.
+
+    Args:
+        table: a mapping with the key ``udfs``, a list of mappings.
+        where: how messages name it.
+
+    Raises:
+        InvalidInputError: it is not valid. The message names the entry and the key.
+    """
     check_keys(table, ("udfs",), where)
     listed = table.get("udfs")
     if not isinstance(listed, list):

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, Union
 
 import typer
 
@@ -266,6 +266,93 @@ def dataset(
         raise CommandFailed(error, saved_to=saved, hint=hint) from None
     output.is_done = True
     output.show(done.to_dict(), lambda: _drawn_dataset(done))
+
+
+@program.command()
+@connecting(deadline=DEFAULT_DEADLINE, sends=True)
+@selecting
+@sending(
+    described={
+        "checkpoint": "A folder, which ends in /. Run the same command again to send the rest.",
+        "verify_tiles": "Afterwards, request this many tiles of each UDF.",
+    }
+)
+def dbt(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TARGET...", help="The folder that dbt writes to, such as target/, or several.", show_default=False
+        ),
+    ],
+    selection: SelectionKeywords,
+    sending: Sending,
+    connection: Connection,
+    cache_map: Annotated[
+        Optional[str],
+        typer.Option(
+            "--map", metavar="FILE", help=f"The cache map. Default: {DEFAULT_MAP}, if there is one.", show_default=False
+        ),
+    ] = None,
+    newer_than: Annotated[
+        Optional[str], typer.Option(metavar="TIME", help="Refuse results that are older, such as 2026-11-29T06:00:00+00:00.")
+    ] = None,
+    repeat: Annotated[bool, typer.Option("--repeat", help="Do it again for a build that was handled before.")] = False,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
+    remaining: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="If it fails, write the tiles not yet confirmed into this folder, a list for each UDF.",
+            parser=local_file,
+            metavar="FOLDER",
+        ),
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Invalidate every UDF that shows what a dbt build changed.
+
+    Run it after each build, also after one that failed. UDFs are those of the cache map, and of exposures with meta.fused.
+    """
+    from rich.text import Text
+
+    from fused_cache_ops.cache_map.reading import CacheMap
+    from fused_cache_ops.dbt.call import plan_dbt, read_dbt
+    from fused_cache_ops.dbt.maps import maps_of
+
+    known = None
+    if cache_map is not None or Path(DEFAULT_MAP).is_file():
+        # What the map says of a UDF is more specific than the table [settings].
+        known = CacheMap.read(cache_map or DEFAULT_MAP).with_defaults(sending.defaults)
+    called: Any = {**selection, **sending.given}
+    about: Any = {"cache_map": known, "newer_than": newer_than, "repeat": repeat}
+    if only_plan:
+        planned = plan_dbt(paths, **about, **called)
+        output.show(planned.to_dict(), lambda: [Text(str(planned))])
+        return
+    maps = maps_of(read_dbt(paths, newer_than=newer_than, repeat=repeat), known)
+    entries = [entry for share in maps.shares for entry in share.cache_map.entries(share.key)]
+    _confirm([name for each in entries for name in _whole(f"UDF {each.udf.shown}", called, each)], yes)
+    _check_writable_folder(remaining)
+    try:
+        with connection.open() as client, output.progress() as on_progress:
+            done = client.invalidate_dbt(paths, on_progress=on_progress, **about, **called)
+    except (FusedCacheError, KeyboardInterrupt) as error:
+        found = getattr(error, "result", None)
+        if found is not None and not output.as_json:
+            output.draw(*_drawn_dataset(found))
+        raise _dataset_failed(error, remaining, called["checkpoint"]) from None
+    output.is_done = True
+    output.show(done.to_dict(), lambda: _drawn_dataset(done))
+
+
+def _dataset_failed(
+    error: Union[FusedCacheError, KeyboardInterrupt], remaining: Optional[Path], checkpoint: Any
+) -> CommandFailed:
+    """The end of a command for several UDFs, with what remains of each in a file."""
+    found = getattr(error, "result", None)
+    saved = _saved_each(found, remaining) if remaining is not None and found is not None and found.failed else None
+    kept = f"The remaining tiles are in {remaining}." if saved else "What was not confirmed is not recorded: use --checkpoint."
+    return CommandFailed(error, saved_to=saved, hint=_RESUME if checkpoint is not None else kept)
 
 
 def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:

@@ -228,9 +228,7 @@ def restart_triggerer(server: subprocess.Popen[bytes], airflow: list[str], envir
             if parent == server.pid and b"triggerer" in (folder / "cmdline").read_bytes():
                 os.kill(int(folder.name), signal.SIGKILL)
                 print("The triggerer was killed", flush=True)
-    return subprocess.Popen(
-        [*airflow, "triggerer"], env=environment, stdout=log, stderr=log, process_group=os.getpgid(server.pid)
-    )
+    return subprocess.Popen([*airflow, "triggerer"], env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
 def wait_twice(
@@ -297,8 +295,16 @@ def main() -> None:
                 print(f"Run {run['run_id']}: {run['state']}")
             refresh_datasets(home, airflow, environment, emulator)
             load_partitions(home, url, emulator)
+            restarted: list[subprocess.Popen[bytes]] = []
             with (home / "triggerer.log").open("wb") as own:
-                wait_twice(home, airflow, environment, emulator, lambda: restart_triggerer(server, airflow, environment, own))
+                try:
+                    wait_twice(
+                        *(home, airflow, environment, emulator),
+                        lambda: restarted.append(restart_triggerer(server, airflow, environment, own)),
+                    )
+                finally:
+                    for process in restarted:
+                        os.killpg(process.pid, signal.SIGKILL)
             if "--wait" in sys.argv:
                 input(f"{url}  Enter ends it. ")
     leaks = [path for path in home.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]

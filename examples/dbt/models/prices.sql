@@ -1,0 +1,2 @@
+{{ config(materialized="table") }}
+select id, area * {{ var("price", 10) }} as price from {{ ref("parcels") }}

@@ -1,0 +1,2 @@
+{{ config(materialized="table") }}
+select sum(price) as price from {{ ref("prices") }}
