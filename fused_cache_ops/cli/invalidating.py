@@ -23,6 +23,7 @@ from fused_cache_ops.cli.options import (
     local_file,
     refresh_name,
     selecting,
+    selecting_if_given,
     sending,
 )
 from fused_cache_ops.cli.output import output
@@ -270,7 +271,7 @@ def dataset(
 
 @program.command()
 @connecting(deadline=DEFAULT_DEADLINE, sends=True)
-@selecting
+@selecting_if_given
 @sending(
     described={
         "checkpoint": "A folder, which ends in /. Run the same command again to send the rest.",
@@ -278,12 +279,7 @@ def dataset(
     }
 )
 def dbt(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="TARGET...", help="The folder that dbt writes to, such as target/, or several.", show_default=False
-        ),
-    ],
+    target: Annotated[Path, typer.Argument(help="The folder that dbt writes to, such as target/.", show_default=False)],
     selection: SelectionKeywords,
     sending: Sending,
     connection: Connection,
@@ -295,6 +291,12 @@ def dbt(
     ] = None,
     newer_than: Annotated[
         Optional[str], typer.Option(metavar="TIME", help="Refuse results that are older, such as 2026-11-29T06:00:00+00:00.")
+    ] = None,
+    also: Annotated[
+        Optional[list[Path]],
+        typer.Option(
+            metavar="TARGET", help="The folder of another build, such as the one that dbt retry repaired. Repeatable."
+        ),
     ] = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Do it again for a build that was handled before.")] = False,
     only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
@@ -324,6 +326,7 @@ def dbt(
         # What the map says of a UDF is more specific than the table [settings].
         known = CacheMap.read(cache_map or DEFAULT_MAP).with_defaults(sending.defaults)
     called: Any = {**selection, **sending.given}
+    paths = [target, *(also or ())]
     about: Any = {"cache_map": known, "newer_than": newer_than, "repeat": repeat}
     if only_plan:
         planned = plan_dbt(paths, **about, **called)

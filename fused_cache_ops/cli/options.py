@@ -153,6 +153,12 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     return _with_options(command, types, "selection", lambda _, given: _read(_with_difference(given)))
 
 
+def selecting_if_given(command: Callable[..., None]) -> Callable[..., None]:
+    """As `selecting`, for a command that may know from elsewhere what is selected."""
+    types = _SELECTING | _DIFFERENCE
+    return _with_options(command, types, "selection", lambda _, given: _read(_with_difference(given), is_needed=False))
+
+
 def sending(*, only: tuple[str, ...] | None = None, described: Mapping[str, str] | None = None) -> Decorator:
     """Add the options that control sending to a command. It receives them as ``sending``, a `Sending`.
 
@@ -262,13 +268,13 @@ def _default(name: str) -> Any:
     return default if isinstance(default, (int, float, str, bool)) else None
 
 
-def _read(given: dict[str, Any]) -> SelectionKeywords:
+def _read(given: dict[str, Any], *, is_needed: bool = True) -> SelectionKeywords:
     """The core's keywords: exactly one kind of selection, and the whole UDF only if it is asked for explicitly."""
     # An option that was given but is empty is a mistake, which the core rejects.
     kinds = {name: given[name] for name in KINDS if not _is_left_out(given[name])}
     if "bounds" in kinds:
         kinds["bounds"] = [[_number(text) for text in box.split(",")] for box in given["bounds"]]
-    if given["whole_udf"] == bool(kinds):
+    if given["whole_udf"] == bool(kinds) and (kinds or is_needed):
         raise typer.BadParameter(
             "give exactly one of these: tiles as z/x/y, --tiles-file, --bounds, --geometry, --cells, --hex-dataset, "
             "--diff or --whole-udf."
