@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.cache_map.dataset import DatasetPlan, plan_dataset
     from fused_cache_ops.cache_map.reading import CacheMap
     from fused_cache_ops.client import FusedClient, TeamEnvironment, TeamUdf
-    from fused_cache_ops.dbt.call import DbtPlan, plan_dbt
+    from fused_cache_ops.dbt.call import DbtFirstPass, DbtPlan, plan_dbt
     from fused_cache_ops.errors import (
         AuthenticationError,
         ConfigurationError,
@@ -62,6 +62,7 @@ __all__ = [
     "DatasetInvalidationError",
     "DatasetPlan",
     "DatasetResult",
+    "DbtFirstPass",
     "DbtNodesFailedError",
     "DbtPlan",
     "DbtResult",
@@ -114,6 +115,7 @@ _HOMES = {
     "DatasetInvalidationError": "outcome.dataset",
     "DatasetPlan": "cache_map.dataset",
     "DatasetResult": "outcome.dataset",
+    "DbtFirstPass": "dbt.call",
     "DbtNodesFailedError": "outcome.dbt",
     "DbtPlan": "dbt.call",
     "DbtResult": "outcome.dbt",

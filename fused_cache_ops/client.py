@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.cache_map.dataset import OnDatasetPlan
     from fused_cache_ops.cache_map.suggest import Suggestion
     from fused_cache_ops.dbt.artifacts import DbtPath
+    from fused_cache_ops.dbt.call import DbtFirstPass
     from fused_cache_ops.keywords.call import DatasetKeywords
     from fused_cache_ops.keywords.values import Related
     from fused_cache_ops.lineage.report import UdfReport
@@ -346,20 +347,57 @@ class FusedClient:
 
         Takes the keywords of `fused_cache_ops.invalidate_dbt`, except for ``client``.
         """
-        from fused_cache_ops.dbt.call import DbtCall, read_dbt, record
+        from fused_cache_ops.dbt.call import DbtCall, noting, read_dbt
         from fused_cache_ops.dbt.maps import maps_of
-        from fused_cache_ops.outcome.dbt import DbtNodesFailedError
 
         build = read_dbt(path, newer_than=newer_than, repeat=repeat)
-        maps = maps_of(build, cache_map)
-        call = DbtCall(self._service, build, maps, keywords, on_progress=on_progress, on_plan=on_plan)
-        try:
-            result = call.run()
-        except DbtNodesFailedError:
-            record(path, build.invocations)
-            raise
-        record(path, build.invocations)
-        return result
+        call = DbtCall(self._service, build, maps_of(build, cache_map), keywords, on_progress=on_progress, on_plan=on_plan)
+        with noting(path, build):
+            return call.run()
+
+    def first_dbt_pass(
+        self,
+        path: DbtPath,
+        *,
+        cache_map: MapLocation | None = None,
+        newer_than: Any = None,
+        repeat: bool = False,
+        on_progress: OnProgress | None = None,
+        **keywords: Unpack[DatasetKeywords],
+    ) -> DbtFirstPass:
+        """Like `first_dataset_pass`, for what a dbt build changed. After its ``again_after`` seconds, or at once if they are
+        0, call `second_dbt_pass` with the same keywords, which also raises what failed here.
+
+        Raises:
+            FusedCacheError: as for `invalidate_dbt`, if nothing was sent.
+        """
+        from fused_cache_ops.dbt.call import DbtCall, read_dbt
+        from fused_cache_ops.dbt.maps import maps_of
+
+        build = read_dbt(path, newer_than=newer_than, repeat=repeat)
+        return DbtCall(self._service, build, maps_of(build, cache_map), keywords, on_progress=on_progress).first_pass()
+
+    def second_dbt_pass(
+        self,
+        path: DbtPath,
+        first: DbtFirstPass,
+        *,
+        cache_map: MapLocation | None = None,
+        on_progress: OnProgress | None = None,
+        **keywords: Unpack[DatasetKeywords],
+    ) -> DbtResult:
+        """Like `second_dataset_pass`, for what a dbt build changed. dbt's files are not read again: only what the first pass
+        covers is noted beside them as handled.
+
+        Raises:
+            FusedCacheError: as for `invalidate_dbt`.
+        """
+        from fused_cache_ops.dbt.call import DbtCall, noting
+        from fused_cache_ops.dbt.maps import maps_of
+
+        call = DbtCall(self._service, first.build, maps_of(first.build, cache_map), keywords, on_progress=on_progress)
+        with noting(path, first.build):
+            return call.second_pass(first)
 
     def first_dataset_pass(
         self,

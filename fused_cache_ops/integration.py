@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fused_cache_ops.cache_map.file import DEFAULT_MAP
     from fused_cache_ops.cache_map.reading import MapLocation
+    from fused_cache_ops.dbt.artifacts import DbtPath, read_manifest
+    from fused_cache_ops.dbt.maps import find_map, shown_udfs
     from fused_cache_ops.keywords.call import (
         CALL_DEFAULTS,
         CALL_OPTIONS,
@@ -107,6 +109,7 @@ __all__ = [
     "CheckpointLocation",
     "ClientSettings",
     "DatasetKeywords",
+    "DbtPath",
     "Limits",
     "MapLocation",
     "NotGiven",
@@ -126,6 +129,7 @@ __all__ = [
     "Zooms",
     "check_keys",
     "defaults_of",
+    "find_map",
     "help_of",
     "is_given",
     "kinds_in",
@@ -133,6 +137,7 @@ __all__ = [
     "merged_refresh",
     "parse_udf",
     "read_boolean",
+    "read_manifest",
     "read_number",
     "read_rendered",
     "read_seconds",
@@ -145,6 +150,7 @@ __all__ = [
     "resolve_settings",
     "sealed",
     "sealed_udf",
+    "shown_udfs",
     "stated",
     "types_of",
 ]
@@ -165,6 +171,7 @@ _HOMES = {
     "DEFAULT_TIMEOUT": "settings",
     "DETAILS": "keywords.selection",
     "DatasetKeywords": "keywords.call",
+    "DbtPath": "dbt.artifacts",
     "HIGHEST_ZOOM": "tiles.tile",
     "KINDS": "keywords.selection",
     "LIMIT_OPTIONS": "keywords.client",
@@ -197,12 +204,14 @@ _HOMES = {
     "check_keys": "keywords.option",
     "is_given": "keywords.rules",
     "defaults_of": "keywords.option",
+    "find_map": "dbt.maps",
     "help_of": "keywords.option",
     "kinds_in": "keywords.rules",
     "merge_selections": "selection.merging",
     "merged_refresh": "keywords.refresh",
     "parse_udf": "udf_reference",
     "read_boolean": "keywords.text",
+    "read_manifest": "dbt.artifacts",
     "read_number": "keywords.text",
     "read_seconds": "keywords.text",
     "read_rendered": "keywords.rendered",
@@ -215,6 +224,7 @@ _HOMES = {
     "resolve_settings": "settings",
     "sealed": "secret",
     "sealed_udf": "secret",
+    "shown_udfs": "dbt.maps",
     "stated": "keywords.rules",
     "types_of": "keywords.option",
 }

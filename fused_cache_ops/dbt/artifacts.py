@@ -299,7 +299,7 @@ def _below(changed: set[str], nodes: Mapping[str, Any]) -> set[str]:
     """The views and ephemeral models that read what changed. A table below them was built itself, or keeps its old rows."""
     children: dict[str, list[str]] = {}
     for uid, node in nodes.items():
-        if (node.get("config") or {}).get("materialized") in _PASSED_THROUGH:
+        if _materialized(node) in _PASSED_THROUGH:
             for parent in _parents(node):
                 children.setdefault(parent, []).append(uid)
     found: set[str] = set()
@@ -310,6 +310,10 @@ def _below(changed: set[str], nodes: Mapping[str, Any]) -> set[str]:
                 found.add(child)
                 waiting.append(child)
     return found
+
+
+def _materialized(node: Mapping[str, Any]) -> Any:
+    return (node.get("config") or {}).get("materialized")
 
 
 def _parents(node: Mapping[str, Any]) -> Sequence[str]:
@@ -328,3 +332,54 @@ def _exposures(exposures: Mapping[str, Any], changed: set[str], project: str) ->
 
 def _unquoted(relation: Any) -> str | None:
     return _QUOTES.sub("", relation) if isinstance(relation, str) else None
+
+
+@dataclass(frozen=True)
+class DbtManifest:
+    """A project, as its manifest describes it.
+
+    Attributes:
+        nodes: its models, seeds, snapshots and sources, by unique id, as dbt writes them.
+        everything: the build that would have changed all of them, with every exposure that names UDFs.
+    """
+
+    nodes: Mapping[str, Mapping[str, Any]]
+    everything: DbtBuild
+
+    def loads_of(self, uids: Collection[str]) -> list[str]:
+        """What has to be loaded for some nodes to change: these, and what is above them through views and ephemeral models.
+        Ephemeral models themselves are not loaded."""
+        found: dict[str, None] = {}
+        waiting = list(uids)
+        while waiting:
+            uid = waiting.pop(0)
+            if uid in found or uid not in self.nodes:
+                continue
+            found[uid] = None
+            if _materialized(self.nodes[uid]) in _PASSED_THROUGH:
+                waiting += _parents(self.nodes[uid])
+        return [uid for uid in found if _materialized(self.nodes[uid]) != "ephemeral"]
+
+
+def read_manifest(path: str | os.PathLike[str]) -> DbtManifest:
+    """A project from its ``manifest.json``, or from the folder that has it.
+
+    Raises:
+        InvalidInputError: the file is not one.
+        UnavailableError: it is not there yet.
+    """
+    given = Path(path)
+    candidates = [given / MANIFEST, given / "target" / MANIFEST] if given.is_dir() else [given]
+    file = next((each for each in candidates if each.is_file()), candidates[0])
+    manifest = _read(file)
+    nodes = {
+        uid: node
+        for uid, node in {**(manifest.get("nodes") or {}), **(manifest.get("sources") or {})}.items()
+        if uid.partition(".")[0] in (*_TABLES, "source")
+    }
+    folder = file.parent.parent if file.parent.name == "target" else file.parent
+    everything = DbtBuild(
+        {uid: _unquoted(node.get("relation_name")) for uid, node in nodes.items()},
+        exposures=tuple(_exposures(manifest.get("exposures") or {}, set(nodes), str(folder))),
+    )
+    return DbtManifest(nodes, everything)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,11 @@ from fused_cache_ops.cache_map.dataset import DatasetCall, DatasetPlan, OnDatase
 from fused_cache_ops.cache_map.reading import MapLocation
 from fused_cache_ops.dbt.artifacts import DbtBuild, DbtPath, read_build, results_files
 from fused_cache_ops.dbt.maps import DbtMaps, DbtShare, maps_of
-from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, PermanentError, TransientError
 from fused_cache_ops.keywords.rules import is_given, kinds_in
-from fused_cache_ops.outcome.dataset import DatasetInvalidationError
+from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
 from fused_cache_ops.outcome.dbt import DbtNodesFailedError, DbtResult
-from fused_cache_ops.outcome.invalidation import InvalidationResult
+from fused_cache_ops.outcome.passes import DatasetFirstPass
 from fused_cache_ops.plan.plan import InvalidationPlan
 from fused_cache_ops.progress import OnProgress
 from fused_cache_ops.selection.reading import refuse_single_use
@@ -131,6 +131,43 @@ def keywords_of(share: DbtShare, keywords: Mapping[str, Any]) -> dict[str, Any]:
     return {**keywords, **share.selection}
 
 
+@dataclass(frozen=True)
+class DbtFirstPass:
+    """What `fused_cache_ops.FusedClient.first_dbt_pass` did. It holds no secret, so it can be stored while the caller waits.
+
+    Attributes:
+        build: what dbt changed. Its files are not read again for the second pass.
+        passes: the first pass of each share.
+        failed: what failed in it, by UDF: the message, and whether a retry may help.
+    """
+
+    build: DbtBuild
+    passes: dict[str, DatasetFirstPass]
+    failed: dict[str, tuple[str, bool]]
+
+    @property
+    def again_after(self) -> float:
+        """Seconds until the second pass. 0: none is needed."""
+        return max((each.again_after for each in self.passes.values()), default=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types."""
+        return {
+            "build": self.build.to_dict(),
+            "passes": {key: each.to_dict() for key, each in self.passes.items()},
+            "failed": {udf: list(said) for udf, said in self.failed.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> DbtFirstPass:
+        """A first pass from the dict that `to_dict` returned."""
+        return cls(
+            DbtBuild.from_dict(given["build"]),
+            {key: DatasetFirstPass.from_dict(each) for key, each in given["passes"].items()},
+            {udf: (message, retryable) for udf, (message, retryable) in given["failed"].items()},
+        )
+
+
 class DbtCall:
     """The invalidation of every UDF that shows what dbt changed.
 
@@ -170,57 +207,78 @@ class DbtCall:
             DatasetInvalidationError: a UDF failed. The others are invalidated.
             DbtNodesFailedError: dbt did not build everything. The rest is invalidated.
         """
-        results: dict[str, InvalidationResult] = {}
-        failed: dict[str, FusedCacheError] = {}
-        seconds = 0.0
+        results: dict[str, DatasetResult] = {}
         for share in self._maps.shares:
-            given: Any = keywords_of(share, self._keywords)
-            call = DatasetCall(self._service, share.cache_map, share.key, given, on_progress=self._on_progress)
             try:
-                done = call.run()
+                results[share.key] = self._call(share).run()
             except DatasetInvalidationError as error:
-                done = error.result
-            results |= {share.labels[udf]: result for udf, result in done.results.items()}
-            failed |= {share.labels[udf]: error for udf, error in done.failed.items()}
-            seconds += done.elapsed_seconds
-        return concluded(self._build, self._maps, results, failed, seconds)
+                results[share.key] = error.result
+        return self._concluded(results)
 
+    def first_pass(self) -> DbtFirstPass:
+        """Send everything once, without a wait. What failed is in it, and is raised after the second pass, or by `conclude`."""
+        passes: dict[str, DatasetFirstPass] = {}
+        failed: dict[str, tuple[str, bool]] = {}
+        for share in self._maps.shares:
+            try:
+                passes[share.key] = self._call(share, only_pass=1).first_pass()
+            except DatasetInvalidationError as error:
+                passes[share.key] = error.first_pass
+                failed |= {share.labels[udf]: (each.message, each.retryable) for udf, each in error.result.failed.items()}
+        return DbtFirstPass(self._build, passes, failed)
 
-def concluded(
-    build: DbtBuild,
-    maps: DbtMaps,
-    results: dict[str, InvalidationResult],
-    failed: dict[str, FusedCacheError],
-    seconds: float = 0.0,
-) -> DbtResult:
-    """The result of everything that was done.
+    def second_pass(self, first: DbtFirstPass) -> DbtResult:
+        """Send everything once more that has a second pass.
 
-    Raises:
-        DatasetInvalidationError, DbtNodesFailedError: as for `DbtCall.run`.
-    """
-    note = None
-    if not build.changed:
-        note = "dbt changed no rows"
-    elif not maps.shares:
-        note = f"no UDF shows what changed ({counted(len(build.changed), 'node')})"
-    result = DbtResult(
-        "dbt",
-        results,
-        failed,
-        round(seconds, 3),
-        note,
-        build.changed,
-        build.not_built,
-        maps.not_shown,
-        build.invocations,
-        build.warnings,
-    )
-    logger.info("Fused cache: %s", result)
-    if failed:
-        raise DatasetInvalidationError(result)
-    if build.not_built:
-        raise DbtNodesFailedError(result)
-    return result
+        Raises:
+            DatasetInvalidationError, DbtNodesFailedError: as for `run`, also for what failed in the first pass.
+            InvalidInputError: the map or the selection has changed since then.
+        """
+        results = {key: each.result for key, each in first.passes.items()}
+        for share in self._maps.shares:
+            if share.key in first.passes and first.passes[share.key].fingerprints:
+                try:
+                    results[share.key] = self._call(share, only_pass=2, first=first.passes[share.key]).run()
+                except DatasetInvalidationError as error:
+                    results[share.key] = error.result
+        earlier: dict[str, FusedCacheError] = {
+            udf: (TransientError if retryable else PermanentError)(message)
+            for udf, (message, retryable) in first.failed.items()
+        }
+        return self._concluded(results, earlier)
+
+    def _call(self, share: DbtShare, **passes: Any) -> DatasetCall:
+        given: Any = keywords_of(share, self._keywords)
+        return DatasetCall(self._service, share.cache_map, share.key, given, on_progress=self._on_progress, **passes)
+
+    def _concluded(self, done: Mapping[str, DatasetResult], failed: Mapping[str, FusedCacheError] | None = None) -> DbtResult:
+        build, maps = self._build, self._maps
+        labels = {share.key: share.labels for share in maps.shares}
+        results = {labels[key][udf]: each for key, found in done.items() for udf, each in found.results.items()}
+        failures = {labels[key][udf]: each for key, found in done.items() for udf, each in found.failed.items()}
+        note = None
+        if not build.changed:
+            note = "dbt changed no rows"
+        elif not maps.shares:
+            note = f"no UDF shows what changed ({counted(len(build.changed), 'node')})"
+        result = DbtResult(
+            "dbt",
+            results,
+            {**(failed or {}), **failures},
+            round(sum(each.elapsed_seconds for each in done.values()), 3),
+            note,
+            build.changed,
+            build.not_built,
+            maps.not_shown,
+            build.invocations,
+            build.warnings,
+        )
+        logger.info("Fused cache: %s", result)
+        if result.failed:
+            raise DatasetInvalidationError(result)
+        if build.not_built:
+            raise DbtNodesFailedError(result)
+        return result
 
 
 def _handled(file: Path) -> list[str]:
@@ -231,11 +289,27 @@ def _handled(file: Path) -> list[str]:
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
-def record(path: DbtPath, invocations: Iterable[str]) -> None:
-    """Note that builds were handled, beside dbt's results. What cannot be noted is logged."""
-    for file in results_files(path):
+@contextlib.contextmanager
+def noting(path: DbtPath, build: DbtBuild) -> Iterator[None]:
+    """Note a build beside dbt's results once it was handled, also if dbt did not build everything. What cannot be noted, such
+    as in a folder that is gone, is logged."""
+    try:
+        yield
+    except DbtNodesFailedError:
+        _note(path, build)
+        raise
+    _note(path, build)
+
+
+def _note(path: DbtPath, build: DbtBuild) -> None:
+    try:
+        files = results_files(path)
+    except FusedCacheError as error:
+        logger.info("Fused cache: that the build was handled is not noted. %s", error.message)
+        return
+    for file in files:
         known = _handled(file)
-        merged = [*known, *(each for each in invocations if each not in known)][-_MOST_RECORDED:]
+        merged = [*known, *(each for each in build.invocations if each not in known)][-_MOST_RECORDED:]
         draft = file.with_name(f".{RECORD}.{uuid.uuid4().hex}")
         try:
             draft.write_text(json.dumps({"handled": merged}), encoding="utf-8")

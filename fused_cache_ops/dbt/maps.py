@@ -22,6 +22,21 @@ _PATHS = ("tiles_file", "geometry", "cells", "hex_dataset")
 
 
 @dataclass(frozen=True)
+class ShownUdf:
+    """A UDF that shows something.
+
+    Attributes:
+        entry: what is said of it.
+        selection: the keywords of the selection that belong to it alone.
+        nodes: what it shows, by unique id.
+    """
+
+    entry: MapEntry
+    selection: Mapping[str, Any]
+    nodes: list[str]
+
+
+@dataclass(frozen=True)
 class DbtShare:
     """UDFs that are invalidated for one selection.
 
@@ -51,31 +66,47 @@ class DbtMaps:
     not_shown: tuple[str, ...]
 
 
-def maps_of(build: DbtBuild, cache_map: MapLocation | None, *, beside: str | os.PathLike[str] | None = None) -> DbtMaps:
+def maps_of(build: DbtBuild, cache_map: MapLocation | None) -> DbtMaps:
     """Which UDFs show what a build changed.
 
     Args:
         build: what was built.
-        cache_map: the map, or the path of its file. None: the default file, if there is one. Without it, the exposures suffice.
-        beside: as for `CacheMap.read`.
+        cache_map: as for `find_map`.
 
     Raises:
         InvalidInputError: the map or an exposure cannot be read.
     """
-    known = _map(cache_map, beside)
-    found: list[tuple[MapEntry, Mapping[str, Any]]] = []
-    shown: set[str] = set()
-    if known is not None:
-        for uid, relation in build.changed.items():
-            key = known.key_of(relation, uid) or _in_any_case(known, relation)
-            if key is not None:
-                shown.add(uid)
-                found += [(entry, {}) for entry in known.entries(key)]
-    for exposure in build.exposures:
-        shown.update(exposure.nodes)
-        found += _of_exposure(exposure)
+    known = find_map(cache_map)
+    found = shown_udfs(build, known)
+    listed = _listed(build, known)
     source = "the exposures" if known is None else known.source
-    return DbtMaps(tuple(_shares(found, source)), tuple(uid for uid in build.changed if uid not in shown))
+    return DbtMaps(tuple(_shares(found, source)), tuple(uid for uid in build.changed if uid not in listed))
+
+
+def shown_udfs(build: DbtBuild, known: CacheMap | None) -> list[ShownUdf]:
+    """Every UDF that a map or an exposure names for what a build changed.
+
+    Raises:
+        InvalidInputError: an exposure cannot be read, or the map names a table twice.
+    """
+    found = [
+        ShownUdf(entry, {}, [uid])
+        for uid, relation in build.changed.items()
+        for key in (_key(known, uid, relation),)
+        if known is not None and key is not None
+        for entry in known.entries(key)
+    ]
+    return found + [udf for exposure in build.exposures for udf in _of_exposure(exposure)]
+
+
+def _listed(build: DbtBuild, known: CacheMap | None) -> set[str]:
+    """What the map lists, also with no UDFs, or an exposure is below of."""
+    of_map = {uid for uid, relation in build.changed.items() if _key(known, uid, relation) is not None}
+    return of_map.union(*(exposure.nodes for exposure in build.exposures))
+
+
+def _key(known: CacheMap | None, uid: str, relation: str | None) -> str | None:
+    return None if known is None else known.key_of(relation, uid) or _in_any_case(known, relation)
 
 
 def _in_any_case(known: CacheMap, relation: str | None) -> str | None:
@@ -90,17 +121,26 @@ def _in_any_case(known: CacheMap, relation: str | None) -> str | None:
     return alike[0] if alike else None
 
 
-def _map(cache_map: MapLocation | None, beside: str | os.PathLike[str] | None) -> CacheMap | None:
+def find_map(cache_map: MapLocation | None, *, beside: str | os.PathLike[str] | None = None) -> CacheMap | None:
+    """The map that is given, or None if none is and there is no default file: the exposures suffice.
+
+    Args:
+        cache_map: the map, or the path of its file. None: ``fused-cache.toml``, if there is one.
+        beside: as for `CacheMap.read`.
+
+    Raises:
+        InvalidInputError: it cannot be read.
+    """
     if cache_map is not None:
         return CacheMap.of(cache_map, beside=beside)
-    folder = Path() if beside is None else Path(beside).parent
-    there = [each for each in (folder / DEFAULT_MAP, Path(DEFAULT_MAP)) if each.is_file()]
-    return CacheMap.read(there[0]) if there else None
+    folders = [Path()] if beside is None else [Path(beside).parent, Path()]
+    found = next((folder / DEFAULT_MAP for folder in folders if (folder / DEFAULT_MAP).is_file()), None)
+    return None if found is None else CacheMap.read(found)
 
 
-def _of_exposure(exposure: Exposure) -> list[tuple[MapEntry, Mapping[str, Any]]]:
+def _of_exposure(exposure: Exposure) -> list[ShownUdf]:
     where = f"{exposure.name}, meta.fused"
-    found: list[tuple[MapEntry, Mapping[str, Any]]] = []
+    found = []
     for number, given in enumerate(exposure.fused, 1):
         if not isinstance(given, Mapping):
             raise InvalidInputError(
@@ -114,7 +154,7 @@ def _of_exposure(exposure: Exposure) -> list[tuple[MapEntry, Mapping[str, Any]]]
                 f"{where}, entry {number}: udf is a shared token, which a manifest must not hold. Name the UDF, and the "
                 "variable with its token by shared_token_env."
             )
-        found.append((read, own))
+        found.append(ShownUdf(read, own, exposure.nodes))
     return found
 
 
@@ -124,12 +164,13 @@ def _placed(name: str, value: Any, project: str) -> Any:
     return str(Path(project, value)) if is_path and Path(project, value).exists() else value
 
 
-def _shares(found: list[tuple[MapEntry, Mapping[str, Any]]], source: str) -> list[DbtShare]:
+def _shares(found: list[ShownUdf], source: str) -> list[DbtShare]:
     """The UDFs by what is selected. One that is shown twice in the same way is invalidated once, and once whole if it is whole
     anywhere."""
-    whole = {entry.udf.identity for entry, _ in found if entry.is_whole}
+    whole = {each.entry.udf.identity for each in found if each.entry.is_whole}
     groups: list[tuple[Mapping[str, Any], dict[object, MapEntry]]] = []
-    for entry, own in found:
+    for each in found:
+        entry, own = each.entry, each.selection
         if entry.udf.identity in whole and not entry.is_whole:
             continue
         for selection, entries in groups:

@@ -508,6 +508,93 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
                 yield from (getattr(event, "asset", None) or event.dataset for event in events)
 
 
+class FusedInvalidateDbtOperator(_FusedOperator):
+    """Invalidate every Fused UDF that shows what a dbt build changed.
+
+    Put it after the task that runs dbt, with ``trigger_rule="all_done"``: what succeeded in a failed build is in no later file.
+
+    :param path: the folder that dbt writes to, such as ``target/``, the project's folder, or a list of these (templated)
+    :param cache_map: the path of the map (templated), looked for as by `FusedInvalidateDatasetOperator`. Default:
+        ``fused-cache.toml``, if there is one. UDFs that exposures name by ``meta.fused`` are invalidated too
+    :param newer_than: a time. Older results fail the task: ``"{{ dag_run.start_date }}"`` (templated)
+    :param repeat: do again what was done for a build before (templated)
+    :param fused_conn_id: the connection of type ``fused`` (templated)
+    :param fields: as for `FusedInvalidateDatasetOperator`
+
+    :returns: what was done, to XCom: ``results`` (the result of each UDF), ``failed``, ``changed``, ``not_built``,
+        ``not_shown``, ``invocations``, ``warnings``, ``elapsed_seconds``, ``note``
+    :raises AirflowFailException: a permanent error, or dbt did not build everything. The maps of what it did are invalidated
+    :raises FusedUnavailableError: a transient error that outlasted the core's own retries. The task's ``retries`` apply
+    """
+
+    fields = DATASET_FIELDS
+    template_fields: Sequence[str] = ("path", "cache_map", "newer_than", "repeat", *DATASET_FIELDS, "fused_conn_id")
+
+    def __init__(
+        self,
+        *,
+        path: str | Sequence[str] | XComArg,
+        cache_map: str | XComArg | NotGiven = NOT_GIVEN,
+        newer_than: str | XComArg | NotGiven = NOT_GIVEN,
+        repeat: bool | str | XComArg = False,
+        fused_conn_id: str = "fused_default",
+        **fields: Any,
+    ) -> None:
+        own = {name: fields.pop(name) for name in ("udf", *CALL_FIELDS) if name in fields}
+        super().__init__(**fields)
+        self._set(own, DATASET_FIELDS)
+        self.path = path
+        self.cache_map = cache_map
+        self.newer_than = newer_than
+        self.repeat = repeat
+        self.fused_conn_id = fused_conn_id
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        from fused_cache_ops.integration import read_boolean
+
+        with in_airflows_terms(), self._keywords(context) as (client, keywords):
+            self._refuse_timeout(keywords["again_after"])
+            given: Any = dict(keywords)
+            repeat = read_boolean("repeat", self.repeat) if isinstance(self.repeat, str) else self.repeat
+            about: Any = {"repeat": repeat, "newer_than": self._text("newer_than"), "cache_map": self._map(context)}
+            first = client.first_dbt_pass(cast("str", self.path), **about, **given)
+            if not first.again_after:
+                result = client.second_dbt_pass(cast("str", self.path), first, cache_map=about["cache_map"], **given)
+                return self._with_outlets(context, result.to_dict())
+        return self._deferred(first.again_after, first.to_dict())
+
+    def second_pass(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """Airflow calls this instead of ``execute`` once the wait is over, with the fields rendered anew."""
+        from fused_cache_ops import DbtFirstPass
+
+        first = DbtFirstPass.from_dict(event["first"])
+        with in_airflows_terms(), self._keywords(context) as (client, keywords):
+            given: Any = dict(keywords)
+            result = client.second_dbt_pass(cast("str", self.path), first, cache_map=self._map(context), **given)
+        return self._with_outlets(context, result.to_dict())
+
+    def _map(self, context: Any) -> CacheMap | None:
+        """The map that is given, or the default one, if there is one beside the DAG's file or in the working folder."""
+        from fused_cache_ops.integration import find_map
+
+        return find_map(self._text("cache_map"), beside=getattr(context.get("dag"), "fileloc", None))
+
+    def _text(self, name: str) -> Any:
+        """An argument, None if it is omitted.
+
+        :raises InvalidInputError: it rendered to nothing
+        """
+        from fused_cache_ops import InvalidInputError
+
+        value = getattr(self, name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise InvalidInputError(f"{name} is {value!r}, which may be a value that is missing: pass a value, or omit it.")
+        return None if value is NOT_GIVEN else value
+
+    def _results(self) -> list[dict[str, Any]]:
+        return list(self._result["results"].values()) if self._result else []
+
+
 class _Named(NamedTuple):
     """An asset of which only the name is known."""
 

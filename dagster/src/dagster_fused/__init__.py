@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from dagster_fused.component import FusedCacheMapComponent, FusedInvalidateCacheComponent
     from dagster_fused.configured_op import InvalidateCacheConfig, invalidate_cache_op
+    from dagster_fused.dbt import build_fused_dbt_assets
     from dagster_fused.hooks import fused_invalidate_cache_on_success
     from dagster_fused.loads import loads_since_invalidation
     from dagster_fused.ops import build_invalidate_cache_op, build_refresh_cache_op
@@ -34,6 +35,7 @@ __all__ = [
     "build_fused_cache_asset",
     "build_fused_cache_assets",
     "build_fused_cache_check",
+    "build_fused_dbt_assets",
     "build_fused_refresh_check",
     "build_invalidate_cache_op",
     "build_invalidate_on_asset_sensor",
@@ -53,6 +55,7 @@ _HOMES = {
     "build_fused_cache_asset": "assets",
     "build_fused_cache_assets": "assets",
     "build_fused_cache_check": "assets",
+    "build_fused_dbt_assets": "dbt",
     "build_fused_refresh_check": "assets",
     "build_invalidate_cache_op": "ops",
     "build_invalidate_on_asset_sensor": "sensors",

@@ -153,12 +153,12 @@ def build_fused_cache_assets(
     for given in (selection_fn, partitions_def):
         for key in given if isinstance(given, Mapping) else ():
             read.entries(key)  # raises for a key that the map does not list
-    names = Counter(_asset_name(entry.label) for entries in chosen.values() for entry in entries)
+    names = Counter(asset_name(entry.label) for entries in chosen.values() for entry in entries)
     built: list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]] = []
     for key, entries in chosen.items():
         for entry in entries:
-            name = _asset_name(entry.label)
-            name = name if names[name] == 1 else f"{name}_of_{_asset_name(key)}"
+            name = asset_name(entry.label)
+            name = name if names[name] == 1 else f"{name}_of_{asset_name(key)}"
             function = None if entry.is_whole else _of_dataset(selection_fn, key)
             if function is None and not entry.is_whole:
                 raise dg.DagsterInvalidDefinitionError(
@@ -199,7 +199,7 @@ def _of_dataset(given: Any, key: str) -> Any:
     return given.get(key) if isinstance(given, Mapping) else given
 
 
-def _asset_name(label: str) -> str:
+def asset_name(label: str) -> str:
     return re.sub("[^A-Za-z0-9]+", "_", label).strip("_") or "udf"
 
 

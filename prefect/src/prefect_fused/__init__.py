@@ -11,7 +11,7 @@ from prefect_fused.credentials import FusedCredentials
 if TYPE_CHECKING:
     from prefect_fused.flows import build_dataset_triggers, invalidate_cache_flow, invalidate_dataset_flow
     from prefect_fused.hooks import invalidate_on_commit, invalidate_on_completion
-    from prefect_fused.tasks import ainvalidate_cache, invalidate_cache, invalidate_dataset, refresh_cache
+    from prefect_fused.tasks import ainvalidate_cache, invalidate_cache, invalidate_dataset, invalidate_dbt, refresh_cache
 
 __all__ = [
     "FusedCredentials",
@@ -21,6 +21,7 @@ __all__ = [
     "invalidate_cache_flow",
     "invalidate_dataset",
     "invalidate_dataset_flow",
+    "invalidate_dbt",
     "invalidate_on_commit",
     "invalidate_on_completion",
     "refresh_cache",
@@ -33,6 +34,7 @@ _HOMES = {
     "invalidate_cache_flow": "flows",
     "invalidate_dataset": "tasks",
     "invalidate_dataset_flow": "flows",
+    "invalidate_dbt": "tasks",
     "invalidate_on_commit": "hooks",
     "invalidate_on_completion": "hooks",
     "refresh_cache": "tasks",

@@ -21,11 +21,12 @@ from fused_cache_ops import (
     ConfigurationError,
     DatasetInvalidationError,
     DatasetResult,
+    DbtNodesFailedError,
     FusedCacheError,
     RefreshError,
     VerificationError,
 )
-from fused_cache_ops.integration import RunCheckpoint, Secret, parse_udf, refuse_single_use, sealed_udf
+from fused_cache_ops.integration import RunCheckpoint, Secret, find_map, parse_udf, refuse_single_use, sealed_udf
 from prefect_fused.credentials import FusedCredentials
 from prefect_fused.events import FAILED, INVALIDATED, note_event
 from prefect_fused.logs import logs_of
@@ -35,7 +36,7 @@ from prefect_fused.second_pass import SecondPass
 
 if TYPE_CHECKING:
     from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult
-    from fused_cache_ops.integration import CallKeywords, Limits, MapLocation
+    from fused_cache_ops.integration import CallKeywords, DbtPath, Limits, MapLocation, OnProgress
 
 logger = logging.getLogger(__name__)
 
@@ -292,19 +293,24 @@ class DatasetInvalidation(Sending):
         progress = Progress(self._run, self._shown)
         with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
             try:
-                result = client.invalidate_dataset(
-                    self._dataset, cache_map=self._map, on_progress=progress.tell, **self._keywords
-                )
+                result = self._invalidate(client, progress.tell)
             except FusedCacheError as error:
-                if isinstance(error, DatasetInvalidationError):
+                if isinstance(error, (DatasetInvalidationError, DbtNodesFailedError)):
                     self._report(error.result)
                 else:
-                    for entry in self._map.datasets.get(self._dataset, ()):
-                        self._failed(entry.label, error)
+                    for udf in self._labels():
+                        self._failed(udf, error)
                 raise
             progress.finish()
             self._report(result)
         return result.to_dict()
+
+    def _invalidate(self, client: FusedClient, on_progress: OnProgress) -> DatasetResult:
+        return client.invalidate_dataset(self._dataset, cache_map=self._map, on_progress=on_progress, **self._keywords)
+
+    def _labels(self) -> list[str]:
+        """The UDFs that were to be invalidated."""
+        return [entry.label for entry in self._map.datasets.get(self._dataset, ())]
 
     def _report(self, result: DatasetResult) -> None:
         """An artifact for all, and for each UDF the event that a call of its own would emit."""
@@ -317,3 +323,38 @@ class DatasetInvalidation(Sending):
                 self._emit(INVALIDATED, udf, each.udf_id, each.to_dict())
         for udf, error in failed.items():
             self._failed(udf, error)
+
+
+class DbtInvalidation(DatasetInvalidation):
+    """The invalidation of every UDF that shows what a dbt build changed.
+
+    Args:
+        path: The folder that dbt writes to.
+        cache_map: The map, or the path of its file. None: the default file, if there is one beside the flow's file.
+        about: `newer_than` and `repeat`.
+        credentials, keywords, limits: As for `DatasetInvalidation`.
+
+    Raises:
+        fused_cache_ops.FusedCacheError: As for `DatasetInvalidation`.
+    """
+
+    def __init__(
+        self,
+        path: DbtPath,
+        cache_map: MapLocation | None,
+        about: Any,
+        credentials: FusedCredentials | None,
+        keywords: Any,
+        limits: Limits,
+    ) -> None:
+        found = find_map(cache_map, beside=flow_file())
+        super().__init__("dbt", CacheMap.from_dict({}) if found is None else found, credentials, keywords, limits)
+        self._path, self._found, self._about = path, found, about
+
+    def _invalidate(self, client: FusedClient, on_progress: OnProgress) -> DatasetResult:
+        return client.invalidate_dbt(
+            self._path, cache_map=self._found, on_progress=on_progress, **self._about, **self._keywords
+        )
+
+    def _labels(self) -> list[str]:
+        return []  # which they are is in dbt's files

@@ -35,10 +35,12 @@ from prefect_fused.keywords import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from prefect.client.schemas.objects import State, TaskRun
     from typing_extensions import Unpack
 
-    from fused_cache_ops.integration import MapLocation
+    from fused_cache_ops.integration import DbtPath, MapLocation
     from prefect_fused.credentials import FusedCredentials
     from prefect_fused.invalidation import Invalidation
 
@@ -235,6 +237,51 @@ def invalidate_dataset(
 
     refuse_unknown(keywords, DATASET_TASK_DEFAULTS)
     return DatasetInvalidation(dataset, cache_map, credentials, *split(keywords)).send()
+
+
+@_task(
+    name="Invalidate Fused caches after dbt",
+    description="Invalidate the cached results of every Fused UDF that shows what a dbt build changed.",
+    task_run_name="invalidate-dbt",
+    **_as_usual,
+)
+@_declared(DatasetTaskKeywords)
+def invalidate_dbt(
+    path: DbtPath,
+    credentials: FusedCredentials | None = None,
+    *,
+    cache_map: MapLocation | None = None,
+    newer_than: str | datetime | None = None,
+    repeat: bool = False,
+    **keywords: Unpack[DatasetTaskKeywords],
+) -> dict[str, Any]:
+    """Invalidate every UDF that shows what a dbt build changed.
+
+    Call it after each build, also after one that failed: what succeeded in that one is in no later file. With `again_after`,
+    the task waits.
+
+    Args:
+        path: The folder that dbt writes to, such as `target/`, the project's folder, or a list of these.
+        credentials: The block with the token. Default: `FUSED_SERVICE_ACCOUNT_TOKEN` from the environment.
+        cache_map: The map, or the path of its file, looked for as by `invalidate_dataset`. Default: `fused-cache.toml`, if
+            there is one. UDFs that exposures name by `meta.fused` are invalidated too.
+        newer_than: A time, or its text in ISO 8601. Older results are an error.
+        repeat: Whether to do again what was done for a build before.
+
+    Returns:
+        What was done: `results` (the result of each UDF), `failed`, `changed`, `not_built`, `not_shown`, `invocations`,
+        `warnings`, `elapsed_seconds`, `note`.
+
+    Raises:
+        fused_cache_ops.DatasetInvalidationError: A UDF failed. Prefect retries only transient errors.
+        fused_cache_ops.DbtNodesFailedError: dbt did not build everything. The maps of what it did build are invalidated.
+        fused_cache_ops.FusedCacheError: Nothing was sent.
+    """
+    from prefect_fused.invalidation import DbtInvalidation
+
+    refuse_unknown(keywords, DATASET_TASK_DEFAULTS)
+    about = {"newer_than": newer_than, "repeat": repeat}
+    return DbtInvalidation(path, cache_map, about, credentials, *split(keywords)).send()
 
 
 @_task(
