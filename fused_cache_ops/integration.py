@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fused_cache_ops.cache_map.file import DEFAULT_MAP
     from fused_cache_ops.cache_map.reading import MapLocation
-    from fused_cache_ops.dbt.artifacts import DbtPath, read_manifest
+    from fused_cache_ops.dbt.artifacts import DbtPath, is_build, read_manifest
     from fused_cache_ops.dbt.maps import find_map, shown_udfs
     from fused_cache_ops.keywords.call import (
         CALL_DEFAULTS,
@@ -131,6 +131,7 @@ __all__ = [
     "defaults_of",
     "find_map",
     "help_of",
+    "is_build",
     "is_given",
     "kinds_in",
     "merge_selections",
@@ -202,6 +203,7 @@ _HOMES = {
     "WhenTooMany": "keywords.values",
     "Zooms": "tiles.zooms",
     "check_keys": "keywords.option",
+    "is_build": "dbt.artifacts",
     "is_given": "keywords.rules",
     "defaults_of": "keywords.option",
     "find_map": "dbt.maps",

@@ -157,6 +157,17 @@ def read_build(path: DbtPath, *, newer_than: Any = None, handled: Collection[str
     return merged
 
 
+def is_build(path: DbtPath) -> bool:
+    """Whether the results are those of a command that builds something.
+
+    Raises:
+        InvalidInputError: the files are not those of dbt.
+        UnavailableError: a file is not there yet.
+    """
+    results = [_read(file) for file in results_files(path)]
+    return any((each.get("args") or {}).get("which") in _BUILDS for each in results)
+
+
 def _read(file: Path) -> Mapping[str, Any]:
     try:
         size = file.stat().st_size

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_fused._compat import AirflowFailException
+from airflow_provider_fused.cosmos import invalidate_after_cosmos
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.operators import FusedInvalidateDbtOperator
 from fused_cache_ops.emulator import Emulator, Udf
@@ -120,3 +121,27 @@ def test_a_cleared_task_repeats_a_build_if_it_says_so(
     with pytest.raises(AirflowFailException, match="before"):
         operator(target).execute({})
     assert operator(target, repeat=repeat).execute({})["results"]
+
+
+def test_the_callback_of_cosmos_invalidates_what_a_model_shows(
+    target: Path, fused_emulator: Emulator, udfs: dict[str, Udf]
+) -> None:
+    invalidate_after_cosmos(str(target.parent), context={})
+    assert left(fused_emulator, udfs) == {"parcels": 1, "streets": 0, "prices": 0, "prices_legend": 0}
+
+
+def test_the_callback_of_cosmos_leaves_a_failed_model_to_cosmos(
+    target: Path, fused_emulator: Emulator, udfs: dict[str, Udf], caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(FILES / "failed", target, dirs_exist_ok=True)
+    invalidate_after_cosmos(str(target.parent), context={})
+    assert "did not build 2 nodes" in caplog.text
+    assert left(fused_emulator, udfs)["streets"] == 0
+
+
+def test_the_callback_of_cosmos_does_nothing_after_a_test(target: Path, fused_emulator: Emulator) -> None:
+    results = json.loads((target / "run_results.json").read_text())
+    results["args"]["which"] = "test"
+    (target / "run_results.json").write_text(json.dumps(results))
+    invalidate_after_cosmos(str(target.parent), context={})
+    assert fused_emulator.requests == []
