@@ -22,6 +22,7 @@ from fused_cache_ops.keywords.values import (
     NotGiven,
     Related,
     RenderResolution,
+    TileOrder,
     TileSelection,
     TilesFile,
     WhenTooMany,
@@ -60,6 +61,7 @@ def invalidate_cache(
     max_tiles: int = DEFAULT_MAX_TILES,
     when_too_many: WhenTooMany = "fail",
     shard: tuple[int, int] | None = None,
+    order: TileOrder | None = None,
     geometry_column: str | None = None,
     crs: Any = None,
     render_resolution: RenderResolution = None,
@@ -116,6 +118,9 @@ def invalidate_cache(
             everything; or ``"coarser"``, which leaves the deepest zooms stale. The latter two warn, and the result says so.
         shard: ``(i, n)`` for only the ``i``-th of ``n`` equal parts of the selection, counted from 0, so that several machines
             can share one invalidation. `InvalidationResult.merge` merges their results.
+        order: the order of the numbers in tiles that are bare lists: ``"zxy"``, or ``"xyz"``, as mercantile, utiles and
+            supermercado write them. Lists in Python are (z, x, y) by default. A file of JSON lists needs it. ``"z/x/y"``, and
+            what has names, is not affected.
         geometry_column: the column of a table or Parquet file that holds the geometries, as WKB or WKT, if none is marked as
             such or several are.
         crs: the coordinate reference system of a geometry that does not name one, in any form that pyproj reads, such as
@@ -188,6 +193,7 @@ def invalidate_cache(
             when_too_many=when_too_many,
             max_zoom=max_zoom,
             shard=shard,
+            order=order,
             geometry_column=geometry_column,
             crs=crs,
             render_resolution=render_resolution,

@@ -278,7 +278,7 @@ def _read(given: dict[str, Any]) -> SelectionKeywords:
         shapes["whole_udf"] = True
     if given["shard"] is not None:
         parts = given["shard"].split("/")
-        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
             raise typer.BadParameter(f"--shard {given['shard']}: write I/N, such as 0/4 for the first of four parts.")
         shapes["shard"] = (int(parts[0]), int(parts[1]))
     return cast("SelectionKeywords", kinds | shapes)

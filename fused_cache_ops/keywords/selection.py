@@ -11,6 +11,7 @@ from fused_cache_ops.keywords.values import (
     Bounds,
     NotGiven,
     RenderResolution,
+    TileOrder,
     TileSelection,
     TilesFile,
     WhenTooMany,
@@ -28,6 +29,7 @@ AREAS = ("bounds", "geometry", "cells", "hex_dataset")
 """The kinds that select an area of the map, and so require zooms."""
 
 DETAILS = {
+    "order": ("tiles", "tiles_file"),
     "geometry_column": ("geometry",),
     "crs": ("geometry",),
     "render_resolution": ("cells", "hex_dataset"),
@@ -70,6 +72,14 @@ class SelectionKeywords(TypedDict, total=False):
             False,
             "Invalidate everything that the UDF has cached. Required if the selection comes from data.",
             read_boolean,
+        ),
+    ]
+    order: Annotated[
+        TileOrder | None,
+        _shapes(
+            None,
+            "The order of the numbers in tiles that are bare lists: zxy, or xyz as mercantile and utiles write them. A file of "
+            "JSON lists needs it.",
         ),
     ]
     geometry_column: Annotated[

@@ -6,6 +6,7 @@ it is unknown. In GeoParquet and in Parquet's own geometry types, none means lon
 
 from __future__ import annotations
 
+import itertools
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.pieces import read_count
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import file_system, import_geo
-from fused_cache_ops.tiles.tile import from_quadkey
+from fused_cache_ops.tiles.tile import Tile, from_quadkey
 from fused_cache_ops.wording import quoted, warn
 
 if TYPE_CHECKING:
@@ -430,13 +431,13 @@ def read_tiles(source: Any, counts: array[int]) -> Iterator[Any]:
         batches = _counted(batches, counts)
     if {"z", "x", "y"} <= set(schema.names):
         for batch in batches:
-            yield from zip(*(batch.column(axis).to_pylist() for axis in "zxy"))
+            yield from itertools.starmap(Tile, zip(*(batch.column(axis).to_pylist() for axis in "zxy")))
     elif schema.names == [""] or "tile" in schema.names:
         for batch in batches:
             yield from batch.column("tile" if schema.names != [""] else 0).to_pylist()
     elif "quadkey" in schema.names:
         for batch in batches:
-            yield from map(from_quadkey, batch.column("quadkey").to_pylist())
+            yield from itertools.starmap(Tile, map(from_quadkey, batch.column("quadkey").to_pylist()))
     else:
         raise InvalidInputError(
             f"tiles is a {type(source).__name__} with the columns {quoted(schema.names, 300)}: name them z, x and y, or tile "

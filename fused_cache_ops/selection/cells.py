@@ -34,6 +34,7 @@ _RESOLUTION = 52  # the lowest of the four bits that hold a cell's resolution
 _FORMS = (
     "pass H3 cell ids as text ('8928308280fffff') or whole numbers, in a list, an array or an Arrow column, or a file's path"
 )
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]+")  # int() also takes blanks, underscores and digits of other scripts
 _LEAF = re.compile(r"([0-9a-f]{15}|[0-9]{18})\.parquet")
 _NO_DATA = re.compile(r"(^|/)(\.|_[^/=]*(/|$)|overview/)")
 """As in Spark, a name that begins with an underscore is a partition if it contains ``=``."""
@@ -445,8 +446,9 @@ def _lines(path: str) -> list[str]:
 
 def _number(cell: Any) -> int:
     if isinstance(cell, str):
+        base = 16 if len(cell) < _DECIMAL_DIGITS else 10
         try:
-            cell = int(cell, 16) if len(cell) < _DECIMAL_DIGITS else int(cell)
+            cell = int(cell if _HEXADECIMAL.fullmatch(cell) else "", base)
         except ValueError:
             raise InvalidInputError(f"cells: {quoted(cell)} is not an H3 cell id, such as '8928308280fffff'.") from None
     if is_boolean(cell) or not hasattr(cell, "__index__"):
@@ -470,11 +472,8 @@ def _collected(cells: Iterable[Any]) -> CellIds:
     import numpy as np
 
     given = list(cells)
-    if set(map(type, given)) == {str} and set(map(len, given)) == {_DIGITS}:  # as h3 writes them
-        try:
-            return np.array(list(map(int, given, itertools.repeat(16))), np.uint64)
-        except (ValueError, OverflowError):  # it is named below
-            pass
+    if set(map(type, given)) == {str} and set(map(len, given)) == {_DIGITS} and _HEXADECIMAL.fullmatch("".join(given)):
+        return np.array(list(map(int, given, itertools.repeat(16))), np.uint64)  # as h3 writes them
     return np.array(list(map(_number, given)), np.uint64)
 
 

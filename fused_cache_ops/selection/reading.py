@@ -19,7 +19,7 @@ from fused_cache_ops.selection.given import as_read
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches
 from fused_cache_ops.selection.snapshot import TileSnapshot
-from fused_cache_ops.selection.tile_list import TileFile, check_source, filed, is_repeatable, list_source
+from fused_cache_ops.selection.tile_list import TileFile, check_source, filed, is_pipe, is_repeatable, list_source
 from fused_cache_ops.tiles.blocks import Block, blocks_in_bounds, disjoint
 from fused_cache_ops.tiles.tile import ZOOM_LIMIT, TileStream, is_boolean
 from fused_cache_ops.tiles.zooms import parse_zooms
@@ -116,6 +116,8 @@ def _checked(given: SelectionKeywords) -> _Reading:
     zooms, max_zoom = read["zooms"], read["max_zoom"]
     check_limits(read["buffer"], read["max_tiles"], read["when_too_many"], max_zoom)
     check_shard(read["shard"])
+    if read["order"] not in (None, "zxy", "xyz"):
+        raise InvalidInputError(f"order = {quoted(read['order'])} must be 'zxy' or 'xyz'.")
     if kind is None or kind == "whole_udf":
         return _Reading(None, read, None)
     _check_details(kind, read)
@@ -145,7 +147,7 @@ def _finished(selection: Selection, reading: _Reading) -> Selection | WholeUdf:
     return limited if read["shard"] is None else limited.shard_of(read["shard"])
 
 
-def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would find it empty") -> None:
+def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would find it empty", *, pipes: bool = False) -> None:
     """Reject selections that can be read only once, for callers that may be run again.
 
     An orchestrator's retry would find a generator exhausted, take that for "nothing selected", and succeed.
@@ -153,6 +155,7 @@ def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would fi
     Args:
         selection: the keywords.
         why: what would go wrong, for the message.
+        pipes: accept a pipe, which is read once and kept for the time of a call.
 
     Raises:
         InvalidInputError: a selection is or contains a generator or another iterator, or is not a path.
@@ -164,7 +167,7 @@ def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would fi
                 f"{kind} is of type {type(value).__name__}, which can be read only once: {why}. Pass a list."
             )
     tiles_file = selection.get("tiles_file", "")
-    if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file):
+    if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file) and not (pipes and is_pipe(tiles_file)):
         check_source(tiles_file)
         raise InvalidInputError(f"tiles_file can be read only once: {why}. Pass the path of a file.")
 
@@ -316,12 +319,14 @@ def _listed(readings: list[_Reading], watch: Watch, *, is_shared: bool) -> list[
     """Selections from one list. What can be read only once is written to a file if several calls share it."""
     kind, value = readings[0].kind, readings[0].read[readings[0].kind or ""]
     highest = sorted({reading.read["max_zoom"] for reading in readings}, reverse=True)
-    first = _source(kind, value, highest[0], watch)
+    order = readings[0].read["order"]
+    first = _source(kind, value, highest[0], order, watch)
     if isinstance(first, Once) and is_shared:
         first = TileFile(filed(first.read(), watch), kind or "tiles", highest[0])
     sources = {highest[0]: first}
     for max_zoom in highest[1:]:
-        sources[max_zoom] = first.limited(max_zoom) if isinstance(first, TileFile) else _source(kind, value, max_zoom, watch)
+        is_file = isinstance(first, TileFile)
+        sources[max_zoom] = first.limited(max_zoom) if is_file else _source(kind, value, max_zoom, order, watch)
     return [_of_list(sources[reading.read["max_zoom"]], reading) for reading in readings]
 
 
@@ -336,24 +341,25 @@ def _of_list(source: Any, reading: _Reading) -> Selection:
     )
 
 
-def _source(kind: str | None, value: Any, max_zoom: int, watch: Watch) -> Any:
+def _source(kind: str | None, value: Any, max_zoom: int, order: str | None, watch: Watch) -> Any:
     if kind == "tiles_file":
-        found = list_source(value, max_zoom)
+        found = list_source(value, max_zoom, order, watch)
         return found if isinstance(found, TileFile) else Once(found)
     if isinstance(value, RemainingTiles):
         return value
     if is_arrow(value):
         counts = array("Q")
-        return TileSnapshot(TileStream(read_tiles(value, counts), max_zoom=max_zoom, watch=watch), counts)
+        stream = TileStream(read_tiles(value, counts), max_zoom=max_zoom, order=order or "zxy", watch=watch)
+        return TileSnapshot(stream, counts)
     if _is_collection(value):
-        return _snapshot(value, max_zoom, watch)
-    return Once(TileStream(value, max_zoom=max_zoom))
+        return _snapshot(value, max_zoom, order or "zxy", watch)
+    return Once(TileStream(value, max_zoom=max_zoom, order=order or "zxy"))
 
 
-def _snapshot(tiles: Collection[Any], max_zoom: int, watch: Watch) -> TileSnapshot:
+def _snapshot(tiles: Collection[Any], max_zoom: int, order: str, watch: Watch) -> TileSnapshot:
     """Read and check a collection once. Its length must be right. Otherwise it is exhausted or still being built."""
     expected = len(tiles)
-    stream: Iterator[Any] = TileStream(tiles, max_zoom=max_zoom, watch=watch)
+    stream: Iterator[Any] = TileStream(tiles, max_zoom=max_zoom, order=order, watch=watch)
     if isinstance(tiles, Set):  # the same order on every machine
         stream = iter(sorted(stream))
     snapshot = TileSnapshot(stream)

@@ -49,6 +49,7 @@ def invalidate_cache_flow(
     hex_dataset: Optional[str] = None,
     partition: Optional[str] = None,
     render_resolution: Optional[Union[int, str]] = None,
+    order: Optional[Literal["zxy", "xyz"]] = None,
     geometry_column: Optional[str] = None,
     crs: Optional[str] = None,
     zooms: Optional[str] = None,
@@ -79,6 +80,7 @@ def invalidate_cache_flow(
         hex_dataset: Instead of tiles: the path or URL of an H3 dataset that Fused wrote.
         partition: The folder of the H3 dataset that was rewritten, such as date=2026-11-22. Default: all.
         render_resolution: The resolution of the H3 cells that the map draws, or fused for the rule of Fused's examples.
+        order: The order of the numbers in a file of JSON lists: zxy, or xyz as mercantile and utiles write them.
         geometry_column: The column of a Parquet file that holds the geometries, if none is marked as such.
         crs: The coordinate reference system of a geometry that does not name one, such as EPSG:25832.
         zooms: 10-14, or 12. Required with an area: bounds, a geometry, cells or an H3 dataset. With tiles, adds their parents
@@ -122,6 +124,7 @@ def invalidate_cache_flow(
         "zooms": zooms,
         "partition": partition,
         "render_resolution": render_resolution,
+        "order": order,
         "geometry_column": geometry_column,
         "crs": crs,
         "related": related,
