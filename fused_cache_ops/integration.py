@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.keywords.values import (
         NOT_GIVEN,
         WHOLE_UDF,
+        Antimeridian,
         Bounds,
         CheckpointLocation,
         NotGiven,
@@ -103,6 +104,7 @@ __all__ = [
     "SENDING_OPTIONS",
     "STATED",
     "WHOLE_UDF",
+    "Antimeridian",
     "Bounds",
     "CallKeywords",
     "CheckpointLocation",
@@ -183,6 +185,7 @@ _HOMES = {
     "RefreshOptions": "keywords.refresh",
     "Related": "keywords.values",
     "RenderResolution": "keywords.values",
+    "Antimeridian": "keywords.values",
     "TileOrder": "keywords.values",
     "RunCheckpoint": "keywords.values",
     "SELECTION_DEFAULTS": "keywords.selection",

@@ -252,8 +252,15 @@ def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
     from fused_cache_ops.changes import changed_geometry
 
     column = given["geometry_column"]
-    found = changed_geometry(*difference, key=key or ["id"], columns=columns or None, geometry_column=column, crs=given["crs"])
-    return given | {"geometry": found, "geometry_column": None}
+    found = changed_geometry(
+        *difference,
+        key=key or ["id"],
+        columns=columns or None,
+        geometry_column=column,
+        crs=given["crs"],
+        layer=given["layer"],
+    )
+    return given | {"geometry": found, "geometry_column": None, "layer": None}
 
 
 def _default(name: str) -> Any:
@@ -274,6 +281,9 @@ def _read(given: dict[str, Any]) -> SelectionKeywords:
             "--diff or --whole-udf."
         )
     shapes = {name: given[name] for name in _SHAPES if name != "shard" and not _is_left_out(given[name])}
+    column = shapes.get("geometry_column")
+    if column is not None and column.count(",") == 1 and not column.startswith("["):
+        shapes["geometry_column"] = [name.strip() for name in column.split(",")]
     if given["whole_udf"]:
         shapes["whole_udf"] = True
     if given["shard"] is not None:

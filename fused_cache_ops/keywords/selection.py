@@ -1,6 +1,7 @@
 """The keywords that select tiles. The core and all wrappers read them here."""
 
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 from fused_cache_ops.keywords.option import Option, options_of
@@ -8,6 +9,7 @@ from fused_cache_ops.keywords.text import read_boolean, read_list, read_list_or_
 from fused_cache_ops.keywords.values import (
     NOT_GIVEN,
     WHOLE_UDF,
+    Antimeridian,
     Bounds,
     NotGiven,
     RenderResolution,
@@ -32,6 +34,8 @@ DETAILS = {
     "order": ("tiles", "tiles_file"),
     "geometry_column": ("geometry",),
     "crs": ("geometry",),
+    "layer": ("geometry",),
+    "antimeridian": ("geometry",),
     "render_resolution": ("cells", "hex_dataset"),
     "partition": ("hex_dataset",),
 }
@@ -83,8 +87,22 @@ class SelectionKeywords(TypedDict, total=False):
         ),
     ]
     geometry_column: Annotated[
-        str | None,
-        _shapes(None, "The column of a table or Parquet file that holds the geometries, if it is not marked as such."),
+        str | Sequence[str] | None,
+        _shapes(
+            None,
+            "The column of a table or file that holds the geometries, if it is not marked as such. Or two with longitudes and "
+            "latitudes: lon,lat.",
+            read_list_or_text,
+        ),
+    ]
+    layer: Annotated[str | None, _shapes(None, "The layer of a vector file. Default: all that have geometries.")]
+    antimeridian: Annotated[
+        Antimeridian | None,
+        _shapes(
+            None,
+            "How to read an edge that spans more than half the globe: cross, the shorter way over the antimeridian, or "
+            "literal, the long way round. Default: literal, with a warning.",
+        ),
     ]
     crs: Annotated[
         Any,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.keywords.rules import one_kind_in, refuse_unknown
 from fused_cache_ops.keywords.selection import AREAS, DETAILS, SELECTION_DEFAULTS, SelectionKeywords
+from fused_cache_ops.keywords.text import read_list
 from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.selection.arrow import is_arrow, read_tiles
 from fused_cache_ops.selection.bounds import read_bounds
@@ -121,10 +122,29 @@ def _checked(given: SelectionKeywords) -> _Reading:
     if kind is None or kind == "whole_udf":
         return _Reading(None, read, None)
     _check_details(kind, read)
+    read["geometry_column"] = _columns(read["geometry_column"])
+    if read["antimeridian"] not in (None, "cross", "literal"):
+        raise InvalidInputError(f"antimeridian = {quoted(read['antimeridian'])} must be 'cross' or 'literal'.")
+    if not isinstance(read["layer"], (str, type(None))) or read["layer"] == "":
+        raise InvalidInputError(f"layer = {quoted(read['layer'])} must be the name of a layer.")
     levels = None if zooms is None else parse_zooms(zooms, max_zoom=max_zoom)
     if kind in AREAS and levels is None:
         raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': each zoom is cached separately.")
     return _Reading(kind, read, levels)
+
+
+def _columns(given: Any) -> str | tuple[str, str] | None:
+    """The column of geometries, or the two of coordinates."""
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        given = read_list("geometry_column", given)
+    if given is None or (isinstance(given, str) and given):
+        return given
+    if isinstance(given, (list, tuple)) and len(given) == 2 and all(isinstance(name, str) and name for name in given):
+        return given[0], given[1]
+    raise InvalidInputError(
+        f"geometry_column = {quoted(given)} must be the name of a column, or a list of two: longitudes and latitudes, or x "
+        "and y."
+    )
 
 
 def _made(readings: list[_Reading], watch: Watch, *, is_shared: bool) -> list[Selection]:
@@ -297,7 +317,7 @@ def _portions(readings: list[_Reading], unplaced: list[int]) -> Iterator[tuple[s
     if kind == "geometry":
         from fused_cache_ops.selection.geometry import Options, read_geometry
 
-        options = Options(every[-1], read["geometry_column"], read["crs"], unplaced.append)
+        options = Options(every[-1], read["geometry_column"], read["crs"], read["layer"], read["antimeridian"], unplaced.append)
         for portion in read_geometry(read[kind], options):
             yield _drawn_as(readings[0]), every, portion
         return

@@ -119,7 +119,7 @@ def parse_tile(item: TileLike, *, max_zoom: int = HIGHEST_ZOOM, position: int | 
             if 0 <= x < size and 0 <= y < size:
                 return item if type(item) is Tile else Tile(z, x, y)
     where = "tile" if position is None else f"tiles[{position}]"
-    shown = f"{where} = {quoted(item)}"
+    shown = f"{where} = {quoted(tuple(item) if type(item) is Tile else item)}"
     z, x, y = (_whole_number(value, name, shown) for name, value in zip("zxy", _coordinates(item, shown, order)))
     if 0 <= z <= max_zoom and 0 <= x < 2**z and 0 <= y < 2**z:
         return Tile(z, x, y)

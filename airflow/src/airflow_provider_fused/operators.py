@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_fused.hooks import FusedHook
     from fused_cache_ops import CacheMap, FusedCacheError, FusedClient
     from fused_cache_ops.integration import (
+        Antimeridian,
         Bounds,
         CallKeywords,
         NotGiven,
@@ -194,7 +195,11 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         share one invalidation among workers, and merge with ``fused_cache_ops.InvalidationResult.merge`` (templated)
     :param order: the order of the numbers in tiles that are bare lists: ``"zxy"``, or ``"xyz"``, as mercantile writes them,
         also to XCom. Default: (z, x, y). A file of JSON lists needs it (templated)
-    :param geometry_column: the column of a Parquet file that holds the geometries, if none is marked as such (templated)
+    :param layer: the layer of a vector file to read. Default: all that have geometries (templated)
+    :param antimeridian: how to read an edge that spans more than half the globe: ``"cross"``, the shorter way over the
+        antimeridian, or ``"literal"``. Default: literally, with a warning (templated)
+    :param geometry_column: the column of a file that holds the geometries, if none is marked as such, or a list of two with
+        longitudes and latitudes (templated)
     :param crs: the coordinate reference system of a geometry that does not name one, such as ``"EPSG:25832"`` (templated)
     :param render_resolution: the resolution of the H3 cells that the map draws: a number, a mapping from zooms to numbers, or
         ``"fused"`` for the rule of Fused's examples. Default: the changed cells themselves (templated)
@@ -253,7 +258,9 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         when_too_many: WhenTooMany | str | XComArg = "fail",
         shard: Sequence[int] | str | XComArg | NotGiven = NOT_GIVEN,
         order: TileOrder | str | XComArg | NotGiven = NOT_GIVEN,
-        geometry_column: str | NotGiven = NOT_GIVEN,
+        layer: str | XComArg | NotGiven = NOT_GIVEN,
+        antimeridian: Antimeridian | str | XComArg | NotGiven = NOT_GIVEN,
+        geometry_column: str | Sequence[str] | NotGiven = NOT_GIVEN,
         crs: str | XComArg | NotGiven = NOT_GIVEN,
         render_resolution: RenderResolution | XComArg | NotGiven = NOT_GIVEN,
         partition: str | list[str] | XComArg | NotGiven = NOT_GIVEN,
@@ -285,6 +292,8 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         self.when_too_many = when_too_many
         self.shard = shard
         self.order = order
+        self.layer = layer
+        self.antimeridian = antimeridian
         self.geometry_column = geometry_column
         self.crs = crs
         self.render_resolution = render_resolution
