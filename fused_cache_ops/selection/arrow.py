@@ -99,6 +99,8 @@ def open_table(source: Any) -> Table:
         ConfigurationError: pyarrow is not installed.
     """
     pa = import_geo("pyarrow")
+    if hasattr(source, "alias") and hasattr(source, "to_frame") and not hasattr(source.dtype, "fields"):
+        source = source.alias("").to_frame()  # a Polars Series, which hands out its extension only in a frame
     try:
         field = _field(source, pa)
         if field is None or (pa.types.is_struct(field.type) and _extension(field)[0] is None):
@@ -441,6 +443,9 @@ def open_parquet(path: str) -> Iterator[Any]:
 def parquet_schema(file: Any) -> Any:
     """A file's schema. Columns of Parquet's own geometry types are marked as such, as a GeoArrow schema marks them."""
     schema = file.schema_arrow
+    # Where a file holds an Arrow schema, pyarrow shows only the metadata of that.
+    own = {key: value for key, value in (file.metadata.metadata or {}).items() if key != b"ARROW:schema"}
+    schema = schema.with_metadata({**own, **(schema.metadata or {})})
     for number in range(len(file.schema)):
         column = file.schema.column(number)
         kind = json.loads(column.logical_type.to_json()) if column.logical_type is not None else {}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import geopandas
 import numpy as np
 import pandas
+import polars
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -380,6 +381,46 @@ def test_a_box_in_32_bits_is_grown_before_it_spares_a_geometry(tmp_path: Path) -
     pyarrow.parquet.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), tmp_path / "a.parquet")
     assert tiles(tmp_path / "a.parquet", 30) == tiles(line, 30)
     assert tiles(pyarrow.table({"place": pyarrow.array([box], kind)}), 30, geometry_column="place", crs=4326) >= tiles(line, 30)
+
+
+def test_metadata_of_a_file_count_that_its_arrow_schema_lacks(tmp_path: Path) -> None:
+    """As geoarrow-c writes it: the file's own key-value metadata beside an Arrow schema that has none."""
+    geo = {"version": "1.1.0", "primary_column": "place", "columns": {"place": {"encoding": "WKB", "geometry_types": []}}}
+    table = pyarrow.table({"id": [1], "place": [POINT.wkb]}).replace_schema_metadata({})
+    with pyarrow.parquet.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"geo": json.dumps(geo)})
+    assert tiles(tmp_path / "a.parquet") == WANTED
+
+
+def test_a_polars_column_says_its_system_as_its_frame_does() -> None:
+    frame = geopandas.GeoDataFrame({"id": [1, 2]}, geometry=[POINT, None], crs=4326).to_crs(3857)
+    table = polars.from_arrow(pyarrow.table(frame.to_arrow()))
+    assert isinstance(table, polars.DataFrame)
+    for form in (table, table["geometry"], table.filter(polars.col("id") == 1)["geometry"]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the null
+            assert tiles(form) == WANTED
+    assert tiles(polars.Series(["POINT (-9.14 38.71)"]), crs="EPSG:4326") == WANTED
+
+
+def test_a_grid_that_is_not_installed_is_said_with_what_it_costs() -> None:
+    place = geopandas.GeoSeries([shapely.Point(-100, 40)], crs="EPSG:4267")
+    with pytest.warns(
+        UserWarning, match=r"geometry is in 'NAD27', which PROJ converts to degrees with about \d+ m here: the grid"
+    ):
+        tiles(place)
+
+
+@pytest.mark.parametrize("edges", ["spherical", "vincenty", "thomas", "andoyer", "karney"])
+def test_edges_that_are_not_planar_are_said_to_be_taken_as_straight(edges: str) -> None:
+    marks = {
+        "ARROW:extension:name": "geoarrow.wkb",
+        "ARROW:extension:metadata": json.dumps({"crs": "OGC:CRS84", "edges": edges}),
+    }
+    schema = pyarrow.schema([pyarrow.field("place", pyarrow.binary(), metadata=marks)])
+    with pytest.warns(UserWarning, match=f"The edges of column 'place' are {edges}, and taken to be straight"):
+        assert tiles(pyarrow.table({"place": [POINT.wkb]}, schema=schema)) == WANTED
 
 
 # -- edges over more than half the globe ------------------------------------------------------------------------------------
