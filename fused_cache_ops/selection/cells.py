@@ -19,7 +19,7 @@ from fused_cache_ops.errors import InvalidInputError, unreadable
 from fused_cache_ops.keywords.values import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.arrow import is_arrow, read_values
 from fused_cache_ops.selection.coverage import in_one_tile
-from fused_cache_ops.selection.shapes import Areas, Portion, edges_of, file_system, import_geo, within_the_map
+from fused_cache_ops.selection.shapes import MOST_BYTES, Areas, Portion, edges_of, file_system, import_geo, within_the_map
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
 
@@ -434,7 +434,11 @@ def _lines(path: str) -> list[str]:
     if rendered_to_nothing(path):
         raise InvalidInputError(f"cells is {path!r}, which looks like a template that rendered to nothing: {_FORMS}.")
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        with Path(path).open(encoding="utf-8-sig") as file:
+            text = file.read(MOST_BYTES)
+            if file.read(1):
+                raise ValueError(f"it has more than {MOST_BYTES >> 20:,} MiB: is it a list of cells?")
+        lines = text.splitlines()
     except (OSError, ValueError) as error:
         said = (
             f"cells = {quoted(path, 300)} cannot be read as a file with one cell per line: "

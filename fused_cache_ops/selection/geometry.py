@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
@@ -27,7 +28,7 @@ from fused_cache_ops.selection.arrow import (
 from fused_cache_ops.selection.bounds import ENDS
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
-from fused_cache_ops.selection.shapes import Portion, import_geo, layers_of, portion_of, reading, single_parts
+from fused_cache_ops.selection.shapes import Portion, import_geo, is_pipe, layers_of, portion_of, reading, single_parts, spooled
 from fused_cache_ops.selection.texts import box, from_bytes, from_texts, from_values, is_geometry, is_null
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
 from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, shortened, warn, without_credentials
@@ -471,10 +472,13 @@ def _parsed(parse: Any, value: Any, form: str) -> Any:
 
 def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     what = f"geometry, the file {quoted_address(path)},"
+    if is_pipe(path):
+        yield from _from_pipe(path, options, what, shapely)
+        return
     try:
         if "\0" in path:
             raise ValueError("it holds a NUL character")
-        if is_parquet(path):
+        if is_parquet(path) or _begins_as_parquet(path):
             yield from _from_parquet(path, options, what, shapely)
             return
         if options.column is not None:
@@ -504,6 +508,29 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     _check_not_all_null(count, sum(len(shapes) for _, shapes in present), what)
     for system, shapes in present:
         yield from _from_rows([Rows(len(shapes), shapes)], Unknown if system is None else system, what, shapely)
+
+
+def _from_pipe(path: str, options: Options, what: str, shapely: Any) -> Iterator[_Source]:
+    """What a pipe holds: text, or a file in any format that tells itself by its content."""
+    with spooled(path, what) as copy:
+        begin = _head(copy)
+        if begin.lstrip()[:1] in (b"{", b"[") or is_geometry(begin.decode("ascii", "replace").strip()):
+            yield from _from_text(Path(copy).read_text(encoding="utf-8-sig").strip(), options, shapely)
+            return
+        try:
+            yield from _from_file(copy, options, shapely)
+        except InvalidInputError as error:
+            raise InvalidInputError(error.message.replace(copy, path)) from None
+
+
+def _head(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(_LONGEST_PATH)
+
+
+def _begins_as_parquet(path: str) -> bool:
+    """Whether a local file is Parquet, whatever its name."""
+    return Path(path).is_file() and _head(path)[:4] == b"PAR1"
 
 
 def _named(layers: list[str], name: str | None, what: str) -> list[str]:

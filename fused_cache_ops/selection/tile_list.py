@@ -25,6 +25,7 @@ from typing import IO, Any
 from fused_cache_ops.errors import InvalidInputError, unreadable
 from fused_cache_ops.keywords.values import TilesFile
 from fused_cache_ops.selection.pieces import Piece, PieceStream, TilesInPieces, read_count
+from fused_cache_ops.selection.shapes import is_pipe as path_is_pipe
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, QUADKEY, Tile, from_quadkey, parse_tile
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
@@ -618,14 +619,8 @@ def is_repeatable(source: TilesFile) -> bool:
 
 
 def is_pipe(source: Any) -> bool:
-    """Whether a path names a pipe: ``/dev/stdin``, a process substitution, a named pipe. Also a terminal or another device."""
-    if not isinstance(source, (str, os.PathLike)):
-        return False
-    try:
-        mode = Path(source).stat().st_mode
-    except (OSError, ValueError):
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    """Whether a source is the path of a pipe."""
+    return isinstance(source, (str, os.PathLike)) and path_is_pipe(os.fspath(source))
 
 
 def _state(file: IO[bytes]) -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """The forms in which geometries come from databases, files and catalogues."""
 
 import json
+import os
 import sqlite3
+import threading
 import warnings
 import zipfile
 from decimal import Decimal
@@ -359,6 +361,50 @@ def test_messages_about_long_text_are_short(geometry: Any) -> None:
     with pytest.raises(InvalidInputError) as caught:
         tiles(geometry, **options)
     assert len(str(caught.value)) < 1000
+
+
+# -- pipes ------------------------------------------------------------------------------------------------------------------
+
+
+def through_a_pipe(folder: Path, content: bytes) -> str:
+    os.mkfifo(folder / "pipe")
+    threading.Thread(target=lambda: (folder / "pipe").write_bytes(content), daemon=True).start()
+    return str(folder / "pipe")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("form", ["GeoJSON", "WKT", "hexadecimal", "Parquet", "FlatGeobuf", "GeoPackage"])
+def test_a_geometry_may_come_through_a_pipe(tmp_path: Path, form: str) -> None:
+    frame = geopandas.GeoDataFrame({"id": [1]}, geometry=[POINT], crs=4326)
+    if form == "Parquet":
+        frame.to_parquet(tmp_path / "a.parquet")
+    elif form in ("FlatGeobuf", "GeoPackage"):
+        frame.to_file(tmp_path / f"a.{'fgb' if form == 'FlatGeobuf' else 'gpkg'}")
+    else:
+        texts = {"GeoJSON": json.dumps(GEOJSON), "WKT": POINT.wkt, "hexadecimal": EWKB}
+        (tmp_path / "a.txt").write_text(f"{texts[form]}\n")
+    (path,) = (each for each in tmp_path.iterdir() if each.stem == "a")
+    assert tiles(through_a_pipe(tmp_path, path.read_bytes())) == WANTED
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "is a pipe with nothing in it"), (b"nonsense", r"/pipe' cannot be read as a")]
+)
+def test_a_pipe_without_a_geometry_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        tiles(through_a_pipe(tmp_path, content))
+
+
+def test_foreign_input_has_a_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fused_cache_ops.selection.shapes.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("fused_cache_ops.selection.cells.MOST_BYTES", 1 << 20)
+    content = b"8928308280fffff\n" * 70_000
+    (tmp_path / "cells.txt").write_bytes(content)
+    with pytest.raises(InvalidInputError, match="it has more than 1 MiB: is it a list of cells"):
+        plan_invalidation("roads", cells=str(tmp_path / "cells.txt"), zooms=3)
+    with pytest.raises(InvalidInputError, match="is a pipe with more than 1 MiB"):
+        tiles(through_a_pipe(tmp_path, content))
 
 
 # -- boxes in 32 bits -------------------------------------------------------------------------------------------------------
