@@ -210,6 +210,7 @@ def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]
         raise InvalidInputError(f"geometry is None: did a load step return nothing? To select an area, {_FORMS}.")
     if isinstance(geometry, os.PathLike):
         geometry = os.fspath(geometry)
+    geometry = _of_catalogue(geometry)
     if isinstance(geometry, str):
         yield from _from_text(geometry.strip(), options, shapely)
     elif is_geopandas(geometry):
@@ -317,6 +318,18 @@ def _from_table(table: Table, options: Options, what: str, shapely: Any) -> Iter
     yield from _from_rows(read_rows(table, column, what), column.system, what, shapely, unplaced)
 
 
+def _of_catalogue(given: Any) -> Any:
+    """An object of pystac as what it says in JSON. Its own has no bbox where there is no geometry. Anything else unchanged."""
+    if not hasattr(given, "to_dict"):
+        return given
+    if hasattr(given, "__geo_interface__") and isinstance(items := getattr(given, "items", None), list):
+        return items
+    if hasattr(given, "__geo_interface__") and (bbox := getattr(given, "bbox", None)) is not None:
+        return {"bbox": bbox, **given.__geo_interface__}
+    extent: Any = getattr(given, "extent", None)
+    return {"type": "Collection", "extent": extent.to_dict()} if hasattr(extent, "to_dict") else given
+
+
 def is_geopandas(value: Any) -> bool:
     """Whether a value is a GeoDataFrame or a GeoSeries."""
     return hasattr(value, "to_crs") and hasattr(value, "geometry")
@@ -336,7 +349,7 @@ def _from_text(text: str, options: Options, shapely: Any) -> Iterator[_Source]:
         except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"geometry = {quoted(text, 60)} is not JSON: {shortened(str(error), 300)}.") from None
         yield from _sources(content, options, shapely)
-    elif is_geometry(text):
+    elif is_geometry(text) and not _is_file(text):
         yield from _by_srid(_parsed(from_texts, [text], "WKT, EWKT or WKB in hexadecimal"), shapely)
     elif len(text) > _LONGEST_PATH:
         raise InvalidInputError(
@@ -389,6 +402,10 @@ def _check_not_all_null(count: int, present: int, what: str) -> None:
 def _from_geopandas(frame: Any, options: Options, shapely: Any) -> Iterator[_Source]:
     what = f"geometry, a {type(frame).__name__},"
     series = frame.geometry
+    if options.column is not None and not isinstance(options.column, str):
+        plain = import_geo("pandas").DataFrame({name: frame[name] for name in options.column if name in frame})
+        yield from _from_table(open_table(plain), options, what, shapely)
+        return
     if options.column is not None:
         if options.column not in getattr(frame, "columns", ()) or not hasattr(frame[options.column], "crs"):
             raise InvalidInputError(f"{what} has no column of geometries {options.column!r} (geometry_column).")
@@ -478,7 +495,7 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     try:
         if "\0" in path:
             raise ValueError("it holds a NUL character")
-        if is_parquet(path) or _begins_as_parquet(path):
+        if is_parquet(path) or _head(path)[:4] == b"PAR1":
             yield from _from_parquet(path, options, what, shapely)
             return
         if options.column is not None:
@@ -503,11 +520,24 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
             "latitudes, or x and y, or geometry_column='…' for one of WKT or GeoJSON. Their reference system is named by crs=. "
             f"Its columns: {quoted(fields, 300)}."
         )
+    if layers and all(shapely.is_missing(shapes).all() for _, shapes in layers) and _head(path).lstrip()[:1] == b"{":
+        text = Path(path).read_text(encoding="utf-8-sig")
+        if '"bbox"' in text:  # of STAC Items, which GDAL does not read
+            yield from _from_text(text, options, shapely)
+            return
     count = sum(len(shapes) for _, shapes in layers)
     present = [(system, shapes[~shapely.is_missing(shapes)]) for system, shapes in layers]
     _check_not_all_null(count, sum(len(shapes) for _, shapes in present), what)
     for system, shapes in present:
         yield from _from_rows([Rows(len(shapes), shapes)], Unknown if system is None else system, what, shapely)
+
+
+def _is_file(text: str) -> bool:
+    """Whether there is a file of this name."""
+    try:
+        return len(text) < _LONGEST_PATH and Path(text).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _from_pipe(path: str, options: Options, what: str, shapely: Any) -> Iterator[_Source]:
@@ -524,13 +554,11 @@ def _from_pipe(path: str, options: Options, what: str, shapely: Any) -> Iterator
 
 
 def _head(path: str) -> bytes:
+    """How a local file begins."""
+    if not _is_file(path):
+        return b""
     with Path(path).open("rb") as file:
         return file.read(_LONGEST_PATH)
-
-
-def _begins_as_parquet(path: str) -> bool:
-    """Whether a local file is Parquet, whatever its name."""
-    return Path(path).is_file() and _head(path)[:4] == b"PAR1"
 
 
 def _named(layers: list[str], name: str | None, what: str) -> list[str]:

@@ -240,18 +240,78 @@ def test_a_null_beside_others_is_skipped_with_a_count(geometry: Any) -> None:
 
 
 class Item:
-    """What pystac's Item offers."""
+    """What pystac's Item offers. Its JSON has no bbox if there is no geometry."""
 
     def __init__(self, content: dict[str, Any]) -> None:
-        self.__geo_interface__ = content
+        self.bbox = content["bbox"]
+        self.__geo_interface__ = {name: value for name, value in content.items() if name != "bbox"}
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.__geo_interface__
+
+
+class Items:
+    """What pystac's ItemCollection offers."""
+
+    def __init__(self, *items: Item) -> None:
+        self.items = list(items)
+        self.__geo_interface__ = {"type": "FeatureCollection", "features": [item.to_dict() for item in items]}
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.__geo_interface__
+
+
+class Extent:
+    def __init__(self, bbox: Any) -> None:
+        self._bbox = bbox
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"spatial": {"bbox": [self._bbox]}}
+
+
+class Collection:
+    """What pystac's Collection offers."""
+
+    def __init__(self, bbox: Any) -> None:
+        self.extent = Extent(bbox)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": "Collection"}
 
 
 @pytest.mark.parametrize("bbox", [[-9.1404, 38.709, -9.1396, 38.711], [-9.1404, 38.709, 0, -9.1396, 38.711, 90]], ids=len)
-def test_a_stac_item_without_a_geometry_has_a_bbox(bbox: Any) -> None:
+def test_a_stac_item_without_a_geometry_has_a_bbox(tmp_path: Path, bbox: Any) -> None:
     item = {**NULL, "stac_version": "1.1.0", "bbox": bbox}
     collection = {"type": "Collection", "extent": {"spatial": {"bbox": [bbox]}}}
-    for form in (item, json.dumps(item), [item], Item(item), {"type": "FeatureCollection", "features": [item]}, collection):
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    forms: list[Any] = [
+        item,
+        json.dumps(item),
+        tmp_path / "item.json",
+        [item],
+        {"type": "FeatureCollection", "features": [item]},
+        collection,
+        Item(item),
+        [Item(item), Item(item)],
+        Items(Item(item)),
+        Collection(bbox),
+    ]
+    for form in forms:
         assert tiles(form) == WANTED
+
+
+@pytest.mark.parametrize("name", ["polygon (1).geojson", "point empty.geojson", "BOX(1 2,3 4)"])
+def test_a_file_may_be_called_like_a_geometry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(json.dumps(GEOJSON))
+    assert tiles(name) == WANTED
+
+
+def test_two_columns_of_a_geodataframe_are_points() -> None:
+    frame = geopandas.GeoDataFrame({"lon": [-9.14], "lat": [38.71]}, geometry=[OTHER], crs=3857)
+    assert tiles(frame, geometry_column=["lon", "lat"], crs="EPSG:4326") == WANTED
+    with pytest.raises(InvalidInputError, match="has no column 'x'"):
+        tiles(frame, geometry_column=["x", "lat"], crs="EPSG:4326")
 
 
 def test_a_stac_item_with_a_geometry_does_not_use_its_bbox() -> None:
