@@ -20,6 +20,7 @@ from fused_cache_ops.selection.pieces import read_count
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import file_system, import_geo
 from fused_cache_ops.selection.texts import PLACES, from_bytes, from_texts, from_values
+from fused_cache_ops.selection.texts import box as read_box
 from fused_cache_ops.tiles.tile import Tile, from_quadkey
 from fused_cache_ops.wording import quoted, shortened, warn
 
@@ -36,7 +37,7 @@ _ROWS = 50_000
 _DEPTHS = {"point": 0, "linestring": 1, "multipoint": 1, "polygon": 2, "multilinestring": 2, "multipolygon": 3}
 """GeoArrow's native encodings: how many lists there are around the coordinates."""
 
-_ENCODINGS = ("wkb", "wkt", "box", "geojson", *_DEPTHS)
+_ENCODINGS = ("wkb", "wkt", "box", "bbox", "geojson", *_DEPTHS)
 _BIGQUERY = "google:sqlType:geography"
 _PARQUET = (".parquet", ".geoparquet", ".pq")
 _EXTENSION = b"ARROW:extension:name"
@@ -60,8 +61,8 @@ class Column(NamedTuple):
 
     Attributes:
         name: its name.
-        encoding: ``wkb``, ``wkt`` (any text), ``box``, ``geojson`` (a struct of it), or one of GeoArrow's native encodings,
-            such as ``polygon``.
+        encoding: ``wkb``, ``wkt`` (any text), ``box`` (a struct), ``bbox`` (a list), ``geojson`` (a struct of it), or one of
+            GeoArrow's native encodings, such as ``polygon``.
         system: its reference system in a form that pyproj reads, or `Unknown`.
         box: the paths of the columns that hold each row's west, south, east and north, if a Parquet file has them.
         of_changes: whether it says what changed, see `marked`. A null in it is a row that changed without having a place.
@@ -225,11 +226,15 @@ def _extension(field: Any) -> tuple[str | None, Any]:
 def _plain_encoding(field: Any, what: str) -> str:
     import pyarrow.types as types
 
-    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    kind = bare(field.type)
     if types.is_fixed_size_binary(kind) or str(kind) in ("binary", "large_binary", "binary_view"):
         return "wkb"
     if is_text(kind):
         return "wkt"
+    if (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)) and types.is_floating(
+        kind.value_type
+    ):
+        return "bbox"
     if types.is_struct(kind):
         names = {kind.field(number).name.lower() for number in range(kind.num_fields)}
         if "type" in names and names & {"coordinates", "geometries", "geometry"}:
@@ -262,13 +267,28 @@ def read_rows(table: Table, column: Column, what: str) -> Iterator[Rows]:
 
 
 def stored(array: Any) -> Any:
-    """The values of an Arrow array, without an extension type or a dictionary around them, and not as views, which pyarrow can
-    neither filter nor take."""
+    """The values of an Arrow array in a layout that pyarrow can filter, take and cast: without an extension type, a dictionary
+    or runs around them, and not as views."""
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
     values = getattr(array, "storage", array)
-    if hasattr(values, "dictionary_decode"):
+    if pa.types.is_dictionary(values.type):
         return stored(values.dictionary_decode())
+    if pa.types.is_run_end_encoded(values.type):
+        return stored(compute.run_end_decode(values))
+    if str(values.type).startswith(("list_view", "large_list_view")):
+        return values.cast(pa.large_list(values.type.value_field))
     whole = {"string_view": "large_string", "binary_view": "large_binary"}.get(str(values.type))
     return values if whole is None else values.cast(whole)
+
+
+def bare(kind: Any) -> Any:
+    """An Arrow type without an extension, a dictionary or runs around it."""
+    import pyarrow.types as types
+
+    kind = getattr(kind, "storage_type", kind)
+    return bare(kind.value_type) if types.is_dictionary(kind) or types.is_run_end_encoded(kind) else kind
 
 
 def _rows(array: Any, column: Column, what: str) -> Rows:
@@ -326,12 +346,15 @@ def _decoded(values: Any, encoding: str) -> Shapes:
         found = from_texts(values.cast(pa.large_string()).to_numpy(zero_copy_only=False))
     elif encoding == "geojson":
         found = from_values([without_nulls(value) for value in values.to_pylist()])
+    elif encoding == "bbox":
+        found = [read_box(value) for value in values.to_pylist()]
     elif encoding == "box":
         west, south, east, north = (_numbers(end) for end in _fields(values, ENDS))
         found = _boxes(_outward(west, -np.inf), _outward(south, -np.inf), _outward(east, np.inf), _outward(north, np.inf))
     else:
         offsets = []
         for _ in range(_DEPTHS[encoding]):
+            values = stored(values)
             starts = values.offsets.to_numpy()
             offsets.append(starts - starts[0])
             values = values.flatten()
@@ -529,13 +552,13 @@ def read_tiles(source: Any, counts: array[int]) -> Iterator[Any]:
         batches = _counted(batches, counts)
     if {"z", "x", "y"} <= set(schema.names):
         for batch in batches:
-            yield from itertools.starmap(Tile, zip(*(batch.column(axis).to_pylist() for axis in "zxy")))
+            yield from itertools.starmap(Tile, zip(*(stored(batch.column(axis)).to_pylist() for axis in "zxy")))
     elif schema.names == [""] or "tile" in schema.names:
         for batch in batches:
-            yield from batch.column("tile" if schema.names != [""] else 0).to_pylist()
+            yield from stored(batch.column("tile" if schema.names != [""] else 0)).to_pylist()
     elif "quadkey" in schema.names:
         for batch in batches:
-            yield from itertools.starmap(Tile, map(from_quadkey, batch.column("quadkey").to_pylist()))
+            yield from itertools.starmap(Tile, map(from_quadkey, stored(batch.column("quadkey")).to_pylist()))
     else:
         raise InvalidInputError(
             f"tiles is a {type(source).__name__} with the columns {quoted(schema.names, 300)}: name them z, x and y, or tile "
@@ -545,7 +568,7 @@ def read_tiles(source: Any, counts: array[int]) -> Iterator[Any]:
 
 def _counted(batches: Iterable[Any], counts: array[int]) -> Iterator[Any]:
     for batch in batches:
-        counts.extend(map(read_count, batch.column("count").to_pylist()))
+        counts.extend(map(read_count, stored(batch.column("count")).to_pylist()))
         yield batch
 
 
@@ -563,4 +586,4 @@ def read_values(source: Any, names: Sequence[str], what: str) -> Iterator[Any]:
             f"{' or '.join(names)}."
         )
     position = schema.names.index(found[0])
-    return (batch.column(position) for batch in batches)
+    return (stored(batch.column(position)) for batch in batches)

@@ -455,6 +455,8 @@ def _number(cell: Any) -> int:
             cell = int(cell if _HEXADECIMAL.fullmatch(cell) else "", base)
         except ValueError:
             raise InvalidInputError(f"cells: {quoted(cell)} is not an H3 cell id, such as '8928308280fffff'.") from None
+    if type(cell).__name__ == "Decimal" and cell == cell // 1:  # the numbers of Snowflake
+        cell = int(cell)
     if is_boolean(cell) or not hasattr(cell, "__index__"):
         lossy = " Floats cannot hold all digits of a cell id." if isinstance(cell, float) else ""
         raise InvalidInputError(f"cells: {quoted(cell)} is neither text nor a whole number.{lossy}")

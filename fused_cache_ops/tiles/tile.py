@@ -201,12 +201,16 @@ def _coordinates(item: Any, shown: str, order: str) -> tuple[Any, Any, Any]:
 
 
 def _whole_number(value: Any, name: str, shown: str) -> int:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
     if not is_boolean(value):
         try:
             return operator.index(value)
         except TypeError:
+            pass
+        try:  # 10.0, and the decimals of warehouses
+            whole, parts = value.as_integer_ratio()
+            if parts == 1:
+                return int(whole)
+        except (AttributeError, ValueError, OverflowError):  # neither, or not finite
             pass
     raise InvalidInputError(f"{shown}: {name}={quoted(value)} is not a whole number.")
 

@@ -148,6 +148,42 @@ def test_structs_tell_their_form_by_their_names(values: Any) -> None:
     assert tiles(pyarrow.table({"place": values}), geometry_column="place", crs="EPSG:4326") == WANTED
 
 
+RUNS = pyarrow.RunEndEncodedArray.from_arrays
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        RUNS(pyarrow.array([2], pyarrow.int32()), pyarrow.array([POINT.wkt])),
+        RUNS(pyarrow.array([2], pyarrow.int32()), pyarrow.array([POINT.wkb])),
+        pyarrow.array([json.dumps(GEOJSON)] * 2, pyarrow.json_()),
+        pyarrow.array([[-9.1404, 38.7096, -9.1396, 38.7104], [-9.1404, 38.7096, 0.0, -9.1396, 38.7104, 9.0]]),
+    ],
+    ids=["runs of text", "runs of WKB", "JSON", "lists of a bbox"],
+)
+def test_a_column_may_be_stored_in_any_way(values: Any) -> None:
+    assert tiles(pyarrow.table({"place": values}), geometry_column="place", crs="EPSG:4326") == WANTED
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda value: pyarrow.array([Decimal(value)]),
+        lambda value: pyarrow.array([value]).dictionary_encode(),
+        lambda value: RUNS(pyarrow.array([1], pyarrow.int32()), pyarrow.array([value])),
+        lambda value: pyarrow.array([value], pyarrow.uint64()),
+        lambda value: pyarrow.array([float(value)]),
+    ],
+    ids=["decimals", "dictionary", "runs", "uint64", "floats"],
+)
+def test_the_numbers_of_tiles_and_cells_may_be_stored_in_any_way(number: Any) -> None:
+    table = pyarrow.table({"z": number(12), "x": number(1944), "y": number(1569)})
+    assert {str(tile) for tile in plan_invalidation("roads", tiles=table).tiles()} == WANTED
+    cell = number(0x87393362BFFFFFF) if "float" not in str(number(1).type) and "double" not in str(number(1).type) else None
+    if cell is not None:  # a float does not hold all digits
+        assert plan_invalidation("roads", cells=pyarrow.table({"cell": cell}), zooms=3).tile_count == 1
+
+
 def test_a_struct_of_geojson_may_hold_several_kinds() -> None:
     ring = [[[-9.1404, 38.709], [-9.1396, 38.709], [-9.1396, 38.711], [-9.1404, 38.709]]]
     members = [{"type": "Polygon", "coordinates": ring}, {"type": "GeometryCollection", "geometries": [GEOJSON]}]
