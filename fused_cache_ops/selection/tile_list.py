@@ -188,6 +188,7 @@ class _Csv:
             self.has_header, self._problem = False, f"there is more than one column {repeated[0]}."
         self._whole = whole if len(self._wanted) == 1 else None
         self._counted = names.index("count") if "count" in names else None
+        self._last = max(*self._wanted, self._counted or 0)
 
     def read(self, line: str) -> tuple[Any, int]:
         """A tile, to be validated, and how often it is requested.
@@ -198,7 +199,7 @@ class _Csv:
         if self._problem:
             raise ValueError(self._problem)
         cells = self._cells(line)
-        if len(cells) <= max(*self._wanted, self._counted or 0):
+        if len(cells) <= self._last:
             raise ValueError(f"it has {len(cells)} columns.")
         count = 0 if self._counted is None else read_count(cells[self._counted])
         values = [cells[number].strip() for number in self._wanted]
@@ -219,6 +220,8 @@ class _Csv:
 
 
 def _csv_number(cell: str) -> int:
+    if cell.isdecimal() and cell.isascii():  # the common case
+        return int(cell)
     match = _CSV_NUMBER.fullmatch(cell)
     if match is None:
         raise ValueError(f"{quoted(cell, 30)} is not a whole number.")
