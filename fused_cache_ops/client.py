@@ -467,7 +467,7 @@ class FusedClient:
             FusedCacheError: a lookup failed.
         """
         udf = sealed_udf(udf)
-        refuse_single_use(selection, "the plan would use it up")
+        refuse_single_use(selection, "the plan would use it up", pipes=True)
         check_related(related, max_related)
         retrier = self._service.start()
         reference = parse_udf(udf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
@@ -17,11 +17,13 @@ from fused_cache_ops.keywords.selection import DEFAULT_MAX_TILES, SelectionKeywo
 from fused_cache_ops.keywords.values import (
     NOT_GIVEN,
     WHOLE_UDF,
+    Antimeridian,
     Bounds,
     CheckpointLocation,
     NotGiven,
     Related,
     RenderResolution,
+    TileOrder,
     TileSelection,
     TilesFile,
     WhenTooMany,
@@ -62,7 +64,10 @@ def invalidate_cache(
     max_tiles: int = DEFAULT_MAX_TILES,
     when_too_many: WhenTooMany = "fail",
     shard: tuple[int, int] | None = None,
-    geometry_column: str | None = None,
+    order: TileOrder | None = None,
+    layer: str | None = None,
+    antimeridian: Antimeridian | None = None,
+    geometry_column: str | Sequence[str] | None = None,
     crs: Any = None,
     render_resolution: RenderResolution = None,
     partition: str | list[str] | NotGiven = NOT_GIVEN,
@@ -118,8 +123,16 @@ def invalidate_cache(
             everything; or ``"coarser"``, which leaves the deepest zooms stale. The latter two warn, and the result says so.
         shard: ``(i, n)`` for only the ``i``-th of ``n`` equal parts of the selection, counted from 0, so that several machines
             can share one invalidation. `InvalidationResult.merge` merges their results.
-        geometry_column: the column of a table or Parquet file that holds the geometries, as WKB or WKT, if none is marked as
-            such or several are.
+        order: the order of the numbers in tiles that are bare lists: ``"zxy"``, or ``"xyz"``, as mercantile, utiles and
+            supermercado write them. Lists in Python are (z, x, y) by default. A file of JSON lists needs it. ``"z/x/y"``, and
+            what has names, is not affected.
+        layer: the layer of a vector file to read. None: all that have geometries.
+        antimeridian: how to read an edge in degrees that spans more than half the globe: ``"cross"``, the shorter way over the
+            antimeridian, as the package ``antimeridian`` reads it; or ``"literal"``, the long way round. None: literally, with
+            a warning.
+        geometry_column: the column of a table or file that holds the geometries, if none is marked as such or several are: as
+            WKB or EWKB (bytes or hexadecimal), WKT, EWKT, GeoJSON (text or a struct), or boxes. Or two columns of numbers:
+            ``("lon", "lat")``, or x and y.
         crs: the coordinate reference system of a geometry that does not name one, in any form that pyproj reads, such as
             ``"EPSG:25832"``. A geometry that names another one is an error.
         render_resolution: the resolution of the H3 cells that the map draws. Where it is coarser than the changed cells, their
@@ -190,6 +203,9 @@ def invalidate_cache(
             when_too_many=when_too_many,
             max_zoom=max_zoom,
             shard=shard,
+            order=order,
+            layer=layer,
+            antimeridian=antimeridian,
             geometry_column=geometry_column,
             crs=crs,
             render_resolution=render_resolution,

@@ -109,7 +109,7 @@ def plan_dataset(dataset: str, *, cache_map: MapLocation = DEFAULT_MAP, **keywor
     Raises:
         InvalidInputError: the map or the selection cannot be read, or the map does not list the dataset.
     """
-    refuse_single_use(keywords, "the plan would use it up")
+    refuse_single_use(keywords, "the plan would use it up", pipes=True)
     return plan_parts(dataset, read_parts(CacheMap.of(cache_map), dataset, nobody_watches, **keywords))
 
 

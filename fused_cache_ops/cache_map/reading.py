@@ -40,7 +40,7 @@ from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.udf_reference import UdfReference, parse_udf
 from fused_cache_ops.wording import quoted, quoted_address
 
-_OF_THE_LOAD = ("geometry_column", "crs", "partition", "shard")
+_OF_THE_LOAD = ("antimeridian", "layer", "order", "geometry_column", "crs", "partition", "shard")
 """Keywords that say how to read what one load changed, which no file can know."""
 
 SELECTING = tuple(name for name in SELECTION_OPTIONS if name in NEEDS_SELECTION and name not in _OF_THE_LOAD)

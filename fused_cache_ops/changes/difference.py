@@ -87,6 +87,7 @@ def changed_geometry(
     key: str | Sequence[str] = "id",
     columns: Sequence[str] | None = None,
     geometry_column: str | None = None,
+    layer: str | None = None,
     crs: Any = None,
     memory_limit: str | int | None = None,
     temporary_directory: str | os.PathLike[str] | None = None,
@@ -101,7 +102,8 @@ def changed_geometry(
         after: the later state, likewise.
         key: the column that identifies a row, or several that do so together.
         columns: the columns in which a difference counts as a change. The geometry always counts. Default: all columns.
-        geometry_column: as for `fused_cache_ops.invalidate_cache`.
+        geometry_column: as for `fused_cache_ops.invalidate_cache`. One column.
+        layer: the layer of vector files. Needed if they have several.
         crs: as for `fused_cache_ops.invalidate_cache`.
         memory_limit: how much memory the comparison may use, as text such as ``"2GB"`` or as a number of bytes. What does not
             fit is written to temporary files. Default: half of what the machine, or the process's control group, has.
@@ -126,11 +128,11 @@ def changed_geometry(
     with ExitStack() as opened:
         engine = Engine(memory_limit, temporary_directory, on_progress)
         opened.callback(engine.close)
-        old = _open(before, "before", geometry_column, opened)
+        old = _open(before, "before", geometry_column, layer, opened)
         compared = _compared(old, keys, columns)
         # Before the other one is opened: a connection of DuckDB that hands out both reads only one at a time.
         one = _loaded(old, "before", keys, compared, engine)
-        new = _open(after, "after", geometry_column, opened)
+        new = _open(after, "after", geometry_column, layer, opened)
         system = _system(old, new, crs)
         _check_columns(compared, _compared(new, keys, columns))
         other = _loaded(new, "after", keys, compared, engine)
@@ -305,7 +307,7 @@ def _blocks(*states: _State) -> str:
     return f"The largest block of a column in the files has {-(-block // 2**20):,} MiB, and is read as a whole."
 
 
-def _open(source: Any, name: str, geometry_column: str | None, opened: ExitStack) -> _State:
+def _open(source: Any, name: str, geometry_column: str | None, layer: str | None, opened: ExitStack) -> _State:
     """One state, of which nothing but the schema is read yet."""
     if source is None or (isinstance(source, str) and rendered_to_nothing(source)):
         raise InvalidInputError(f"{name} is {source!r}: did a load step return nothing?")
@@ -315,7 +317,7 @@ def _open(source: Any, name: str, geometry_column: str | None, opened: ExitStack
     if is_geopandas(source):
         source = pa.table(source.to_arrow())
     elif isinstance(source, str) and not is_parquet(source):
-        source = _vector_file(source, name)
+        source = _vector_file(source, name, layer)
     elif isinstance(source, str):
         return _parquet_file(source, name, geometry_column, opened)
     if not is_arrow(source):
@@ -355,20 +357,20 @@ def _parquet_file(source: str, name: str, geometry_column: str | None, opened: E
     return _State(what, schema, column, read, path, block=max(chunks, default=0))
 
 
-def _vector_file(path: str, name: str) -> pa.Table:
+def _vector_file(path: str, name: str, layer: str | None) -> pa.Table:
     """A vector file as a table whose geometries are marked."""
     pyogrio = import_geo("pyogrio")
     try:
         with reading(path):
-            layers = layers_of(path)
+            layers = [each for each in layers_of(path) if layer in (None, each)]
             metadata, table = pyogrio.raw.read_arrow(path, layer=layers[0]) if len(layers) == 1 else ({}, None)
     except Exception as error:
         raise _unreadable(name, path, "a vector file", error) from None
     if table is None:
         held = f"several layers: {quoted(layers, 300)}" if layers else "no geometries"
+        held += "" if layer is None else f" in a layer {quoted(layer)}"
         raise InvalidInputError(
-            f"{name}, the file {quoted_address(path)}, has {held}. Compare one layer at a time, as tables: "
-            "pyogrio.read_arrow(path, layer=…)[1] or geopandas.read_file(path, layer=…)."
+            f"{name}, the file {quoted_address(path)}, has {held}. Compare one layer at a time: name it by layer=."
         )
     geometry = metadata["geometry_name"] or "wkb_geometry"
     position = table.schema.names.index(geometry)

@@ -13,7 +13,7 @@ from fused_cache_ops.selection.arrow import Unknown, as_wkb, find_column, marked
 from fused_cache_ops.selection.geometry import Systems
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import import_geo
-from fused_cache_ops.wording import quoted, quoted_address, without_credentials
+from fused_cache_ops.wording import quoted, quoted_address, shortened, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,22 @@ if TYPE_CHECKING:
 _MOST_SCHEMAS = 100
 """Versions of a Delta table whose columns are looked at."""
 
-_GONE = re.compile(r"not found|no such file|does not exist", re.IGNORECASE)
+_NO_TABLE = ("TableNotFoundError", "NoSuchTableError", "NoSuchNamespaceError", "NoSuchIcebergTableError")
+_UNRECORDED = (
+    "That version changed what the table says of itself, such as its columns, and its feed is not enabled: set "
+    "delta.enableChangeDataFeed, or compare both states by changed_geometry."
+)
+_NO_LOG = (
+    "The log of the first versions is not there: did its retention end? Compare both states by changed_geometry, or invalidate "
+    "the whole UDF."
+)
+_VACUUMED = "The files of all versions since then have to be there: were they vacuumed or expired?"
+_REMEDIES = (
+    (re.compile(r"does not have change data enabled|change data not enabled", re.IGNORECASE), _UNRECORDED),
+    (re.compile(r"No table metadata or protocol found"), _NO_LOG),
+    (re.compile(r"not found|no such file|does not exist", re.IGNORECASE), _VACUUMED),
+)
+"""What to do about some errors, by their text, because their classes do not tell them apart."""
 
 
 def changes_of_delta(table: Any, *, since: int, geometry_column: str = "geometry", crs: Any = None) -> pa.Table:
@@ -95,11 +110,15 @@ def _in_our_terms(failed: str, address: str) -> Iterator[None]:
     except FusedCacheError:
         raise
     except Exception as error:
-        reason = without_credentials(f"{type(error).__name__}: {error}", address)
-        if isinstance(error, FileNotFoundError) or _GONE.search(reason):
-            raise InvalidInputError(
-                f"{failed}: {reason}. The files of all versions since then have to be there: were they vacuumed or expired?"
-            ) from None
+        text = " ".join(without_credentials(error, address).split())
+        reason = f"{type(error).__name__}: {shortened(text, 500)}".rstrip(".")
+        if type(error).__name__ in _NO_TABLE:
+            raise InvalidInputError(f"{failed}: there is no such table. {reason}.") from None
+        remedy = next((said for pattern, said in _REMEDIES if pattern.search(text)), None)
+        if remedy is None and isinstance(error, FileNotFoundError):
+            remedy = _VACUUMED
+        if remedy is not None:
+            raise InvalidInputError(f"{failed}: {reason}. {remedy}") from None
         kind = UnavailableError if isinstance(error, (OSError, TimeoutError)) else InvalidInputError
         raise kind(f"{failed}: {reason}.") from None
 

@@ -258,8 +258,15 @@ def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
     from fused_cache_ops.changes import changed_geometry
 
     column = given["geometry_column"]
-    found = changed_geometry(*difference, key=key or ["id"], columns=columns or None, geometry_column=column, crs=given["crs"])
-    return given | {"geometry": found, "geometry_column": None}
+    found = changed_geometry(
+        *difference,
+        key=key or ["id"],
+        columns=columns or None,
+        geometry_column=column,
+        crs=given["crs"],
+        layer=given["layer"],
+    )
+    return given | {"geometry": found, "geometry_column": None, "layer": None}
 
 
 def _default(name: str) -> Any:
@@ -280,11 +287,14 @@ def _read(given: dict[str, Any], *, is_needed: bool = True) -> SelectionKeywords
             "--diff or --whole-udf."
         )
     shapes = {name: given[name] for name in _SHAPES if name != "shard" and not _is_left_out(given[name])}
+    column = shapes.get("geometry_column")
+    if column is not None and column.count(",") == 1 and not column.startswith("["):
+        shapes["geometry_column"] = [name.strip() for name in column.split(",")]
     if given["whole_udf"]:
         shapes["whole_udf"] = True
     if given["shard"] is not None:
         parts = given["shard"].split("/")
-        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
             raise typer.BadParameter(f"--shard {given['shard']}: write I/N, such as 0/4 for the first of four parts.")
         shapes["shard"] = (int(parts[0]), int(parts[1]))
     return cast("SelectionKeywords", kinds | shapes)

@@ -1,6 +1,7 @@
 """The keywords that select tiles. The core and all wrappers read them here."""
 
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 from fused_cache_ops.keywords.option import Option, options_of
@@ -8,9 +9,11 @@ from fused_cache_ops.keywords.text import read_boolean, read_list, read_list_or_
 from fused_cache_ops.keywords.values import (
     NOT_GIVEN,
     WHOLE_UDF,
+    Antimeridian,
     Bounds,
     NotGiven,
     RenderResolution,
+    TileOrder,
     TileSelection,
     TilesFile,
     WhenTooMany,
@@ -28,8 +31,11 @@ AREAS = ("bounds", "geometry", "cells", "hex_dataset")
 """The kinds that select an area of the map, and so require zooms."""
 
 DETAILS = {
+    "order": ("tiles", "tiles_file"),
     "geometry_column": ("geometry",),
     "crs": ("geometry",),
+    "layer": ("geometry",),
+    "antimeridian": ("geometry",),
     "render_resolution": ("cells", "hex_dataset"),
     "partition": ("hex_dataset",),
 }
@@ -72,9 +78,31 @@ class SelectionKeywords(TypedDict, total=False):
             read_boolean,
         ),
     ]
+    order: Annotated[
+        TileOrder | None,
+        _shapes(
+            None,
+            "The order of the numbers in tiles that are bare lists: zxy, or xyz as mercantile and utiles write them. A file of "
+            "JSON lists needs it.",
+        ),
+    ]
     geometry_column: Annotated[
-        str | None,
-        _shapes(None, "The column of a table or Parquet file that holds the geometries, if it is not marked as such."),
+        str | Sequence[str] | None,
+        _shapes(
+            None,
+            "The column of a table or file that holds the geometries, if it is not marked as such. Or two with longitudes and "
+            "latitudes: lon,lat.",
+            read_list_or_text,
+        ),
+    ]
+    layer: Annotated[str | None, _shapes(None, "The layer of a vector file. Default: all that have geometries.")]
+    antimeridian: Annotated[
+        Antimeridian | None,
+        _shapes(
+            None,
+            "How to read an edge that spans more than half the globe: cross, the shorter way over the antimeridian, or "
+            "literal, the long way round. Default: literal, with a warning.",
+        ),
     ]
     crs: Annotated[
         Any,

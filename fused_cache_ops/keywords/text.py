@@ -5,11 +5,13 @@ Text that rendered to nothing is an error, because nothing given by mistake may 
 
 import ast
 import json
+import re
 from typing import Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.wording import quoted
 
+_WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)  # int() also takes underscores and digits of other scripts
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -62,10 +64,9 @@ def read_boolean(name: str, text: str) -> bool:
 
 def read_number(name: str, text: str) -> int:
     """A whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidInputError(f"{name} rendered to {quoted(text)}, which is not a whole number.") from None
+    if _WHOLE.fullmatch(text) is None:
+        raise InvalidInputError(f"{name} rendered to {quoted(text)}, which is not a whole number.")
+    return int(text)
 
 
 def read_seconds(name: str, text: str) -> float:

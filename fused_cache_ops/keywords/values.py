@@ -45,6 +45,12 @@ RenderResolution = Union[int, str, tuple[str, int], Mapping[Any, int], None]
 
 TileSelection = Union[Iterable[TileLike], Literal[_WholeUdf.WHOLE_UDF]]
 
+Antimeridian = Literal["cross", "literal"]
+"""How to read an edge that spans more than half the globe."""
+
+TileOrder = Literal["zxy", "xyz"]
+"""The order of the three numbers of a tile where nothing names them."""
+
 WhenTooMany = Literal["fail", "whole-udf", "coarser"]
 
 

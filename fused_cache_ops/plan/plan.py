@@ -213,7 +213,7 @@ def plan_invalidation(
             f"related = {quoted(related)} needs to look up the UDFs of the canvas, which this function never does: use "
             "FusedClient.plan_invalidation."
         )
-    refuse_single_use(selection, "the plan would use it up")
+    refuse_single_use(selection, "the plan would use it up", pipes=True)
     read = read_selection(**selection)
     return plan_selection(parse_udf(udf), read, plan_refresh(read, refresh))
 

@@ -6,6 +6,7 @@ it is unknown. In GeoParquet and in Parquet's own geometry types, none means lon
 
 from __future__ import annotations
 
+import itertools
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,12 +14,15 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.bounds import ENDS
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.pieces import read_count
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import file_system, import_geo
-from fused_cache_ops.tiles.tile import from_quadkey
-from fused_cache_ops.wording import quoted, warn
+from fused_cache_ops.selection.texts import PLACES, from_bytes, from_texts, from_values
+from fused_cache_ops.selection.texts import box as read_box
+from fused_cache_ops.tiles.tile import Tile, from_quadkey
+from fused_cache_ops.wording import quoted, shortened, warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +37,8 @@ _ROWS = 50_000
 _DEPTHS = {"point": 0, "linestring": 1, "multipoint": 1, "polygon": 2, "multilinestring": 2, "multipolygon": 3}
 """GeoArrow's native encodings: how many lists there are around the coordinates."""
 
-_ENCODINGS = ("wkb", "wkt", "box", *_DEPTHS)
+_ENCODINGS = ("wkb", "wkt", "box", "bbox", "geojson", *_DEPTHS)
+_BIGQUERY = "google:sqlType:geography"
 _PARQUET = (".parquet", ".geoparquet", ".pq")
 _EXTENSION = b"ARROW:extension:name"
 _METADATA = b"ARROW:extension:metadata"
@@ -56,7 +61,8 @@ class Column(NamedTuple):
 
     Attributes:
         name: its name.
-        encoding: ``wkb``, ``wkt``, ``box``, or one of GeoArrow's native encodings, such as ``polygon``.
+        encoding: ``wkb``, ``wkt`` (any text), ``box`` (a struct), ``bbox`` (a list), ``geojson`` (a struct of it), or one of
+            GeoArrow's native encodings, such as ``polygon``.
         system: its reference system in a form that pyproj reads, or `Unknown`.
         box: the paths of the columns that hold each row's west, south, east and north, if a Parquet file has them.
         of_changes: whether it says what changed, see `marked`. A null in it is a row that changed without having a place.
@@ -94,6 +100,8 @@ def open_table(source: Any) -> Table:
         ConfigurationError: pyarrow is not installed.
     """
     pa = import_geo("pyarrow")
+    if hasattr(source, "alias") and hasattr(source, "to_frame") and not hasattr(source.dtype, "fields"):
+        source = source.alias("").to_frame()  # a Polars Series, which hands out its extension only in a frame
     try:
         field = _field(source, pa)
         if field is None or (pa.types.is_struct(field.type) and _extension(field)[0] is None):
@@ -138,6 +146,10 @@ def find_column(schema: Any, name: str | None, what: str) -> Column:
     Raises:
         InvalidInputError: there is no such column, there are several, or it holds no geometries.
     """
+    if name is not None and not isinstance(name, str):
+        raise InvalidInputError(
+            f"geometry_column = {quoted(name)} names two columns, but {what} needs one column of geometries."
+        )
     geo = _geoparquet(schema)
     marked = [field.name for field in schema if _extension(field)[0] is not None]
     if name is None:
@@ -162,8 +174,12 @@ def find_column(schema: Any, name: str | None, what: str) -> Column:
             f"{what} encodes its column {name!r} as {encoding}, which is not read: convert it to WKB, such as by "
             "shapely.to_wkb or ST_AsWKB."
         )
-    if "spherical" in (metadata.get("edges"), (said or {}).get("edges")):
-        warn(f"The edges of column {name!r} are spherical, and taken to be straight in degrees: long ones need a buffer")
+    edges = [each for each in (metadata.get("edges"), (said or {}).get("edges")) if each not in (None, "planar")]
+    if edges:
+        warn(
+            f"The edges of column {name!r} are {shortened(str(edges[0]))}, and taken to be straight in degrees: long ones need "
+            "a buffer"
+        )
     if said is not None:
         # What only the column's own type says is written by DuckDB.
         system = said["crs"] if "crs" in said else metadata.get("crs", DEGREES)
@@ -199,6 +215,8 @@ def _extension(field: Any) -> tuple[str | None, Any]:
     given = field.metadata or {}
     name = getattr(field.type, "extension_name", None) or given.get(_EXTENSION, b"").decode(errors="replace")
     family, _, encoding = name.partition(".")
+    if name == _BIGQUERY:
+        return "wkt", {"crs": DEGREES, "edges": "spherical"}
     if family not in ("geoarrow", "ogc"):  # pyarrow's own extension types have no metadata
         return None, {}
     metadata = field.type.__arrow_ext_serialize__() if hasattr(field.type, "extension_name") else given.get(_METADATA, b"")
@@ -208,14 +226,27 @@ def _extension(field: Any) -> tuple[str | None, Any]:
 def _plain_encoding(field: Any, what: str) -> str:
     import pyarrow.types as types
 
-    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    kind = bare(field.type)
     if types.is_fixed_size_binary(kind) or str(kind) in ("binary", "large_binary", "binary_view"):
         return "wkb"
     if is_text(kind):
         return "wkt"
+    if (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)) and types.is_floating(
+        kind.value_type
+    ):
+        return "bbox"
+    if types.is_struct(kind):
+        names = {kind.field(number).name.lower() for number in range(kind.num_fields)}
+        if "type" in names and names & {"coordinates", "geometries", "geometry"}:
+            return "geojson"
+        if any(map(names.issuperset, ENDS)):
+            return "box"
+        if any(map(names.issuperset, PLACES)):
+            return "point"
     raise InvalidInputError(
-        f"{what} has the type {field.type} in its column {field.name!r}, which is neither WKB (binary) nor WKT (text), and not "
-        "marked as geometries."
+        f"{what} has the type {shortened(str(field.type))} in its column {field.name!r}, which is neither WKB (binary) nor "
+        "WKT or GeoJSON (text), nor a struct of GeoJSON, of a box (xmin, ymin, xmax, ymax) or of lon and lat, and not marked "
+        "as geometries."
     )
 
 
@@ -236,13 +267,28 @@ def read_rows(table: Table, column: Column, what: str) -> Iterator[Rows]:
 
 
 def stored(array: Any) -> Any:
-    """The values of an Arrow array, without an extension type or a dictionary around them, and not as views, which pyarrow can
-    neither filter nor take."""
+    """The values of an Arrow array in a layout that pyarrow can filter, take and cast: without an extension type, a dictionary
+    or runs around them, and not as views."""
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
     values = getattr(array, "storage", array)
-    if hasattr(values, "dictionary_decode"):
+    if pa.types.is_dictionary(values.type):
         return stored(values.dictionary_decode())
+    if pa.types.is_run_end_encoded(values.type):
+        return stored(compute.run_end_decode(values))
+    if str(values.type).startswith(("list_view", "large_list_view")):
+        return values.cast(pa.large_list(values.type.value_field))
     whole = {"string_view": "large_string", "binary_view": "large_binary"}.get(str(values.type))
     return values if whole is None else values.cast(whole)
+
+
+def bare(kind: Any) -> Any:
+    """An Arrow type without an extension, a dictionary or runs around it."""
+    import pyarrow.types as types
+
+    kind = getattr(kind, "storage_type", kind)
+    return bare(kind.value_type) if types.is_dictionary(kind) or types.is_run_end_encoded(kind) else kind
 
 
 def _rows(array: Any, column: Column, what: str) -> Rows:
@@ -251,7 +297,8 @@ def _rows(array: Any, column: Column, what: str) -> Rows:
         return Rows(len(array), _decoded(values, column.encoding))
     except Exception as error:  # shapely's errors, pyarrow's, and what wrong nesting gives
         where = f"column {column.name!r} of {what}" if column.name else what
-        raise InvalidInputError(f"{where} cannot be read as {column.encoding}: {error}.") from None
+        form = "WKT, GeoJSON or hexadecimal WKB" if column.encoding == "wkt" else column.encoding
+        raise InvalidInputError(f"{where} cannot be read as {form}: {shortened(str(error), 300)}.") from None
 
 
 def as_wkb(array: Any, encoding: str, what: str) -> Any:
@@ -269,7 +316,7 @@ def as_wkb(array: Any, encoding: str, what: str) -> Any:
         return values.cast(pa.large_binary())
     shapes = np.full(len(values), None, dtype=object)
     shapes[values.is_valid().to_numpy(zero_copy_only=False)] = _rows(values, Column("", encoding, Unknown), what).shapes
-    return pa.array(shapely.to_wkb(shapes), pa.large_binary())
+    return pa.array(shapely.to_wkb(shapes, include_srid=True), pa.large_binary())
 
 
 def marked(chunks: Sequence[Any], system: Any) -> Any:
@@ -294,14 +341,20 @@ def _decoded(values: Any, encoding: str) -> Shapes:
 
     found: Any
     if encoding == "wkb":
-        found = shapely.from_wkb(values.cast(pa.large_binary()).to_numpy(zero_copy_only=False))
+        found = from_bytes(values.cast(pa.large_binary()).to_numpy(zero_copy_only=False))
     elif encoding == "wkt":
-        found = shapely.from_wkt(values.cast(pa.large_string()).to_numpy(zero_copy_only=False))
+        found = from_texts(values.cast(pa.large_string()).to_numpy(zero_copy_only=False))
+    elif encoding == "geojson":
+        found = from_values([without_nulls(value) for value in values.to_pylist()])
+    elif encoding == "bbox":
+        found = [read_box(value) for value in values.to_pylist()]
     elif encoding == "box":
-        found = _boxes(*(_numbers(values.field(end)) for end in ("xmin", "ymin", "xmax", "ymax")))
+        west, south, east, north = (_numbers(end) for end in _fields(values, ENDS))
+        found = _boxes(_outward(west, -np.inf), _outward(south, -np.inf), _outward(east, np.inf), _outward(north, np.inf))
     else:
         offsets = []
         for _ in range(_DEPTHS[encoding]):
+            values = stored(values)
             starts = values.offsets.to_numpy()
             offsets.append(starts - starts[0])
             values = values.flatten()
@@ -330,13 +383,67 @@ def _coordinates(values: Any) -> Any:
     import pyarrow as pa
 
     if pa.types.is_struct(values.type):
-        return np.column_stack([_numbers(values.field(axis)) for axis in "xy"])
+        return np.column_stack([_numbers(axis) for axis in _fields(values, PLACES)])
     size = values.type.list_size
     return np.ascontiguousarray(_numbers(values.flatten()).reshape(-1, size)[:, :2])
 
 
+def _fields(values: Any, several: Sequence[tuple[str, ...]]) -> list[Any]:
+    """The fields of a struct under the first of several groups of names that it has, in any case."""
+    kind = values.type
+    position = {kind.field(number).name.lower(): number for number in reversed(range(kind.num_fields))}
+    names = next(filter(position.keys().__ge__, map(set, several)))
+    wanted = next(group for group in several if set(group) == names)
+    return [values.field(position[name]) for name in wanted]
+
+
+def without_nulls(value: Any) -> Any:
+    """A struct as a mapping without what is null, as GeoJSON writes it: of several kinds in one column, each lacks members."""
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
 def _numbers(values: Any) -> Any:
+    """An array of numbers, of which decimals and text are cast."""
+    import pyarrow as pa
+
+    if not pa.types.is_floating(values.type):
+        values = stored(values).cast(pa.float64())
     return values.to_numpy(zero_copy_only=False)
+
+
+def with_places(table: Table, names: Sequence[str], what: str) -> tuple[Table, str]:
+    """A table with a column of points, made of two of its columns, and the name of that column.
+
+    Raises:
+        InvalidInputError: there are no such columns.
+    """
+    import pyarrow as pa
+
+    for name in names:
+        if table.schema.names.count(name) != 1:
+            raise no_column(what, name, "geometry_column", table.schema.names)
+    field = pa.field(", ".join(names), pa.struct({"x": pa.float64(), "y": pa.float64()}))
+    schema = pa.schema([field])
+    return Table(schema, (_placed(batch, names, schema, what) for batch in table.batches)), field.name
+
+
+def _placed(batch: Any, names: Sequence[str], schema: Any, what: str) -> Any:
+    import numpy as np
+    import pyarrow as pa
+
+    try:
+        axes = [_numbers(stored(batch.column(name)).cast(pa.float64(), safe=False)) for name in names]
+    except pa.ArrowException as error:
+        raise InvalidInputError(
+            f"The columns {' and '.join(map(repr, names))} of {what} are not numbers: {shortened(str(error), 200)}."
+        ) from None
+    missing = np.isnan(axes[0]) | np.isnan(axes[1])  # pandas has no other null
+    places = pa.StructArray.from_arrays(
+        [pa.array(axis) for axis in axes], fields=list(schema.field(0).type), mask=pa.array(missing)
+    )
+    return pa.record_batch([places], schema=schema)
 
 
 def is_parquet(path: str) -> bool:
@@ -359,13 +466,16 @@ def open_parquet(path: str) -> Iterator[Any]:
 def parquet_schema(file: Any) -> Any:
     """A file's schema. Columns of Parquet's own geometry types are marked as such, as a GeoArrow schema marks them."""
     schema = file.schema_arrow
+    # Where a file holds an Arrow schema, pyarrow shows only the metadata of that.
+    own = {key: value for key, value in (file.metadata.metadata or {}).items() if key != b"ARROW:schema"}
+    schema = schema.with_metadata({**own, **(schema.metadata or {})})
     for number in range(len(file.schema)):
         column = file.schema.column(number)
         kind = json.loads(column.logical_type.to_json()) if column.logical_type is not None else {}
         if kind.get("Type") in ("Geometry", "Geography") and column.path in schema.names:
             marks = {"crs": _own_system(kind.get("crs", ""), schema.metadata or {})}
             if kind["Type"] == "Geography":
-                marks["edges"] = "spherical"
+                marks["edges"] = str(kind.get("algorithm", "spherical")).lower()
             position = schema.names.index(column.path)
             field = schema.field(position).with_metadata({_EXTENSION: b"geoarrow.wkb", _METADATA: json.dumps(marks).encode()})
             schema = schema.set(position, field)
@@ -409,10 +519,22 @@ def _middles(file: Any, group: int, paths: Sequence[str], deepest_zoom: int) -> 
     table = file.read_row_group(group, columns=list(paths)).flatten()
     if not set(paths) <= set(table.column_names):
         return None
-    west, south, east, north = (np.asarray(table[path].to_numpy(), float) for path in paths)
+    west, south, east, north = (table[path].to_numpy() for path in paths)
+    west, south, east, north = (
+        *(_outward(end, -np.inf) for end in (west, south)),
+        *(_outward(end, np.inf) for end in (east, north)),
+    )
     if not in_one_tile(west, south, east, north, deepest_zoom).all():
         return None
     return np.asarray(shapely.points((west + east) / 2, (south + north) / 2), dtype=object)
+
+
+def _outward(ends: Any, direction: float) -> Any:
+    """The ends of boxes, moved by one step of their precision: a cast to 32 bits rounds to the nearest number, which may lie
+    inside of what it bounds."""
+    import numpy as np
+
+    return np.asarray(np.nextafter(ends, ends.dtype.type(direction)) if ends.dtype.itemsize < 8 else ends, float)
 
 
 def read_tiles(source: Any, counts: array[int]) -> Iterator[Any]:
@@ -430,13 +552,13 @@ def read_tiles(source: Any, counts: array[int]) -> Iterator[Any]:
         batches = _counted(batches, counts)
     if {"z", "x", "y"} <= set(schema.names):
         for batch in batches:
-            yield from zip(*(batch.column(axis).to_pylist() for axis in "zxy"))
+            yield from itertools.starmap(Tile, zip(*(stored(batch.column(axis)).to_pylist() for axis in "zxy")))
     elif schema.names == [""] or "tile" in schema.names:
         for batch in batches:
-            yield from batch.column("tile" if schema.names != [""] else 0).to_pylist()
+            yield from stored(batch.column("tile" if schema.names != [""] else 0)).to_pylist()
     elif "quadkey" in schema.names:
         for batch in batches:
-            yield from map(from_quadkey, batch.column("quadkey").to_pylist())
+            yield from itertools.starmap(Tile, map(from_quadkey, stored(batch.column("quadkey")).to_pylist()))
     else:
         raise InvalidInputError(
             f"tiles is a {type(source).__name__} with the columns {quoted(schema.names, 300)}: name them z, x and y, or tile "
@@ -446,7 +568,7 @@ def read_tiles(source: Any, counts: array[int]) -> Iterator[Any]:
 
 def _counted(batches: Iterable[Any], counts: array[int]) -> Iterator[Any]:
     for batch in batches:
-        counts.extend(map(read_count, batch.column("count").to_pylist()))
+        counts.extend(map(read_count, stored(batch.column("count")).to_pylist()))
         yield batch
 
 
@@ -464,4 +586,4 @@ def read_values(source: Any, names: Sequence[str], what: str) -> Iterator[Any]:
             f"{' or '.join(names)}."
         )
     position = schema.names.index(found[0])
-    return (batch.column(position) for batch in batches)
+    return (stored(batch.column(position)) for batch in batches)

@@ -19,7 +19,7 @@ from fused_cache_ops.errors import InvalidInputError, unreadable
 from fused_cache_ops.keywords.values import NOT_GIVEN, RenderResolution
 from fused_cache_ops.selection.arrow import is_arrow, read_values
 from fused_cache_ops.selection.coverage import in_one_tile
-from fused_cache_ops.selection.shapes import Areas, Portion, edges_of, file_system, import_geo, within_the_map
+from fused_cache_ops.selection.shapes import MOST_BYTES, Areas, Portion, edges_of, file_system, import_geo, within_the_map
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
 
@@ -34,6 +34,7 @@ _RESOLUTION = 52  # the lowest of the four bits that hold a cell's resolution
 _FORMS = (
     "pass H3 cell ids as text ('8928308280fffff') or whole numbers, in a list, an array or an Arrow column, or a file's path"
 )
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]+")  # int() also takes blanks, underscores and digits of other scripts
 _LEAF = re.compile(r"([0-9a-f]{15}|[0-9]{18})\.parquet")
 _NO_DATA = re.compile(r"(^|/)(\.|_[^/=]*(/|$)|overview/)")
 """As in Spark, a name that begins with an underscore is a partition if it contains ``=``."""
@@ -433,7 +434,11 @@ def _lines(path: str) -> list[str]:
     if rendered_to_nothing(path):
         raise InvalidInputError(f"cells is {path!r}, which looks like a template that rendered to nothing: {_FORMS}.")
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        with Path(path).open(encoding="utf-8-sig") as file:
+            text = file.read(MOST_BYTES)
+            if file.read(1):
+                raise ValueError(f"it has more than {MOST_BYTES >> 20:,} MiB: is it a list of cells?")
+        lines = text.splitlines()
     except (OSError, ValueError) as error:
         said = (
             f"cells = {quoted(path, 300)} cannot be read as a file with one cell per line: "
@@ -445,10 +450,13 @@ def _lines(path: str) -> list[str]:
 
 def _number(cell: Any) -> int:
     if isinstance(cell, str):
+        base = 16 if len(cell) < _DECIMAL_DIGITS else 10
         try:
-            cell = int(cell, 16) if len(cell) < _DECIMAL_DIGITS else int(cell)
+            cell = int(cell if _HEXADECIMAL.fullmatch(cell) else "", base)
         except ValueError:
             raise InvalidInputError(f"cells: {quoted(cell)} is not an H3 cell id, such as '8928308280fffff'.") from None
+    if type(cell).__name__ == "Decimal" and cell == cell // 1:  # the numbers of Snowflake
+        cell = int(cell)
     if is_boolean(cell) or not hasattr(cell, "__index__"):
         lossy = " Floats cannot hold all digits of a cell id." if isinstance(cell, float) else ""
         raise InvalidInputError(f"cells: {quoted(cell)} is neither text nor a whole number.{lossy}")
@@ -470,11 +478,8 @@ def _collected(cells: Iterable[Any]) -> CellIds:
     import numpy as np
 
     given = list(cells)
-    if set(map(type, given)) == {str} and set(map(len, given)) == {_DIGITS}:  # as h3 writes them
-        try:
-            return np.array(list(map(int, given, itertools.repeat(16))), np.uint64)
-        except (ValueError, OverflowError):  # it is named below
-            pass
+    if set(map(type, given)) == {str} and set(map(len, given)) == {_DIGITS} and _HEXADECIMAL.fullmatch("".join(given)):
+        return np.array(list(map(int, given, itertools.repeat(16))), np.uint64)  # as h3 writes them
     return np.array(list(map(_number, given)), np.uint64)
 
 

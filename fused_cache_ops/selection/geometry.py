@@ -4,38 +4,40 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
+from fused_cache_ops.selection.antimeridian import as_said
 from fused_cache_ops.selection.arrow import (
     Rows,
+    Table,
     Unknown,
     find_column,
     is_arrow,
     is_parquet,
+    no_column,
     open_parquet,
     open_table,
     parquet_schema,
     read_parquet_rows,
     read_rows,
+    with_places,
 )
+from fused_cache_ops.selection.bounds import ENDS
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
-from fused_cache_ops.selection.shapes import Portion, import_geo, layers_of, portion_of, reading, single_parts
+from fused_cache_ops.selection.shapes import Portion, import_geo, is_pipe, layers_of, portion_of, reading, single_parts, spooled
+from fused_cache_ops.selection.texts import box, from_bytes, from_texts, from_values, is_geometry, is_null
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
-from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, warn, without_credentials
+from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, shortened, warn, without_credentials
 
-_WKT = re.compile(
-    r"(?:SRID\s*=\s*(\d+)\s*;)?\s*"
-    r"((?:(?:MULTI)?(?:POINT|LINESTRING|POLYGON|CURVE|SURFACE)|GEOMETRYCOLLECTION|LINEARRING)\s*(?:ZM?|M)?\s*(?:\(|EMPTY\b).*)",
-    re.IGNORECASE | re.DOTALL | re.ASCII,
-)
 _FORMS = (
     "pass GeoJSON (a dict or text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, an Arrow table, the path or "
     "URL of a vector or Parquet file, or a list of these"
 )
+_LONGEST_PATH = 4096  # characters
 _BARE = (str, bytes, bytearray, memoryview, Mapping)
 
 _PORTION = 50_000
@@ -47,25 +49,35 @@ class Options(NamedTuple):
 
     Attributes:
         deepest_zoom: the deepest zoom to be covered. Reprojected edges are exact to a thousandth of a tile at that zoom.
-        column: the column of a table that holds the geometries. None: the one that says so.
+        column: the column of a table that holds the geometries, or two with longitudes and latitudes, or x and y. None: the
+            one that says so.
         crs: the reference system of what does not name one, in any form that pyproj reads.
+        layer: the layer of a file to read. None: all that have geometries.
+        antimeridian: see `fused_cache_ops.selection.antimeridian.as_said`.
         unplaced: called with how many rows changed that have no place.
         watch: called often while shapes are read. It raises when they are no longer wanted.
     """
 
     deepest_zoom: int = HIGHEST_ZOOM
-    column: str | None = None
+    column: str | Sequence[str] | None = None
     crs: Any = None
+    layer: str | None = None
+    antimeridian: str | None = None
     unplaced: Callable[[int], object] = bool
     watch: Callable[[], object] = bool
 
 
 class _Source(NamedTuple):
-    """Shapes as they were given, and the reference system that they name: None for degrees, or `Unknown`."""
+    """Shapes as they were given, and the reference system that they name: None for degrees, or `Unknown`.
+
+    Attributes:
+        missing: how many null ones there were beside them.
+    """
 
     shapes: Any
     system: Any = None
     what: str = "geometry"
+    missing: int = 0
 
 
 def read_geometry(geometry: Any, options: Options) -> Iterator[Portion]:
@@ -85,7 +97,7 @@ def read_geometry(geometry: Any, options: Options) -> Iterator[Portion]:
         ConfigurationError: the extra ``geo`` is not installed.
 
     Warns:
-        UserWarning: an invalid ring was repaired, or an edge spans more than half the globe.
+        UserWarning: an invalid ring was repaired, an edge spans more than half the globe, or null geometries were skipped.
     """
     import numpy as np
 
@@ -94,12 +106,14 @@ def read_geometry(geometry: Any, options: Options) -> Iterator[Portion]:
     for system, shapes in _gathered(_sources(geometry, options, shapely), systems, options.watch):
         if not np.isfinite(shapely.get_coordinates(shapes)).all():
             raise InvalidInputError("geometry has a NaN or infinite coordinate: coordinates must be finite.")
+        if system is None or _in_degrees(system):
+            shapes = as_said(shapes, options.antimeridian)
         if system is not None:
             yield portion_of(to_degrees(_valid(shapes, shapely), system, options.deepest_zoom))
             continue
         # Shapes inside a single tile are replaced by their middles.
         west, south, east, north = shapely.bounds(shapes).T
-        _check_degrees(shapes, west, south, east, north, shapely)
+        _check_degrees(west, south, east, north)
         small = in_one_tile(west, south, east, north, options.deepest_zoom)
         middles = np.column_stack((west + east, south + north))[small] / 2
         yield portion_of(_valid(shapes[~small], shapely), middles)
@@ -117,10 +131,12 @@ def _joined(sources: Iterator[_Source], systems: Systems, watch: Callable[[], ob
     import numpy as np
 
     held: list[Any] = []
-    count = 0
+    count = given = missing = 0
     of: Any = None
     for source in sources:
         watch()
+        given += len(source.shapes)
+        missing += source.missing
         shapes = _present(source.shapes)
         if not len(shapes):
             continue
@@ -131,8 +147,15 @@ def _joined(sources: Iterator[_Source], systems: Systems, watch: Callable[[], ob
         held.append(shapes)
         count += len(shapes)
         of = system
+    if missing and not given:
+        raise InvalidInputError(
+            f"geometry has {counted(missing, 'member')} without a place, and nothing else: the geometry is null. Did a join "
+            "lose it? To select nothing, pass []."
+        )
     if held:
         yield of, np.concatenate(held)
+    if missing:
+        warn(f"geometry has {counted(missing, 'member')} whose geometry is null: skipped")
 
 
 def _present(shapes: Any) -> Any:
@@ -197,29 +220,25 @@ def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]
         raise InvalidInputError(f"geometry is None: did a load step return nothing? To select an area, {_FORMS}.")
     if isinstance(geometry, os.PathLike):
         geometry = os.fspath(geometry)
+    geometry = _of_catalogue(geometry)
     if isinstance(geometry, str):
         yield from _from_text(geometry.strip(), options, shapely)
     elif is_geopandas(geometry):
         yield from _from_geopandas(geometry, options, shapely)
     elif isinstance(geometry, Iterable) and not isinstance(geometry, (*_BARE, shapely.Geometry)) and not _is_whole(geometry):
-        members = list(geometry)
-        if members and all(isinstance(member, shapely.Geometry) for member in members) and options.column is None:
-            yield from _by_srid(members, shapely)
-            return
-        for member in members:
-            yield from _sources(member, options, shapely)
+        yield from _from_members(list(geometry), options, shapely)
+    elif _holds_objects(geometry, options.column):
+        what = f"geometry, a {type(geometry).__name__},"
+        yield from _from_values(geometry[options.column].tolist(), what, shapely)
     elif is_arrow(geometry):
-        table, what = open_table(geometry), f"geometry, a {type(geometry).__name__},"
-        column = find_column(table.schema, options.column, what)
-        unplaced = options.unplaced if column.of_changes else None
-        yield from _from_rows(read_rows(table, column, what), column.system, what, shapely, unplaced)
+        yield from _from_table(open_table(geometry), options, f"geometry, a {type(geometry).__name__},", shapely)
     elif options.column is not None:
         raise InvalidInputError(
             f"geometry_column = {quoted(options.column)} was given, but geometry is a {type(geometry).__name__}, which has no "
             "columns."
         )
     elif isinstance(geometry, (bytes, bytearray, memoryview)):
-        yield from _by_srid([_parsed(shapely.from_wkb, bytes(geometry), "WKB")], shapely)
+        yield from _by_srid(_parsed(from_bytes, [bytes(geometry)], "WKB"), shapely)
     elif isinstance(geometry, shapely.Geometry):
         yield from _by_srid([geometry], shapely)
     elif isinstance(geometry, Mapping):
@@ -228,6 +247,97 @@ def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]
         yield from _from_geojson(geometry.__geo_interface__, None, shapely)
     else:
         raise InvalidInputError(f"geometry is of type {type(geometry).__name__}: {_FORMS}.")
+
+
+def _from_members(members: list[Any], options: Options, shapely: Any) -> Iterator[_Source]:
+    """The members of a list: geometries in any form, or records."""
+    if members and all(isinstance(member, shapely.Geometry) for member in members) and options.column is None:
+        yield from _by_srid(members, shapely)
+        return
+    records = [_record(member) for member in members]
+    if records and all(record is not None for record in records):
+        is_geojson = all(isinstance(record.get("type"), str) for record in records if record is not None)
+        if options.column is not None or not is_geojson:
+            yield from _from_records(records, options.column, shapely)
+            return
+    for member in members:
+        yield from _sources(member, options, shapely)
+
+
+def _record(member: Any) -> Mapping[str, Any] | None:
+    """A row of a database as a mapping: a dict, or what the drivers have in its place. None if it is none."""
+    if isinstance(member, Mapping):
+        return member
+    if isinstance(mapping := getattr(member, "_mapping", None), Mapping):  # SQLAlchemy
+        return mapping
+    if callable(names := getattr(member, "keys", None)) and hasattr(member, "__getitem__"):  # sqlite3, asyncpg
+        return dict(zip(names(), member))
+    return member._asdict() if callable(getattr(member, "_asdict", None)) else None
+
+
+def _from_records(records: list[Any], column: str | Sequence[str] | None, shapely: Any) -> Iterator[_Source]:
+    import numpy as np
+
+    what = f"geometry, a list of {counted(len(records), 'record')},"
+    names = list(dict.fromkeys(str(name) for record in records[:1000] for name in record))
+    wanted = (column,) if isinstance(column, str) else tuple(column or ())
+    if not wanted:
+        if any(map({name.lower() for name in names}.issuperset, ENDS)):
+            yield from _from_values(records, what, shapely)
+            return
+        raise InvalidInputError(
+            f"{what} does not say where its geometries are: name the column by geometry_column=, or the two columns of "
+            f"longitudes and latitudes. Its columns: {quoted(names, 300)}."
+        )
+    for name in wanted:
+        if not any(name in record for record in records):
+            raise no_column(what, name, "geometry_column", names)
+    if len(wanted) == 1:
+        yield from _from_values([record.get(wanted[0]) for record in records], what, shapely)
+        return
+    pairs = [[record.get(name) for name in wanted] for record in records]
+    try:
+        places = [[float(number) for number in pair] for pair in pairs if not any(map(is_null, pair))]
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"The columns {' and '.join(map(repr, wanted))} of {what} are not numbers: {error}.") from None
+    yield from _from_rows([Rows(len(pairs), shapely.points(np.asarray(places, float).reshape(-1, 2)))], Unknown, what, shapely)
+
+
+def _from_values(values: Sequence[Any], what: str, shapely: Any) -> Iterator[_Source]:
+    """The values of one column, as Python objects."""
+    try:
+        shapes = from_values(values)
+    except Exception as error:
+        raise InvalidInputError(f"{what} has a value that is no geometry: {shortened(str(error), 300)}.") from None
+    yield from _from_rows([Rows(len(shapes), shapes[~shapely.is_missing(shapes)])], Unknown, what, shapely)
+
+
+def _holds_objects(frame: Any, column: Any) -> bool:
+    """Whether a column of a pandas frame holds Python objects, which Arrow may not know."""
+    if not (isinstance(column, str) and hasattr(frame, "iloc") and column in getattr(frame, "columns", ())):
+        return False
+    return getattr(frame[column], "ndim", 0) == 1 and str(frame[column].dtype) == "object"
+
+
+def _from_table(table: Table, options: Options, what: str, shapely: Any) -> Iterator[_Source]:
+    name = options.column
+    if name is not None and not isinstance(name, str):
+        table, name = with_places(table, name, what)
+    column = find_column(table.schema, name, what)
+    unplaced = options.unplaced if column.of_changes else None
+    yield from _from_rows(read_rows(table, column, what), column.system, what, shapely, unplaced)
+
+
+def _of_catalogue(given: Any) -> Any:
+    """An object of pystac as what it says in JSON. Its own has no bbox where there is no geometry. Anything else unchanged."""
+    if not hasattr(given, "to_dict"):
+        return given
+    if hasattr(given, "__geo_interface__") and isinstance(items := getattr(given, "items", None), list):
+        return items
+    if hasattr(given, "__geo_interface__") and (bbox := getattr(given, "bbox", None)) is not None:
+        return {"bbox": bbox, **given.__geo_interface__}
+    extent: Any = getattr(given, "extent", None)
+    return {"type": "Collection", "extent": extent.to_dict()} if hasattr(extent, "to_dict") else given
 
 
 def is_geopandas(value: Any) -> bool:
@@ -247,23 +357,26 @@ def _from_text(text: str, options: Options, shapely: Any) -> Iterator[_Source]:
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InvalidInputError(f"geometry = {text[:60]!r} is not JSON: {error}.") from None
+            raise InvalidInputError(f"geometry = {quoted(text, 60)} is not JSON: {shortened(str(error), 300)}.") from None
         yield from _sources(content, options, shapely)
-    elif match := _WKT.match(text):
-        yield from _by_srid([_parsed(shapely.from_wkt, match[2], "WKT")], shapely, int(match[1] or 0))
+    elif is_geometry(text) and not _is_file(text):
+        yield from _by_srid(_parsed(from_texts, [text], "WKT, EWKT or WKB in hexadecimal"), shapely)
+    elif len(text) > _LONGEST_PATH:
+        raise InvalidInputError(
+            f"geometry = {quoted(text, 60)} has {len(text):,} characters, and is in no form that is read: {_FORMS}."
+        )
     else:
         yield from _from_file(text, options, shapely)
 
 
-def _by_srid(
-    shapes: Any, shapely: Any, srid: int | None = None, otherwise: Any = None, what: str = "geometry"
-) -> Iterator[_Source]:
-    """Shapes grouped by the SRID that each one carries (EWKB's, or shapely's own), unless one is given. ``otherwise`` is the
-    system of those without one."""
+def _by_srid(shapes: Any, shapely: Any, otherwise: Any = None, what: str = "geometry") -> Iterator[_Source]:
+    """Shapes grouped by the SRID that each one carries (EWKB's, or shapely's own). ``otherwise`` is the system of those without
+    one."""
     import numpy as np
 
-    shapes = _present(shapes)
-    srids = shapely.get_srid(shapes) if srid is None else np.full(len(shapes), srid)
+    given = np.empty(len(shapes), dtype=object)
+    given[:] = shapes
+    shapes, srids = given, shapely.get_srid(given)
     for number in np.unique(srids).tolist():
         yield _Source(shapes[srids == number], f"EPSG:{number}" if number else otherwise, what)
 
@@ -283,6 +396,7 @@ def _from_rows(
             yield _Source(rows.shapes, system, what)
     if unplaced is None:
         _check_not_all_null(count, present, what)
+        yield _Source((), missing=count - present)
     else:
         unplaced(count - present)
 
@@ -298,6 +412,10 @@ def _check_not_all_null(count: int, present: int, what: str) -> None:
 def _from_geopandas(frame: Any, options: Options, shapely: Any) -> Iterator[_Source]:
     what = f"geometry, a {type(frame).__name__},"
     series = frame.geometry
+    if options.column is not None and not isinstance(options.column, str):
+        plain = import_geo("pandas").DataFrame({name: frame[name] for name in options.column if name in frame})
+        yield from _from_table(open_table(plain), options, what, shapely)
+        return
     if options.column is not None:
         if options.column not in getattr(frame, "columns", ()) or not hasattr(frame[options.column], "crs"):
             raise InvalidInputError(f"{what} has no column of geometries {options.column!r} (geometry_column).")
@@ -315,11 +433,19 @@ def _from_geojson(content: Any, system: str | None, shapely: Any) -> Iterator[_S
         features = _members(content, "features")
         located = [feature for feature in features if _has_geometry(feature)]
         _check_not_all_null(len(features), len(located), "geometry, a FeatureCollection,")
+        yield _Source((), missing=len(features) - len(located))
         for feature in located:
             yield from _from_geojson(feature, system, shapely)
     elif kind == "Feature":
-        if _has_geometry(content):
+        if not _has_geometry(content):
+            yield _Source((), missing=1)
+        elif content["geometry"] is None:  # a STAC Item
+            yield _Source([_parsed(box, content["bbox"], "a bbox")], system)
+        else:
             yield from _from_geojson(content["geometry"], system, shapely)
+    elif kind == "Collection" and isinstance(content.get("extent"), Mapping):  # of STAC: the first box holds the others
+        boxes = content["extent"].get("spatial", {}).get("bbox") or []
+        yield _Source([_parsed(box, each, "a bbox") for each in boxes[1:] or boxes], missing=not boxes)
     elif kind == "GeometryCollection":
         for member in _members(content, "geometries"):
             yield from _from_geojson(member, system, shapely)
@@ -336,12 +462,14 @@ def _members(content: Mapping[str, Any], name: str) -> Sequence[Any]:
 
 
 def _has_geometry(feature: Any) -> bool:
-    """Whether a feature has a location. In GeoJSON, one without has null as its geometry, and nothing else."""
+    """Whether a feature has a place. One without has null as its geometry. A STAC Item may then have a bbox."""
     if isinstance(feature, Mapping) and feature.get("type") == "Feature" and "geometry" not in feature:
         raise InvalidInputError(
             f"geometry = {quoted(dict(feature), 60)} is a Feature without 'geometry', which is not valid GeoJSON."
         )
-    return not isinstance(feature, Mapping) or feature.get("type") != "Feature" or feature["geometry"] is not None
+    if not isinstance(feature, Mapping) or feature.get("type") != "Feature":
+        return True
+    return feature["geometry"] is not None or feature.get("bbox") is not None
 
 
 def _named_system(content: Mapping[str, Any], inherited: str | None) -> str | None:
@@ -365,35 +493,48 @@ def _parsed(parse: Any, value: Any, form: str) -> Any:
     try:
         return parse(value)
     except Exception as error:
-        raise InvalidInputError(f"geometry = {quoted(value, 60)} is not {form}: {error}.") from None
+        shown = quoted(value[0] if isinstance(value, list) and len(value) == 1 else value, 60)
+        raise InvalidInputError(f"geometry = {shown} is not {form}: {shortened(str(error), 300)}.") from None
 
 
 def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     what = f"geometry, the file {quoted_address(path)},"
+    if is_pipe(path):
+        yield from _from_pipe(path, options, what, shapely)
+        return
     try:
         if "\0" in path:
             raise ValueError("it holds a NUL character")
-        if is_parquet(path):
+        if is_parquet(path) or _head(path)[:4] == b"PAR1":
             yield from _from_parquet(path, options, what, shapely)
             return
         if options.column is not None:
-            raise InvalidInputError(f"{what} is not a table: geometry_column is for Parquet files and tables.")
+            yield from _from_attributes(path, options, what, shapely)
+            return
         pyogrio = import_geo("pyogrio")
         layers = []
         with reading(path):
-            for layer in layers_of(path):
+            for layer in _named(layers_of(path), options.layer, what):
                 metadata, _, wkb, _ = pyogrio.raw.read(path, columns=[], layer=layer)
                 layers.append((metadata["crs"], shapely.from_wkb(wkb)))
+            fields = [] if layers else pyogrio.read_info(path, layer=options.layer)["fields"].tolist()
     except FusedCacheError:
         raise
     except Exception as error:
         reason = without_credentials(error, path)
-        raise unreadable(error, f"geometry = {quoted_address(path)} cannot be read as a vector file: {reason}.") from None
+        said = f"geometry = {quoted_address(path)} cannot be read as a vector file: {shortened(reason, 500)}."
+        raise unreadable(error, said) from None
     if not layers:
         raise InvalidInputError(
-            f"{what} has no geometries. Places in columns, such as lon and lat, have to be made into points first, as by "
-            "geopandas.points_from_xy."
+            f"{what} has no geometries. Name the columns that hold them: geometry_column=['lon', 'lat'] for longitudes and "
+            "latitudes, or x and y, or geometry_column='…' for one of WKT or GeoJSON. Their reference system is named by crs=. "
+            f"Its columns: {quoted(fields, 300)}."
         )
+    if layers and all(shapely.is_missing(shapes).all() for _, shapes in layers) and _head(path).lstrip()[:1] == b"{":
+        text = Path(path).read_text(encoding="utf-8-sig")
+        if '"bbox"' in text:  # of STAC Items, which GDAL does not read
+            yield from _from_text(text, options, shapely)
+            return
     count = sum(len(shapes) for _, shapes in layers)
     present = [(system, shapes[~shapely.is_missing(shapes)]) for system, shapes in layers]
     _check_not_all_null(count, sum(len(shapes) for _, shapes in present), what)
@@ -401,8 +542,74 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
         yield from _from_rows([Rows(len(shapes), shapes)], Unknown if system is None else system, what, shapely)
 
 
+def _is_file(text: str) -> bool:
+    """Whether there is a file of this name."""
+    try:
+        return len(text) < _LONGEST_PATH and Path(text).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _from_pipe(path: str, options: Options, what: str, shapely: Any) -> Iterator[_Source]:
+    """What a pipe holds: text, or a file in any format that tells itself by its content."""
+    with spooled(path, what) as copy:
+        begin = _head(copy)
+        if begin.lstrip()[:1] in (b"{", b"[") or is_geometry(begin.decode("ascii", "replace").strip()):
+            yield from _from_text(Path(copy).read_text(encoding="utf-8-sig").strip(), options, shapely)
+            return
+        try:
+            yield from _from_file(copy, options, shapely)
+        except InvalidInputError as error:
+            raise InvalidInputError(error.message.replace(copy, path)) from None
+
+
+def _head(path: str) -> bytes:
+    """How a local file begins."""
+    if not _is_file(path):
+        return b""
+    with Path(path).open("rb") as file:
+        return file.read(_LONGEST_PATH)
+
+
+def _named(layers: list[str], name: str | None, what: str) -> list[str]:
+    """The layers to read: the one named, or all.
+
+    Raises:
+        InvalidInputError: there is none of this name.
+    """
+    if name is None:
+        return layers
+    if name not in layers:
+        raise InvalidInputError(f"{what} has no layer {quoted(name)} with geometries. Its layers: {quoted(layers, 300)}.")
+    return [name]
+
+
+def _from_attributes(path: str, options: Options, what: str, shapely: Any) -> Iterator[_Source]:
+    """The geometries that a vector file, a spreadsheet or a CSV file has in its columns."""
+    pyogrio = import_geo("pyogrio")
+    wanted = [options.column] if isinstance(options.column, str) else list(options.column or ())
+    tables = []
+    with reading(path):
+        every = [str(name) for name, _ in pyogrio.list_layers(path)]
+        for layer in _named(every, options.layer, what):
+            fields = pyogrio.read_info(path, layer=layer)["fields"].tolist()
+            for name in wanted:
+                if name not in fields:
+                    raise no_column(what, name, "geometry_column", fields)
+            tables.append(pyogrio.raw.read_arrow(path, layer=layer, columns=wanted, read_geometry=False)[1])
+    for table in tables:
+        yield from _from_table(Table(table.schema, iter(table.to_batches())), options, what, shapely)
+
+
 def _from_parquet(path: str, options: Options, what: str, shapely: Any) -> Iterator[_Source]:
+    if options.layer is not None:
+        raise InvalidInputError(f"layer = {quoted(options.layer)} was given, but {what} has no layers: omit it.")
     with open_parquet(path) as file:
+        if options.column is not None and not isinstance(options.column, str):
+            wanted = [name for name in options.column if name in file.schema_arrow.names]
+            schema = import_geo("pyarrow").schema([file.schema_arrow.field(name) for name in wanted])
+            yield from _from_table(Table(schema, file.iter_batches(_PORTION, columns=wanted)), options, what, shapely)
+            return
         column = find_column(parquet_schema(file), options.column, what)
         # Boxes in another system are not in degrees.
         in_degrees = column.system is not Unknown and reference_system(column.system) is None
@@ -425,27 +632,15 @@ def _valid(shapes: Any, shapely: Any) -> Any:
     return shapes
 
 
-def _check_degrees(shapes: Any, west: Any, south: Any, east: Any, north: Any, shapely: Any) -> None:
+def _in_degrees(system: Any) -> bool:
+    """Whether the coordinates of a pyproj CRS are longitudes and latitudes in degrees."""
+    return bool(system.is_geographic and {axis.unit_name for axis in system.axis_info[:2]} == {"degree"})
+
+
+def _check_degrees(west: Any, south: Any, east: Any, north: Any) -> None:
     x, y = max(-west.min(), east.max()), max(-south.min(), north.max())
     if x > 540 or y > 90:
         raise InvalidInputError(
             f"geometry extends to ({x:g}, {y:g}), which is not in degrees: longitudes come first and are within ±180 (±540 "
             "across the antimeridian), latitudes within ±90. Name their reference system by crs=."
         )
-    wide = east - west > 180
-    if not wide.any():
-        return
-    points, path = shapely.get_coordinates(_paths(shapes[wide], shapely), return_index=True)
-    steps = abs(points[1:, 0] - points[:-1, 0])[path[1:] == path[:-1]]
-    if 180 < steps.max(initial=0) < 360:
-        warn(
-            f"geometry has an edge that spans {steps.max():g}° of longitude, which is taken literally. To cross the "
-            "antimeridian instead, use longitudes beyond 180, or cut the geometry there"
-        )
-
-
-def _paths(shapes: Any, shapely: Any) -> Any:
-    """The lines and rings of shapes."""
-    pieces = single_parts(shapes)
-    kinds = shapely.get_dimensions(pieces)
-    return [*pieces[kinds == 1], *shapely.get_rings(pieces[kinds == 2])]

@@ -32,8 +32,8 @@ def _is_list(value: Any) -> bool:
 
 def _is_inner(kind: str, item: Any) -> bool:
     """Whether an item is what one of several loads returned, and not a tile, a box, a cell or a geometry."""
-    if not _is_list(item):
-        return False
+    if not _is_list(item) or hasattr(item, "keys") or (kind == "geometry" and hasattr(item, "_fields")):
+        return False  # a row of a database, whose values have names, is one item
     if kind in ("cells", "geometry") or not len(item):
         return True
     first = item[0]

@@ -57,11 +57,13 @@ def merge_selections(selections: Iterable[SelectionKeywords]) -> SelectionKeywor
         raise InvalidInputError(f"Selections with {others[0]} and with {different[0]} cannot be merged: make them equal.")
     values = [as_read(kind, selection[kind]) for selection, kind in zip(given, kinds)]
     if set(kinds) <= {"tiles", "tiles_file"}:
-        max_zoom = others[0].get("max_zoom", HIGHEST_ZOOM)
+        max_zoom, order = others[0].get("max_zoom", HIGHEST_ZOOM), others[0].pop("order", None)
         tiles: set[Tile] = set()
         for kind, value in zip(kinds, values):
-            listed = TileStream(value, max_zoom=max_zoom) if kind == "tiles" else TileFile.open(value, max_zoom).read()
-            tiles.update(listed)
+            if kind == "tiles":
+                tiles.update(TileStream(value, max_zoom=max_zoom, order=order or "zxy"))
+            else:
+                tiles.update(TileFile.open(value, max_zoom, order).read())
         return {"tiles": sorted(tiles), **others[0]}  # type: ignore[typeddict-item]
     if len(set(kinds)) > 1:
         raise InvalidInputError(f"Selections by {' and by '.join(sorted(set(kinds)))} cannot be merged: use one kind.")

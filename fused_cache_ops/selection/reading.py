@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.keywords.rules import one_kind_in, refuse_unknown
 from fused_cache_ops.keywords.selection import AREAS, DETAILS, SELECTION_DEFAULTS, SelectionKeywords
+from fused_cache_ops.keywords.text import read_list
 from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.selection.arrow import is_arrow, read_tiles
 from fused_cache_ops.selection.bounds import read_bounds
@@ -19,7 +20,7 @@ from fused_cache_ops.selection.given import as_read
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches
 from fused_cache_ops.selection.snapshot import TileSnapshot
-from fused_cache_ops.selection.tile_list import TileFile, check_source, filed, is_repeatable, list_source
+from fused_cache_ops.selection.tile_list import TileFile, check_source, filed, is_pipe, is_repeatable, list_source
 from fused_cache_ops.tiles.blocks import Block, blocks_in_bounds, disjoint
 from fused_cache_ops.tiles.tile import ZOOM_LIMIT, TileStream, is_boolean
 from fused_cache_ops.tiles.zooms import parse_zooms
@@ -116,13 +117,34 @@ def _checked(given: SelectionKeywords) -> _Reading:
     zooms, max_zoom = read["zooms"], read["max_zoom"]
     check_limits(read["buffer"], read["max_tiles"], read["when_too_many"], max_zoom)
     check_shard(read["shard"])
+    if read["order"] not in (None, "zxy", "xyz"):
+        raise InvalidInputError(f"order = {quoted(read['order'])} must be 'zxy' or 'xyz'.")
     if kind is None or kind == "whole_udf":
         return _Reading(None, read, None)
     _check_details(kind, read)
+    read["geometry_column"] = _columns(read["geometry_column"])
+    if read["antimeridian"] not in (None, "cross", "literal"):
+        raise InvalidInputError(f"antimeridian = {quoted(read['antimeridian'])} must be 'cross' or 'literal'.")
+    if not isinstance(read["layer"], (str, type(None))) or read["layer"] == "":
+        raise InvalidInputError(f"layer = {quoted(read['layer'])} must be the name of a layer.")
     levels = None if zooms is None else parse_zooms(zooms, max_zoom=max_zoom)
     if kind in AREAS and levels is None:
         raise InvalidInputError(f"{kind} needs zooms, such as zooms='10-14': each zoom is cached separately.")
     return _Reading(kind, read, levels)
+
+
+def _columns(given: Any) -> str | tuple[str, str] | None:
+    """The column of geometries, or the two of coordinates."""
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        given = read_list("geometry_column", given)
+    if given is None or (isinstance(given, str) and given):
+        return given
+    if isinstance(given, (list, tuple)) and len(given) == 2 and all(isinstance(name, str) and name for name in given):
+        return given[0], given[1]
+    raise InvalidInputError(
+        f"geometry_column = {quoted(given)} must be the name of a column, or a list of two: longitudes and latitudes, or x "
+        "and y."
+    )
 
 
 def _made(readings: list[_Reading], watch: Watch, *, is_shared: bool) -> list[Selection]:
@@ -145,7 +167,7 @@ def _finished(selection: Selection, reading: _Reading) -> Selection | WholeUdf:
     return limited if read["shard"] is None else limited.shard_of(read["shard"])
 
 
-def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would find it empty") -> None:
+def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would find it empty", *, pipes: bool = False) -> None:
     """Reject selections that can be read only once, for callers that may be run again.
 
     An orchestrator's retry would find a generator exhausted, take that for "nothing selected", and succeed.
@@ -153,6 +175,7 @@ def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would fi
     Args:
         selection: the keywords.
         why: what would go wrong, for the message.
+        pipes: accept a pipe, which is read once and kept for the time of a call.
 
     Raises:
         InvalidInputError: a selection is or contains a generator or another iterator, or is not a path.
@@ -164,7 +187,7 @@ def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would fi
                 f"{kind} is of type {type(value).__name__}, which can be read only once: {why}. Pass a list."
             )
     tiles_file = selection.get("tiles_file", "")
-    if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file):
+    if tiles_file is not NOT_GIVEN and not is_repeatable(tiles_file) and not (pipes and is_pipe(tiles_file)):
         check_source(tiles_file)
         raise InvalidInputError(f"tiles_file can be read only once: {why}. Pass the path of a file.")
 
@@ -294,7 +317,8 @@ def _portions(readings: list[_Reading], unplaced: list[int], watch: Watch) -> It
     if kind == "geometry":
         from fused_cache_ops.selection.geometry import Options, read_geometry
 
-        options = Options(every[-1], read["geometry_column"], read["crs"], unplaced.append, watch)
+        said = {name: read[name] for name in ("crs", "layer", "antimeridian")}
+        options = Options(every[-1], read["geometry_column"], **said, unplaced=unplaced.append, watch=watch)
         for portion in read_geometry(read[kind], options):
             yield _drawn_as(readings[0]), every, portion
         return
@@ -316,12 +340,14 @@ def _listed(readings: list[_Reading], watch: Watch, *, is_shared: bool) -> list[
     """Selections from one list. What can be read only once is written to a file if several calls share it."""
     kind, value = readings[0].kind, readings[0].read[readings[0].kind or ""]
     highest = sorted({reading.read["max_zoom"] for reading in readings}, reverse=True)
-    first = _source(kind, value, highest[0], watch)
+    order = readings[0].read["order"]
+    first = _source(kind, value, highest[0], order, watch)
     if isinstance(first, Once) and is_shared:
         first = TileFile(filed(first.read(), watch), kind or "tiles", highest[0])
     sources = {highest[0]: first}
     for max_zoom in highest[1:]:
-        sources[max_zoom] = first.limited(max_zoom) if isinstance(first, TileFile) else _source(kind, value, max_zoom, watch)
+        is_file = isinstance(first, TileFile)
+        sources[max_zoom] = first.limited(max_zoom) if is_file else _source(kind, value, max_zoom, order, watch)
     return [_of_list(sources[reading.read["max_zoom"]], reading) for reading in readings]
 
 
@@ -336,24 +362,25 @@ def _of_list(source: Any, reading: _Reading) -> Selection:
     )
 
 
-def _source(kind: str | None, value: Any, max_zoom: int, watch: Watch) -> Any:
+def _source(kind: str | None, value: Any, max_zoom: int, order: str | None, watch: Watch) -> Any:
     if kind == "tiles_file":
-        found = list_source(value, max_zoom)
+        found = list_source(value, max_zoom, order, watch)
         return found if isinstance(found, TileFile) else Once(found)
     if isinstance(value, RemainingTiles):
         return value
     if is_arrow(value):
         counts = array("Q")
-        return TileSnapshot(TileStream(read_tiles(value, counts), max_zoom=max_zoom, watch=watch), counts)
+        stream = TileStream(read_tiles(value, counts), max_zoom=max_zoom, order=order or "zxy", watch=watch)
+        return TileSnapshot(stream, counts)
     if _is_collection(value):
-        return _snapshot(value, max_zoom, watch)
-    return Once(TileStream(value, max_zoom=max_zoom))
+        return _snapshot(value, max_zoom, order or "zxy", watch)
+    return Once(TileStream(value, max_zoom=max_zoom, order=order or "zxy"))
 
 
-def _snapshot(tiles: Collection[Any], max_zoom: int, watch: Watch) -> TileSnapshot:
+def _snapshot(tiles: Collection[Any], max_zoom: int, order: str, watch: Watch) -> TileSnapshot:
     """Read and check a collection once. Its length must be right. Otherwise it is exhausted or still being built."""
     expected = len(tiles)
-    stream: Iterator[Any] = TileStream(tiles, max_zoom=max_zoom, watch=watch)
+    stream: Iterator[Any] = TileStream(tiles, max_zoom=max_zoom, order=order, watch=watch)
     if isinstance(tiles, Set):  # the same order on every machine
         stream = iter(sorted(stream))
     snapshot = TileSnapshot(stream)

@@ -7,6 +7,7 @@ along the pole.
 
 from __future__ import annotations
 
+import warnings
 from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,7 +91,8 @@ def to_degrees(shapes: Any, system: Any, deepest_zoom: int) -> list[Any]:
         InvalidInputError: a coordinate cannot be converted to degrees.
 
     Warns:
-        UserWarning: the edges are so long that they were approximated less closely.
+        UserWarning: the edges are so long that they were approximated less closely, or PROJ lacks the grid for the best
+            conversion.
     """
     import shapely
 
@@ -239,7 +241,33 @@ class _Edges:
             raise InvalidInputError(
                 f"geometry is in {quoted(self._name)}, which PROJ cannot convert to degrees: reproject it to {DEGREES}."
             ) from None
+        self._system = system
         self._poles = [end for end in (90.0, -90.0) if self._is_a_point(end)]
+
+    def _warn_without_grid(self, longitude: Floats, latitude: Floats) -> None:
+        """Say once how exact the conversion is, if PROJ knows a better one here that needs a grid which is not installed."""
+        import numpy as np
+
+        known = np.isfinite(longitude) & np.isfinite(latitude)
+        if self._system is None or not known.any():
+            return
+        system, self._system = self._system, None
+        transformer = import_geo("pyproj.transformer", "pyproj")
+        west, east = np.clip((longitude[known].min(), longitude[known].max()), -180, 180)
+        south, north = np.clip((latitude[known].min(), latitude[known].max()), -90, 90)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PROJ's own says the same in other words
+            area = transformer.AreaOfInterest(west, south, east, north)
+            group = transformer.TransformerGroup(system, DEGREES, always_xy=True, area_of_interest=area)
+        if group.best_available or not group.unavailable_operations or not group.transformers:
+            return
+        best, used = group.unavailable_operations[0], group.transformers[0]
+        grids = ", ".join(grid.short_name for grid in best.grids if not grid.available)
+        exact = "an unknown accuracy" if used.accuracy < 0 else f"about {used.accuracy:g} m"
+        warn(
+            f"geometry is in {quoted(self._name)}, which PROJ converts to degrees with {exact} here: the grid {grids}, which "
+            f"allows {best.accuracy:g} m, is not installed. Install it, as by pyproj sync, or use a buffer"
+        )
 
     def convert(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Longitudes and latitudes."""
@@ -248,6 +276,7 @@ class _Edges:
         # Plain arrays, because older versions of pyproj take numpy's for a number if they have one element.
         plain = (array("d", each.astype(np.float64).tobytes()) for each in (x, y))
         longitude, latitude = map(np.asarray, self._transformer.transform(*plain))
+        self._warn_without_grid(longitude, latitude)
         lost = np.flatnonzero(~(np.isfinite(longitude) & np.isfinite(latitude)))
         if len(lost):
             raise InvalidInputError(

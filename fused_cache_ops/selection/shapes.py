@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import operator
+import stat
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
@@ -50,6 +53,37 @@ def file_system(address: str, extra: str = "geo") -> tuple[Any, str]:
         raise InvalidInputError(f"{quoted_address(address)} cannot be opened: {without_credentials(error, address)}.") from None
     system.invalidate_cache()
     return system, path
+
+
+MOST_BYTES = 2**30
+"""Of foreign input that is read whole: a pipe, or a text file."""
+
+
+@contextmanager
+def spooled(path: str, what: str) -> Iterator[str]:
+    """The path of a temporary copy of a pipe, such as ``/dev/stdin``, which can be read only once and not from its middle.
+
+    Raises:
+        InvalidInputError: it is empty, or larger than `MOST_BYTES`.
+    """
+    with tempfile.NamedTemporaryFile() as copy, Path(path).open("rb", buffering=0) as pipe:
+        while piece := pipe.read(1 << 17):
+            copy.write(piece)
+            if copy.tell() > MOST_BYTES:
+                raise InvalidInputError(f"{what} is a pipe with more than {MOST_BYTES >> 20:,} MiB: save it as a file.")
+        copy.flush()
+        if not copy.tell():
+            raise InvalidInputError(f"{what} is a pipe with nothing in it: did what writes to it fail, or was it read before?")
+        yield copy.name
+
+
+def is_pipe(path: str) -> bool:
+    """Whether a path names a pipe: ``/dev/stdin``, a process substitution, a named pipe."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def layers_of(path: str) -> list[str]:

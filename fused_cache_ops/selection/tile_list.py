@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import itertools
@@ -24,6 +25,7 @@ from typing import IO, Any
 from fused_cache_ops.errors import InvalidInputError, unreadable
 from fused_cache_ops.keywords.values import TilesFile
 from fused_cache_ops.selection.pieces import Piece, PieceStream, TilesInPieces, read_count
+from fused_cache_ops.selection.shapes import is_pipe as path_is_pipe
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, QUADKEY, Tile, from_quadkey, parse_tile
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
@@ -33,14 +35,20 @@ LONGEST_LINE = 65_536
 _CHUNK = 1 << 17
 _FILED_AT_ONCE = 10_000  # tiles
 _PATH = re.compile(r"(\d{1,10})/(\d{1,10})/(\d{1,10})(?:[ \t]+(\d{1,18}))?", re.ASCII)
+_JSON_TEXT = re.compile(r'"[^",;\t]*/[^",;\t]*"')
 _GZIP = b"\x1f\x8b"
+_CSV_NUMBER = re.compile(r"(-?\d{1,18})(?:\.0*)?", re.ASCII)  # pandas writes 10.0 where a value is missing elsewhere
+_NAMED = ("tile", "quadkey")
+"""Columns that hold whole tiles."""
+
 _AS_JSON = bytes.maketrans(b"/\n ", b",,,")
 
 
 class TileList(PieceStream):
     """The validated tiles of a list. Blank lines and lines that begin with ``#`` are skipped.
 
-    A line ``z/x/y count``, or a column ``count``, says how often a tile is requested.
+    A line ``z/x/y count``, or a column ``count``, says how often a tile is requested. CSV is separated by commas, semicolons or
+    tabs. Its columns are ``z``, ``x`` and ``y``, or ``tile``, or ``quadkey``. Without a header, there are three in this order.
 
     Lines of three plain numbers are read many at a time. A piece of the list that holds anything else is read line by line.
     A malformed line raises `InvalidInputError`, which names it. Reading further continues after that line.
@@ -49,14 +57,20 @@ class TileList(PieceStream):
         read: ``read(n)`` returns up to ``n`` more bytes or characters, and nothing at the end.
         name: how messages name the list.
         max_zoom: the highest zoom allowed.
+        order: ``"zxy"`` or ``"xyz"``, the order of three numbers without names. None: JSON lists are an error.
     """
 
-    def __init__(self, read: Callable[[int], Any], name: str, *, max_zoom: int = HIGHEST_ZOOM) -> None:
+    def __init__(
+        self, read: Callable[[int], Any], name: str, *, max_zoom: int = HIGHEST_ZOOM, order: str | None = None
+    ) -> None:
         super().__init__()
         self._name = name
         self._pieces = _Pieces(read, name)
         self._max_zoom = max_zoom
-        self._columns: dict[str, int] | None = None
+        self._order = order
+        self._table: _Csv | None = None
+        self._unfinished = ""  # the begun record of a CSV whose quoted cell holds a line feed
+        self._begun = False  # whether a line has been read that is neither blank nor a remark
         self._count = 0  # of the line that was parsed last
         self._lines: Iterator[tuple[int, Any]] = iter(())
         self._failure: InvalidInputError | None = None
@@ -69,8 +83,8 @@ class TileList(PieceStream):
             found, counts = array("I"), array("Q")
             for number, line in self._lines:
                 try:
-                    text = (line if isinstance(line, str) else line.decode()).strip()
-                    if text and not text.startswith("#"):
+                    text = self._record(line if isinstance(line, str) else line.decode())
+                    if text:
                         found.extend(self._parse(text) or ())
                         counts.extend([self._count] * (len(found) // 3 - len(counts)))
                 except (InvalidInputError, ValueError, RecursionError) as error:
@@ -83,38 +97,135 @@ class TileList(PieceStream):
                 if not found:
                     number, lines = next(self._pieces, (0, None))
                     if lines is None:
+                        self._check_finished()
                         return Piece(found)
-                    if plain := _plain_piece(lines, self._max_zoom):
+                    if not self._unfinished and (plain := _plain_piece(lines, self._max_zoom)):
+                        self._begun = True
                         return plain
                     self._lines = enumerate(_lines_of(lines), number)
             if found:
                 return Piece(found, counts=counts if any(counts) else None)
 
+    def _record(self, line: str) -> str:
+        """A line without blanks around it, or several where a quoted cell of a CSV holds a line feed. Nothing if it is blank, a
+        remark, or not complete."""
+        if not self._unfinished:
+            text = line.strip()
+            if not text or text.startswith("#"):
+                return ""
+            if "\t" in text:  # then a cell may be empty
+                text = line.strip(" \r")
+        else:
+            text = f"{self._unfinished}\n{line}"
+        self._unfinished = ""
+        if self._table is not None and text.count('"') % 2:
+            if len(text) > LONGEST_LINE:
+                raise ValueError(f"a quoted cell has more than {LONGEST_LINE:,} characters.")
+            self._unfinished = text
+            return ""
+        return text
+
+    def _check_finished(self) -> None:
+        """Reject a list that ends within a quoted cell."""
+        if self._unfinished:
+            begun, self._unfinished = self._unfinished, ""
+            raise InvalidInputError(f"{self._name} ends within a quoted cell: {quoted(begun, 60)} has no closing quote.")
+
     def _parse(self, line: str) -> Tile | None:
         self._count = 0
-        if match := _PATH.fullmatch(line):
-            item: Any = (int(match[1]), int(match[2]), int(match[3]))
+        first, self._begun = not self._begun, True
+        if self._table is not None and self._table.separator in line and line[0] not in "{[":
+            item, self._count = self._table.read(line)
+        elif match := _PATH.fullmatch(line.strip()):
+            item = Tile(int(match[1]), int(match[2]), int(match[3]))
             self._count = int(match[4] or 0)
-        elif line[0] in "{[" or (line[0] == '"' and "/" in line):
+        elif line[0] in "{[" or _JSON_TEXT.fullmatch(line):
             item = json.loads(line)
-        elif QUADKEY.fullmatch(line):
-            item = from_quadkey(line)
-        elif "," in line:
-            cells = [cell.strip().strip('"') for cell in line.split(",")]
-            if self._columns is None:
-                self._columns = {"z": 0, "x": 1, "y": 2}
-                names = [cell.lower() for cell in cells]
-                if {"z", "x", "y"} <= set(names):
-                    self._columns = {name: names.index(name) for name in ("z", "x", "y", "count") if name in names}
-                    return None
-            if len(cells) <= max(self._columns.values()):
-                raise ValueError(f"it has {len(cells)} columns.")
-            item = tuple(int(cells[self._columns[name]]) for name in "zxy")
-            if "count" in self._columns:
-                self._count = read_count(cells[self._columns["count"]])
+            if isinstance(item, list) and self._order is None:
+                raise ValueError(
+                    "it does not say which number is the zoom. The command lines of mercantile, utiles and supermercado write "
+                    "[x, y, z], others write [z, x, y]: pass order='xyz' or order='zxy'."
+                )
+        elif QUADKEY.fullmatch(bare := line.strip('"')):
+            item = Tile(*from_quadkey(bare))
+        elif first and bare.lower() in _NAMED:
+            return None  # the header of a CSV with one column
+        elif separator := next(filter(line.__contains__, ",;\t"), None):
+            self._table = _Csv(separator, line)
+            if self._table.has_header:
+                return None
+            item, self._count = self._table.read(line)
         else:
             raise ValueError("write z/x/y, z/x/y count, z,x,y, JSON ({'z': …, 'x': …, 'y': …}) or a quadkey, one per line.")
-        return parse_tile(item, max_zoom=self._max_zoom)
+        return parse_tile(item, max_zoom=self._max_zoom, order=self._order or "zxy")
+
+
+class _Csv:
+    """The columns of a CSV list.
+
+    Args:
+        separator: what separates its cells.
+        line: its first line, which is a header or a tile.
+    """
+
+    def __init__(self, separator: str, line: str) -> None:
+        self.separator = separator
+        self._problem = ""
+        names = [cell.strip().lower() for cell in self._cells(line)]
+        whole = next(filter(names.__contains__, _NAMED), None)
+        self.has_header = True
+        if {"z", "x", "y"} <= set(names):
+            self._wanted = [names.index(axis) for axis in "zxy"]
+        elif whole is not None:
+            self._wanted = [names.index(whole)]
+        elif all(map(_CSV_NUMBER.fullmatch, names)):
+            self.has_header = False
+            self._wanted = [0, 1, 2]
+        else:
+            self.has_header, self._wanted = False, [0]
+            self._problem = f"the columns are {quoted(names)}. Name them z, x and y, or tile (z/x/y), or quadkey."
+        if self.has_header and (repeated := [each for each in ("z", "x", "y", *_NAMED) if names.count(each) > 1]):
+            self.has_header, self._problem = False, f"there is more than one column {repeated[0]}."
+        self._whole = whole if len(self._wanted) == 1 else None
+        self._counted = names.index("count") if "count" in names else None
+        self._last = max(*self._wanted, self._counted or 0)
+
+    def read(self, line: str) -> tuple[Any, int]:
+        """A tile, to be validated, and how often it is requested.
+
+        Raises:
+            ValueError: the line has too few columns, or there is no tile in them.
+        """
+        if self._problem:
+            raise ValueError(self._problem)
+        cells = self._cells(line)
+        if len(cells) <= self._last:
+            raise ValueError(f"it has {len(cells)} columns.")
+        count = 0 if self._counted is None else read_count(cells[self._counted])
+        values = [cells[number].strip() for number in self._wanted]
+        if self._whole == "quadkey":
+            return Tile(*from_quadkey(values[0])), count
+        if self._whole == "tile":
+            return values[0], count
+        numbers = [_csv_number(value) for value in values]
+        return (Tile(*numbers) if self.has_header else tuple(numbers)), count
+
+    def _cells(self, line: str) -> list[str]:
+        if '"' not in line:
+            return line.split(self.separator)
+        try:
+            return next(csv.reader([line], delimiter=self.separator, strict=True, skipinitialspace=True))
+        except csv.Error as error:
+            raise ValueError(f"it is not CSV: {error}.") from None
+
+
+def _csv_number(cell: str) -> int:
+    if cell.isdecimal() and cell.isascii():  # the common case
+        return int(cell)
+    match = _CSV_NUMBER.fullmatch(cell)
+    if match is None:
+        raise ValueError(f"{quoted(cell, 30)} is not a whole number.")
+    return int(match[1])
 
 
 class TileFile:
@@ -127,12 +238,14 @@ class TileFile:
         file: open for reading. It is closed when this object is no longer referenced.
         name: how messages name the file.
         max_zoom: the highest zoom allowed.
+        order: as for `TileList`.
     """
 
-    def __init__(self, file: IO[bytes], name: str, max_zoom: int) -> None:
+    def __init__(self, file: IO[bytes], name: str, max_zoom: int, order: str | None = None) -> None:
         self.name = name
         self._file = file
         self._max_zoom = max_zoom
+        self._order = order
         self._lock = threading.Lock()
         self._state = _state(file)
         self._owner: TileFile | None = None
@@ -140,7 +253,7 @@ class TileFile:
         weakref.finalize(self, file.close)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], max_zoom: int) -> TileFile:
+    def open(cls, path: str | os.PathLike[str], max_zoom: int, order: str | None = None) -> TileFile:
         """Open a list.
 
         Raises:
@@ -148,13 +261,13 @@ class TileFile:
         """
         name = os.fspath(path)
         try:
-            return cls(Path(path).open("rb", buffering=0), name, max_zoom)
+            return cls(Path(path).open("rb", buffering=0), name, max_zoom, order)
         except (OSError, ValueError) as error:
             raise unreadable(error, f"tiles_file = {quoted(name)} cannot be opened: {error}.") from None
 
     def read(self) -> TileList:
         """The file's tiles, from the start."""
-        return TileList(_decompressed(_Chunks(self).read), self.name, max_zoom=self._max_zoom)
+        return TileList(_decompressed(_Chunks(self).read), self.name, max_zoom=self._max_zoom, order=self._order)
 
     def limited(self, max_zoom: int) -> TileFile:
         """The same file, with another highest zoom."""
@@ -179,7 +292,7 @@ class TileFile:
         except BaseException:
             own.close()
             raise
-        return TileFile(own, self.name, self._max_zoom)
+        return TileFile(own, self.name, self._max_zoom, self._order)
 
     def chunk(self, number: int) -> bytes:
         """One of the chunks in which the file is read.
@@ -205,7 +318,7 @@ class TileFile:
         return content
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopened, (self.name, self._max_zoom, self._state, tuple(self._digests))
+        return _reopened, (self.name, self._max_zoom, self._order, self._state, tuple(self._digests))
 
 
 def _read_at(file: IO[bytes], position: int, size: int) -> bytes:
@@ -247,8 +360,8 @@ def file_tiles(tiles: Iterator[Tile], file: IO[bytes], watch: Callable[[], None]
         file.flush()
 
 
-def _reopened(name: str, max_zoom: int, state: tuple[int, int], digests: tuple[bytes, ...]) -> TileFile:
-    file = TileFile.open(name, max_zoom)
+def _reopened(name: str, max_zoom: int, order: str | None, state: tuple[int, int], digests: tuple[bytes, ...]) -> TileFile:
+    file = TileFile.open(name, max_zoom, order)
     if file._state != state:
         raise InvalidInputError(f"{name} was changed since it was planned: plan again.")
     file._digests = list(digests)
@@ -404,18 +517,58 @@ def _decompressed(read: Callable[[int], Any]) -> Callable[[int], Any]:
     return read_on
 
 
-def list_source(source: TilesFile, max_zoom: int) -> TileFile | TileList:
-    """A list from a file, which can be read any number of times, or from a stream, which can be read only once.
+def list_source(
+    source: TilesFile, max_zoom: int, order: str | None = None, watch: Callable[[], object] = bool
+) -> TileFile | TileList:
+    """A list from a file or a pipe, which can be read any number of times, or from a stream, which can be read only once.
+
+    A pipe is read to the end at once, into a temporary file. ``watch`` is called meanwhile.
 
     Raises:
         InvalidInputError: ``source`` is neither a path nor an open file, or cannot be opened.
     """
     name = check_source(source)
     if is_repeatable(source):
-        return TileFile.open(source, max_zoom)  # type: ignore[arg-type]
+        return TileFile.open(source, max_zoom, order)  # type: ignore[arg-type]
+    if is_pipe(source):
+        return TileFile(_spooled(source, watch), name, max_zoom, order)  # type: ignore[arg-type]
     stream: Any = getattr(sys.stdin, "buffer", sys.stdin) if source == "-" else source
     read = getattr(stream, "read1", stream.read)  # what a slow pipe has, without waiting for more
-    return TileList(_decompressed(read), name, max_zoom=max_zoom)
+    return TileList(_decompressed(read), name, max_zoom=max_zoom, order=order)
+
+
+_USED_UP: set[tuple[int, int]] = set()
+"""The pipes that this process has read to the end."""
+
+
+def _spooled(path: str | os.PathLike[str], watch: Callable[[], object]) -> IO[bytes]:
+    """The content of a pipe as a temporary file, because a pipe can be read only once, and a list is read as often as needed.
+
+    Raises:
+        InvalidInputError: it cannot be read, or this process has read it before.
+    """
+    shown = f"tiles_file = {quoted(os.fspath(path), 300)}"
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by its list
+    try:
+        with Path(path).open("rb", buffering=0) as pipe:
+            found = os.fstat(pipe.fileno())
+            while piece := pipe.read(_CHUNK):
+                file.write(piece)
+                watch()
+        file.flush()
+        identity = (found.st_dev, found.st_ino)
+        if file.tell():
+            _USED_UP.add(identity)
+        elif identity in _USED_UP:
+            raise InvalidInputError(
+                f"{shown} is a pipe that was read before, and has nothing left: save the list as a file to read it again."
+            )
+    except BaseException as error:
+        file.close()
+        if isinstance(error, (OSError, ValueError)):
+            raise unreadable(error, f"{shown} cannot be read: {error}.") from None
+        raise
+    return file
 
 
 def write_tile_list(tiles: Iterable[Tile], path: str | os.PathLike[str]) -> int:
@@ -455,7 +608,7 @@ def check_source(source: TilesFile) -> str:
             return "standard input"
         if "\0" in source or Path(source).is_dir():
             raise InvalidInputError(f"tiles_file = {quoted(source, 300)} is not a file.")
-        if not Path(source).is_file():
+        if not Path(source).is_file() and not is_pipe(source):
             raise unreadable(FileNotFoundError(), f"tiles_file = {quoted(source, 300)}: no such file.")
         return source
     if not hasattr(source, "read"):
@@ -464,8 +617,13 @@ def check_source(source: TilesFile) -> str:
 
 
 def is_repeatable(source: TilesFile) -> bool:
-    """Whether a list can be read more than once. A path can; standard input and an open file cannot."""
-    return isinstance(source, (str, os.PathLike)) and source != "-"
+    """Whether a list can be read more than once. The path of a file can; standard input, a pipe and an open file cannot."""
+    return isinstance(source, (str, os.PathLike)) and source != "-" and not is_pipe(source)
+
+
+def is_pipe(source: Any) -> bool:
+    """Whether a source is the path of a pipe."""
+    return isinstance(source, (str, os.PathLike)) and path_is_pipe(os.fspath(source))
 
 
 def _state(file: IO[bytes]) -> tuple[int, int]:

@@ -70,6 +70,7 @@ class TileStream(Iterator[Tile]):
     Args:
         tiles: the caller's iterable.
         max_zoom: the highest zoom allowed.
+        order: ``"zxy"`` or ``"xyz"``, the order of three numbers that have no names.
         watch: called before each tile. It raises when the tiles are no longer wanted.
 
     Raises:
@@ -77,10 +78,16 @@ class TileStream(Iterator[Tile]):
     """
 
     def __init__(
-        self, tiles: Iterable[TileLike], *, max_zoom: int = HIGHEST_ZOOM, watch: Callable[[], None] | None = None
+        self,
+        tiles: Iterable[TileLike],
+        *,
+        max_zoom: int = HIGHEST_ZOOM,
+        order: str = "zxy",
+        watch: Callable[[], None] | None = None,
     ) -> None:
         self._raw = _iterate(tiles)
         self._max_zoom = max_zoom
+        self._order = order
         self._position = -1
         self._watch = watch
 
@@ -89,35 +96,52 @@ class TileStream(Iterator[Tile]):
             self._watch()
         item = next(self._raw)
         self._position += 1
-        return parse_tile(item, max_zoom=self._max_zoom, position=self._position)
+        return parse_tile(item, max_zoom=self._max_zoom, position=self._position, order=self._order)
 
 
-def parse_tile(item: TileLike, *, max_zoom: int = HIGHEST_ZOOM, position: int | None = None) -> Tile:
+def parse_tile(item: TileLike, *, max_zoom: int = HIGHEST_ZOOM, position: int | None = None, order: str = "zxy") -> Tile:
     """Read and validate one tile.
 
     Args:
         item: a `Tile`, ``(z, x, y)``, ``"z/x/y"``, a mapping, or an object with attributes ``z``, ``x``, ``y``.
         max_zoom: the highest zoom allowed.
         position: its position in the selection, for the error message.
+        order: ``"zxy"`` or ``"xyz"``, the order of three numbers that have no names.
 
     Raises:
         InvalidInputError: the tile is malformed or out of range.
     """
     # The common case comes first: this runs once for each of millions of tiles.
-    if type(item) is Tile or (type(item) is tuple and len(item) == 3):
+    if type(item) is Tile or (order == "zxy" and type(item) is tuple and len(item) == 3):
         z, x, y = item
         if type(z) is int and type(x) is int and type(y) is int and 0 <= z <= max_zoom:
             size = 1 << z
             if 0 <= x < size and 0 <= y < size:
                 return item if type(item) is Tile else Tile(z, x, y)
     where = "tile" if position is None else f"tiles[{position}]"
-    shown = f"{where} = {quoted(item)}"
-    z, x, y = (_whole_number(value, name, shown) for name, value in zip("zxy", _coordinates(item, shown)))
-    _check_zoom(z, max_zoom, shown)
+    shown = f"{where} = {quoted(tuple(item) if type(item) is Tile else item)}"
+    z, x, y = (_whole_number(value, name, shown) for name, value in zip("zxy", _coordinates(item, shown, order)))
+    if 0 <= z <= max_zoom and 0 <= x < 2**z and 0 <= y < 2**z:
+        return Tile(z, x, y)
+    remedy = _other_order(item, (z, x, y), order, max_zoom)
+    _check_zoom(z, max_zoom, shown, remedy)
     for name, value in (("x", x), ("y", y)):
         if not 0 <= value < 2**z:
-            raise InvalidInputError(f"{shown}: {name}={quoted(value)} is outside 0 … {2**z - 1}, the range at zoom {z}.")
-    return Tile(z, x, y)
+            raise InvalidInputError(
+                f"{shown}: {name}={quoted(value)} is outside 0 … {2**z - 1}, the range at zoom {z}.{remedy}"
+            )
+    raise AssertionError(shown)  # one of the three was out of range
+
+
+def _other_order(item: Any, read: tuple[int, int, int], order: str, max_zoom: int) -> str:
+    """What to say of three numbers that are a tile only in the other order."""
+    if isinstance(item, (str, Mapping)) or _has_attributes(item):
+        return ""
+    z, x, y = (read[2], read[0], read[1]) if order == "zxy" else (read[1], read[2], read[0])
+    if not 0 <= z <= max_zoom or not 0 <= x < 2**z or not 0 <= y < 2**z:
+        return ""
+    other = "xyz" if order == "zxy" else "zxy"
+    return f" It is a tile as ({', '.join(other)}): if all are written so, pass order='{other}'."
 
 
 def from_quadkey(quadkey: str) -> tuple[int, int, int]:
@@ -154,7 +178,7 @@ def _has_attributes(item: object) -> bool:
     return all(hasattr(item, name) for name in "zxy")
 
 
-def _coordinates(item: Any, shown: str) -> tuple[Any, Any, Any]:
+def _coordinates(item: Any, shown: str, order: str) -> tuple[Any, Any, Any]:
     if not _has_attributes(item) and hasattr(item, "tolist"):  # a row of a numpy array, read by name if it is structured
         names = getattr(getattr(item, "dtype", None), "names", None)
         item = dict(zip(names, item.tolist())) if names else item.tolist()
@@ -170,19 +194,23 @@ def _coordinates(item: Any, shown: str) -> tuple[Any, Any, Any]:
         return item.z, item.x, item.y
     elif isinstance(item, (tuple, list)):
         if len(item) == 3:
-            return item[0], item[1], item[2]
-        raise InvalidInputError(f"{shown} has {len(item)} parts; a tile has three: (z, x, y).")
+            return (item[0], item[1], item[2]) if order == "zxy" else (item[2], item[0], item[1])
+        raise InvalidInputError(f"{shown} has {len(item)} parts; a tile has three: ({', '.join(order)}).")
     hint = " For a single tile, write tiles=[(z, x, y)]." if isinstance(item, (int, float)) else ""
     raise InvalidInputError(f"{shown} is not a tile; {_ALLOWED}.{hint}")
 
 
 def _whole_number(value: Any, name: str, shown: str) -> int:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
     if not is_boolean(value):
         try:
             return operator.index(value)
         except TypeError:
+            pass
+        try:  # 10.0, and the decimals of warehouses
+            whole, parts = value.as_integer_ratio()
+            if parts == 1:
+                return int(whole)
+        except (AttributeError, ValueError, OverflowError):  # neither, or not finite
             pass
     raise InvalidInputError(f"{shown}: {name}={quoted(value)} is not a whole number.")
 
@@ -192,6 +220,6 @@ def is_boolean(value: object) -> bool:
     return type(value).__name__ in ("bool", "bool_")
 
 
-def _check_zoom(z: int, max_zoom: int, shown: str) -> None:
+def _check_zoom(z: int, max_zoom: int, shown: str, remedy: str = "") -> None:
     if isinstance(z, bool) or not isinstance(z, int) or not 0 <= z <= max_zoom:
-        raise InvalidInputError(f"{shown}: the zoom must be a whole number from 0 to {max_zoom} (max_zoom).")
+        raise InvalidInputError(f"{shown}: the zoom must be a whole number from 0 to {max_zoom} (max_zoom).{remedy}")

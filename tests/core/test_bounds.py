@@ -3,13 +3,17 @@
 import math
 from typing import Any
 
+import geopandas
 import mercantile
+import numpy as np
 import pytest
+import shapely
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fused_cache_ops import Tile, plan_invalidation
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.bounds import read_bounds
 from fused_cache_ops.tiles.blocks import Block, disjoint
 from fused_cache_ops.tiles.projection import TOLERANCE
 
@@ -157,3 +161,38 @@ def test_a_block_is_cut_anywhere(block: Block, count: int) -> None:
     head, tail = block.split(count)
     assert sum(each.tile_count for each in head) == count
     assert [tile for each in [*head, *tail] for tile in each.tiles()] == list(block.tiles())
+
+
+FRAME = geopandas.GeoSeries([shapely.box(1, 2, 3, 4), None, shapely.box(5, 6, 7, 8)], crs=4326)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "wanted"),
+    [
+        ([1, 2, -50, 3, 4, 900], [(1, 2, 3, 4)]),
+        ([[1, 2, -50, 3, 4, 900], (5, 6, 7, 8)], [(1, 2, 3, 4), (5, 6, 7, 8)]),
+        (np.array([1, 2, 3, 4]), [(1, 2, 3, 4)]),
+        (FRAME.total_bounds, [(1, 2, 7, 8)]),
+        (FRAME.dropna().bounds, [(1, 2, 3, 4), (5, 6, 7, 8)]),
+        (FRAME.iloc[:0].bounds, []),
+        ({"xmin": 1, "xmax": 3, "ymin": 2, "ymax": 4}, [(1, 2, 3, 4)]),
+        ([{"west": 1, "south": 2, "east": 3, "north": 4}], [(1, 2, 3, 4)]),
+        (mercantile.LngLatBbox(1, 2, 3, 4), [(1, 2, 3, 4)]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_boxes_come_as_other_tools_write_them(bounds: Any, wanted: Any) -> None:
+    assert read_bounds(bounds) == wanted
+
+
+def test_rows_without_a_box_are_skipped_with_a_count() -> None:
+    with pytest.warns(UserWarning, match="bounds has 1 row without a box: skipped"):
+        assert read_bounds(FRAME.bounds) == [(1, 2, 3, 4), (5, 6, 7, 8)]
+    with pytest.raises(InvalidInputError, match="1 row that are all null"):
+        read_bounds(FRAME.iloc[1:2].bounds)
+
+
+@pytest.mark.parametrize("bounds", [[1, 2, 3, 4, 5], {"xmin": 1}, FRAME.iloc[1:2].total_bounds, FRAME.to_frame("a")], ids=str)
+def test_what_is_no_box_is_refused(bounds: Any) -> None:
+    with pytest.raises(InvalidInputError, match="bounds"):
+        read_bounds(bounds)

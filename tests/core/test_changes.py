@@ -409,6 +409,23 @@ def test_a_folder_that_is_no_delta_table_is_refused(tmp_path: Path) -> None:
         changes_of_delta(tmp_path, since=0)
 
 
+@pytest.mark.parametrize("folder", ["nothing", ""], ids=["not there", "empty"])
+def test_a_table_that_is_not_there_was_not_vacuumed(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(InvalidInputError, match="there is no such table") as caught:
+        changes_of_delta(tmp_path / folder, since=0)
+    assert "vacuum" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_version_that_changed_the_tables_metadata_says_so_without_a_feed(tmp_path: Path) -> None:
+    table = delta_table(tmp_path / "t", **{"delta.enableChangeDataFeed": "false"})
+    more = pyarrow.table({"id": [9], "geometry": [shapely.Point(1, 1).wkb], "more": [1]})
+    deltalake.write_deltalake(table, more, mode="append", schema_mode="merge")
+    with pytest.raises(InvalidInputError, match="its feed is not enabled: set ") as caught:
+        changes_of_delta(table, since=0)
+    assert "vacuum" not in str(caught.value)
+
+
 # Iceberg
 
 
@@ -457,3 +474,10 @@ def test_a_snapshot_that_is_not_there_is_refused(iceberg: Any, since: Any) -> No
 def test_an_iceberg_column_that_is_not_there_is_refused(iceberg: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"has no column 'shape' \(geometry_column\)"):
         changes_of_iceberg(iceberg, since=iceberg.current_snapshot().snapshot_id, geometry_column="shape")
+
+
+def test_an_iceberg_table_that_was_dropped_was_not_vacuumed(iceberg: Any) -> None:
+    since = iceberg.current_snapshot().snapshot_id
+    iceberg.catalog.drop_table("maps.parcels")
+    with pytest.raises(InvalidInputError, match="there is no such table"):
+        changes_of_iceberg(iceberg, since=since)

@@ -350,7 +350,6 @@ class Interface:
         GEOJSON,
         json.dumps(GEOJSON),
         FEATURE,
-        {"type": "FeatureCollection", "features": [FEATURE, {"type": "Feature", "geometry": None}]},
         {"type": "GeometryCollection", "geometries": [GEOJSON]},
         [GEOJSON, FEATURE],
         f" {json.dumps([FEATURE])}",
@@ -480,7 +479,7 @@ def named(name: str) -> Any:
     [
         shapely.to_wkb(shapely.set_srid(METRES, 3857), include_srid=True),
         shapely.set_srid(METRES, 3857),
-        geopandas.GeoSeries([shapely.set_srid(METRES, 3857), None, shapely.set_srid(POLYGON.buffer(-1e-6), 4326)]),
+        geopandas.GeoSeries([shapely.set_srid(METRES, 3857), shapely.set_srid(POLYGON.buffer(-1e-6), 4326)]),
         f"SRID=3857;{METRES.wkt}",
         f" srid = 3857 ; {METRES.wkt}",
         {**METRES_GEOJSON, "crs": named("EPSG:3857")},
@@ -532,10 +531,9 @@ def test_a_pair_of_shapes_is_covered_whole() -> None:
         shapely.Polygon(),
         {"type": "FeatureCollection", "features": []},
         {"type": "GeometryCollection", "geometries": []},
-        geopandas.GeoSeries([None, shapely.Polygon()]),
+        geopandas.GeoSeries([shapely.Polygon()]),
         "GEOMETRYCOLLECTION EMPTY",
         "SRID=3857;POLYGON EMPTY",
-        '{"type": "Feature", "properties": {}, "geometry": null}',
         FRAME.iloc[:0],
         [shapely.Point(), []],
     ],
@@ -643,7 +641,7 @@ def test_all_layers_of_a_file_are_read(tmp_path: Path) -> None:
 
 def test_a_file_without_geometries_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "places.csv").write_text("id,lon,lat\n1,10,50\n")
-    with pytest.raises(InvalidInputError, match=r"has no geometries. Places in columns.*points_from_xy"):
+    with pytest.raises(InvalidInputError, match=r"has no geometries. Name the columns"):
         tiles(tmp_path / "places.csv", 5)
 
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from fused_cache_ops import FusedClient, Tile, plan_invalidation
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.integration import refuse_single_use
 from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 from fused_cache_ops.selection.tile_list import TileFile, TileList, list_source
 
@@ -47,9 +49,17 @@ def test_reading_leaves_the_files_position_alone_which_forked_processes_share(tm
         "name,Y,X,Z\na,12320,9647,15\nb,1,0,1\n",
         '"z","x","y"\n"15","9647","12320"\n"1","0","1"\n',
         '{"z": 15, "x": 9647, "y": 12320}\n{"y": 1, "x": 0, "z": 1}\n',
-        "[15, 9647, 12320]\n[1, 0, 1]\n",
         '"15/9647/12320"\n"1/0/1"\n',
         QUADKEYS,
+        f"quadkey\n{QUADKEYS}",
+        "id;z;x;y\n7;15;9647;12320\n8;1;0;1\n",
+        "15\t9647\t12320\n1\t0\t1\n",
+        "\tz\tx\ty\n0\t15\t9647\t12320\n\t1\t0\t1\n",
+        "z,x,y\n15.0,9647.0,12320.0\n1,0,1.\n",
+        'name,z,x,y\n"Lisbon, PT",15,9647,12320\n"a ""b"", c",1,0,1\n',
+        'name,z,x,y\n"first\nsecond, line",15,9647,12320\nb,1,0,1\n',
+        "area,tile\n1,15/9647/12320\n2,1/0/1\n",
+        "tile\n15/9647/12320\n1/0/1\n",
         "\ufeff15/9647/12320\n1/0/1\n",
     ],
 )
@@ -59,6 +69,103 @@ def test_every_format_is_read(tmp_path: Path, text: str, packed: bool) -> None:
     content = text.encode()
     path.write_bytes(gzip.compress(content) if packed else content)
     assert list(read(path)) == list(read(str(path))) == WANTED
+
+
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        ("xyz", "[9647, 12320, 15]\n[0, 1, 1]\n"),
+        ("xyz", "\x1e[9647, 12320, 15]\n\x1e[0, 1, 1]\n"),  # mercantile tiles --seq
+        ("xyz", "9647,12320,15\n0,1,1\n"),
+        ("zxy", "[15, 9647, 12320]\n[1, 0, 1]\n"),
+        ("xyz", "15/9647/12320\n1/0/1\n"),
+        ("xyz", "z,x,y\n15,9647,12320\n1,0,1\n"),
+        ("xyz", '{"z": 15, "x": 9647, "y": 12320}\n{"y": 1, "x": 0, "z": 1}\n'),
+        ("xyz", QUADKEYS),
+    ],
+)
+def test_an_order_is_that_of_numbers_without_names(tmp_path: Path, order: str, text: str) -> None:
+    (tmp_path / "tiles.list").write_text(text)
+    assert list(TileFile.open(tmp_path / "tiles.list", 30, order).read()) == WANTED
+
+
+def test_a_file_of_json_lists_has_to_say_its_order(tmp_path: Path) -> None:
+    (tmp_path / "tiles.list").write_text("[4, 6, 4]\n")
+    with pytest.raises(InvalidInputError, match=r"pass order='xyz' or order='zxy'\.$"):
+        list(read(tmp_path / "tiles.list"))
+
+
+@pytest.mark.parametrize(("order", "other", "line"), [("zxy", "xyz", "[9647, 12320, 15]"), ("xyz", "zxy", "15,9647,12320")])
+def test_what_is_a_tile_only_in_the_other_order_says_so(tmp_path: Path, order: str, other: str, line: str) -> None:
+    (tmp_path / "tiles.list").write_text(line)
+    with pytest.raises(InvalidInputError, match=f"It is a tile as .* pass order='{other}'"):
+        list(TileFile.open(tmp_path / "tiles.list", 30, order).read())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("zoom,column,row\n1,0,1\n", "Name them z, x and y"),
+        ("z,x,x,y\n1,0,1,1\n", "more than one column x"),
+        ("z,x,y\n1_0,0,1\n", "'1_0' is not a whole number"),
+        ("z,x,y\n\u0661,0,1\n", "is not a whole number"),
+        ("z,x,y\n1.5,0,1\n", "'1.5' is not a whole number"),
+        ('name,z,x,y\n"a,1,0,1\nb,1,0,1\n', "ends within a quoted cell"),
+        ('name,z,x,y\n"a"b",1,0,1"\n', "it is not CSV"),
+    ],
+)
+def test_csv_that_is_not_a_list_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "tiles.csv").write_text(text)
+    with pytest.raises(InvalidInputError, match=said):
+        list(read(tmp_path / "tiles.csv"))
+
+
+def test_after_a_header_that_names_no_tiles_no_line_is_taken_for_one(tmp_path: Path) -> None:
+    (tmp_path / "tiles.csv").write_text("column,row,zoom\n1,1,2\n")
+    stream = read(tmp_path / "tiles.csv")
+    for _ in range(2):
+        with pytest.raises(InvalidInputError, match="Name them z, x and y"):
+            next(stream)
+    assert list(stream) == []
+
+
+def test_the_counts_of_a_csv_with_quoted_commas_are_read(tmp_path: Path) -> None:
+    (tmp_path / "tiles.csv").write_text('count,z,x,y,name\n7,1,0,1,"a, b"\n')
+    piece = read(tmp_path / "tiles.csv").take(10)
+    assert (list(piece), list(piece.counts or ())) == ([(1, 0, 1)], [7])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_named_pipe_is_read_once_and_kept(tmp_path: Path, packed: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    content = b"15/9647/12320\n1/0/1\n"
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(gzip.compress(content) if packed else content))
+    writer.start()
+    found = list_source(tmp_path / "pipe", 30)
+    writer.join()
+    assert isinstance(found, TileFile)
+    assert list(found.read()) == list(found.read()) == WANTED
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such paths")
+def test_a_pipe_that_was_used_up_is_not_an_empty_list() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"1/0/1\n")
+    os.close(writing)
+    try:
+        assert plan_invalidation("roads", tiles_file=f"/dev/fd/{reading}").tile_count == 1
+        with pytest.raises(InvalidInputError, match="is a pipe that was read before"):
+            plan_invalidation("roads", tiles_file=f"/dev/fd/{reading}")
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_what_may_be_run_again_refuses_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidInputError, match="tiles_file can be read only once"):
+        refuse_single_use({"tiles_file": tmp_path / "pipe"})
 
 
 @pytest.mark.parametrize("source", [io.StringIO("1/0/1\n"), io.BytesIO(b"1/0/1\n"), io.BytesIO(gzip.compress(b"1/0/1\n"))])

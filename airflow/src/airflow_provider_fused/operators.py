@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from airflow_provider_fused.hooks import FusedHook
     from fused_cache_ops import CacheMap, FusedCacheError, FusedClient
     from fused_cache_ops.integration import (
+        Antimeridian,
         Bounds,
         CallKeywords,
         NotGiven,
         Refresh,
         Related,
         RenderResolution,
+        TileOrder,
         TileSelection,
         WhenTooMany,
         Zooms,
@@ -191,7 +193,13 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     :param when_too_many: what to do when there are more: ``"fail"``, ``"whole-udf"`` or ``"coarser"`` (templated)
     :param shard: ``[i, n]`` for only the ``i``-th of ``n`` equal parts of the selection, counted from 0. Map over these to
         share one invalidation among workers, and merge with ``fused_cache_ops.InvalidationResult.merge`` (templated)
-    :param geometry_column: the column of a Parquet file that holds the geometries, if none is marked as such (templated)
+    :param order: the order of the numbers in tiles that are bare lists: ``"zxy"``, or ``"xyz"``, as mercantile writes them,
+        also to XCom. Default: (z, x, y). A file of JSON lists needs it (templated)
+    :param layer: the layer of a vector file to read. Default: all that have geometries (templated)
+    :param antimeridian: how to read an edge that spans more than half the globe: ``"cross"``, the shorter way over the
+        antimeridian, or ``"literal"``. Default: literally, with a warning (templated)
+    :param geometry_column: the column of a file that holds the geometries, if none is marked as such, or a list of two with
+        longitudes and latitudes (templated)
     :param crs: the coordinate reference system of a geometry that does not name one, such as ``"EPSG:25832"`` (templated)
     :param render_resolution: the resolution of the H3 cells that the map draws: a number, a mapping from zooms to numbers, or
         ``"fused"`` for the rule of Fused's examples. Default: the changed cells themselves (templated)
@@ -249,7 +257,10 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         max_tiles: int | str | XComArg = CALL_DEFAULTS["max_tiles"],
         when_too_many: WhenTooMany | str | XComArg = "fail",
         shard: Sequence[int] | str | XComArg | NotGiven = NOT_GIVEN,
-        geometry_column: str | NotGiven = NOT_GIVEN,
+        order: TileOrder | str | XComArg | NotGiven = NOT_GIVEN,
+        layer: str | XComArg | NotGiven = NOT_GIVEN,
+        antimeridian: Antimeridian | str | XComArg | NotGiven = NOT_GIVEN,
+        geometry_column: str | Sequence[str] | NotGiven = NOT_GIVEN,
         crs: str | XComArg | NotGiven = NOT_GIVEN,
         render_resolution: RenderResolution | XComArg | NotGiven = NOT_GIVEN,
         partition: str | list[str] | XComArg | NotGiven = NOT_GIVEN,
@@ -280,6 +291,9 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         self.max_tiles = max_tiles
         self.when_too_many = when_too_many
         self.shard = shard
+        self.order = order
+        self.layer = layer
+        self.antimeridian = antimeridian
         self.geometry_column = geometry_column
         self.crs = crs
         self.render_resolution = render_resolution

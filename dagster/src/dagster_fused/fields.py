@@ -44,7 +44,7 @@ def described(name: str) -> str:
     return f"{CALL_OPTIONS[name].help}{more} {said}"
 
 
-_TEXT = ("geometry_column", "checkpoint", "related", "when_too_many")
+_TEXT = ("antimeridian", "layer", "order", "checkpoint", "related", "when_too_many")
 _KINDS: Mapping[Any, Any] = {read_number: int, read_seconds: float, read_boolean: bool}
 
 

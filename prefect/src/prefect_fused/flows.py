@@ -42,14 +42,17 @@ def _run_name() -> str:
 def invalidate_cache_flow(
     udf: str,
     tiles: Optional[list[str]] = None,
-    bounds: Optional[Annotated[list[float], Field(min_length=4, max_length=4)]] = None,
+    bounds: Optional[Annotated[list[float], Field(min_length=4, max_length=6)]] = None,
     geometry: Optional[Union[str, dict[str, Any]]] = None,
     tiles_file: Optional[str] = None,
     cells: Optional[list[str]] = None,
     hex_dataset: Optional[str] = None,
     partition: Optional[str] = None,
     render_resolution: Optional[Union[int, str]] = None,
-    geometry_column: Optional[str] = None,
+    order: Optional[Literal["zxy", "xyz"]] = None,
+    layer: Optional[str] = None,
+    antimeridian: Optional[Literal["cross", "literal"]] = None,
+    geometry_column: Optional[Union[str, list[str]]] = None,
     crs: Optional[str] = None,
     zooms: Optional[str] = None,
     buffer: Annotated[int, Field(ge=0)] = 0,
@@ -79,7 +82,11 @@ def invalidate_cache_flow(
         hex_dataset: Instead of tiles: the path or URL of an H3 dataset that Fused wrote.
         partition: The folder of the H3 dataset that was rewritten, such as date=2026-11-22. Default: all.
         render_resolution: The resolution of the H3 cells that the map draws, or fused for the rule of Fused's examples.
-        geometry_column: The column of a Parquet file that holds the geometries, if none is marked as such.
+        order: The order of the numbers in a file of JSON lists: zxy, or xyz as mercantile and utiles write them.
+        layer: The layer of a vector file to read. Default: all that have geometries.
+        antimeridian: How to read an edge that spans more than half the globe: cross, over the antimeridian, or literal.
+        geometry_column: The column of a file that holds the geometries, if none is marked as such, or two: longitudes and
+            latitudes.
         crs: The coordinate reference system of a geometry that does not name one, such as EPSG:25832.
         zooms: 10-14, or 12. Required with an area: bounds, a geometry, cells or an H3 dataset. With tiles, adds their parents
             and children.
@@ -122,6 +129,9 @@ def invalidate_cache_flow(
         "zooms": zooms,
         "partition": partition,
         "render_resolution": render_resolution,
+        "order": order,
+        "layer": layer,
+        "antimeridian": antimeridian,
         "geometry_column": geometry_column,
         "crs": crs,
         "related": related,
@@ -155,7 +165,7 @@ def invalidate_cache_flow(
 def invalidate_dataset_flow(
     dataset: str,
     tiles: Optional[list[str]] = None,
-    bounds: Optional[Annotated[list[float], Field(min_length=4, max_length=4)]] = None,
+    bounds: Optional[Annotated[list[float], Field(min_length=4, max_length=6)]] = None,
     geometry: Optional[Union[str, dict[str, Any]]] = None,
     tiles_file: Optional[str] = None,
     cells: Optional[list[str]] = None,

@@ -1,0 +1,145 @@
+"""The table of what users have and what they pass: each row is run."""
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import duckdb
+import geopandas
+import mercantile
+import numpy as np
+import pandas
+import polars
+import pyarrow
+import pyarrow.parquet
+import pytest
+import shapely
+
+from fused_cache_ops import plan_invalidation
+from fused_cache_ops.changes import changed_geometry, changes_of_delta
+
+PAGE = Path(__file__).parents[2] / "docs/sources.md"
+ROWS = re.findall(r"^\| ((?!you have|---).+) \| `(.+)` \|$", PAGE.read_text(), re.MULTILINE)
+POINT = shapely.Point(-9.14, 38.71)
+GEOJSON = {"type": "Point", "coordinates": [-9.14, 38.71]}
+FRAME = geopandas.GeoDataFrame({"id": [1], "lon": [-9.14], "lat": [38.71]}, geometry=[POINT], crs=4326)
+BOX = [-9.1404, 38.7096, -9.1396, 38.7104]
+TRACK = """<?xml version="1.0"?><gpx version="1.1" creator="t" xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg>
+<trkpt lat="38.71" lon="-9.14"/><trkpt lat="38.7101" lon="-9.14"/></trkseg></trk></gpx>"""
+FOLDERS = """<?xml version="1.0"?><kml xmlns="http://www.opengis.net/kml/2.2"><Document><Folder><name>a</name><Placemark>
+<Point><coordinates>-9.14,38.71</coordinates></Point></Placemark></Folder></Document></kml>"""
+LISTS = {
+    "expired.list": "12/1944/1569\n",
+    "requests.list": "12/1944/1569 17\n",
+    "mercantile.jsonl": "[1944, 1569, 12]\n",
+    "zxy.jsonl": "[12, 1944, 1569]\n",
+    "named.jsonl": '{"z": 12, "x": 1944, "y": 1569}\n',
+    "tiles.csv": 'name,y,x,z\n"Lisbon, PT",1569,1944,12\n',
+    "pandas.csv": ",z,x,y\n0,12.0,1944.0,1569.0\n",
+    "quadkeys.txt": mercantile.quadkey(1944, 1569, 12) + "\n",
+    "stations.csv": "id,lon,lat,place\n1,-9.14,38.71,POINT (-9.14 38.71)\n",
+    "track.gpx": TRACK,
+    "folders.kml": FOLDERS,
+}
+
+
+ITEM = {"type": "Feature", "properties": {}, "geometry": None, "bbox": BOX}
+
+
+class Item:
+    """What pystac's Item offers."""
+
+    def __init__(self) -> None:
+        self.__geo_interface__ = ITEM
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("sources")
+    for name, text in LISTS.items():
+        (found / name).write_text(text)
+    FRAME.to_parquet(found / "parcels.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"lon": [-9.14], "lat": [38.71]}), found / "places.parquet")
+    FRAME.to_file(found / "parcels.geojson")
+    FRAME.to_file(found / "layers.gpkg", layer="parcels")
+    FRAME.to_file(found / "layers.gpkg", layer="others", mode="a")
+    (found / "shapes").mkdir()
+    FRAME.to_file(found / "shapes/parcels.shp")
+    (found / "stations.dbf").write_bytes((found / "shapes/parcels.dbf").read_bytes())
+    with zipfile.ZipFile(found / "shapes.zip", "w") as packed:
+        for path in (found / "shapes").iterdir():
+            packed.write(path, path.name)
+    rows = pyarrow.table({"id": [1], "geometry": [POINT.wkb]})
+    deltalake.write_deltalake(found / "parcels", rows.slice(0, 0), configuration={"delta.enableChangeDataFeed": "true"})
+    deltalake.write_deltalake(found / "parcels", rows, mode="append")
+    return found
+
+
+@pytest.fixture
+def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What the page's rows are about."""
+    monkeypatch.chdir(folder)
+    marks = {"ARROW:extension:name": "google:sqlType:geography", "ARROW:extension:metadata": '{"encoding": "WKT"}'}
+    geography = pyarrow.field("place", pyarrow.string(), metadata=marks)
+    with duckdb.connect() as connection:
+        yield {
+            "mercantile": mercantile,
+            "numpy": np,
+            "polars": polars,
+            "pyarrow": pyarrow,
+            "shapely": shapely,
+            "quadkey": mercantile.quadkey(1944, 1569, 12),
+            "item": ITEM,
+            "pystac_item": Item(),
+            "frame": FRAME,
+            "relation": connection.sql("SELECT 1 AS id, 'POINT (-9.14 38.71)'::GEOMETRY AS place"),
+            "polars_frame": polars.from_arrow(pyarrow.table(FRAME.to_arrow())),
+            "bigquery": pyarrow.table({"place": [POINT.wkt]}, schema=pyarrow.schema([geography])),
+            "snowflake": pandas.DataFrame({"PLACE": [json.dumps(GEOJSON)]}),
+            "hexadecimal": pyarrow.table({"PLACE": [POINT.wkb_hex]}),
+            "ewkb": shapely.to_wkb(shapely.set_srid(POINT, 4326), hex=True, include_srid=True),
+            "plain": pyarrow.table({"place": [POINT.wkb]}),
+            "struct": pyarrow.table({"geometry": [GEOJSON]}),
+            "boxes": pyarrow.table({"bbox": [dict(zip(("xmin", "ymin", "xmax", "ymax"), BOX))]}),
+            "places": pandas.DataFrame({"lon": [-9.14], "lat": [38.71]}),
+            "eastings": pandas.DataFrame({"x": [-1017460.0], "y": [4681700.0]}),
+            "before": pyarrow.table({"id": [1], "place": [POINT.wkt], "name": ["a"]}),
+            "after": pyarrow.table({"id": [1], "place": [POINT.wkt], "name": ["b"]}),
+            "changes_of_delta": changes_of_delta,
+            "changed_geometry": changed_geometry,
+        }
+
+
+@pytest.fixture
+def pipe() -> Iterator[Any]:
+    """Nine as the number of an open pipe, as in a process substitution."""
+    reading, writing = os.pipe()
+
+    def fill(content: bytes) -> str:
+        os.write(writing, content)
+        os.close(writing)
+        return f"/dev/fd/{reading}"
+
+    yield fill
+    os.close(reading)
+
+
+def test_the_page_has_rows() -> None:
+    assert len(ROWS) > 50
+    assert {len(line.split(" | ")) for line in PAGE.read_text().splitlines() if line.startswith("| ")} == {2}
+
+
+@pytest.mark.filterwarnings("ignore:The edges of column 'place' are spherical")
+@pytest.mark.parametrize(("what", "keywords"), ROWS, ids=[what for what, _ in ROWS])
+def test_what_the_page_says_to_pass_is_read(what: str, keywords: str, names: dict[str, Any], pipe: Any) -> None:
+    if "/dev/fd/9" in keywords:
+        content = b"12/1944/1569\n" if keywords.startswith("tiles_file") else json.dumps(GEOJSON).encode()
+        keywords = keywords.replace("/dev/fd/9", pipe(content))
+    given = eval(f"dict({keywords})", names)
+    zooms = {} if keywords.startswith("tiles") else {"zooms": 12}
+    assert [str(tile) for tile in plan_invalidation("roads", **given, **zooms).tiles()] == ["12/1944/1569"]
