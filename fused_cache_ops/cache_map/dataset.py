@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
-from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation
+from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation, without_zooms
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, DatasetKeywords
 from fused_cache_ops.keywords.option import defaults_of
@@ -24,7 +24,7 @@ from fused_cache_ops.outcome.passes import DatasetFirstPass
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
 from fused_cache_ops.progress import OnProgress
 from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh
-from fused_cache_ops.selection.reading import read_selections, refuse_single_use
+from fused_cache_ops.selection.reading import check_selection, read_selections, refuse_single_use
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
@@ -154,7 +154,10 @@ def read_parts(
                 f"checkpoint = {quoted(checkpoint)} must be a folder, which ends in '/': each UDF of a dataset has a file of "
                 "its own in it."
             )
-    selections = _selections(entries, given, kind, watch)
+    where = f"{cache_map.source}, dataset {quoted_address(dataset)}"
+    if kind in AREAS and "zooms" not in given and (labels := [entry.label for entry in entries if entry.is_open]):
+        raise InvalidInputError(f"{where}: {without_zooms(labels, kind)} Or pass zooms in the call.")
+    selections = _selections(entries, given, kind, watch, where)
     everything = kind == "whole_udf"
     return tuple(_part(entry, selection, given, everything) for entry, selection in zip(entries, selections))
 
@@ -179,7 +182,7 @@ _OF_TILES = tuple(name for name, option in SELECTION_OPTIONS.items() if option.n
 
 
 def _selections(
-    entries: Sequence[MapEntry], given: Mapping[str, Any], kind: str | None, watch: Callable[[], None]
+    entries: Sequence[MapEntry], given: Mapping[str, Any], kind: str | None, watch: Callable[[], None], where: str
 ) -> list[Selection | WholeUdf | InvalidInputError]:
     if kind is None or kind == "whole_udf":
         return [WholeUdf() for _ in entries]
@@ -195,9 +198,30 @@ def _selections(
             if kind not in DETAILS["render_resolution"]:
                 own.pop("render_resolution", None)
             wanted.append({**common, **own})
-    found = read_selections(wanted, watch)
+    try:
+        found = read_selections(wanted, watch)
+    except InvalidInputError as error:
+        raise _of_its_entry(error, entries, wanted, {"zooms": (0,) if kind in AREAS else None, **common}, where) from None
     shard = given.get("shard")
     return [_whole_if_changed(selection, shard) if entry.is_whole else selection for entry, selection in zip(entries, found)]
+
+
+def _of_its_entry(
+    error: InvalidInputError, entries: Sequence[MapEntry], wanted: Sequence[Any], call: Any, where: str
+) -> InvalidInputError:
+    """An error with the map's file and entry, if the call without the entry does not have it."""
+
+    def refusal(keywords: Any) -> str | None:
+        try:
+            check_selection(keywords)
+        except InvalidInputError as refused:
+            return refused.message
+        return None
+
+    of_entry = next((entry for entry, each in zip(entries, wanted) if refusal(each) == error.message), None)
+    if of_entry is None or refusal(call) == error.message:
+        return error
+    return InvalidInputError(f"{where}, {of_entry.label}: {error.message}")
 
 
 def _whole_if_changed(

@@ -18,7 +18,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
@@ -98,6 +98,11 @@ class MapEntry:
         """The UDF as a call takes it."""
         return self.udf.secret or self.label
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it says no zooms, so that a load given as an area needs them in the call."""
+        return not self.is_whole and "zooms" not in self.keywords
+
 
 @dataclass(frozen=True)
 class CacheMap:
@@ -163,6 +168,12 @@ class CacheMap:
             )
         return cls.read(given, beside=beside)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is valid, but fails with most loads: a sentence for each dataset with entries that say no zooms."""
+        found = {key: [entry.label for entry in entries if entry.is_open] for key, entries in self.datasets.items()}
+        return tuple(f"Dataset {quoted_address(key)}: {without_zooms(labels)}" for key, labels in found.items() if labels)
+
     def with_defaults(self, keywords: Mapping[str, Any]) -> CacheMap:
         """The map with keywords for sending that count where an entry does not have them. Those of ``refresh`` say how to
         refresh, and so count where a refresh is wanted."""
@@ -208,6 +219,21 @@ class CacheMap:
                 if found := next((key for key in self.datasets if same(key, name)), None):
                     return found
         return None
+
+
+def without_zooms(labels: Sequence[str], kind: str = "") -> str:
+    """What is to be done about entries that say no zooms.
+
+    Args:
+        labels: their UDFs.
+        kind: the kind of selection that needs them. Empty: any area.
+    """
+    many = len(labels) > 1
+    needs = f"{kind} needs" if kind else "a load given by bounds, geometry, cells or hex_dataset needs"
+    return (
+        f"the {'entries' if many else 'entry'} {', '.join(labels)} {'say' if many else 'says'} no zooms, which {needs}. Write "
+        f'zooms = "10-14" into {"each" if many else "it"}, whichever zooms its map has, or whole_udf = true.'
+    )
 
 
 def _normalized(address: str) -> str:

@@ -49,7 +49,8 @@ def check(
         label: {"error": str(each)} if isinstance(each, FusedCacheError) else each.to_dict()
         for label, each in (found or {}).items()
     }
-    document = {"datasets": len(cache_map.datasets), "looked_up": found is not None, "udfs": udfs}
+    warnings = list(cache_map.warnings)
+    document = {"datasets": len(cache_map.datasets), "looked_up": found is not None, "udfs": udfs, "warnings": warnings}
     if not errors:
         output.show(document, lambda: _drawn(cache_map, found))
         return
@@ -66,6 +67,8 @@ def _drawn(cache_map: "CacheMap", found: Optional[dict[str, "UdfReport | FusedCa
 
     udfs = counted(len(_labels(cache_map)), "UDF")
     yield Text(f"{cache_map.source} is valid: {counted(len(cache_map.datasets), 'dataset')}, {udfs}.")
+    for warning in cache_map.warnings:
+        yield Text(warning, style="yellow")
     if found is None:
         yield Text("The UDFs were not looked up, because there is no token in FUSED_SERVICE_ACCOUNT_TOKEN.")
         return
@@ -141,7 +144,7 @@ def suggest(
 ) -> None:
     """Draft a cache map: read the code of the team's UDFs, without running it, for the paths and tables they read.
 
-    The lines that gave the reason are comments in the draft, and so is what could not be known. Review it, and add zooms.
+    The lines that gave the reason are comments in the draft, and so is what could not be known. Review it, and fill in zooms.
     """
     with connection.open() as client:
         draft = client.suggest_map()

@@ -561,3 +561,23 @@ def test_the_message_of_many_failures_is_short_where_each_has_a_reason_of_its_ow
         client.invalidate_dataset("d", cache_map=many(), tiles=["1/0/0"])
     assert "And 290 other reasons: see this error's .result.failed." in str(caught.value)
     assert len(caught.value.result.failed) == 300
+
+
+def test_entries_without_zooms_are_named_with_their_file() -> None:
+    found = CacheMap.from_dict(
+        {"datasets": {"a": {"udfs": [{"udf": "x"}, {"udf": "y", "zooms": "3"}, {"udf": "z"}]}}}, "a.toml"
+    )
+    with pytest.raises(InvalidInputError, match=r"^a.toml, dataset 'a': the entries x, z say no zooms, which bounds needs\."):
+        plan_dataset("a", cache_map=found, bounds=(0, 0, 1, 1))
+
+
+def test_an_entry_that_does_not_suit_a_call_is_named_with_its_file() -> None:
+    found = CacheMap.from_dict({"datasets": {"a": {"udfs": [{"udf": "x", "zooms": "12-14"}]}}}, "a.toml")
+    with pytest.raises(InvalidInputError, match=r"^a.toml, dataset 'a', x: .*12-14"):
+        plan_dataset("a", cache_map=found, bounds=(0, 0, 1, 1), max_zoom=10)
+
+
+def test_a_mistake_of_the_call_is_not_blamed_on_an_entry() -> None:
+    found = CacheMap.from_dict({"datasets": {"a": {"udfs": [{"udf": "x", "zooms": "12"}]}}}, "a.toml")
+    with pytest.raises(InvalidInputError, match=r"^buffer = 99 must be"):
+        plan_dataset("a", cache_map=found, bounds=(0, 0, 1, 1), buffer=99)
