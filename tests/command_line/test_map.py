@@ -184,8 +184,8 @@ def test_a_draft_is_checked_filled_in_and_used(run: Run, fused_emulator: Emulato
     check = run("map", "check", "draft.toml", "--json")
     assert json.loads(check.stdout)["warnings"] == [
         (
-            "Dataset 's3://bucket/roads/': the entry default/roads says no zooms, which a load given by bounds, geometry, cells "
-            'or hex_dataset needs. Write zooms = "10-14" into it, whichever zooms its map has, or whole_udf = true.'
+            "Dataset 's3://bucket/roads/': the entry default/roads says no zooms, which a load given by bounds, geometry, "
+            'cells or hex_dataset needs. Write zooms = "10-14" into it, whichever zooms its map has, or whole_udf = true.'
         )
     ]
     assert "default/roads says no zooms" in " ".join(run("map", "check", "draft.toml").stdout.split())

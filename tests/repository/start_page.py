@@ -1,7 +1,7 @@
 """Follow a page of docs/start to the letter: python start_page.py docs/start/airflow.md [FOLDER]
 
 Stands alone, so that it can also be run where a wheel has been installed beside its own orchestrator. Then the installation is
-left out. With FOLDER, which holds a clone, the page's own command installs it. The emulator takes a free port.
+left out. With FOLDER, which holds a clone, the page's own command installs it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def follow(
         elif install or "pip install" not in content:
             lines = [instead.get(line, line) for line in content.replace("mkdir fresh-map &&", "").splitlines()]
             script.append("\n".join([f"exec >{outputs}/{len(script) + 1}", *lines]))
-    text = "\n".join(script).replace("fused-cache-ops emulator ", "fused-cache-ops emulator --port 0 ")
+    text = "\n".join(script)
     inherited = {key: value for key, value in environment.items() if not key.startswith("FUSED_")}
     with (outputs / "errors").open("w") as errors:
         process = subprocess.Popen(
