@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
-from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation, without_zooms
-from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.cache_map.reading import SELECTING, SENDING, TOKEN_KEY, CacheMap, MapEntry, MapLocation, without_zooms
+from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, DatasetKeywords
 from fused_cache_ops.keywords.option import defaults_of
 from fused_cache_ops.keywords.refresh import merged_refresh, refresh_of_whole_udf, refresh_options
@@ -24,6 +24,7 @@ from fused_cache_ops.outcome.passes import DatasetFirstPass
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
 from fused_cache_ops.progress import OnProgress
 from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh
+from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.reading import check_selection, read_selections, refuse_single_use
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.sending.call import Call
@@ -295,6 +296,7 @@ class DatasetCall:
         self._service = service
         self._retrier = service.start()
         self._dataset = dataset
+        self._source = cache_map.source
         self._parts = read_parts(cache_map, dataset, self._retrier.check, **keywords)
         if first is not None:
             self._parts = self._those_again(first)
@@ -319,11 +321,27 @@ class DatasetCall:
             cast("Selection | WholeUdf", part.selection),
             on_targets=lambda _: None,
             on_progress=note,
-            shared_token=part.entry.shared_token if part.sending["verify_tiles"] or part.refresh else None,
+            shared_token=self._token_of(part),
             refresh_plan=part.refresh,
             only_pass=self._only_pass if part.sending["again_after"] else None,
             **part.sending,
         )
+
+    def _token_of(self, part: _Part) -> Secret | None:
+        """The shared token of a UDF that is to be run.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        what = "verify_tiles" if part.sending["verify_tiles"] else "refresh" if part.refresh else None
+        if what is None:
+            return None
+        if part.entry.shared_token_env is None and part.entry.udf.secret is None:
+            raise ConfigurationError(
+                f"{what} needs a shared token of each UDF. {self._source}, dataset {quoted_address(self._dataset)}, says none "
+                f'for {part.entry.label}: name the environment variable that has it, such as {TOKEN_KEY} = "MAP_TOKEN".'
+            )
+        return part.entry.shared_token
 
     def _those_again(self, first: DatasetFirstPass) -> tuple[_Part, ...]:
         """The parts that have a second pass.

@@ -319,9 +319,21 @@ def _entry(given: Any, where: str) -> MapEntry:
         if whole and (shapers := [name for name in keywords if name in NEEDS_SELECTION]):
             raise InvalidInputError(f"{shapers[0]} cannot shape the whole UDF: remove it, or whole_udf = true.")
         _check_values(keywords, bool(whole))
+        if udf.secret is None and token_env is None and (needing := _needs_token(keywords, bool(whole))):
+            raise InvalidInputError(
+                f"{needing} needs a shared token of the UDF: name the environment variable that has it, such as {TOKEN_KEY} = "
+                '"MAP_TOKEN".'
+            )
     except InvalidInputError as error:
         raise InvalidInputError(f"{where}: {error}") from None
     return MapEntry(label, udf, bool(whole), keywords, token_env)
+
+
+def _needs_token(keywords: Mapping[str, Any], whole: bool) -> str | None:
+    """The keyword of an entry that runs the UDF through its shared token, or None."""
+    if keywords.get("verify_tiles") and not whole:  # of a whole UDF, nothing is verified
+        return "verify_tiles"
+    return None if refresh_options(keywords.get("refresh", 0)) is None else "refresh"
 
 
 def _check_values(keywords: Mapping[str, Any], whole: bool) -> None:

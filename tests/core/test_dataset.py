@@ -11,6 +11,7 @@ import pytest
 
 from fused_cache_ops import (
     CacheMap,
+    ConfigurationError,
     DatasetFirstPass,
     DatasetInvalidationError,
     FusedClient,
@@ -367,7 +368,11 @@ def test_a_dataset_that_two_keys_stand_for_is_an_error():
 
 
 def test_what_a_udf_is_run_with_is_never_shown():
-    entry = {"udf": "maps/roads", "refresh": {"count": 1, "parameters": {"api_key": "hunter2"}}}
+    entry = {
+        "udf": "maps/roads",
+        "shared_token_env": "ROADS",
+        "refresh": {"count": 1, "parameters": {"api_key": "hunter2"}},
+    }
     cache_map = CacheMap.from_dict({"datasets": {"d": {"udfs": [entry]}}})
     shown = [described(cache_map.entries("d")[0]), to_mermaid(cache_map, {}), to_svg(cache_map, {})]
     assert "hunter2" not in "".join(shown)
@@ -581,3 +586,19 @@ def test_a_mistake_of_the_call_is_not_blamed_on_an_entry() -> None:
     found = CacheMap.from_dict({"datasets": {"a": {"udfs": [{"udf": "x", "zooms": "12"}]}}}, "a.toml")
     with pytest.raises(InvalidInputError, match=r"^buffer = 99 must be"):
         plan_dataset("a", cache_map=found, bounds=(0, 0, 1, 1), buffer=99)
+
+
+@pytest.mark.parametrize("what", [{"verify_tiles": 2}, {"refresh": "all"}, {"refresh": {"zooms": "3"}}])
+def test_a_map_that_runs_a_udf_needs_its_shared_token_when_it_is_read(what: dict[str, object]) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"entry 1 \(x\): \w+ needs a shared token of the UDF: name the environment.*_env"
+    ):
+        CacheMap.from_dict({"datasets": {"a": {"udfs": [{"udf": "x", "zooms": "3", **what}]}}})
+    for token in ({"udf": "x", "shared_token_env": "TOKEN"}, {"udf": f"fsh_{'a' * 32}"}):
+        CacheMap.from_dict({"datasets": {"a": {"udfs": [{"zooms": "3", **what, **token}]}}})
+
+
+def test_a_call_that_runs_a_udf_without_a_shared_token_names_its_entry(client: FusedClient) -> None:
+    found = CacheMap.from_dict({"datasets": {"a": {"udfs": [{"udf": "x"}]}}}, "a.toml")
+    with pytest.raises(ConfigurationError, match=r"verify_tiles needs .* a.toml, dataset 'a', says none for x: name the env"):
+        client.invalidate_dataset("a", cache_map=found, tiles=["1/0/0"], verify_tiles=1)

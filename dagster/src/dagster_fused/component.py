@@ -30,7 +30,9 @@ from fused_cache_ops.integration import (
     SENDING_OPTIONS,
     CallKeywords,
     Option,
+    Secret,
     check_keys,
+    sealed_udf,
 )
 
 _EXAMPLES = """
@@ -309,6 +311,13 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
             tags={name: value for name, value in spec.tags.items() if not name.startswith("dagster/kind/")},
             **{name: value for name, value in given.items() if value},
         )
+        if not (self.shared_token_env or self.resource_key or isinstance(sealed_udf(self.udf), Secret)):
+            for name in ("verify_tiles", "refresh"):
+                if getattr(self, name) not in (0, "0"):
+                    raise ValueError(
+                        f"{name} needs a shared token of the UDF {self.udf}: set shared_token_env to the name of the "
+                        "environment variable that has it."
+                    )
         checks = []
         if self.verify_tiles:
             checks.append(
