@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         SELECTION_OPTIONS,
         SelectionKeywords,
     )
+    from fused_cache_ops.keywords.spelling import respelled
     from fused_cache_ops.keywords.text import read_boolean, read_number, read_seconds
     from fused_cache_ops.keywords.values import (
         NOT_GIVEN,
@@ -153,6 +154,7 @@ __all__ = [
     "refuse_without_selection",
     "require_kind",
     "resolve_settings",
+    "respelled",
     "sealed",
     "sealed_udf",
     "shown_udfs",
@@ -229,6 +231,7 @@ _HOMES = {
     "refuse_what_takes_long": "keywords.rules",
     "refuse_without_selection": "keywords.rules",
     "require_kind": "keywords.rules",
+    "respelled": "keywords.spelling",
     "resolve_settings": "settings",
     "sealed": "secret",
     "sealed_udf": "secret",

@@ -28,6 +28,7 @@ from fused_cache_ops.cli.options import (
 )
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
+from fused_cache_ops.cli.spelling import as_options
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
 from fused_cache_ops.keywords.selection import SelectionKeywords
 from fused_cache_ops.outcome.dataset import DatasetResult
@@ -196,7 +197,7 @@ def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
         "refresh": done.refresh and str(done.refresh).removeprefix("refreshed: "),
         "related": "\n".join(map(str, done.related.values())),
         "client_ids": ", ".join(done.client_ids),
-        "warnings": "\n".join(done.warnings or ()),
+        "warnings": "\n".join(map(as_options, done.warnings or ())),
     }
     for name, value in (done.to_dict() | rows).items():
         if name in optional and not value:
@@ -380,7 +381,7 @@ def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:
     yield Text(f"{done}.")
     for udf, result in done.results.items():
         for warning in result.warnings or ():
-            yield Text(f"{udf}: {warning}")
+            yield Text(f"{udf}: {as_options(warning)}")
 
 
 def _is_nothing(done: InvalidationResult) -> bool:

@@ -99,7 +99,7 @@ def test_defaults_of_a_refresh_come_from_the_settings_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("fused-cache.toml").write_text("[settings.refresh]\nmax_tiles = 3\n")
-    assert "max_tiles=3" in runner.invoke(program, ["refresh", "roads", *ALL]).output
+    assert "more than 3 tiles" in runner.invoke(program, ["refresh", "roads", *ALL]).output
     Path("fused-cache.toml").write_text("[settings.refresh]\nconcurrency = 0\n")
     assert "refresh: concurrency = 0 must be" in runner.invoke(program, ["refresh", "roads", *ALL]).output
     assert fused_emulator.requests == []

@@ -112,7 +112,10 @@ def test_a_refresh_is_a_scalar_or_a_mapping(
     [
         ("refresh: {zoms: 1}", "refresh: unknown key 'zoms'. Did you mean zooms?"),
         ("limits: {deadlin: 1}", "limits: unknown key 'deadlin'. Did you mean deadline?"),
-        ("selection: {tiles: [1/0/0], refresh: 5}", "Extra inputs are not permitted"),
+        ("selection: {tiles: [1/0/0], refresh: 5}", "selection: unknown key 'refresh'. The keys are "),
+        ("selection: {tiles: [1/0/0], zoms: 5}", "selection: unknown key 'zoms'. Did you mean zooms?"),
+        ("selecton: {tiles: [1/0/0]}", "attributes: unknown key 'selecton'. Did you mean selection?"),
+        ("verfy_tiles: 5", "attributes: unknown key 'verfy_tiles'. Did you mean verify_tiles?"),
         ("limits: {deadline: 1}, resource_key: fused", "limits are those of the resource 'fused'"),
     ],
     ids=str,

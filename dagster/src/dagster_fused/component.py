@@ -13,7 +13,7 @@ from dagster.components.resolved.core_models import (
     resolve_asset_spec,
     resolve_partitions_def,
 )
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from dagster_fused.assets import (
     AFTER_EACH_LOAD,
@@ -71,8 +71,20 @@ class FusedInvalidateCacheScaffolder(dg.Scaffolder[FusedInvalidateCacheScaffoldP
                 file.write(_EXAMPLES.lstrip("\n"))
 
 
+def _with_known_keys(given: Any, model: type[BaseModel], where: str) -> Any:
+    """What was given, unless it has a key that the model does not: the error suggests the nearest."""
+    if isinstance(given, Mapping):
+        check_keys(given, model.model_fields, where)
+    return given
+
+
 class SelectionModel(SelectionFields, dg.Model):  # type: ignore[misc]
     """What to invalidate. With neither this nor selection_fn: the whole UDF."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suggest(cls, given: Any) -> Any:
+        return _with_known_keys(given, cls, "selection")
 
 
 def _resolve_selection(context: dg.ResolutionContext, value: Any) -> dict[str, Any]:
@@ -205,6 +217,17 @@ class FusedSettings(dg.Model, dg.Resolvable):
             "The limits of each call: timeout and deadline in seconds, max_concurrency, max_requests_per_second.",
         ),
     ] = None
+
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        """The model of the YAML, which suggests the nearest for a key that it does not have."""
+        model = super().model()
+
+        def suggest(own: type[BaseModel], given: Any) -> Any:
+            return _with_known_keys(given, own, "attributes")
+
+        validator: Any = model_validator(mode="before")(classmethod(suggest))  # type: ignore[arg-type]
+        return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __validators__={"suggest": validator})
 
     def resources(self, key: str) -> dict[str, Any]:
         """A resource of these settings under a key of its own, so that components do not conflict. Empty if the project
