@@ -43,7 +43,9 @@ def follow(
     work = folder / "fresh-map" if install else folder  # which the page makes
     work.mkdir(exist_ok=True)
     script, expected = ["set -eu"], {}
-    for language, name, content in BLOCK.findall(page.read_text()):
+    for language, name, content in BLOCK.findall(
+        page.read_text().partition("\n## With Fused\n")[0]
+    ):  # the rest is for another machine
         if name:
             (work / name).parent.mkdir(exist_ok=True)
             (work / name).write_text(content)
@@ -76,7 +78,7 @@ if __name__ == "__main__":
     with contextlib.ExitStack() as stack:
         folder = given[0] if given else stack.enter_context(tempfile.TemporaryDirectory())
         commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = {**os.environ, "PATH": commands, "PREFECT_HOME": folder, "DO_NOT_TRACK": "1"}
+        environment = {**os.environ, "PATH": commands, "PREFECT_HOME": folder}
         began = time.monotonic()
         count = follow(Path(sys.argv[1]), Path(folder), environment=environment, instead={}, install=bool(given))
     print(f"{sys.argv[1]} holds: {count} outputs are as it says ({time.monotonic() - began:.0f} s).")
