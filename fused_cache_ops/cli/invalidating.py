@@ -200,10 +200,11 @@ def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
         "warnings": "\n".join(map(as_options, done.warnings or ())),
     }
     for name, value in (done.to_dict() | rows).items():
-        if name in optional and not value:
+        if name == "client_id" or (name in optional and not value):
             continue
         shown = "the whole UDF" if name == "tiles_invalidated" and value is None else "unknown" if value is None else value
-        table.add_row(name.replace("_", " "), Text(str(shown)))
+        label = "instances" if name == "client_ids" else name.replace("_", " ")
+        table.add_row(label, Text(f"{shown:,}" if isinstance(shown, int) else str(shown)))
     yield table
 
 
@@ -380,6 +381,8 @@ def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:
         yield table
     yield Text(f"{done}.")
     for udf, result in done.results.items():
+        for related in result.related.values():
+            yield Text(f"{udf}: with it, {related}")
         for warning in result.warnings or ():
             yield Text(f"{udf}: {as_options(warning)}")
 

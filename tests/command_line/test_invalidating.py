@@ -245,7 +245,7 @@ def test_an_invalidation_with_relatives_and_a_second_pass_shows_both(land: Udf) 
 def test_what_may_keep_the_map_stale_is_shown(land: Udf) -> None:
     done = runner.invoke(program, ["invalidate", "land/roads", "--whole-udf"])
     assert done.exit_code == 0, done.output
-    assert "related='callers'" in " ".join(done.stdout.split())
+    assert "--related callers" in " ".join(done.stdout.split())
 
 
 def test_an_unknown_relation_is_an_error(land: Udf, fused_emulator: Emulator) -> None:
