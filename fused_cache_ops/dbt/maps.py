@@ -15,7 +15,15 @@ from fused_cache_ops.dbt.artifacts import DbtBuild, Exposure
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.keywords.selection import KINDS
 
-_OWN = (*(kind for kind in KINDS if kind != "whole_udf"), "geometry_column", "crs", "layer", "partition")
+_OWN = (
+    *(kind for kind in KINDS if kind != "whole_udf"),
+    "antimeridian",
+    "crs",
+    "geometry_column",
+    "layer",
+    "order",
+    "partition",
+)
 """What an exposure may say of what changed, beside the keys of a map's entry."""
 
 _PATHS = ("tiles_file", "geometry", "cells", "hex_dataset")

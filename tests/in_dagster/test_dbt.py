@@ -23,7 +23,7 @@ class Translator:
     """The rule of dagster-dbt for nodes without a schema or an asset key of their own: scripts/dbt runs the real one."""
 
     def get_asset_key(self, properties: Any) -> dg.AssetKey:
-        return dg.AssetKey(["city", properties["name"]])
+        return dg.AssetKey([properties["name"]])
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ def test_each_udf_has_an_asset_below_what_it_shows_and_the_tables_above_views(ta
     assets = build_fused_dbt_assets(target, translator=Translator())
     deps = {asset.key.to_user_string(): {key.path[-1] for key in asset.dependency_keys} for asset in assets}
     assert deps == {
-        "parcels": {"parcels"},
-        "streets": {"streets_by_letter", "streets"},
-        "prices": {"prices_total"},
-        "prices_legend": {"prices_total"},
+        "fused/parcels": {"parcels"},
+        "fused/streets": {"streets_by_letter", "streets"},
+        "fused/prices": {"prices_total"},
+        "fused/prices_legend": {"prices_total"},
     }
 
 
