@@ -111,6 +111,28 @@ def leaked() -> Callable[[str], set[str]]:
     return lambda text: pieces & {text[at : at + PIECE] for at in range(len(text))}
 
 
+DBT_FILES = Path(__file__).parent / "core" / "dbt"
+
+
+@pytest.fixture
+def dbt_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The target folder of examples/dbt after its first build, in which one parcel changed."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "city" / "target"
+    shutil.copytree(DBT_FILES / "first", folder)
+    (folder / "changed_parcels.csv").write_text("z,x,y\n14,7776,6278\n")
+    return folder
+
+
+@pytest.fixture
+def dbt_udfs(fused_emulator: Emulator) -> dict[str, Udf]:
+    """The UDFs that its exposures name. Each has the changed tile in its cache, and another one."""
+    made = {name: fused_emulator.register(dict, name=name) for name in ("parcels", "streets", "prices", "prices_legend")}
+    for udf in made.values():
+        fused_emulator.fill_cache(udf, [(14, 7776, 6278), (14, 0, 0)])
+    return made
+
+
 @pytest.fixture
 def table() -> dict[str, str]:
     """What the UDFs read."""

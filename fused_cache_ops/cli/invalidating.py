@@ -16,6 +16,8 @@ from fused_cache_ops.cli.endings import CommandFailed
 from fused_cache_ops.cli.options import (
     AsJson,
     CacheMapFile,
+    OnlyPlan,
+    RemainingFolder,
     Sending,
     SharedToken,
     UdfName,
@@ -221,15 +223,8 @@ def dataset(
     sending: Sending,
     connection: Connection,
     cache_map: CacheMapFile = DEFAULT_MAP,
-    only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
-    remaining: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="If it fails, write the tiles not yet confirmed into this folder, a list for each UDF.",
-            parser=local_file,
-            metavar="FOLDER",
-        ),
-    ] = None,
+    only_plan: OnlyPlan = False,
+    remaining: RemainingFolder = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -299,15 +294,8 @@ def dbt(
         ),
     ] = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Do it again for a build that was handled before.")] = False,
-    only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
-    remaining: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="If it fails, write the tiles not yet confirmed into this folder, a list for each UDF.",
-            parser=local_file,
-            metavar="FOLDER",
-        ),
-    ] = None,
+    only_plan: OnlyPlan = False,
+    remaining: RemainingFolder = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:

@@ -22,6 +22,7 @@ CacheMapFile = Annotated[
 ]
 # Only from the environment: everyone on the machine can see a command's options.
 SharedToken = Annotated[Optional[str], typer.Option(envvar="FUSED_SHARED_TOKEN", hidden=True)]
+OnlyPlan = Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, in a terminal, before a UDF is invalidated whole.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, also if it fails.")]
 UdfName = Annotated[
@@ -40,6 +41,17 @@ def local_file(text: str) -> Path:
     if "://" in text:
         raise typer.BadParameter(f"{quoted_address(text)} is a URL: give the path of a file.")
     return Path(text)
+
+
+RemainingFolder = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--remaining",
+        help="If it fails, write the tiles not yet confirmed into this folder, a list for each UDF.",
+        parser=local_file,
+        metavar="FOLDER",
+    ),
+]
 
 
 _KINDS: Mapping[Any, Any] = {read_number: int, read_seconds: float, read_boolean: bool}

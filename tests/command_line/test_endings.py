@@ -151,6 +151,7 @@ JSON_COMMANDS = [
     ["plan", "roads", "1/9/9"],
     ["invalidate", "roads", "1/0/0"],
     ["dataset", "d", "1/0/0"],
+    ["dbt", "half"],
     ["inspect", "roads"],
     ["refresh", "roads", "1/0/0"],
     ["udfs"],
@@ -164,6 +165,8 @@ def test_every_command_with_json_fails_with_one_document(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("half").mkdir()
+    Path("half/run_results.json").write_text('{"metadata": ')
     done = runner.invoke(program, [*command, "--json"])  # there is no token
     assert done.exit_code == 1
     document = json.loads(done.stdout)
