@@ -207,7 +207,7 @@ def _checked_results(results: Mapping[str, Any], file: Path, since: datetime | N
     command = arguments.get("which")
     if command not in _BUILDS:
         raise InvalidInputError(
-            f"{file} holds the results of dbt {quoted(command)}, which changes no rows, and has overwritten those of the "
+            f"{file} holds the results of dbt {quoted(command)}, not of {', '.join(_BUILDS)}, and has overwritten those of the "
             "build. Read the results before that command, or give the build a --target-path of its own."
         )
     if arguments.get("empty"):
@@ -248,7 +248,7 @@ def _build(results: Mapping[str, Any], manifest: Mapping[str, Any], file: Path) 
                 changed.add(uid)
             continue
         if status != "no-op":
-            not_built[uid] = status
+            not_built[uid] = "partial success" if status == "success" else status
         if batches.get("successful"):
             changed.add(uid)
     changed |= _below(changed, nodes)

@@ -139,7 +139,7 @@ def test_a_batch_that_succeeded_is_a_change_whatever_the_status_says(project: Pr
     batches = {"successful": [["2026-11-28", "2026-11-29"]], "failed": [["2026-11-29", "2026-11-30"]]}
     build = read_build(project.result("model.city.parcels", status=status, batch_results=batches).target)
     assert "model.city.parcels" in build.changed
-    assert build.not_built == {"model.city.parcels": status}
+    assert build.not_built == {"model.city.parcels": "partial success" if status == "success" else status}
 
 
 def test_a_view_that_did_not_run_changes_with_its_table(project: Project) -> None:
@@ -204,9 +204,9 @@ WRONG: dict[str, tuple[Callable[[Project], object], str]] = {
     "no metadata": (lambda project: (project.target / RESULTS).write_text("[]"), "has no metadata"),
     "no results": (edit(RESULTS, "results", value=None), "has no list of results"),
     "a result without an id": (edit(RESULTS, "results", 0, value={"status": "success"}), "without a unique_id"),
-    "compile": (edit(RESULTS, "args", "which", value="compile"), "dbt 'compile', which changes no rows"),
-    "docs": (edit(RESULTS, "args", "which", value="generate"), "dbt 'generate', which changes no rows"),
-    "no command": (edit(RESULTS, "args", "which", value=None), "dbt None, which changes no rows"),
+    "compile": (edit(RESULTS, "args", "which", value="compile"), "dbt 'compile', not of build, run"),
+    "docs": (edit(RESULTS, "args", "which", value="generate"), "dbt 'generate', not of build, run"),
+    "no command": (edit(RESULTS, "args", "which", value=None), "dbt None, not of build, run"),
     "empty": (edit(RESULTS, "args", "empty", value=True), "--empty, which loads no rows"),
     "another project": (edit(MANIFEST, "nodes", value={}), "does not know seed.city.parcels_delivered"),
     "no nodes": (edit(MANIFEST, "nodes", value=None), "has no nodes"),
