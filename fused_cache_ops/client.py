@@ -10,9 +10,11 @@ from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import CacheMap, MapLocation
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, UnavailableError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, CallKeywords
+from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.refresh import Refresh
 from fused_cache_ops.keywords.rules import refuse_unknown, refuse_without_selection
 from fused_cache_ops.keywords.selection import SELECTION_DEFAULTS, SelectionKeywords
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.outcome.dataset import DatasetResult
 from fused_cache_ops.outcome.interruption import InvalidationInterrupted
 from fused_cache_ops.outcome.invalidation import InvalidationResult, Verification
@@ -27,7 +29,7 @@ from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location
-from fused_cache_ops.sending.targets import Targets, check_related, find_targets
+from fused_cache_ops.sending.targets import Targets, check_related, find_targets, refuse_shard
 from fused_cache_ops.service.canvases import read_team_udfs, read_udf
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.settings import (
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.cache_map.dataset import OnDatasetPlan
     from fused_cache_ops.cache_map.suggest import Suggestion
     from fused_cache_ops.keywords.call import DatasetKeywords
-    from fused_cache_ops.keywords.values import Related
+    from fused_cache_ops.keywords.values import InnerCaches, NotGiven, Related
     from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.plan.plan import OnPlan
     from fused_cache_ops.progress import OnProgress
@@ -280,6 +282,7 @@ class FusedClient:
             refuse_without_selection(given)
         if given["checkpoint"] is not None:
             check_location(given["checkpoint"])
+        folders = read_folders(given["inner_caches"])
         refresh = _planned_refresh(selection, given["refresh"])
         # Counting takes time, and exhausts what can be read only once. The call itself refuses to send that twice.
         plan = (
@@ -305,6 +308,7 @@ class FusedClient:
             shared_token=sealed(given["shared_token"]),
             related=given["related"],
             max_related=given["max_related"],
+            inner_caches=folders,
             again_after=given["again_after"],
             refresh_plan=refresh,
             only_pass=only_pass,
@@ -376,6 +380,7 @@ class FusedClient:
         *,
         related: Related | None = None,
         max_related: int = CALL_DEFAULTS["max_related"],
+        inner_caches: InnerCaches | NotGiven = NOT_GIVEN,
         refresh: Refresh = 0,
         **selection: Unpack[SelectionKeywords],
     ) -> InvalidationPlan:
@@ -388,6 +393,7 @@ class FusedClient:
             udf: as for `fused_cache_ops.invalidate_cache`.
             related: as there.
             max_related: as there.
+            inner_caches: as there. The plan names the folders that ``"own"`` stands for.
             refresh: as there. The plan's ``refresh_runs`` says how many runs it would be.
             selection: the keywords that select tiles.
 
@@ -399,13 +405,18 @@ class FusedClient:
         udf = sealed_udf(udf)
         refuse_single_use(selection, "the plan would use it up")
         check_related(related, max_related)
+        folders = read_folders(inner_caches)
         retrier = self._service.start()
         reference = parse_udf(udf)
         read = read_selection(retrier.check, **selection)
+        if related is not None:
+            refuse_shard(read.shard)
         plan = plan_selection(reference, read, plan_refresh(read, refresh))
         if plan.tile_count == 0:
             return plan
-        return plan.sent_to(_planned(find_targets(self._service, retrier, reference, related, max_related)))
+        has_tiles = isinstance(read, Selection)
+        found = find_targets(self._service, retrier, reference, related, max_related, folders, has_tiles=has_tiles)
+        return plan.sent_to(_planned(found))
 
     def verify_cache(
         self,
@@ -564,7 +575,8 @@ def _is_repeatable(selection: Selection | WholeUdf) -> bool:
 
 def _planned(targets: Targets) -> tuple[PlannedTarget, ...]:
     return tuple(
-        PlannedTarget(each.cache.udf_id, each.name, each.cache.client_id, each.relation, each.is_whole) for each in targets.all
+        PlannedTarget(each.cache.udf_id, each.name, each.cache.client_id, each.relation, each.is_whole, each.called_by)
+        for each in targets.all
     )
 
 

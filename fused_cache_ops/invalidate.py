@@ -19,6 +19,7 @@ from fused_cache_ops.keywords.values import (
     WHOLE_UDF,
     Bounds,
     CheckpointLocation,
+    InnerCaches,
     NotGiven,
     Related,
     RenderResolution,
@@ -72,6 +73,7 @@ def invalidate_cache(
     shared_token: str | Secret | None = None,
     related: Related | None = None,
     max_related: int = CALL_DEFAULTS["max_related"],
+    inner_caches: InnerCaches | NotGiven = NOT_GIVEN,
     again_after: float = 0,
     refresh: Refresh = 0,
     client: Client = None,
@@ -140,9 +142,15 @@ def invalidate_cache(
         shared_token: the shared token for ``verify_tiles`` and ``refresh``. Not needed if ``udf`` is one.
         related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
             ``"callees"``, which it calls, or ``"both"``, directly or through others. They are read from the code of the
-            canvas's UDFs, which is never run. Callees are invalidated first and whole, then the UDF, then its callers, with
-            the same selection. Needs a token that may read the canvas.
+            canvas's UDFs, which is never run. Callees are invalidated first, then the UDF, then its callers. Calls are cached
+            by their parameters and not by tiles. So every UDF that another one of them calls is invalidated whole, this one
+            too, and only the outermost callers keep the selection. Needs a token that may read the canvas. Not with ``shard``.
         max_related: the most UDFs that ``related`` may add. More are an error before anything is sent.
+        inner_caches: before that, and again before a second pass, delete the results of functions under ``@fused.cache``, which
+            they keep for up to 48 hours: the names of their folders (``cache_folder_path``), or ``"own"`` for those that the
+            code of the UDF, and of its relatives with ``related``, names. ``"own"`` may be in a list too. Fused's default
+            folder ``tmp`` is shared by all functions of a team, so it has to be named. An empty list deletes nothing. If the
+            service refuses it, the UDF is invalidated nevertheless, and the call fails.
         again_after: seconds after which everything is sent a second time, for runs that began before the load was committed
             and stored their old results after the first pass. A run may take 120 seconds, so 130 is a good value. 0: no second
             pass. The wait does not count toward the deadline. Tiles are verified and refreshed after the second pass.
@@ -200,6 +208,7 @@ def invalidate_cache(
             shared_token=shared_token,
             related=related,
             max_related=max_related,
+            inner_caches=inner_caches,
             again_after=again_after,
             refresh=refresh,
         )

@@ -12,6 +12,7 @@ from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, DatasetKeywords
+from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.option import defaults_of
 from fused_cache_ops.keywords.refresh import merged_refresh, refresh_of_whole_udf, refresh_options
 from fused_cache_ops.keywords.rules import is_given, one_kind_in, refuse_unknown
@@ -28,6 +29,7 @@ from fused_cache_ops.selection.reading import read_selections, refuse_single_use
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
+from fused_cache_ops.sending.folders import Folders
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.wording import counted, quoted, quoted_address, without_credentials
 
@@ -122,7 +124,8 @@ def plan_parts(dataset: str, parts: Sequence[_Part]) -> DatasetPlan:
             refused[part.entry.label] = part.selection.message
         else:
             plan = plan_selection(part.entry.udf, part.selection, part.refresh)
-            plans[part.entry.label] = replace(plan, udf=part.entry.label)
+            folders = read_folders(part.sending["inner_caches"])
+            plans[part.entry.label] = replace(plan, udf=part.entry.label, inner_caches=folders)
     return DatasetPlan(dataset, plans, refused)
 
 
@@ -154,6 +157,8 @@ def read_parts(
                 f"checkpoint = {quoted(checkpoint)} must be a folder, which ends in '/': each UDF of a dataset has a file of "
                 "its own in it."
             )
+    if "inner_caches" in given:
+        given["inner_caches"] = read_folders(given["inner_caches"])
     selections = _selections(entries, given, kind, watch)
     everything = kind == "whole_udf"
     return tuple(_part(entry, selection, given, everything) for entry, selection in zip(entries, selections))
@@ -278,6 +283,7 @@ class DatasetCall:
         self._on_plan = on_plan
         self._progress: dict[str, tuple[int, int | None, int]] = {}
         self._tiled = sum(isinstance(part.selection, Selection) for part in self._parts)
+        self._folders = Folders()
         self._calls = {part.entry.label: self._call(part) for part in self._parts if _is_valid(part)}
 
     def _call(self, part: _Part) -> Call:
@@ -297,6 +303,7 @@ class DatasetCall:
             on_progress=note,
             shared_token=part.entry.shared_token if part.sending["verify_tiles"] or part.refresh else None,
             refresh_plan=part.refresh,
+            folders=self._folders,
             only_pass=self._only_pass if part.sending["again_after"] else None,
             **part.sending,
         )

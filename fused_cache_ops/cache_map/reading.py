@@ -26,6 +26,7 @@ from fused_cache_ops.cache_map.defaults import read_settings
 from fused_cache_ops.cache_map.file import DEFAULT_MAP, read_tables
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, NEEDS_SELECTION, SENDING_OPTIONS
+from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.option import check_keys
 from fused_cache_ops.keywords.refresh import refresh_options
 from fused_cache_ops.keywords.selection import SELECTION_OPTIONS
@@ -297,6 +298,7 @@ def _check_values(keywords: Mapping[str, Any], whole: bool) -> None:
     sending: dict[str, Any] = {**CALL_DEFAULTS, **keywords}
     check_related(sending["related"], sending["max_related"])
     check_again_after(sending["again_after"])
+    read_folders(sending["inner_caches"])
     plan_refresh(WholeUdf() if whole else read_selection(tiles=[]), sending["refresh"])
     if is_boolean(sending["verify_tiles"]) or not isinstance(sending["verify_tiles"], int) or sending["verify_tiles"] < 0:
         raise InvalidInputError(f"verify_tiles = {quoted(sending['verify_tiles'])} must be a whole number of tiles.")

@@ -35,7 +35,7 @@ LARGEST_OUTPUT = 400_000
 """Characters. GitHub refuses an output of more than 1 MB."""
 _LARGEST_MAP = 200_000
 """Characters of GeoJSON in the summary, of which GitHub refuses more than 1 MiB."""
-_SHOWN = ("client_ids", "objects_deleted", "requests_sent", "request_count", "refresh_runs", "note", "warnings")
+_SHOWN = ("client_ids", "inner_caches", "objects_deleted", "requests_sent", "request_count", "refresh_runs", "note", "warnings")
 _FAILED = {2: "wrong inputs", 3: "failed after a part was done", 4: "not verified", 5: "not refreshed", 75: "failed for now"}
 _MARKUP = re.compile(r"(?![.-]\d)[^\w ,/()]|_")
 """What could be markup, also what would make a list, a link or an emphasis."""
@@ -79,7 +79,7 @@ def _run(folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
         only_plan = _is_true("dry-run", inputs.pop("dry-run", "false"))
         command, target = _target(inputs, folder)
         # A plan of related UDFs looks them up, which the invalidation does anyway.
-        left_out = () if only_plan else ("related", "max-related")
+        left_out = () if only_plan else ("related", "max-related", "inner-caches")
         shown = {name: value for name, value in inputs.items() if name not in left_out}
         planned = [*_arguments("dataset", shown), "--plan"] if command == "dataset" else _arguments("plan", shown)
         sent = _arguments(command, inputs, strict=not only_plan)
@@ -150,7 +150,7 @@ def _arguments(command: str, inputs: Mapping[str, str], *, strict: bool = False)
             arguments += [f"--{name}", *values]
         elif option.multiple:
             values = _several(name, value)
-            if not values:
+            if not values and name != "inner-caches":  # of which an empty list deletes nothing
                 raise typer.BadParameter(f"The input {name} is an empty list. If nothing changed, pass [] as tiles.")
             arguments += [f"--{name}={each}" for each in values]
         else:

@@ -15,6 +15,7 @@ from fused_cache_ops.keywords.option import Option
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS, merged_refresh
 from fused_cache_ops.keywords.selection import KINDS, SELECTION_OPTIONS, SelectionKeywords
 from fused_cache_ops.keywords.text import read_boolean, read_number, read_seconds
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.wording import quoted_address
 
 CacheMapFile = Annotated[
@@ -95,7 +96,12 @@ _DIFFERENCE: dict[str, Any] = {
 }
 """Options that other keywords are made of."""
 
-_SENDING: dict[str, Any] = {name: _derived(name, option) for name, option in SENDING_OPTIONS.items() if name != "refresh"}
+_SENDING: dict[str, Any] = {name: _derived(name, option) for name, option in SENDING_OPTIONS.items() if name != "refresh"} | {
+    "inner_caches": Annotated[
+        Optional[list[str]],
+        typer.Option(help=f"{SENDING_OPTIONS['inner_caches'].help} Repeat for more.", metavar="FOLDER|own"),
+    ],
+}
 
 
 def _refresh_option(key: str, option: Option) -> Any:
@@ -212,7 +218,8 @@ def _read_sending(ctx: typer.Context, given: dict[str, Any]) -> Sending:
     refresh = {name: given.pop(name) for name in _REFRESH if name in given}
     parts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for name, value in given.items():
-        parts[name in from_file][name] = value
+        if SENDING_OPTIONS[name].default is not NOT_GIVEN or not _is_left_out(value):
+            parts[name in from_file][name] = value
     how = _refresh_options({name: value for name, value in refresh.items() if name in from_file})
     said = _refresh_options({name: value for name, value in refresh.items() if name not in from_file})
     if said and not said.keys() & {"count", "zooms"}:

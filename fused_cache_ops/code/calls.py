@@ -15,6 +15,7 @@ from fused_cache_ops.code.atoms import FUSED, Literal, Text, Udf
 from fused_cache_ops.code.scopes import UNREADABLE, Function, Global, Scope, Unknown, last_part, why_unreadable
 from fused_cache_ops.code.sql import HOLE
 from fused_cache_ops.code.values import Values
+from fused_cache_ops.keywords.inner_caches import SHARED_FOLDER, is_folder
 from fused_cache_ops.secret import MASK, Secret, holds_shared_token, is_shared_token, masked_address, token_kind
 from fused_cache_ops.wording import quoted, shortened
 
@@ -27,16 +28,16 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DAY = 86400
 _PINNED = re.compile(r"https://github\.com/[^/]+/[^/]+/(?:tree|blob)/[0-9a-f]{7,40}/.+")
 _OVER_HTTP = re.compile(r"https?://(?:(?:www\.)?udf\.ai|[^/?#]+/server/v1/realtime-shared)/([^?#]+)", re.IGNORECASE)
+DECORATOR = "@fused.cache"
 _TAIL = re.compile(r"(?:/run(?:/.*)?|\.[a-z0-9]{2,10})$", re.IGNORECASE)
 _DRAWN = re.compile(r"[{%$]\{?[zxy]\}?")  # a template of tiles, which a browser fills in
-DEFAULT_FOLDER = "tmp"
 # Functions of Fused's public library `common` that keep results by `@fused.cache`: their folder, and age where it is set.
 _KEPT_IN_COMMON: dict[str, tuple[str, int | None]] = {
     "table_to_tile": ("table_to_tile", None),
     "geom_stats": ("geom_stats", None),
-    **dict.fromkeys(("read_tiff", "read_tiff_safe", "mosaic_tiff", "get_tiff_info"), (DEFAULT_FOLDER, 90 * _DAY)),
-    **dict.fromkeys(("stac_to_gdf", "get_url_aws_stac", "get_parquet_stats", "get_row_groups"), (DEFAULT_FOLDER, None)),
-    **dict.fromkeys(("get_crs", "read_shapefile"), (DEFAULT_FOLDER, None)),
+    **dict.fromkeys(("read_tiff", "read_tiff_safe", "mosaic_tiff", "get_tiff_info"), (SHARED_FOLDER, 90 * _DAY)),
+    **dict.fromkeys(("stac_to_gdf", "get_url_aws_stac", "get_parquet_stats", "get_row_groups"), (SHARED_FOLDER, None)),
+    **dict.fromkeys(("get_crs", "read_shapefile"), (SHARED_FOLDER, None)),
 }
 
 
@@ -77,6 +78,11 @@ class CachedCall:
     line: int
     max_age: int | None
     folder: str | None = None
+
+    @property
+    def is_of_code(self) -> bool:
+        """Whether the code itself names the folder, and not a library or Fused's SDK."""
+        return self.kind == DECORATOR and not self.function.startswith("common.")
 
 
 @dataclass(frozen=True)
@@ -201,9 +207,14 @@ class _Reader:
         if _is_zero(keywords.get("cache_max_age")) or (isinstance(reset, ast.Constant) and bool(reset.value)):
             return  # it never returns an older result
         folder = keywords.get("cache_folder_path")
-        names = {DEFAULT_FOLDER} if _is_none(folder) else {each.text for each in self._values.texts(folder, scope)}
-        name = names.pop() if len(names) == 1 else HOLE
-        self._caches.append(CachedCall("@fused.cache", function, node.lineno, _age(keywords), None if HOLE in name else name))
+        names = {SHARED_FOLDER} if _is_none(folder) else {each.text for each in self._values.texts(folder, scope)}
+        name = names.pop().strip("/") if len(names) == 1 else HOLE  # as the SDK does
+        storage = keywords.get("cache_storage")
+        if not (_is_none(storage) or (isinstance(storage, ast.Constant) and storage.value in ("auto", "mount"))):
+            name = HOLE  # it is not on the drive
+        if HOLE not in name and not is_folder(name):
+            name = HOLE  # it leads out of the folder of all caches
+        self._caches.append(CachedCall(DECORATOR, function, node.lineno, _age(keywords), None if HOLE in name else name))
 
     def _read_call(self, call: ast.Call, scope: Scope, *, is_decorator: bool) -> None:
         callee = self._values.value(call.func, scope)
@@ -225,7 +236,7 @@ class _Reader:
             self._note(f"what {named[-1]}() loads is not read", call)
         elif "common" in named[:-1] and named[0] in ("udf", "fused") and named[-1] in _KEPT_IN_COMMON:
             folder, age = _KEPT_IN_COMMON[named[-1]]
-            self._caches.append(CachedCall("@fused.cache", f"common.{named[-1]}", call.lineno, age, folder))
+            self._caches.append(CachedCall(DECORATOR, f"common.{named[-1]}", call.lineno, age, folder))
         elif not any(isinstance(each, (Literal, Udf)) for each in callee):
             self._read_addresses(call, scope)
         if named[0] != "fused":

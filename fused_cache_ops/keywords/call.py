@@ -5,8 +5,8 @@ from typing import Annotated, TypedDict
 from fused_cache_ops.keywords.option import Option, options_of
 from fused_cache_ops.keywords.refresh import Refresh
 from fused_cache_ops.keywords.selection import SELECTION_OPTIONS, SelectionKeywords
-from fused_cache_ops.keywords.text import read_boolean, read_mapping_or_text, read_number, read_seconds
-from fused_cache_ops.keywords.values import CheckpointLocation, Related
+from fused_cache_ops.keywords.text import read_boolean, read_list_or_text, read_mapping_or_text, read_number, read_seconds
+from fused_cache_ops.keywords.values import NOT_GIVEN, CheckpointLocation, InnerCaches, NotGiven, Related
 from fused_cache_ops.secret import Secret
 
 
@@ -46,6 +46,15 @@ class SendingKeywords(TypedDict, total=False):
         ),
     ]
     max_related: Annotated[int, Option(20, "The most UDFs that related may add.", read_number)]
+    inner_caches: Annotated[
+        InnerCaches | NotGiven,
+        Option(
+            NOT_GIVEN,
+            "Before that, delete the folders in which functions under @fused.cache keep their results: the names of folders "
+            "(cache_folder_path), or own for those that the UDF's code names. Default: none.",
+            read_list_or_text,
+        ),
+    ]
     again_after: Annotated[
         float,
         Option(

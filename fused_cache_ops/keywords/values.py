@@ -69,6 +69,9 @@ CheckpointLocation = Union[str, os.PathLike[str], RunCheckpoint]
 
 Related = Literal["callers", "callees", "both"]
 
+InnerCaches = Union[str, Iterable[str]]
+"""Folders of inner caches by their names, or ``"own"``."""
+
 RefreshCount = Union[int, Literal["all"]]
 """The most tiles to refresh, or ``"all"``. 0: none."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from fused_cache_ops.keywords.inner_caches import OWN, SHARED_FOLDER
 from fused_cache_ops.keywords.values import Related
 from fused_cache_ops.lineage.graph import CallGraph, Direction
 from fused_cache_ops.lineage.lookup import Lookup, UnknownPart, look_up_everything, place
@@ -40,7 +41,7 @@ class RelatedUdf:
 
 @dataclass(frozen=True)
 class InnerCache:
-    """A cache inside a UDF that no invalidation reaches.
+    """A cache inside a UDF, which keeps its results when the UDF is invalidated. ``inner_caches`` deletes a folder's.
 
     Attributes:
         udf: the UDF's name, or its id if it has none.
@@ -50,7 +51,8 @@ class InnerCache:
         line: where it stands in the UDF's code, from 1.
         max_age: seconds that a result is kept. None: not given (Fused's default is 48 hours) or not a constant.
         folder: its ``cache_folder_path``. Fused's default is ``tmp``, which all functions of a team share. None: not a
-            constant, or kept on the caller's side.
+            constant, or not on the drive.
+        is_own: whether the code itself names the folder, so that ``inner_caches="own"`` deletes it.
     """
 
     udf: str
@@ -59,6 +61,7 @@ class InnerCache:
     line: int
     max_age: int | None
     folder: str | None = None
+    is_own: bool = False
 
     def __str__(self) -> str:
         kept = "48h unless set otherwise" if self.max_age is None else f"{self.max_age:,} s"
@@ -104,7 +107,8 @@ class UdfReport:
         callers: the UDFs of the canvas that call it, directly or through others, in the order of invalidation. Each keeps
             results of its own. None: the canvas could not be read.
         callees: the UDFs of the canvas that it calls, directly or through others, in the order of invalidation.
-        inner_caches: caches in the code of the UDF and its relatives that no invalidation reaches.
+        inner_caches: caches in the code of the UDF and its relatives, which keep their results unless ``inner_caches`` deletes
+            them.
         unknown: what could not be found out: names made at run time, code that cannot be parsed, what the token may not see.
         outside: what the UDF and its relatives call outside of the canvas.
     """
@@ -186,7 +190,15 @@ def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph) -> UdfReport:
         callers=callers if is_listed else None,
         callees=callees if is_listed else None,
         inner_caches=tuple(
-            InnerCache(_name(node.udf), cache.kind, cache.function, cache.line, cache.max_age, cache.folder)
+            InnerCache(
+                _name(node.udf),
+                cache.kind,
+                cache.function,
+                cache.line,
+                cache.max_age,
+                cache.folder,
+                cache.is_of_code and cache.folder not in (None, SHARED_FOLDER),
+            )
             for node in family
             for cache in node.reading.caches
         ),
@@ -212,13 +224,23 @@ def graph_of(udf: UdfRecord, canvas: Canvas | None, token: Secret | None, is_lat
     return CallGraph(canvas or Canvas(udf.canvas_id or "", udf.canvas_name), [udf], tokens, is_late)
 
 
-def warnings_from(report: UdfReport, related: Related | None) -> Iterator[str]:
-    """What could keep the map stale although an invalidation with this ``related`` succeeded, a sentence each. The most
-    important comes first: what is certain before what is possible, and the UDF itself before its relatives."""
+def warnings_from(
+    report: UdfReport, related: Related | None, *, has_tiles: bool = False, deleted: Collection[str] = ()
+) -> Iterator[str]:
+    """What could keep the map stale although an invalidation succeeded, a sentence each. The most important comes first: what
+    is certain before what is possible, and the UDF itself before its relatives.
+
+    Args:
+        report: what is known of the UDF.
+        related: which relatives are invalidated too.
+        has_tiles: whether tiles are selected.
+        deleted: the folders of inner caches that are deleted.
+    """
     if report.map_is_reached is False:
         yield (
             f"Maps run on instance {report.share_client_id}, which client_id leaves out: omit client_id, or add this instance."
         )
+    of_tiles = " What they get from this UDF is cached by parameters and not by tiles, so that it stays old as well."
     for relatives, direction, effect in (
         (report.callers, "callers", "keep results of their own"),
         (report.callees, "callees", "may return old results"),
@@ -226,13 +248,13 @@ def warnings_from(report: UdfReport, related: Related | None) -> Iterator[str]:
         if relatives and related not in (direction, "both"):
             yield (
                 f"{counted(len(relatives), direction[:-1])} of this UDF {effect} ({_names(relatives)}): pass "
-                f"related='{direction}' to invalidate them too."
+                f"related='{direction}' to invalidate them too.{of_tiles * (has_tiles and direction == 'callers')}"
             )
-    for udf in dict.fromkeys(cache.udf for cache in report.inner_caches):
-        caches = [cache for cache in report.inner_caches if cache.udf == udf]
-        for kind in dict.fromkeys(cache.kind for cache in caches):
-            functions = ", ".join(str(cache) for cache in caches if cache.kind == kind)
-            yield f"{udf}: {kind} keeps results that no invalidation reaches: {functions}."
+    kept = [cache for cache in report.inner_caches if cache.folder is None or cache.folder not in deleted]
+    for udf, kind in dict.fromkeys((cache.udf, cache.kind) for cache in kept):
+        caches = [cache for cache in kept if (cache.udf, cache.kind) == (udf, kind)]
+        functions = ", ".join(map(str, caches))
+        yield f"{udf}: {kind} keeps results when the UDF is invalidated: {functions}. {' '.join(_remedies(caches))}"
     for name in report.outside:
         if not name.is_library:
             yield f"{name}: it is not in the canvas, so it is not invalidated."
@@ -242,6 +264,17 @@ def warnings_from(report: UdfReport, related: Related | None) -> Iterator[str]:
     if libraries:
         pinned = counted(len(libraries), "library")
         yield f"{pinned} on GitHub, pinned by commit, of which only functions are called: their code is not read."
+
+
+def _remedies(caches: list[InnerCache]) -> Iterator[str]:
+    """What deletes the results of caches."""
+    common = list(dict.fromkeys(cache.folder for cache in caches if cache.folder is not None and not cache.is_own))
+    named = [*([OWN] if any(cache.is_own for cache in caches) else []), *common]
+    if named:
+        also = f", and what else the team keeps in {', '.join(map(repr, common))}" if common else ""
+        yield f"inner_caches={(OWN if named == [OWN] else named)!r} deletes them{also}."
+    if any(cache.folder is None for cache in caches):
+        yield "Those of which the folder is not known stay until they expire."
 
 
 def _names(relatives: tuple[RelatedUdf, ...]) -> str:

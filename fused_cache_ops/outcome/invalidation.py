@@ -66,10 +66,11 @@ class InvalidationResult:
         verification: for ``verify_tiles``, which sampled tiles were fresh, came from the cache, or returned no result. None if
             not requested.
         zooms_left_stale: zooms that were dropped because there were too many tiles. Usually empty.
-        note: a sentence about what was done because there were too many tiles. Usually None.
+        note: a sentence about what was done because there were too many tiles, or because others call the UDF. Usually None.
         client_ids: the real-time instances. Empty if nothing was sent.
         related: for ``related``, the result of each caller and callee by its id.
         refresh: for ``refresh``, what was run again. None if not requested.
+        inner_caches: for ``inner_caches``, the folders that are deleted on every instance.
         second_pass: for ``again_after``, ``"done"``. An orchestrator that has only scheduled it says ``"scheduled"``.
         warnings: what could keep the map stale all the same, from the records that the call has read. None: it read none.
     """
@@ -90,6 +91,7 @@ class InvalidationResult:
     second_pass: str | None = None
     warnings: tuple[str, ...] | None = None
     refresh: RefreshResult | None = None
+    inner_caches: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
@@ -157,6 +159,7 @@ class InvalidationResult:
             },
             second_pass=next((part.second_pass for part in parts if part.second_pass), None),
             warnings=tuple(dict.fromkeys(itertools.chain(*warned))) if warned else None,
+            inner_caches=tuple(dict.fromkeys(itertools.chain.from_iterable(part.inner_caches for part in parts))),
         )
 
     def followed_by(self, second: InvalidationResult) -> InvalidationResult:
@@ -190,6 +193,7 @@ class InvalidationResult:
             ("refreshed", self.refresh and str(self.refresh).removeprefix("refreshed: ")),
             ("zooms left stale", ", ".join(map(str, self.zooms_left_stale)) or None),
             ("related UDFs", ", ".join(self.related) or None),
+            ("inner caches deleted", ", ".join(self.inner_caches) or None),
             ("second pass", self.second_pass),
             ("note", self.note),
             *(("warning", warning) for warning in self.warnings or ()),
@@ -208,6 +212,8 @@ class InvalidationResult:
             what += f" on {len(self.client_ids)} instances"
         if self.related:
             what += f" and {counted(len(self.related), 'related UDF')}"
+        if self.inner_caches:
+            what += f" and inner caches ({', '.join(self.inner_caches)})"
         if self.second_pass:
             what += " in two passes" if self.second_pass == "done" else f" (second pass {self.second_pass})"
         verified = f"; {self.verification}" if self.verification else ""

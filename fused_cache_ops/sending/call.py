@@ -21,6 +21,7 @@ from fused_cache_ops.errors import (
     UnavailableError,
     Unfinished,
 )
+from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.values import CheckpointLocation, Related
 from fused_cache_ops.outcome.interruption import InvalidationInterrupted
 from fused_cache_ops.outcome.invalidation import (
@@ -43,8 +44,9 @@ from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.checkpoint import Checkpoint
 from fused_cache_ops.sending.delivery import Delivery, confirmed_on_each, total_deleted
+from fused_cache_ops.sending.folders import FolderDelivery, Folders
 from fused_cache_ops.sending.outbox import Outbox
-from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets
+from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets, refuse_shard
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.tiles.tile import ZOOM_LIMIT, Tile, is_boolean, parse_tile
@@ -69,11 +71,12 @@ class Call:
         udf: the UDF.
         selection: what to invalidate.
         refresh_plan: what to refresh afterwards, or None.
+        folders: what deletes inner caches, if other calls share it.
         only_pass: 1 or 2 to make only one of the two passes of ``again_after``, without waiting. Tiles are verified after the
             second.
         on_targets: called once before anything is sent, with the targets, or None if there is nothing to send.
-        checkpoint, on_progress, verify_tiles, fail_on_stale, shared_token, related, max_related, again_after: as for
-            `fused_cache_ops.invalidate_cache`.
+        checkpoint, on_progress, verify_tiles, fail_on_stale, shared_token, related, max_related, inner_caches, again_after: as
+            for `fused_cache_ops.invalidate_cache`.
 
     Raises:
         InvalidInputError: a keyword is invalid, or needs another selection.
@@ -95,13 +98,17 @@ class Call:
         shared_token: Secret | None,
         related: Related | None,
         max_related: int,
+        inner_caches: Any,
         again_after: float,
         refresh_plan: RefreshPlan | None,
+        folders: Folders | None = None,
         only_pass: int | None = None,
     ) -> None:
         tiles = selection if isinstance(selection, Selection) else None
         check_related(related, max_related)
         check_again_after(again_after)
+        if related is not None:
+            refuse_shard(selection.shard)
         if tiles is not None and not tiles.repeatable:
             for given, what in (
                 (checkpoint is not None, "A checkpoint"),
@@ -125,6 +132,8 @@ class Call:
         self._on_targets = on_targets
         self._checkpoint = checkpoint
         self._related, self._max_related = related, max_related
+        self._inner_caches = read_folders(inner_caches)
+        self._folders = folders or Folders()
         self._again_after = 0.0 if only_pass else again_after
         self._pass_number = only_pass or 1
         self._run_token = check_verify_tiles(verify_tiles, udf, shared_token, service)
@@ -172,7 +181,15 @@ class Call:
         with self._accounted():
             self._retrier.check()
             if self._tiles is None or self._outbox.look_ahead():
-                self._targets = find_targets(self._service, self._retrier, self._udf, self._related, self._max_related)
+                self._targets = find_targets(
+                    self._service,
+                    self._retrier,
+                    self._udf,
+                    self._related,
+                    self._max_related,
+                    self._inner_caches,
+                    has_tiles=self._tiles is not None,
+                )
                 if self._run_token is not None:
                     refuse_another_udf(self._service, self._retrier, self._udf, self._run_token, self._targets.udf_id)
         self._on_targets(self._targets)
@@ -243,7 +260,8 @@ class Call:
                 key = {"udf_id": targets.udf_id, "base_url": self._service.base_url, "selection": selection}
                 self._record = Checkpoint(self._checkpoint, key, tiles.end(self._total))
             lists = sum(not target.is_whole for target in targets.all)
-            if lists == 1:
+            is_named_whole = any(target.relation == "udf" and target.is_whole for target in targets.all)
+            if lists == 1 and not (is_named_whole and self._sample is not None):
                 tiles.stop_keeping()
             self._progress.total = None if self._total is None else self._total * lists * (2 if self._again_after else 1)
         self._begin_pass(targets, self._pass_number)
@@ -259,7 +277,10 @@ class Call:
             if self._record is not None and target.level > incomplete_level:
                 # It may have been computed since, from old results of what comes before.
                 done = self._record.forget(*place)
-            delivery = Delivery(target, tiles, done, self._total)
+            if target.is_folder:
+                delivery: Delivery = FolderDelivery(target, done, self._folders, number)
+            else:
+                delivery = Delivery(target, tiles, done, self._total)
             if not delivery.is_complete:
                 incomplete_level = min(incomplete_level, target.level)
             self._deliveries.append(delivery)
@@ -283,13 +304,13 @@ class Call:
                     self._service,
                     self._service.branch(self._retrier, patience=patience),
                     self._outbox_for(delivery),
-                    self._sample.add if self._sample is not None and delivery is self._named()[0] else None,
+                    self._sample.add if self._sample is not None and delivery is self._sampling() else None,
                     functools.partial(self._tick, delivery),
                 )
             except _OF_ONE_TARGET as error:
                 delivery.failure = error
                 if len(self._deliveries) > 1:
-                    error.args = (f"UDF {delivery.target.shown}: {error.message}",)
+                    error.args = (f"{delivery.target.shown}: {error.message}",)
                 if parts > 1:
                     logger.warning("%s The other UDFs and instances are invalidated nevertheless.", error.message)
         self._tell(at_once=True)
@@ -344,11 +365,18 @@ class Call:
         """The tiles to verify. What a checkpoint had was not sent, but belongs to the selection."""
         if self._sample is None or self._tiles is None:
             return None
-        if any(each.recorded.count for each in self._named()):
+        sampling = self._sampling()
+        of_same = [each for each in self._deliveries if sampling and each.target.cache.udf_id == sampling.target.cache.udf_id]
+        if not of_same or any(each.recorded.count for each in of_same):
             self._sample = Sample(self._verify_tiles)
             for batch in self._tiles.batches(MAX_BATCH):
                 self._sample.add(batch)
         return self._sample.tiles
+
+    def _sampling(self) -> Delivery | None:
+        """The delivery whose tiles are sampled: the named UDF's first one, or a caller's, if the named UDF is invalidated
+        whole. None: all of them are."""
+        return next((each for each in (*self._named(), *self._deliveries) if each.tiles is not None), None)
 
     def _stale(self) -> list[Tile]:
         found = () if self._verification is None else self._verification.from_cache
@@ -390,11 +418,12 @@ class Call:
 
     def _result(self) -> InvalidationResult:
         targets = self._targets
-        others = dict.fromkeys(each.target.cache.udf_id for each in self._deliveries if each.target.relation != "udf")
+        others = dict.fromkeys(each.target.cache.udf_id for each in self._relatives())
+        named = self._named()
         return self._result_of(
             self._udf.udf_id if targets is None else targets.udf_id,
             self._named,
-            self._tiles,
+            named[0].tiles if named else self._tiles,
             extra={
                 "client_id": self._service.client_id if targets is None else targets.client_ids[0],
                 "requests_sent": self._retrier.requests_sent + sum(each.requests_sent for each in [*self._all(), *self._more]),
@@ -403,17 +432,31 @@ class Call:
                 "verification": self._verification,
                 "refresh": self._refresh,
                 "zooms_left_stale": self._selection.zooms_left_stale,
-                "note": self._selection.note,
+                "note": "; ".join(filter(None, (self._selection.note, self._why_whole(named)))) or None,
                 "related": {udf_id: self._relative(udf_id) for udf_id in others},
                 "warnings": None if targets is None else targets.warnings,
+                "inner_caches": self._deleted_folders(),
             },
         )
+
+    def _relatives(self) -> list[Delivery]:
+        return [each for each in self._deliveries if each.target.relation in ("callee", "caller")]
+
+    def _deleted_folders(self) -> tuple[str, ...]:
+        """The folders that are deleted on every instance."""
+        folders = [each for each in self._deliveries if each.target.is_folder]
+        left = {each.target.name for each in folders if not each.is_complete}
+        return tuple(dict.fromkeys(str(each.target.name) for each in folders if each.target.name not in left))
+
+    def _why_whole(self, deliveries: list[Delivery]) -> str | None:
+        return deliveries[0].target.note if deliveries and self._tiles is not None else None
 
     def _relative(self, udf_id: str) -> InvalidationResult:
         def own(deliveries: Iterable[Delivery]) -> list[Delivery]:
             return [each for each in deliveries if each.target.cache.udf_id == udf_id]
 
-        return self._result_of(udf_id, own, own(self._deliveries)[0].tiles, extra={})
+        found = own(self._deliveries)
+        return self._result_of(udf_id, own, found[0].tiles, extra={"note": self._why_whole(found)})
 
     def _result_of(
         self,
@@ -473,7 +516,11 @@ class Call:
 
     def _remaining(self, tiles: Selection) -> RemainingTiles:
         """The named UDF's tiles that are not confirmed on every instance."""
-        return self._left_of(tiles, confirmed_on_each(self._named())[0], None)
+        named = self._named()
+        if named and named[0].tiles is None:  # it is invalidated whole
+            is_done = all(each.is_complete for each in named)
+            return RemainingTiles(().__iter__) if is_done else self._left_of(tiles, Spans(), None)
+        return self._left_of(tiles, confirmed_on_each(named)[0], None)
 
     def _left_of(self, tiles: Selection, done: Spans, delivery: Delivery | None) -> RemainingTiles:
         if self._single is not None:
@@ -494,7 +541,7 @@ class Call:
         return tuple(
             Unfinished(*each.target.cache, None if each.tiles is None else self._left_of(each.tiles, each.done, each))
             for each in self._deliveries
-            if not each.is_complete
+            if not each.is_complete and not each.target.is_folder
         )
 
     def _failed(self, failure: Exception) -> Exception:

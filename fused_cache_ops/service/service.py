@@ -209,6 +209,24 @@ class Service:
         """
         return self._request("GET", path, what=what, retrier=retrier, secret=secret, query=query)
 
+    def send(
+        self,
+        method: str,
+        path: Iterable[str | Secret],
+        *,
+        what: str,
+        retrier: Retrier,
+        body: bytes | None = None,
+        query: str = "",
+        confirms: bool = False,
+    ) -> Any:
+        """The JSON that the service answers to a request, or None if it has none. ``confirms``: only a yes is an answer.
+
+        Raises:
+            FusedCacheError: the request failed.
+        """
+        return self._request(method, path, what=what, retrier=retrier, body=body, query=query, confirms=confirms)
+
     def start(self) -> Retrier:
         """A retrier for one call, over this client's rate limiter. `cancel` ends it."""
         retrier = Retrier(self.deadline, self.limiter)

@@ -209,6 +209,8 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     :param related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
         ``"callees"``, which it calls, or ``"both"`` (templated)
     :param max_related: the most UDFs that ``related`` may add (templated)
+    :param inner_caches: before that, and before the second pass, delete the folders in which functions under ``@fused.cache``
+        keep their results: names (``cache_folder_path``), or ``"own"`` for those that the UDF's code names (templated)
     :param again_after: send everything a second time after this many seconds, for runs that began before the load was
         committed. A run may take 120 seconds, so 130 is a good value. Meanwhile the task is deferred: it needs a triggerer,
         and occupies no worker slot. Tiles are verified and refreshed after the second pass (templated)
@@ -222,7 +224,8 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_invalidated`` (None for the whole UDF),
         ``objects_deleted`` (None if the service does not report it), ``requests_sent``, ``retries``, ``elapsed_seconds``,
         ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``, ``client_ids``, ``related`` (the result of
-        each related UDF by its id), ``second_pass``, ``warnings``, ``refresh``
+        each related UDF by its id), ``second_pass``, ``warnings``, ``refresh``,
+        ``inner_caches``
     :raises AirflowFailException: a permanent error, which fails the task without retries
     :raises FusedUnavailableError: a transient error that outlasted the core's own retries. The task's ``retries`` apply
 
@@ -259,6 +262,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         shared_token: str | None = None,
         related: Related | str | XComArg | NotGiven = NOT_GIVEN,
         max_related: int | str | XComArg = CALL_DEFAULTS["max_related"],
+        inner_caches: str | Sequence[str] | XComArg | NotGiven = NOT_GIVEN,
         again_after: float | str | XComArg = 0,
         refresh: Refresh | str | XComArg = 0,
         fused_conn_id: str = "fused_default",
@@ -290,6 +294,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         self.shared_token = shared_token
         self.related = related
         self.max_related = max_related
+        self.inner_caches = inner_caches
         self.again_after = again_after
         self.refresh = refresh
         self.fused_conn_id = fused_conn_id

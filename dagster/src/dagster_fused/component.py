@@ -269,6 +269,10 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
     checkpoint: Annotated[Optional[str], _keyword("checkpoint")] = _default("checkpoint")
     related: Annotated[Optional[str], _keyword("related")] = _default("related")
     max_related: Annotated[int, _keyword("max_related")] = _default("max_related")
+    inner_caches: Annotated[
+        Any,
+        dg.Resolver.default(model_field_type=Union[str, list[str]], description=CALL_OPTIONS["inner_caches"].help),
+    ] = _default("inner_caches")
     again_after: Annotated[float, _keyword("again_after")] = _default("again_after")
     refresh: Annotated[
         Any,

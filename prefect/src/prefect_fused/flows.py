@@ -61,6 +61,7 @@ def invalidate_cache_flow(
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
     related: Optional[Literal["callers", "callees", "both"]] = None,
     max_related: Annotated[int, Field(ge=1)] = CALL_DEFAULTS["max_related"],
+    inner_caches: Optional[list[str]] = None,
     event: Optional[str] = None,
     event_entry: Kind = "tiles",
 ) -> dict[str, Any]:
@@ -92,6 +93,8 @@ def invalidate_cache_flow(
         deadline: Seconds that one attempt may take, retried requests included.
         related: Also invalidate the UDFs of the same canvas that call this one (callers), that it calls (callees), or both.
         max_related: The most UDFs that related may add.
+        inner_caches: Before that, delete the folders in which functions under @fused.cache keep their results, by their names.
+            own stands for those that the UDF's code names.
         event: Instead of tiles: the id of the event of an asset, whose metadata says what changed.
         event_entry: The entry of the event's metadata that says it.
 
@@ -125,6 +128,7 @@ def invalidate_cache_flow(
         "geometry_column": geometry_column,
         "crs": crs,
         "related": related,
+        "inner_caches": inner_caches,
     }
     if whole_udf == bool(selection):
         raise InvalidInputError(

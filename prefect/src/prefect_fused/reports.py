@@ -153,6 +153,7 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
         "Refreshed": result.refresh and str(result.refresh).removeprefix("refreshed: "),
         "Zooms left stale": ", ".join(map(str, result.zooms_left_stale)) or None,
         "Related UDFs": f"{len(result.related)}" if result.related else None,
+        "Inner caches deleted": ", ".join(result.inner_caches) or None,
         "Second pass": result.second_pass,
         "Note": result.note,
     }

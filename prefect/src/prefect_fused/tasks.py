@@ -100,7 +100,7 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
         What was done: `udf_id`, `client_id`, `tiles_invalidated` (None for the whole UDF), `objects_deleted` (None if the
         service does not report it), `requests_sent`, `retries`, `elapsed_seconds`, `tiles_already_done`, `verification`,
         `zooms_left_stale`, `note`, `client_ids`, `related` (the result of each related UDF by its id), `second_pass`,
-        `warnings`, `refresh`.
+        `warnings`, `refresh`, `inner_caches`.
 
     Raises:
         fused_cache_ops.FusedCacheError: The invalidation failed. Prefect retries only transient errors.
