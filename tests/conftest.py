@@ -113,6 +113,23 @@ def parcels(fused_emulator: Emulator, loader: Udf) -> Udf:
 
 
 @pytest.fixture
+def inner(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Udf:
+    """A UDF whose function keeps what it read, in a folder of its own."""
+    read = fused_emulator.cache(cache_folder_path="land_inner")(lambda: table["load"])
+    code = """
+import fused
+
+@fused.udf
+def udf(bounds):
+    @fused.cache(cache_folder_path="land_inner")
+    def read():
+        return 1
+    return read()
+"""
+    return fused_emulator.register(lambda **tile: read(), name="inner", canvas="land", code=code)
+
+
+@pytest.fixture
 def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterator[tuple[Udf, threading.Event]]:
     """A UDF with a run under way, which read the table before the load, and stores its result once it is let go."""
     reading, go = threading.Event(), threading.Event()

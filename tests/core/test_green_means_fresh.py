@@ -215,23 +215,6 @@ def test_the_current_form_of_shared_tokens_is_read(fused_emulator: Emulator, loa
 # -- inner caches -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def inner(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Udf:
-    """A UDF whose function keeps what it read, in a folder of its own."""
-    read = fused_emulator.cache(cache_folder_path="land_inner")(lambda: table["load"])
-    code = """
-import fused
-
-@fused.udf
-def udf(bounds):
-    @fused.cache(cache_folder_path="land_inner")
-    def read():
-        return 1
-    return read()
-"""
-    return fused_emulator.register(lambda **tile: read(), name="inner", canvas="land", code=code)
-
-
 @pytest.mark.parametrize("folders", ["own", "land_inner", ["land_inner"], ["own", "tmp"]], ids=str)
 @pytest.mark.parametrize("whole", [True, False])
 def test_inner_caches_that_are_named_are_deleted_before_the_udf_is_invalidated(

@@ -22,7 +22,14 @@ from fused_cache_ops import (
 from fused_cache_ops.code.calls import read_source
 from fused_cache_ops.emulator import Emulator, Udf
 
-CODE = "@fused.udf\ndef udf():\n    @fused.cache(cache_folder_path={folder!r})\n    def read():\n        return 1\n    return read()\n"
+CODE = """
+@fused.udf
+def udf():
+    @fused.cache(cache_folder_path={folder!r})
+    def read():
+        return 1
+    return read()
+"""
 
 
 @pytest.fixture

@@ -15,6 +15,16 @@ def callers():
 
 
 @dag(schedule=None, start_date=START)
+def callers_of_tiles():
+    FusedInvalidateCacheOperator(task_id="t", udf="land/loader", tiles=["1/0/0"], related="callers")
+
+
+@dag(schedule=None, start_date=START)
+def inner():
+    FusedInvalidateCacheOperator(task_id="t", udf="land/inner", tiles=["1/0/0"], inner_caches="{{ ['own', 'tmp'] | tojson }}")
+
+
+@dag(schedule=None, start_date=START)
 def instance():
     FusedInvalidateCacheOperator(task_id="t", udf="land/loader", tiles=["1/0/0"])
 
@@ -33,4 +43,4 @@ def decorator():
     changed()
 
 
-DAGS = {"callers": callers(), "instance": instance(), "operator": operator(), "decorator": decorator()}
+DAGS = {each.dag_id: each for each in (callers(), callers_of_tiles(), inner(), instance(), operator(), decorator())}

@@ -44,13 +44,30 @@ def dags(install_dag: Callable[[Path], Path]) -> Any:
     return module.DAGS
 
 
+@pytest.mark.parametrize("dag", ["callers", "callers_of_tiles"])
 def test_a_caller_is_fresh_too(
-    fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any], parcels: Udf
+    fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any], parcels: Udf, dag: str
 ) -> None:
     before = seen(parcels)
     table["load"] = "new"
-    assert str(dags["callers"].test().state).endswith("success")
+    assert str(dags[dag].test().state).endswith("success")
     assert (before, seen(parcels)) == ("old", "new")
+
+
+def test_what_a_function_inside_the_udf_keeps_is_deleted(
+    fused_emulator: Emulator, dags: Any, inner: Udf, table: dict[str, str], seen: Callable[[Udf], Any]
+) -> None:
+    before = seen(inner)
+    table["load"] = "new"
+    assert str(dags["inner"].test().state).endswith("success")
+    assert (before, seen(inner)) == ("old", "new")
+
+
+def test_one_that_may_not_be_deleted_fails_the_task_for_good(fused_emulator: Emulator, inner: Udf) -> None:
+    fused_emulator.misbehave(status=403, path="/efs/", times=None)
+    operator = FusedInvalidateCacheOperator(task_id="t", udf="land/inner", inner_caches=["land_inner"])
+    with pytest.raises(AirflowFailException, match=r"Folder land_inner on instance fused-team: .* answered 403"):
+        operator.execute({})
 
 
 def test_the_instance_that_maps_run_on_is_reached(
@@ -136,10 +153,12 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_sent(fused_emulator
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("related", "None"), ("related", "all"), ("again_after", "soon"), ("max_related", "x")]
+    ("field", "value"),
+    [("related", "None"), ("related", "all"), ("again_after", "soon"), ("max_related", "x")]
+    + [("inner_caches", each) for each in (None, "None", "", "../tmp", "['']", "[", [""], [None])],
 )
 def test_what_cannot_be_read_fails_before_anything_is_sent(
-    fused_emulator: Emulator, loader: Udf, field: str, value: str
+    fused_emulator: Emulator, loader: Udf, field: str, value: Any
 ) -> None:
     fields: Any = {field: value}
     with pytest.raises(AirflowFailException, match=field):

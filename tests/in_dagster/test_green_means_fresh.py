@@ -69,6 +69,57 @@ def test_a_caller_is_fresh_too(
     assert (before, seen(parcels)) == ("old", "new")
 
 
+@pytest.mark.parametrize("form", ["op", "config", "asset"])
+def test_what_a_function_inside_the_udf_keeps_is_deleted(
+    fused_emulator: Emulator,
+    fused: FusedResource,
+    inner: Udf,
+    table: dict[str, str],
+    form: str,
+    seen: Callable[[Udf], Any],
+) -> None:
+    before = seen(inner)
+    table["load"] = "new"
+    selection: Any = {"tiles": [TILE], "inner_caches": "own"}
+    if form == "asset":
+        asset = build_fused_cache_asset("cache", udf="land/inner", selection=selection)
+        done = dg.materialize([asset], resources={"fused": fused})
+    elif form == "op":
+        op = build_invalidate_cache_op("refresh", udf="land/inner", selection=selection)
+        done = job_of(op).execute_in_process(resources={"fused": fused})
+    else:
+        config: Any = {"ops": {"invalidate_cache_op": {"config": {"udf": "land/inner", **selection}}}}
+        done = job_of(invalidate_cache_op).execute_in_process(config, resources={"fused": fused})
+    assert done.success
+    assert (before, seen(inner)) == ("old", "new")
+
+
+def test_a_udf_that_is_called_is_whole_and_its_caller_keeps_the_tiles(
+    fused_emulator: Emulator,
+    fused: FusedResource,
+    loader: Udf,
+    table: dict[str, str],
+    seen: Callable[[Udf], Any],
+    parcels: Udf,
+) -> None:
+    before = seen(parcels)
+    table["load"] = "new"
+    op = build_invalidate_cache_op("refresh", udf="land/loader", selection={"tiles": [TILE], "related": "callers"})
+    result = job_of(op).execute_in_process(resources={"fused": fused}).output_for_node("refresh")
+    assert (result["tiles_invalidated"], result["related"][parcels.id]["tiles_invalidated"]) == (None, 1)
+    assert (before, seen(parcels)) == ("old", "new")
+
+
+@pytest.mark.parametrize("given", ["", [""], "../tmp"], ids=repr)
+def test_what_is_no_folder_fails_before_anything_is_sent(
+    fused_emulator: Emulator, fused: FusedResource, inner: Udf, given: Any
+) -> None:
+    config: Any = {"ops": {"invalidate_cache_op": {"config": {"udf": "land/inner", "inner_caches": given}}}}
+    with pytest.raises(dg.Failure, match="inner_caches"):
+        job_of(invalidate_cache_op).execute_in_process(config, resources={"fused": fused})
+    assert fused_emulator.requests == []
+
+
 def test_the_instance_that_maps_run_on_is_reached(
     fused_emulator: Emulator, fused: FusedResource, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any]
 ) -> None:

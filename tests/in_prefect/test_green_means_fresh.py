@@ -47,6 +47,37 @@ def test_a_caller_is_fresh_too(
     assert (before, seen(parcels)) == ("old", "new")
 
 
+@pytest.mark.parametrize("form", ["task", "flow"])
+def test_what_a_function_inside_the_udf_keeps_is_deleted(
+    fused_emulator: Emulator, inner: Udf, table: dict[str, str], form: str, seen: Callable[[Udf], Any]
+) -> None:
+    before = seen(inner)
+    table["load"] = "new"
+    if form == "task":
+        result = pipeline(udf="land/inner", tiles=[TILE], inner_caches="own")
+    else:
+        result = invalidate_cache_flow("land/inner", tiles=[TILE], inner_caches=["own"])
+    assert result["inner_caches"] == ["land_inner"]
+    assert (before, seen(inner)) == ("old", "new")
+
+
+@pytest.mark.parametrize("given", [None, "", [""], "../tmp"], ids=repr)
+def test_what_is_no_folder_is_refused_before_anything_is_sent(fused_emulator: Emulator, inner: Udf, given: Any) -> None:
+    with pytest.raises(InvalidInputError, match="inner_caches"):
+        pipeline(udf="land/inner", inner_caches=given)
+    assert fused_emulator.requests == []
+
+
+def test_a_udf_that_is_called_is_whole_and_its_caller_keeps_the_tiles(
+    fused_emulator: Emulator, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any], parcels: Udf
+) -> None:
+    before = seen(parcels)
+    table["load"] = "new"
+    result = pipeline(udf="land/loader", tiles=[TILE], related="callers")
+    assert (result["tiles_invalidated"], result["related"][parcels.id]["tiles_invalidated"]) == (None, 1)
+    assert (before, seen(parcels)) == ("old", "new")
+
+
 def test_the_instance_that_maps_run_on_is_reached(
     fused_emulator: Emulator, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any]
 ) -> None:
@@ -154,7 +185,8 @@ def test_what_a_deployment_cannot_do_is_refused_before_anything_is_sent(
         ({"bounds": (0, 0, 1, 1), "zooms": "10-14"}, {"bounds": [0, 0, 1, 1], "zooms": "10-14"}),
         ({"bounds": [(1, 1, 2, 2), (1, 1, 3, 3)], "zooms": 3}, {"tiles": ["3/4/3"]}),
         ({"tiles": [(1, 0, 0)], "zooms": "1"}, {"tiles": ["1/0/0"]}),
-        ({"tiles": [], "related": "callers"}, {"tiles": [], "related": "callers"}),
+        ({"tiles": [], "related": "callers"}, {"tiles": [], "related": "callers", "inner_caches": None}),
+        ({"tiles": [], "inner_caches": "own"}, {"tiles": [], "inner_caches": ["own"]}),
     ],
     ids=str,
 )
