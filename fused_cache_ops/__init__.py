@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     )
     from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset, refresh_cache
     from fused_cache_ops.keywords.client import ClientSettings
+    from fused_cache_ops.keywords.h3_index import H3IndexOptions
     from fused_cache_ops.keywords.refresh import RefreshOptions
     from fused_cache_ops.keywords.values import WHOLE_UDF
     from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
+    from fused_cache_ops.outcome.indexing import DatasetIndexWait, IndexWait
     from fused_cache_ops.outcome.interruption import InvalidationInterrupted
     from fused_cache_ops.outcome.invalidation import (
         InvalidationResult,
@@ -57,12 +59,15 @@ __all__ = [
     "ClientSettings",
     "ConfigurationError",
     "DatasetFirstPass",
+    "DatasetIndexWait",
     "DatasetInvalidationError",
     "DatasetPlan",
     "DatasetResult",
     "FirstPass",
     "FusedCacheError",
     "FusedClient",
+    "H3IndexOptions",
+    "IndexWait",
     "InvalidInputError",
     "InvalidRequestError",
     "InvalidationCancelledError",
@@ -104,12 +109,15 @@ _HOMES = {
     "ClientSettings": "keywords.client",
     "ConfigurationError": "errors",
     "DatasetFirstPass": "outcome.passes",
+    "DatasetIndexWait": "outcome.indexing",
     "DatasetInvalidationError": "outcome.dataset",
     "DatasetPlan": "cache_map.dataset",
     "DatasetResult": "outcome.dataset",
     "FirstPass": "outcome.passes",
     "FusedCacheError": "errors",
     "FusedClient": "client",
+    "H3IndexOptions": "keywords.h3_index",
+    "IndexWait": "outcome.indexing",
     "InvalidInputError": "errors",
     "InvalidRequestError": "errors",
     "InvalidationCancelledError": "errors",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -11,14 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
-from fused_cache_ops.keywords.call import CALL_DEFAULTS, DatasetKeywords
+from fused_cache_ops.keywords.call import CALL_DEFAULTS, SENDING_OPTIONS, DatasetKeywords
+from fused_cache_ops.keywords.h3_index import H3Index, h3_index_options, merged_h3_index, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
+from fused_cache_ops.keywords.moment import read_moment
 from fused_cache_ops.keywords.option import defaults_of
 from fused_cache_ops.keywords.refresh import merged_refresh, refresh_of_whole_udf, refresh_options
 from fused_cache_ops.keywords.rules import is_given, one_kind_in, refuse_unknown
 from fused_cache_ops.keywords.selection import AREAS, DETAILS, SELECTION_DEFAULTS, SELECTION_OPTIONS
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.notebook import table
 from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
+from fused_cache_ops.outcome.indexing import DatasetIndexWait
 from fused_cache_ops.outcome.interruption import InvalidationInterrupted
 from fused_cache_ops.outcome.invalidation import InvalidationResult
 from fused_cache_ops.outcome.passes import DatasetFirstPass
@@ -30,6 +35,7 @@ from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, no
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
 from fused_cache_ops.sending.folders import Folders
+from fused_cache_ops.sending.indexing import Indexes
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.wording import counted, quoted, quoted_address, without_credentials
 
@@ -124,8 +130,9 @@ def plan_parts(dataset: str, parts: Sequence[_Part]) -> DatasetPlan:
             refused[part.entry.label] = part.selection.message
         else:
             plan = plan_selection(part.entry.udf, part.selection, part.refresh)
-            folders = read_folders(part.sending["inner_caches"])
-            plans[part.entry.label] = replace(plan, udf=part.entry.label, inner_caches=folders)
+            folders, index = read_folders(part.sending["inner_caches"]), part.sending["h3_index"]
+            said = None if index is None else str(index)
+            plans[part.entry.label] = replace(plan, udf=part.entry.label, inner_caches=folders, h3_index=said)
     return DatasetPlan(dataset, plans, refused)
 
 
@@ -161,7 +168,12 @@ def read_parts(
         given["inner_caches"] = read_folders(given["inner_caches"])
     selections = _selections(entries, given, kind, watch)
     everything = kind == "whole_udf"
-    return tuple(_part(entry, selection, given, everything) for entry, selection in zip(entries, selections))
+    parts = tuple(_part(entry, selection, given, everything) for entry, selection in zip(entries, selections))
+    if parts and "h3_index" in given and not any(part.sending["h3_index"] for part in parts):
+        raise InvalidInputError(
+            f"h3_index: path is missing, and {cache_map.source} does not say it for any UDF of the dataset."
+        )
+    return parts
 
 
 def _refuse_contradiction(entry: MapEntry, given: Mapping[str, Any], source: str) -> None:
@@ -169,14 +181,19 @@ def _refuse_contradiction(entry: MapEntry, given: Mapping[str, Any], source: str
     for name, value in entry.keywords.items():
         if name not in given or (entry.is_whole and name in _OF_TILES):
             continue
-        if name == "refresh":  # key by key
-            both = (refresh_options(given[name]) or {"count": 0}).keys() & (refresh_options(value) or {"count": 0}).keys()
+        if name in ("refresh", "h3_index"):  # key by key
+            keys = _keys_of_refresh if name == "refresh" else h3_index_options
+            both = keys(given[name]).keys() & keys(value).keys()
             if not both:
                 continue
-            said = f"refresh: {min(both)} is given in the call, and {source} says it"
+            said = f"{name}: {min(both)} is given in the call, and {source} says it"
         else:
             said = f"{name} = {quoted(given[name])} is given in the call, and {source} says {name} = {quoted(value)}"
         raise InvalidInputError(f"{said} for {entry.label}: give it in one place.")
+
+
+def _keys_of_refresh(given: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", refresh_options(given) or {"count": 0})
 
 
 _OF_TILES = tuple(name for name, option in SELECTION_OPTIONS.items() if option.needs_selection)
@@ -216,13 +233,28 @@ def _whole_if_changed(
     return Selection(Covered(nothing), blocks=True, note="the whole UDF is left to shard 0")
 
 
+def indexes_of(cache_map: CacheMap, dataset: str, h3_index: Any, loaded_at: Any) -> list[H3Index]:
+    """The H3 indexes that the UDFs of a dataset need, of the map and of a call. What changed is not read.
+
+    Raises:
+        InvalidInputError: the map does not list the dataset, or one of them cannot be read.
+    """
+    entries = cache_map.entries(dataset)
+    given = [merged_h3_index(h3_index, entry.keywords.get("h3_index", NOT_GIVEN)) for entry in entries]
+    return [index for each in given if (index := read_h3_index(each, loaded_at)) is not None]
+
+
 def _part(
     entry: MapEntry, selection: Selection | WholeUdf | InvalidInputError, given: Mapping[str, Any], everything: bool
 ) -> _Part:
-    sending: dict[str, Any] = {name: given.get(name, CALL_DEFAULTS[name]) for name in SENDING} | {  # type: ignore[literal-required]
+    sending: dict[str, Any] = {name: given.get(name, CALL_DEFAULTS[name]) for name in SENDING_OPTIONS} | {  # type: ignore[literal-required]
         name: value for name, value in entry.keywords.items() if name in SENDING
     }
     del sending["refresh"]
+    loaded_at = sending["loaded_at"]
+    index = merged_h3_index(given.get("h3_index", NOT_GIVEN), entry.keywords.get("h3_index", NOT_GIVEN))
+    sending["h3_index"] = read_h3_index(index, loaded_at)
+    sending["loaded_at"] = None if loaded_at is NOT_GIVEN else read_moment("loaded_at", loaded_at)
     refresh = merged_refresh(given.get("refresh", 0), entry.keywords.get("refresh", 0))
     sending["checkpoint"] = given.get("checkpoint") if isinstance(selection, Selection) else None
     if entry.is_whole or everything:
@@ -254,6 +286,7 @@ class DatasetCall:
         only_pass: 1 or 2 to make only one of the two passes of UDFs with ``again_after``, without waiting. The others are
             complete after the first.
         first: for the second pass, what the first did.
+        indexes: what is known of the H3 indexes already.
 
     Raises:
         InvalidInputError: as for `read_parts`.
@@ -270,6 +303,7 @@ class DatasetCall:
         on_plan: OnDatasetPlan | None = None,
         only_pass: Literal[1, 2] | None = None,
         first: DatasetFirstPass | None = None,
+        indexes: DatasetIndexWait | None = None,
     ) -> None:
         self._only_pass = only_pass
         self._first = first
@@ -284,6 +318,7 @@ class DatasetCall:
         self._progress: dict[str, tuple[int, int | None, int]] = {}
         self._tiled = sum(isinstance(part.selection, Selection) for part in self._parts)
         self._folders = Folders()
+        self._indexes = Indexes(indexes)
         self._calls = {part.entry.label: self._call(part) for part in self._parts if _is_valid(part)}
 
     def _call(self, part: _Part) -> Call:
@@ -304,6 +339,7 @@ class DatasetCall:
             shared_token=part.entry.shared_token if part.sending["verify_tiles"] or part.refresh else None,
             refresh_plan=part.refresh,
             folders=self._folders,
+            indexes=self._indexes,
             only_pass=self._only_pass if part.sending["again_after"] else None,
             **part.sending,
         )
@@ -377,20 +413,34 @@ class DatasetCall:
         second pass, then that pass, and only then whatever runs a UDF. So none of them waits for another one's wait or runs."""
         outcomes: dict[str, object] = {}
         try:
-            waits = self._side_by_side(_send, self._calls, outcomes)
-            again = {label: seconds for label, seconds in waits.items() if seconds is not None}
-            if again:
-                seconds = max(again.values())
-                logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
-                self._retrier.wait(seconds)
-                for label in waits:
-                    self._calls[label].has_waited(seconds)
-                self._side_by_side(Call.send_again, {label: self._calls[label] for label in again}, outcomes)
-            left = {label: call for label, call in self._calls.items() if label not in outcomes}
-            outcomes.update(self._side_by_side(Call.conclude, left, outcomes))
+            waiting: Mapping[str, Call] = self._calls
+            while waiting:  # those whose H3 table has no new index yet come as soon as it has
+                looks = self._side_by_side(Call.look_at_index, waiting, outcomes)
+                began = time.monotonic()
+                self._in_stages({label: self._calls[label] for label, wait in looks.items() if wait is None}, outcomes)
+                waiting = {label: self._calls[label] for label, wait in looks.items() if wait is not None}
+                if waiting:
+                    seconds = min(wait for wait in looks.values() if wait is not None) - (time.monotonic() - began)
+                    self._retrier.wait(max(seconds, 0.0))
+                    for call in waiting.values():
+                        call.has_waited(time.monotonic() - began)
         except KeyboardInterrupt as interrupt:
             raise InvalidationInterrupted(interrupt, result=self._interrupted(outcomes)) from interrupt
         return outcomes
+
+    def _in_stages(self, calls: Mapping[str, Call], outcomes: dict[str, object]) -> None:
+        """Make calls, each stage for all of them."""
+        waits = self._side_by_side(_send, calls, outcomes)
+        again = {label: seconds for label, seconds in waits.items() if seconds is not None}
+        if again:
+            seconds = max(again.values())
+            logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
+            self._retrier.wait(seconds)
+            for label in waits:
+                self._calls[label].has_waited(seconds)
+            self._side_by_side(Call.send_again, {label: self._calls[label] for label in again}, outcomes)
+        left = {label: call for label, call in calls.items() if label not in outcomes}
+        outcomes.update(self._side_by_side(Call.conclude, left, outcomes))
 
     def _side_by_side(
         self, step: Callable[[Call], Any], calls: Mapping[str, Call], failures: dict[str, object]

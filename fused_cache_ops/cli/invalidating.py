@@ -19,6 +19,7 @@ from fused_cache_ops.cli.options import (
     SharedToken,
     UdfName,
     Yes,
+    index_name,
     local_file,
     refresh_name,
     selecting,
@@ -27,6 +28,7 @@ from fused_cache_ops.cli.options import (
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
+from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
 from fused_cache_ops.keywords.inner_caches import OWN, read_folders
 from fused_cache_ops.keywords.selection import SelectionKeywords
 from fused_cache_ops.keywords.values import NOT_GIVEN
@@ -44,7 +46,11 @@ if TYPE_CHECKING:
 _ASKED = 5
 """The most names in a question."""
 
-_PLANNED = ("related", "max_related", "inner_caches", *map(refresh_name, ("count", "zooms", "max_tiles")))
+_PLANNED = (
+    *("related", "max_related", "inner_caches", "loaded_at"),
+    *map(index_name, H3_INDEX_OPTIONS),
+    *map(refresh_name, ("count", "zooms", "max_tiles")),
+)
 """The options for sending that a plan takes."""
 
 _RESUME = "Run the same command again to send the rest."
@@ -84,7 +90,7 @@ def plan(
     if keywords.get("related") is None and OWN not in keywords.get("inner_caches", ()):
         from fused_cache_ops.plan.plan import plan_invalidation
 
-        known = {name: keywords[name] for name in ("refresh", "inner_caches") if name in keywords}
+        known = {name: value for name, value in keywords.items() if name not in ("related", "max_related")}
         made = plan_invalidation(udf, **known, **selection)
     else:
         with connection.open() as client:
@@ -193,6 +199,9 @@ def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
         "warnings",
         "related",
         "inner_caches",
+        "loaded_at",
+        "seconds_until_invalidated",
+        "seconds_until_fresh",
     )
     rows = {
         "verification": done.verification,
@@ -274,7 +283,8 @@ def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:
     for udf in dict.fromkeys([*done.results, *done.failed]):
         result, error = done.results.get(udf), done.failed.get(udf)
         tiles = "" if result is None else "all" if result.tiles_invalidated is None else f"{result.tiles_invalidated:,}"
-        said = result and (result.note or str(result.verification or "") or ("nothing to do" if _is_nothing(result) else ""))
+        parts = result and (result.note, str(result.verification or ""), result.stale_time)
+        said = result and ("; ".join(filter(None, parts or ())) or ("nothing to do" if _is_nothing(result) else ""))
         ended = "not done" if type(error).__name__ == "InvalidationCancelledError" else "failed"
         table.add_row(
             Text(udf), tiles, "" if result is None else f"{result.requests_sent:,}", ended if error else said or "done"

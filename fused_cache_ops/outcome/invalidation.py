@@ -71,6 +71,10 @@ class InvalidationResult:
         related: for ``related``, the result of each caller and callee by its id.
         refresh: for ``refresh``, what was run again. None if not requested.
         inner_caches: for ``inner_caches``, the folders that are deleted on every instance.
+        loaded_at: for ``loaded_at``, when the load was done, in ISO format and UTC. None: not given.
+        seconds_until_invalidated: seconds from the load to the last confirmation. None: the load's time was not given.
+        seconds_until_fresh: seconds from the load to the first tile that a verification or a refresh found to be computed anew.
+            None: there was none, or the load's time was not given.
         second_pass: for ``again_after``, ``"done"``. An orchestrator that has only scheduled it says ``"scheduled"``.
         warnings: what could keep the map stale all the same, from the records that the call has read. None: it read none.
     """
@@ -92,6 +96,17 @@ class InvalidationResult:
     warnings: tuple[str, ...] | None = None
     refresh: RefreshResult | None = None
     inner_caches: tuple[str, ...] = ()
+    loaded_at: str | None = None
+    seconds_until_invalidated: float | None = None
+    seconds_until_fresh: float | None = None
+
+    @property
+    def stale_time(self) -> str | None:
+        """How long the map was stale, in words. None: not known."""
+        if self.seconds_until_invalidated is None:
+            return None
+        fresh = "" if self.seconds_until_fresh is None else f", first fresh tile after {self.seconds_until_fresh:,.1f} s"
+        return f"invalidated {self.seconds_until_invalidated:,.1f} s after the load{fresh}"
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
@@ -160,6 +175,9 @@ class InvalidationResult:
             second_pass=next((part.second_pass for part in parts if part.second_pass), None),
             warnings=tuple(dict.fromkeys(itertools.chain(*warned))) if warned else None,
             inner_caches=tuple(dict.fromkeys(itertools.chain.from_iterable(part.inner_caches for part in parts))),
+            loaded_at=min((part.loaded_at for part in parts if part.loaded_at), default=None),
+            seconds_until_invalidated=max(_known(part.seconds_until_invalidated for part in parts), default=None),
+            seconds_until_fresh=min(_known(part.seconds_until_fresh for part in parts), default=None),
         )
 
     def followed_by(self, second: InvalidationResult) -> InvalidationResult:
@@ -195,6 +213,7 @@ class InvalidationResult:
             ("related UDFs", ", ".join(self.related) or None),
             ("inner caches deleted", ", ".join(self.inner_caches) or None),
             ("second pass", self.second_pass),
+            ("how long it was stale", self.stale_time),
             ("note", self.note),
             *(("warning", warning) for warning in self.warnings or ()),
         ]
@@ -218,8 +237,13 @@ class InvalidationResult:
             what += " in two passes" if self.second_pass == "done" else f" (second pass {self.second_pass})"
         verified = f"; {self.verification}" if self.verification else ""
         verified += f"; {self.refresh}" if self.refresh else ""
+        verified += f"; {self.stale_time}" if self.stale_time else ""
         note = f"; {self.note}" if self.note else ""
         return f"invalidated {what}{earlier}{objects} ({requests}{retries}, {self.elapsed_seconds:.2f} s){verified}{note}"
+
+
+def _known(numbers: Iterable[float | None]) -> list[float]:
+    return [number for number in numbers if number is not None]
 
 
 def _total(numbers: Iterable[int | None]) -> int | None:

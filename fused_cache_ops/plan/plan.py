@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.keywords.h3_index import H3IndexOptions, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.refresh import Refresh
 from fused_cache_ops.keywords.selection import DEFAULT_MAX_TILES, SelectionKeywords
-from fused_cache_ops.keywords.values import NOT_GIVEN, InnerCaches, NotGiven
+from fused_cache_ops.keywords.values import NOT_GIVEN, InnerCaches, LoadedAt, NotGiven
 from fused_cache_ops.notebook import table
 from fused_cache_ops.plan.footprint import LARGEST_FOOTPRINT, Footprint, as_geojson, drawn_footprint
 from fused_cache_ops.plan.page import render, render_map
@@ -80,6 +81,7 @@ class InvalidationPlan:
         refresh_runs: how many times ``refresh`` would run the UDF. None if not requested.
         inner_caches: the folders of inner caches that would be deleted. ``"own"``: those that the code names, which was not
             looked up.
+        h3_index: what the index of an H3 table must have before anything is sent, as a sentence. None: none is given.
     """
 
     udf: str
@@ -94,6 +96,7 @@ class InvalidationPlan:
     targets: tuple[PlannedTarget, ...] | None = None
     refresh_runs: int | None = None
     inner_caches: tuple[str, ...] = ()
+    h3_index: str | None = None
 
     def sent_to(self, targets: tuple[PlannedTarget, ...]) -> InvalidationPlan:
         """The same plan for these targets."""
@@ -131,6 +134,7 @@ class InvalidationPlan:
             else [{**each._asdict(), "called_by": list(each.called_by)} for each in self.targets],
             "refresh_runs": self.refresh_runs,
             "inner_caches": list(self.inner_caches),
+            "h3_index": self.h3_index,
         }
 
     def shards(self, n: int) -> list[InvalidationPlan]:
@@ -181,7 +185,7 @@ class InvalidationPlan:
         rows: list[tuple[object, ...]] = [(f"zoom {zoom}", count) for zoom, count in (self.tiles_per_zoom or {}).items()]
         rows += [("total", "everything" if self.tile_count is None else self.tile_count), ("requests", self.request_count)]
         rows += [("runs to refresh", self.refresh_runs), ("note", self.note)]
-        rows += [("inner caches", ", ".join(self.inner_caches) or None)]
+        rows += [("inner caches", ", ".join(self.inner_caches) or None), ("before that", self.h3_index)]
         try:
             picture = self.to_svg(_BLOCKS_IN_NOTEBOOK) if (self.tile_count or 0) <= DEFAULT_MAX_TILES else ""
         except FusedCacheError:  # the file of a list has changed since
@@ -212,6 +216,8 @@ class InvalidationPlan:
             requests += f"; {', '.join(f'{name}: {each.what}' for name, each in whole.items())}"
         if self.inner_caches:
             requests += f"; inner caches deleted before: {', '.join(self.inner_caches)}"
+        if self.h3_index:
+            requests += f"; before that, {self.h3_index}"
         refresh = "" if self.refresh_runs is None else f", and run it {counted(self.refresh_runs, 'time')} to refresh"
         note = f"; {self.note}" if self.note else ""
         return f"would invalidate {what} of UDF {self.udf} in {requests}{refresh}{note}"
@@ -226,6 +232,8 @@ def plan_invalidation(
     *,
     related: object = None,
     inner_caches: InnerCaches | NotGiven = NOT_GIVEN,
+    h3_index: H3IndexOptions | NotGiven = NOT_GIVEN,
+    loaded_at: LoadedAt | NotGiven = NOT_GIVEN,
     refresh: Refresh = 0,
     **selection: Unpack[SelectionKeywords],
 ) -> InvalidationPlan:
@@ -246,8 +254,9 @@ def plan_invalidation(
         )
     refuse_single_use(selection, "the plan would use it up")
     read = read_selection(**selection)
-    folders = read_folders(inner_caches)
-    return replace(plan_selection(parse_udf(udf), read, plan_refresh(read, refresh)), inner_caches=folders)
+    folders, index = read_folders(inner_caches), read_h3_index(h3_index, loaded_at)
+    plan = plan_selection(parse_udf(udf), read, plan_refresh(read, refresh))
+    return replace(plan, inner_caches=folders, h3_index=None if index is None else str(index))
 
 
 def plan_selection(udf: UdfReference, selection: Selection | WholeUdf, refresh: RefreshPlan | None = None) -> InvalidationPlan:

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.outcome.invalidation import Verification
@@ -100,10 +100,17 @@ def verify_selection(
     return request_tiles(service, retrier, token, sample.tiles)
 
 
-def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list[Tile]) -> Verification:
+def request_tiles(
+    service: Service,
+    retrier: Retrier,
+    token: Secret,
+    tiles: list[Tile],
+    *,
+    on_fresh: Callable[[], object] = lambda: None,
+) -> Verification:
     """Request tiles through a shared token, and check whether they come from the cache.
 
-    A tile for which there is no response by the call's deadline is unknown.
+    A tile for which there is no response by the call's deadline is unknown. ``on_fresh`` is called when one is fresh.
 
     Raises:
         InvalidationCancelledError: the call was cancelled.
@@ -112,13 +119,18 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
     access = Access(service, token, retrier)
     answers: list[Asked] = []
 
+    def note(asked: Asked) -> None:
+        answers.append(asked)
+        if asked.freshness == "fresh":
+            on_fresh()
+
     def abort() -> None:
         for part in (running, retrier):
             part.stop()
             service.abort_requests(part)
 
     ask = functools.partial(ask_once, access, running)
-    ask_for(sorted(set(tiles)), ask, answers.append, at_once=_AT_ONCE, tick=lambda: None, abort=abort)
+    ask_for(sorted(set(tiles)), ask, note, at_once=_AT_ONCE, tick=lambda: None, abort=abort)
     return verified(answers)
 
 

@@ -8,6 +8,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from fused_cache_ops.errors import (
@@ -21,6 +22,7 @@ from fused_cache_ops.errors import (
     UnavailableError,
     Unfinished,
 )
+from fused_cache_ops.keywords.h3_index import H3Index
 from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.values import CheckpointLocation, Related
 from fused_cache_ops.outcome.interruption import InvalidationInterrupted
@@ -45,7 +47,9 @@ from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.checkpoint import Checkpoint
 from fused_cache_ops.sending.delivery import Delivery, confirmed_on_each, total_deleted
 from fused_cache_ops.sending.folders import FolderDelivery, Folders
+from fused_cache_ops.sending.indexing import Indexes
 from fused_cache_ops.sending.outbox import Outbox
+from fused_cache_ops.sending.stale_time import StaleTime
 from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets, refuse_shard
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
@@ -71,7 +75,10 @@ class Call:
         udf: the UDF.
         selection: what to invalidate.
         refresh_plan: what to refresh afterwards, or None.
+        h3_index: the index that must have what was loaded, or None.
+        loaded_at: when the load was done, or None.
         folders: what deletes inner caches, if other calls share it.
+        indexes: what looks at H3 indexes, if other calls share it.
         only_pass: 1 or 2 to make only one of the two passes of ``again_after``, without waiting. Tiles are verified after the
             second.
         on_targets: called once before anything is sent, with the targets, or None if there is nothing to send.
@@ -101,7 +108,10 @@ class Call:
         inner_caches: Any,
         again_after: float,
         refresh_plan: RefreshPlan | None,
+        h3_index: H3Index | None = None,
+        loaded_at: datetime | None = None,
         folders: Folders | None = None,
+        indexes: Indexes | None = None,
         only_pass: int | None = None,
     ) -> None:
         tiles = selection if isinstance(selection, Selection) else None
@@ -134,6 +144,9 @@ class Call:
         self._related, self._max_related = related, max_related
         self._inner_caches = read_folders(inner_caches)
         self._folders = folders or Folders()
+        self._h3_index = None if only_pass == 2 else h3_index  # the first pass has waited for it
+        self._indexes = indexes or Indexes()
+        self._stale_time = StaleTime(loaded_at)
         self._again_after = 0.0 if only_pass else again_after
         self._pass_number = only_pass or 1
         self._run_token = check_verify_tiles(verify_tiles, udf, shared_token, service)
@@ -148,6 +161,7 @@ class Call:
         self._verification: Verification | None = None
         self._progress = Progress(on_progress)
         self._step = "sending"
+        self._has_begun = False
         self._record: Checkpoint | None = None
         self._total: int | None = None
         self._targets: Targets | None = None
@@ -167,6 +181,10 @@ class Call:
         Raises:
             FusedCacheError: ``remaining`` and ``unfinished`` hold what is not yet confirmed.
         """
+        while (seconds := self.look_at_index()) is not None:
+            logger.info("Fused cache: the index of the H3 table does not have the load yet: looking again in %.0f s.", seconds)
+            with self._accounted():
+                self._retrier.wait(seconds)
         self.begin()
         if (seconds := self.send()) is not None:
             logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
@@ -176,11 +194,26 @@ class Call:
             self.send_again()
         return self.conclude()
 
-    def begin(self) -> None:
-        """Look up what is needed, and say where it goes. As for `run`, like the parts that follow."""
+    def look_at_index(self) -> float | None:
+        """Look at the index of the H3 table. Returns the seconds after which to look again, or None if it has what was loaded.
+        As for `run`, like the parts that follow."""
         with self._accounted():
+            self._step = "looking at the index of the H3 table"
             self._retrier.check()
-            if self._tiles is None or self._outbox.look_ahead():
+            if self._h3_index is None or not self._has_anything():
+                return None
+            return self._indexes.look(self._service, self._retrier, self._h3_index)
+
+    def _has_anything(self) -> bool:
+        """Whether there is anything to send."""
+        return self._tiles is None or self._outbox.look_ahead() > 0
+
+    def begin(self) -> None:
+        """Look up what is needed, and say where it goes."""
+        with self._accounted():
+            self._step, self._has_begun = "sending", True
+            self._retrier.check()
+            if self._has_anything():
                 self._targets = find_targets(
                     self._service,
                     self._retrier,
@@ -245,6 +278,8 @@ class Call:
 
     def ended(self) -> InvalidationResult | Exception:
         """What was done, if the caller ended the call between two of its parts."""
+        if not self._has_begun:
+            return self.not_begun()
         if all(each.is_complete for each in self._deliveries):
             return self._result()
         return self._failed(InvalidationCancelledError("The call was ended."))
@@ -316,6 +351,7 @@ class Call:
         self._tell(at_once=True)
         if failures := self._failures():
             raise failures[0]
+        self._stale_time.is_invalidated()
         if self._record is not None:
             self._record.end_pass(number)
 
@@ -351,15 +387,18 @@ class Call:
             self._run_again(self._refresh_plan, sample)
         elif sample and self._run_token is not None:
             self._step = "verifying"
-            self._verification = request_tiles(self._service, self._retrier, self._run_token, sample)
+            self._verification = self._request(sample)
         for _ in range(_MORE_TRIES):
             if not (stale := self._stale()) or self._run_token is None or self._verification is None:
                 return
             logger.info("Fused cache: %s came from the cache: invalidating and asking again.", counted(len(stale), "tile"))
             self._step = "verifying"
             self._invalidate_again(targets, stale)
-            again = request_tiles(self._service, self._retrier, self._run_token, stale)
-            self._verification = self._verification.amended(again)
+            self._verification = self._verification.amended(self._request(stale))
+
+    def _request(self, tiles: list[Tile]) -> Verification:
+        assert self._run_token is not None  # noqa: S101 - otherwise nothing is verified
+        return request_tiles(self._service, self._retrier, self._run_token, tiles, on_fresh=self._stale_time.is_fresh)
 
     def _sampled(self) -> list[Tile] | None:
         """The tiles to verify. What a checkpoint had was not sent, but belongs to the selection."""
@@ -390,6 +429,7 @@ class Call:
                 outbox = None if target.is_whole else Outbox(selection.batches(MAX_BATCH))
                 delivery.send(self._service, self._service.branch(self._retrier), outbox, None, lambda: None)
                 self._more.append(delivery)
+        self._stale_time.is_invalidated()
 
     def _run_again(self, plan: RefreshPlan, sample: list[Tile] | None) -> None:
         if plan.note is not None or self._run_token is None:
@@ -405,6 +445,7 @@ class Call:
             sample=sample,
             done=self._refreshed,
             save=lambda: None if record is None else record.save(),
+            on_fresh=self._stale_time.is_fresh,
         )
 
     # -- the outcome ---------------------------------------------------------------------------------------------
@@ -436,6 +477,7 @@ class Call:
                 "related": {udf_id: self._relative(udf_id) for udf_id in others},
                 "warnings": None if targets is None else targets.warnings,
                 "inner_caches": self._deleted_folders(),
+                **self._stale_time.to_dict(),
             },
         )
 

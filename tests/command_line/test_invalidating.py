@@ -207,6 +207,32 @@ def test_a_plan_with_relatives_shows_the_order(fused_emulator: Emulator, land: U
     assert all(request.method == "GET" for request in fused_emulator.requests)
 
 
+def test_a_plan_says_which_udfs_are_whole_because_of_whom(land: Udf) -> None:
+    done = runner.invoke(program, ["plan", "land/roads", "1/0/0", "--related", "callers"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "everything, because of map" in done.stdout
+    assert "the tiles" in done.stdout
+
+
+def test_a_plan_of_inner_caches_looks_up_what_the_code_names(fused_emulator: Emulator, land: Udf) -> None:
+    code = "@fused.udf\ndef udf():\n    @fused.cache(cache_folder_path='rails')\n    def read(): ...\n"
+    fused_emulator.register(dict, name="rails", canvas="land", code=code)
+    own = ["plan", "land/rails", "1/0/0", "--inner-caches", "own", "--inner-caches", "tmp", "--json"]
+    named = ["plan", "land/rails", "1/0/0", "--inner-caches", "tmp", "--json"]
+    assert json.loads(runner.invoke(program, own).stdout)["inner_caches"] == ["rails", "tmp"]
+    fused_emulator.forget_requests()
+    assert json.loads(runner.invoke(program, named).stdout)["inner_caches"] == ["tmp"]
+    assert fused_emulator.requests == []
+
+
+def test_inner_caches_that_are_deleted_are_shown(fused_emulator: Emulator, land: Udf) -> None:
+    fused_emulator.cache(cache_folder_path="rails")(lambda: 1)()
+    done = runner.invoke(program, ["invalidate", "land/roads", "1/0/0", "--inner-caches", "rails"])
+    assert done.exit_code == 0, done.output
+    assert "rails" in done.stdout
+    assert fused_emulator.inner_caches() == []
+
+
 def test_an_invalidation_with_relatives_and_a_second_pass_shows_both(land: Udf) -> None:
     done = runner.invoke(program, ["invalidate", "land/roads", "--whole-udf", "--related", "callers", "--again-after", "0.1"])
     assert done.exit_code == 0, done.output

@@ -62,6 +62,8 @@ def invalidate_cache_flow(
     related: Optional[Literal["callers", "callees", "both"]] = None,
     max_related: Annotated[int, Field(ge=1)] = CALL_DEFAULTS["max_related"],
     inner_caches: Optional[list[str]] = None,
+    h3_index: Optional[dict[str, Any]] = None,
+    loaded_at: Optional[str] = None,
     event: Optional[str] = None,
     event_entry: Kind = "tiles",
 ) -> dict[str, Any]:
@@ -95,6 +97,9 @@ def invalidate_cache_flow(
         max_related: The most UDFs that related may add.
         inner_caches: Before that, delete the folders in which functions under @fused.cache keep their results, by their names.
             own stands for those that the UDF's code names.
+        h3_index: The index of the H3 table that the UDF queries, which must have what was loaded: path, loaded_at, run, prefix,
+            deadline. The flow waits while the index is run.
+        loaded_at: When the load was done, with its time zone. Default: the time of the event.
         event: Instead of tiles: the id of the event of an asset, whose metadata says what changed.
         event_entry: The entry of the event's metadata that says it.
 
@@ -129,6 +134,8 @@ def invalidate_cache_flow(
         "crs": crs,
         "related": related,
         "inner_caches": inner_caches,
+        "h3_index": h3_index,
+        "loaded_at": loaded_at or _time_of(event),
     }
     if whole_udf == bool(selection):
         raise InvalidInputError(
@@ -168,6 +175,7 @@ def invalidate_dataset_flow(
     cache_map: str = DEFAULT_MAP,
     credentials: Optional[str] = None,
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
+    loaded_at: Optional[str] = None,
     event: Optional[str] = None,
     event_entry: Kind = "tiles",
 ) -> dict[str, Any]:
@@ -185,6 +193,7 @@ def invalidate_dataset_flow(
         cache_map: The path of the map's file, absolute or in the working folder of the run.
         credentials: The name of a Fused Credentials block. Default: the environment of the process that runs the flow.
         deadline: Seconds that one attempt may take, retried requests included.
+        loaded_at: When the load was done, with its time zone. Default: the time of the event.
         event: Instead of tiles: the id of the event of an asset, whose metadata says what changed.
         event_entry: The entry of the event's metadata that says it.
 
@@ -214,8 +223,15 @@ def invalidate_dataset_flow(
                 f"{', '.join(kind for kind in KINDS if kind in given)}. If an asset's event started this run, the load has to "
                 'say what it changed: asset.add_metadata({"tiles": ["15/9647/12320"]}).'
             )
+    when = loaded_at or _time_of(event)
+    if when is not None:
+        selection["loaded_at"] = when
     result: dict[str, Any] = invalidate_dataset(
-        dataset, credentials=_block(credentials), cache_map=cache_map, limits={"deadline": deadline}, **selection
+        dataset,
+        credentials=_block(credentials),
+        cache_map=cache_map,
+        limits={"deadline": deadline},
+        **selection,
     )
     return result
 
@@ -279,8 +295,13 @@ def _with_event(selection: dict[str, Any], event: Optional[str], entry: str) -> 
         return selection
     if selection:
         raise InvalidInputError(f"event and {' and '.join(selection)} are both given: use only one of them.")
-    payload = read_event(event)
+    payload = read_event(event)["payload"]
     return {entry: payload[entry]} if payload.get(entry) is not None else {}
+
+
+def _time_of(event: Optional[str]) -> Optional[str]:
+    """When an event occurred, which is when the data was loaded."""
+    return None if event is None else str(read_event(event)["occurred"])
 
 
 def _is_asset_key(key: str) -> bool:

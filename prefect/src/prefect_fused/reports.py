@@ -155,6 +155,7 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
         "Related UDFs": f"{len(result.related)}" if result.related else None,
         "Inner caches deleted": ", ".join(result.inner_caches) or None,
         "Second pass": result.second_pass,
+        "How long it was stale": result.stale_time,
         "Note": result.note,
     }
     parts = [f"# Fused cache of `{shown.replace('`', '')}` invalidated", _table("What", "", rows)]

@@ -80,6 +80,8 @@ class SecondPass:
             "related": keywords.get("related"),
             "max_related": keywords.get("max_related", CALL_DEFAULTS["max_related"]),
             "inner_caches": _folders(keywords),
+            "h3_index": None,  # the first pass has waited for it
+            "loaded_at": _moment(keywords),
             **({} if deadline is None else {"deadline": deadline}),
             **_selection(keywords),
         }
@@ -160,6 +162,11 @@ def _selection(keywords: CallKeywords) -> dict[str, Any]:
 def _folders(keywords: CallKeywords) -> list[str] | None:
     given: Any = keywords.get("inner_caches", NOT_GIVEN)
     return None if given is NOT_GIVEN else [given] if isinstance(given, str) else list(given)
+
+
+def _moment(keywords: CallKeywords) -> str | None:
+    given: Any = keywords.get("loaded_at", NOT_GIVEN)
+    return None if given is NOT_GIVEN else str(given.isoformat() if hasattr(given, "isoformat") else given)
 
 
 def _zooms(zooms: Any) -> str | None:
