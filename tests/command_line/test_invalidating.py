@@ -233,6 +233,33 @@ def test_inner_caches_that_are_deleted_are_shown(fused_emulator: Emulator, land:
     assert fused_emulator.inner_caches() == []
 
 
+def test_an_h3_table_is_indexed_first(fused_emulator: Emulator, land: Udf) -> None:
+    table = fused_emulator.add_h3_table("s3://lake/hexes/")
+    index = ["--h3-index", "s3://lake/hexes/", "--h3-index-run", "--h3-index-prefix", "a=1", "--h3-index-prefix", "a=2"]
+    done = runner.invoke(program, ["plan", "land/roads", "1/0/0", *index, "--json"])
+    assert "is run until it has" in json.loads(done.stdout)["h3_index"]
+    assert fused_emulator.requests == []
+    done = runner.invoke(program, ["invalidate", "land/roads", "1/0/0", *index, "--h3-index-deadline", "60"])
+    assert done.exit_code == 0, done.output
+    assert [run["prefix"] for run in table.runs] == [["a=1", "a=2"]]
+
+
+def test_an_h3_table_that_is_not_indexed_yet_is_tried_again_later(fused_emulator: Emulator, land: Udf) -> None:
+    table = fused_emulator.add_h3_table("s3://lake/hexes/")
+    table.set_indexed(0)
+    given = ["--h3-index", "s3://lake/hexes/", "--loaded-at", "2026-11-22T06:30:00Z"]
+    done = runner.invoke(program, ["invalidate", "land/roads", "1/0/0", *given])
+    assert (done.exit_code, "Nothing was invalidated" in " ".join(done.output.split())) == (75, True)
+
+
+def test_how_long_the_map_was_stale_is_shown(land: Udf) -> None:
+    given = ["invalidate", "land/roads", "1/0/0", "--loaded-at", "2026-11-22T06:30:00Z"]
+    done = runner.invoke(program, given)
+    assert done.exit_code == 0, done.output
+    assert "seconds until invalidated" in done.stdout
+    assert json.loads(runner.invoke(program, [*given, "--json"]).stdout)["seconds_until_invalidated"] > 0
+
+
 def test_an_invalidation_with_relatives_and_a_second_pass_shows_both(land: Udf) -> None:
     done = runner.invoke(program, ["invalidate", "land/roads", "--whole-udf", "--related", "callers", "--again-after", "0.1"])
     assert done.exit_code == 0, done.output
