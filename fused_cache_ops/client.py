@@ -566,9 +566,11 @@ class FusedClient:
 
     def inspect(self, udf: str | Secret) -> UdfReport:
         """What could keep the map of a UDF stale although an invalidation succeeds: UDFs that call it or are called by it,
-        another real-time instance, caches inside the code. Changes nothing, and never runs the UDF's code.
+        another real-time instance, caches inside the code, indexes of H3 tables, layers of maps. Changes nothing, and never
+        runs the UDF's code.
 
-        It takes up to three requests. What the token may not see is named in the report's ``unknown``.
+        It takes up to three requests, and one for each H3 table that is queried, up to ten. What the token may not see is named
+        in the report's ``unknown``.
 
         Args:
             udf: as for `fused_cache_ops.invalidate_cache`.

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fused_cache_ops.errors import InvalidRequestError, NotFoundError, PermissionDeniedError, UnexpectedResponseError
 from fused_cache_ops.keywords.inner_caches import OWN, SHARED_FOLDER
 from fused_cache_ops.keywords.values import Related
 from fused_cache_ops.lineage.graph import CallGraph, Direction
 from fused_cache_ops.lineage.lookup import Lookup, UnknownPart, look_up_everything, place
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.service.canvases import Canvas, UdfRecord
+from fused_cache_ops.service.h3 import read_index
 from fused_cache_ops.udf_reference import UdfReference
-from fused_cache_ops.wording import counted
+from fused_cache_ops.wording import counted, without_any_credentials
 
 if TYPE_CHECKING:
     from fused_cache_ops.service.retry import Retrier
     from fused_cache_ops.service.service import Service
 
 _SHOWN = 5
+_MOST_INDEXES = 10
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,51 @@ class OutsideName:
 
 
 @dataclass(frozen=True)
+class H3Table:
+    """An H3 table that a UDF queries, and the state of its index, without which new rows are not found.
+
+    Attributes:
+        udf: the UDF's name, or its id if it has none.
+        line: where it is queried, from 1.
+        path: the table's path.
+        status: ``"ready"``, ``"indexing"``, ``"queued"``, ``"failed"``, or ``"not indexed"``. None: not looked up.
+        indexed_as_of: until when what was written is in the index, in ISO format. None: nothing is, or it is not known.
+        is_running: whether a run of the index is queued or going.
+    """
+
+    udf: str
+    line: int
+    path: str
+    status: str | None = None
+    indexed_as_of: str | None = None
+    is_running: bool = False
+
+    def __str__(self) -> str:
+        state = "state not known" if self.status is None else self.status
+        as_of = "" if self.indexed_as_of is None else f", has what was written until {self.indexed_as_of}"
+        running = ", a run is going" if self.is_running else ""
+        return f"{place(self.udf, self.line)}{without_any_credentials(self.path)} ({state}{as_of}{running})"
+
+
+@dataclass(frozen=True)
+class TileLayer:
+    """A layer of a map with ``tile: true``. It may ask for the UDF by ``bounds`` in a plain run, which no tile stands for.
+
+    Attributes:
+        udf: the name or id of the UDF or map whose code has the layer.
+        line: where the layer begins, from 1.
+        drawn: the name of the UDF that it draws.
+    """
+
+    udf: str
+    line: int
+    drawn: str
+
+    def __str__(self) -> str:
+        return f"{place(self.udf, self.line)}draws {self.drawn}"
+
+
+@dataclass(frozen=True)
 class UdfReport:
     """What could keep the map of a UDF stale. Whatever could not be found out is None or empty, and named in `unknown`.
 
@@ -111,6 +159,9 @@ class UdfReport:
             them.
         unknown: what could not be found out: names made at run time, code that cannot be parsed, what the token may not see.
         outside: what the UDF and its relatives call outside of the canvas.
+        h3_tables: the H3 tables that the UDF and its relatives query, each with the state of its index.
+        layers: the layers of the canvas's maps that draw the UDF or a relative with ``tile: true``, which an invalidation of
+            tiles may not reach.
     """
 
     udf_id: str
@@ -125,6 +176,8 @@ class UdfReport:
     inner_caches: tuple[InnerCache, ...]
     unknown: tuple[UnknownPart, ...]
     outside: tuple[OutsideName, ...]
+    h3_tables: tuple[H3Table, ...] = ()
+    layers: tuple[TileLayer, ...] = ()
 
     @property
     def map_is_reached(self) -> bool | None:
@@ -148,6 +201,10 @@ class UdfReport:
             yield f"maps run on {self.share_client_id}, {', '.join(self.client_ids)} is invalidated"
         if self.inner_caches:
             yield counted(len(self.inner_caches), "inner cache")
+        if self.h3_tables:
+            yield counted(len({table.path for table in self.h3_tables}), "H3 table")
+        if self.layers:
+            yield f"{counted(len(self.layers), 'layer')} with tile: true"
         if self.outside:
             yield f"{counted(len(self.outside), 'call')} out of the canvas"
         if self.unknown:
@@ -155,7 +212,8 @@ class UdfReport:
 
 
 def inspect_udf(service: Service, retrier: Retrier, reference: UdfReference) -> UdfReport:
-    """Look up a UDF, its canvas and the instances, and report what could keep its map stale. Three requests, and no change.
+    """Look up a UDF, its canvas and the instances, and report what could keep its map stale. Three requests, and one for each
+    H3 table that is queried, up to ten. No change.
 
     Raises:
         NotFoundError: the UDF does not exist, or this token may not see it.
@@ -163,7 +221,31 @@ def inspect_udf(service: Service, retrier: Retrier, reference: UdfReference) -> 
     """
     found = look_up_everything(service, retrier, reference)
     assert found.udf is not None  # noqa: S101 - it raises otherwise
-    return report_on(found.udf, found, graph_of(found.udf, found.canvas, reference.secret, lambda: retrier.left < 0))
+    report = report_on(found.udf, found, graph_of(found.udf, found.canvas, reference.secret, lambda: retrier.left < 0))
+    return _with_indexes(report, service, retrier)
+
+
+def _with_indexes(report: UdfReport, service: Service, retrier: Retrier) -> UdfReport:
+    """The report with the states of the H3 tables' indexes, as far as the token may see them."""
+    states: dict[str, dict[str, Any]] = {}
+    unknown: list[UnknownPart] = []
+    for path in dict.fromkeys(table.path for table in report.h3_tables):
+        if len(states) + len(unknown) == _MOST_INDEXES:
+            break
+        try:
+            state = read_index(service, path, retrier=retrier)
+        except (PermissionDeniedError, NotFoundError, InvalidRequestError, UnexpectedResponseError) as error:
+            reason = f"The index of the H3 table {without_any_credentials(path)} cannot be looked up ({error.status})"
+            unknown.append(UnknownPart(None, None, reason))
+            continue
+        as_of = None if state is None or state.indexed_as_of is None else state.indexed_as_of.isoformat()
+        states[path] = {
+            "status": "not indexed" if state is None else state.status,
+            "indexed_as_of": as_of,
+            "is_running": state is not None and state.is_running,
+        }
+    tables = tuple(replace(table, **states.get(table.path, {})) for table in report.h3_tables)
+    return replace(report, h3_tables=tables, unknown=(*report.unknown, *unknown))
 
 
 def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph) -> UdfReport:
@@ -179,6 +261,7 @@ def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph) -> UdfReport:
     parts = [each for node in family for each in node.unknown]
     parts += [each for node in others for each in node.unknown if each.may_call]
     unknown = [UnknownPart(_name(each.udf), each.line, each.reason) for each in parts]
+    names = {node.udf.name for node in family} - {None}
     return UdfReport(
         udf_id=udf.id,
         name=udf.name,
@@ -196,17 +279,25 @@ def report_on(udf: UdfRecord, found: Lookup, graph: CallGraph) -> UdfReport:
                 cache.function,
                 cache.line,
                 cache.max_age,
-                cache.folder,
-                cache.is_of_code and cache.folder not in (None, SHARED_FOLDER),
+                folder,
+                cache.is_of_code and folder not in (None, SHARED_FOLDER),
             )
             for node in family
             for cache in node.reading.caches
+            for folder in cache.folders
         ),
         unknown=(*found.unknown, *unknown),
         outside=tuple(
             OutsideName(_name(call.udf), call.line, call.name, call.reason, call.is_library)
             for node in family
             for call in node.outside
+        ),
+        h3_tables=tuple(H3Table(_name(node.udf), line, path) for node in family for path, line in node.reading.h3_tables),
+        layers=tuple(
+            TileLayer(_name(node.udf), layer.line, layer.udf.rpartition("/")[2])
+            for node in graph.nodes.values()
+            for layer in node.reading.layers
+            if layer.udf.rpartition("/")[2] in names
         ),
     )
 
@@ -249,6 +340,12 @@ def warnings_from(
             yield (
                 f"{counted(len(relatives), direction[:-1])} of this UDF {effect} ({_names(relatives)}): pass "
                 f"related='{direction}' to invalidate them too.{of_tiles * (has_tiles and direction == 'callers')}"
+            )
+    if has_tiles:
+        for layer in report.layers:
+            yield (
+                f"{layer} with tile: true, which may ask for it by bounds, without a tile: an invalidation of tiles may not "
+                "reach that. Invalidate the UDF whole, or let the layer use tileUrl."
             )
     kept = [cache for cache in report.inner_caches if cache.folder is None or cache.folder not in deleted]
     for udf, kind in dict.fromkeys((cache.udf, cache.kind) for cache in kept):

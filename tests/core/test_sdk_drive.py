@@ -76,3 +76,17 @@ result = [refusal(lambda: fused.h3.index("s3://lake/hexes/")), fused.h3.index_st
     lines = 'run = fused.h3.index("s3://lake/hexes/")\nresult = [run.status(), run.error()]'
     assert sdk(lines) == ["failed", "a file is no Parquet"]
     assert table.query() == "old"
+
+
+def test_the_sdk_keeps_a_callers_results_in_a_folder_named_after_the_udf(fused_emulator: Emulator, sdk: Sdk) -> None:
+    fused_emulator.assumptions.service_token_is_user = True
+    code = "@fused.udf\ndef udf(n: int = 0):\n    return 1\n"
+    double = fused_emulator.register(lambda n: 2 * int(n), name="double", code=code)
+    lines = """
+import os, pathlib
+from fused._options import options
+options.cache_directory = pathlib.Path(os.environ["HOME"]) / "cached_data"
+fused.submit(fused.load(udf_id), [{"n": 2}], collect=False).results()
+result = sorted(folder.name for folder in options.cache_directory.iterdir())
+"""
+    assert sdk(lines, udf_id=double.id) == ["run-double"]
