@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from hashlib import blake2b
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 from fused_cache_ops.errors import InvalidInputError
@@ -54,8 +55,8 @@ class H3Index(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What tells it from the other indexes of a call."""
-        return " ".join((self.path, *self.prefix))
+        """What tells it from the other indexes of a call, and may be stored: an address can hold credentials."""
+        return blake2b("\n".join((self.path, *self.prefix)).encode(), digest_size=12).hexdigest()
 
     def __str__(self) -> str:
         since = "the load" if self.loaded_at is None else self.loaded_at.isoformat(timespec="seconds")

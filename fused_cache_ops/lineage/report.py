@@ -101,7 +101,7 @@ class H3Table:
     Attributes:
         udf: the UDF's name, or its id if it has none.
         line: where it is queried, from 1.
-        path: the table's path.
+        path: the table's path. Credentials in it are masked.
         status: ``"ready"``, ``"indexing"``, ``"queued"``, ``"failed"``, or ``"not indexed"``. None: not looked up.
         indexed_as_of: until when what was written is in the index, in ISO format. None: nothing is, or it is not known.
         is_running: whether a run of the index is queued or going.
@@ -118,7 +118,7 @@ class H3Table:
         state = "state not known" if self.status is None else self.status
         as_of = "" if self.indexed_as_of is None else f", has what was written until {self.indexed_as_of}"
         running = ", a run is going" if self.is_running else ""
-        return f"{place(self.udf, self.line)}{without_any_credentials(self.path)} ({state}{as_of}{running})"
+        return f"{place(self.udf, self.line)}{self.path} ({state}{as_of}{running})"
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,9 @@ def _with_indexes(report: UdfReport, service: Service, retrier: Retrier) -> UdfR
             "indexed_as_of": as_of,
             "is_running": state is not None and state.is_running,
         }
-    tables = tuple(replace(table, **states.get(table.path, {})) for table in report.h3_tables)
+    tables = tuple(
+        replace(table, path=without_any_credentials(table.path), **states.get(table.path, {})) for table in report.h3_tables
+    )
     return replace(report, h3_tables=tables, unknown=(*report.unknown, *unknown))
 
 

@@ -40,7 +40,7 @@ class DatasetIndexWait:
     no secret, so it can be stored while the caller waits.
 
     Attributes:
-        waits: the wait for each index that is not done yet.
+        waits: the wait for each index that is not done yet, by a digest of its path and folders.
         done: the indexes that have what was loaded.
         failed: why the others failed, each with whether a retry may help.
     """

@@ -119,6 +119,10 @@ def _resolve_group(declared: Mapping[str, Option], name: str) -> Callable[[dg.Re
     return resolve
 
 
+def _resolve_plain(context: dg.ResolutionContext, value: Any) -> Any:
+    return context.resolve_value(value)
+
+
 def _group(declared: Mapping[str, Option], name: str, kind: Any, description: str) -> Any:
     return dg.Resolver(_resolve_group(declared, name), model_field_type=kind, description=description)
 
@@ -272,7 +276,7 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
     max_related: Annotated[int, _keyword("max_related")] = _default("max_related")
     inner_caches: Annotated[
         Any,
-        dg.Resolver.default(model_field_type=Union[str, list[str]], description=CALL_OPTIONS["inner_caches"].help),
+        dg.Resolver(_resolve_plain, model_field_type=Union[str, list[str]], description=CALL_OPTIONS["inner_caches"].help),
     ] = _default("inner_caches")
     h3_index: Annotated[
         Any,
@@ -285,7 +289,8 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
     ] = _default("h3_index")
     loaded_at: Annotated[
         Any,
-        dg.Resolver.default(
+        dg.Resolver(
+            _resolve_plain,
             model_field_type=Union[str, float],
             description=f"{CALL_OPTIONS['loaded_at'].help} Default: the time of the latest load of an upstream asset.",
         ),
