@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 
 from fused_cache_ops.errors import NotFoundError, UnexpectedResponseError
 from fused_cache_ops.keywords.moment import parse_moment
+from fused_cache_ops.secret import Secret
 from fused_cache_ops.udf_reference import checked_identifier
-from fused_cache_ops.wording import one_line, quoted_address, shortened
+from fused_cache_ops.wording import one_line, quoted_address, shortened, without_any_credentials
 
 if TYPE_CHECKING:
     from fused_cache_ops.service.retry import Retrier
@@ -51,7 +52,8 @@ def read_index(service: Service, path: str, *, retrier: Retrier) -> IndexState |
     """
     what = f"looking up the index of {quoted_address(path)}"
     try:
-        found = service.read(("h3", "index"), what=what, retrier=retrier, query=f"?{urlencode({'path': path})}")
+        query = f"?{urlencode({'path': path})}"
+        found = service.read(("h3", "index"), what=what, retrier=retrier, query=query, secret=Secret(path))
     except NotFoundError:
         return None
     said = found.get("status") if isinstance(found, dict) else None
@@ -79,7 +81,9 @@ def start_index(service: Service, path: str, prefix: tuple[str, ...], *, retrier
         args["prefix"] = list(prefix) if len(prefix) > 1 else prefix[0]
     body = {"task": "h3.index", "args": args, "engine": "realtime"}
     try:
-        found = service.send("POST", ("tasks", "run"), what=what, retrier=retrier, body=json.dumps(body).encode())
+        found = service.send(
+            "POST", ("tasks", "run"), what=what, retrier=retrier, body=json.dumps(body).encode(), secret=Secret(path)
+        )
     except UnexpectedResponseError as error:
         if error.status == 409:
             return None
@@ -101,7 +105,7 @@ def _run(found: Any, what: str) -> IndexRun:
     if not isinstance(found, Mapping) or not isinstance(found.get("id"), str) or not isinstance(found.get("status"), str):
         raise _malformed(what)
     run_id = checked_identifier(found["id"], "the id of a run in the service's response", UnexpectedResponseError)
-    return IndexRun(run_id, one_line(found["status"]), shortened(one_line(str(found.get("error") or "")), 300))
+    return IndexRun(run_id, one_line(found["status"]), _plain(found.get("error") or "", 300))
 
 
 def _failures(found: Any) -> str:
@@ -109,7 +113,12 @@ def _failures(found: Any) -> str:
         return ""
     first = found[0].get("error") if isinstance(found[0], dict) else found[0]
     more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
-    return f"{shortened(one_line(str(first)), 200)}{more}"
+    return f"{_plain(first, 200)}{more}"
+
+
+def _plain(text: Any, most: int) -> str:
+    """A text of the service that names files, on one line and without credentials."""
+    return shortened(without_any_credentials(one_line(str(text)[:4000])), most)
 
 
 def _malformed(what: str) -> UnexpectedResponseError:

@@ -218,14 +218,16 @@ class Service:
         retrier: Retrier,
         body: bytes | None = None,
         query: str = "",
+        secret: Secret | None = None,
         confirms: bool = False,
     ) -> Any:
-        """The JSON that the service answers to a request, or None if it has none. ``confirms``: only a yes is an answer.
+        """The JSON that the service answers to a request, or None if it has none. ``secret`` is masked in the answer.
+        ``confirms``: only a yes is an answer.
 
         Raises:
             FusedCacheError: the request failed.
         """
-        return self._request(method, path, what=what, retrier=retrier, body=body, query=query, confirms=confirms)
+        return self._request(method, path, what=what, retrier=retrier, body=body, query=query, secret=secret, confirms=confirms)
 
     def start(self) -> Retrier:
         """A retrier for one call, over this client's rate limiter. `cancel` ends it."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from airflow.exceptions import TaskDeferred
 
-from airflow_provider_fused._compat import AirflowFailException
+from airflow_provider_fused._compat import IS_AIRFLOW_2, AirflowFailException
 from airflow_provider_fused.decorators import LARGEST_STORED
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.notifications import FusedInvalidateCacheNotifier
@@ -167,6 +167,21 @@ def test_the_event_that_triggered_the_run_says_when_the_data_was_loaded(
         FusedInvalidateCacheOperator(task_id="t", udf=hexes[1].id, h3_index={"path": hexes[0].path}).execute(
             {name: {"a": [Event(datetime.now(timezone.utc))]}}
         )
+
+
+@pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has another accessor")
+def test_airflows_own_events_say_when_the_data_was_loaded(fused_emulator: Emulator, udf: Udf) -> None:
+    from airflow.sdk.execution_time.comms import AssetEventDagRunReferenceResult
+    from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
+
+    then = datetime.now(timezone.utc) - timedelta(seconds=60)
+    named: Any = {f"source_{name}": None for name in ("task_id", "dag_id", "run_id", "map_index")}
+    event = AssetEventDagRunReferenceResult(
+        asset={"name": "parcels", "uri": "s3://lake/parcels", "extra": {}}, extra={}, source_aliases=[], timestamp=then, **named
+    )
+    context = {"triggering_asset_events": TriggeringAssetEventsAccessor.build([event])}
+    result = FusedInvalidateCacheOperator(task_id="t", udf=udf.id, tiles=[TILE]).execute(context)
+    assert 60 <= result["seconds_until_invalidated"] < 80
 
 
 def first_pass(**fields: Any) -> tuple[FusedInvalidateCacheOperator, dict[str, Any]]:
