@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import contextvars
+import functools
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation
-from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.errors import FusedCacheError, InvalidationCancelledError, InvalidInputError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, SENDING_OPTIONS, DatasetKeywords
 from fused_cache_ops.keywords.h3_index import H3Index, h3_index_options, merged_h3_index, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
@@ -317,6 +320,7 @@ class DatasetCall:
         self._on_plan = on_plan
         self._progress: dict[str, tuple[int, int | None, int]] = {}
         self._tiled = sum(isinstance(part.selection, Selection) for part in self._parts)
+        self._caller = threading.get_ident()
         self._folders = Folders()
         self._indexes = Indexes(indexes)
         self._calls = {part.entry.label: self._call(part) for part in self._parts if _is_valid(part)}
@@ -383,6 +387,7 @@ class DatasetCall:
         Raises:
             DatasetInvalidationError: a UDF failed. The others are invalidated.
         """
+        self._caller = threading.get_ident()
         if self._on_plan is not None:
             self._on_plan(plan_parts(self._dataset, self._parts))
         outcomes = self._outcomes()
@@ -409,38 +414,64 @@ class DatasetCall:
         return result
 
     def _outcomes(self) -> dict[str, object]:
-        """What each call returned or raised: everything is sent once for all UDFs, then comes one wait for those that have a
-        second pass, then that pass, and only then whatever runs a UDF. So none of them waits for another one's wait or runs."""
+        """What each call returned or raised. Those that need the same H3 index wait for it, and no others."""
         outcomes: dict[str, object] = {}
+        groups: dict[H3Index | None, dict[str, Call]] = {}
+        for label, call in self._calls.items():
+            groups.setdefault(call.h3_index, {})[label] = call
         try:
-            waiting: Mapping[str, Call] = self._calls
-            while waiting:  # those whose H3 table has no new index yet come as soon as it has
-                looks = self._side_by_side(Call.look_at_index, waiting, outcomes)
-                began = time.monotonic()
-                self._in_stages({label: self._calls[label] for label, wait in looks.items() if wait is None}, outcomes)
-                waiting = {label: self._calls[label] for label, wait in looks.items() if wait is not None}
-                if waiting:
-                    seconds = min(wait for wait in looks.values() if wait is not None) - (time.monotonic() - began)
-                    self._retrier.wait(max(seconds, 0.0))
-                    for call in waiting.values():
-                        call.has_waited(time.monotonic() - began)
+            if len(groups) > 1:
+                self._in_threads([functools.partial(self._in_stages, calls, outcomes) for calls in groups.values()])
+            else:
+                self._in_stages(self._calls, outcomes)
         except KeyboardInterrupt as interrupt:
             raise InvalidationInterrupted(interrupt, result=self._interrupted(outcomes)) from interrupt
         return outcomes
 
+    def _in_threads(self, actions: Sequence[Callable[[], None]]) -> None:
+        """Do several things at once. The caller's thread reports progress."""
+        pool = concurrent.futures.ThreadPoolExecutor(len(actions), thread_name_prefix="fused-cache-index")
+        running = [pool.submit(contextvars.copy_context().run, action) for action in actions]
+        waiting = set(running)
+        try:
+            while waiting:
+                waiting = concurrent.futures.wait(waiting, _TOLD_EVERY, concurrent.futures.FIRST_COMPLETED).not_done
+                self._tell()
+        except BaseException:
+            self._service.cancel_call(self._retrier)
+            raise
+        finally:
+            pool.shutdown(wait=True)
+        for each in running:
+            each.result()
+
     def _in_stages(self, calls: Mapping[str, Call], outcomes: dict[str, object]) -> None:
-        """Make calls, each stage for all of them."""
+        """Make calls of one H3 index. Once it has the load, everything is sent once for all UDFs, then comes one wait for those
+        that have a second pass, then that pass, and only then whatever runs a UDF. So none of them waits for another one's wait
+        or runs."""
+        while True:
+            looks = self._side_by_side(Call.look_at_index, calls, outcomes)
+            calls = {label: self._calls[label] for label in looks}
+            pause = max((seconds for seconds in looks.values() if seconds is not None), default=None)
+            if pause is None:
+                break
+            self._wait(pause, calls.values())
         waits = self._side_by_side(_send, calls, outcomes)
         again = {label: seconds for label, seconds in waits.items() if seconds is not None}
         if again:
             seconds = max(again.values())
             logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
-            self._retrier.wait(seconds)
-            for label in waits:
-                self._calls[label].has_waited(seconds)
+            self._wait(seconds, (self._calls[label] for label in waits))
             self._side_by_side(Call.send_again, {label: self._calls[label] for label in again}, outcomes)
         left = {label: call for label, call in calls.items() if label not in outcomes}
         outcomes.update(self._side_by_side(Call.conclude, left, outcomes))
+
+    def _wait(self, seconds: float, calls: Iterable[Call]) -> None:
+        """Wait on behalf of calls. If they are cancelled meanwhile, each of them says so, with what remains."""
+        with contextlib.suppress(InvalidationCancelledError):
+            self._retrier.wait(seconds)
+        for call in calls:
+            call.has_waited(seconds)
 
     def _side_by_side(
         self, step: Callable[[Call], Any], calls: Mapping[str, Call], failures: dict[str, object]
@@ -492,7 +523,7 @@ class DatasetCall:
         return DatasetResult(self._dataset, results, failed, round(self._retrier.elapsed, 3))
 
     def _tell(self) -> None:
-        if self._on_progress is None or not self._progress:
+        if self._on_progress is None or not self._progress or threading.get_ident() != self._caller:
             return
         parts = list(self._progress.values())
         totals = [total for _, total, _ in parts]

@@ -85,6 +85,9 @@ class Call:
         checkpoint, on_progress, verify_tiles, fail_on_stale, shared_token, related, max_related, inner_caches, again_after: as
             for `fused_cache_ops.invalidate_cache`.
 
+    Attributes:
+        h3_index: the index that is waited for, or None.
+
     Raises:
         InvalidInputError: a keyword is invalid, or needs another selection.
         ConfigurationError: a checkpoint or a verification is not possible.
@@ -144,7 +147,7 @@ class Call:
         self._related, self._max_related = related, max_related
         self._inner_caches = read_folders(inner_caches)
         self._folders = folders or Folders()
-        self._h3_index = None if only_pass == 2 else h3_index  # the first pass has waited for it
+        self.h3_index = None if only_pass == 2 else h3_index  # the first pass has waited for it
         self._indexes = indexes or Indexes()
         self._stale_time = StaleTime(loaded_at)
         self._again_after = 0.0 if only_pass else again_after
@@ -200,9 +203,9 @@ class Call:
         with self._accounted():
             self._step = "looking at the index of the H3 table"
             self._retrier.check()
-            if self._h3_index is None or not self._has_anything():
+            if self.h3_index is None or not self._has_anything():
                 return None
-            return self._indexes.look(self._service, self._retrier, self._h3_index)
+            return self._indexes.look(self._service, self._retrier, self.h3_index)
 
     def _has_anything(self) -> bool:
         """Whether there is anything to send."""

@@ -1,5 +1,7 @@
 """The index of an H3 table: what `fused.h3.query` returns is old until it has the load, and nothing is sent before that."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -13,6 +15,7 @@ from fused_cache_ops import (
     DatasetInvalidationError,
     FusedClient,
     IndexWait,
+    InvalidationInterrupted,
     InvalidInputError,
     NotFoundError,
     UnavailableError,
@@ -271,6 +274,58 @@ def test_the_index_of_a_dataset_is_run_once_and_others_do_not_wait(
     assert (before, [seen(udf) for udf in udfs]) == (["old"] * 10, ["new"] * 10)
     assert len(result.results) == 11
     assert [run["prefix"] for run in hexes.runs] == ["date=2026-11-22"]
+
+
+def test_a_udf_with_an_index_does_not_wait_for_the_second_pass_of_another(
+    fused_emulator: Emulator, hexes: H3Table, many: Any, when: Callable[..., Any]
+) -> None:
+    _, udfs, _ = many
+    hexes.run_seconds = 0.2
+    entries: list[Any] = [{"udf": "hexes0", "h3_index": {"path": PATH, "run": True}}, {"udf": "other", "again_after": 5}]
+    known = CacheMap.from_dict({"datasets": {"d": {"udfs": entries}}})
+    fused_emulator.fill_cache(udfs[0], [(1, 0, 0)])
+    seconds: list[float] = []
+    began = time.monotonic()
+    when(lambda: not fused_emulator.cached_tiles(udfs[0]), lambda: seconds.append(time.monotonic() - began))
+    told: list[int] = []
+    with FusedClient() as client:
+        result = client.invalidate_dataset(
+            "d", cache_map=known, tiles=[TILE], on_progress=lambda *_: told.append(threading.get_ident())
+        )
+    assert result.results["other"].second_pass == "done"
+    assert seconds[0] < 4
+    assert set(told) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("waits_for", ["index", "second pass"])
+def test_cancelling_a_dataset_that_waits_says_what_is_done_and_what_remains(
+    fused_emulator: Emulator, hexes: H3Table, many: Any, when: Callable[..., Any], waits_for: str
+) -> None:
+    known, _, other = many
+    fused_emulator.fill_cache(other, [(1, 0, 0)])
+    hexes.run_seconds = None if waits_for == "index" else 0
+    given: Any = {} if waits_for == "index" else {"again_after": 60}
+    client = FusedClient()
+    when(lambda: not fused_emulator.cached_tiles(other) and hexes.runs, client.cancel)
+    with client, pytest.raises(DatasetInvalidationError, match="cancelled") as caught:
+        client.invalidate_dataset("d", cache_map=known, tiles=[TILE], **given)
+    assert {len(list(left or ())) for left in caught.value.remaining_by_udf.values()} == {1}
+    assert set(caught.value.result.failed) >= {f"hexes{number}" for number in range(10)}
+
+
+def test_ctrl_c_while_an_index_is_waited_for_says_what_is_done_and_what_is_not(
+    fused_emulator: Emulator, hexes: H3Table, many: Any, when: Callable[..., Any]
+) -> None:
+    known, _, other = many
+    fused_emulator.fill_cache(other, [(1, 0, 0)])
+    hexes.run_seconds = None
+    main = threading.get_ident()
+    when(lambda: not fused_emulator.cached_tiles(other) and hexes.runs, lambda: signal.pthread_kill(main, signal.SIGINT))
+    with pytest.raises(InvalidationInterrupted) as caught:
+        invalidate_dataset("d", cache_map=known, tiles=[TILE])
+    assert caught.value.result is not None
+    assert "hexes0" in caught.value.result.failed
+    assert fused_emulator.cached_tiles(other) == set()
 
 
 def test_an_index_that_fails_does_not_keep_other_udfs_stale(fused_emulator: Emulator, hexes: H3Table, many: Any) -> None:
