@@ -23,6 +23,7 @@ from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
+from fused_cache_ops.keywords.inner_caches import OWN
 from fused_cache_ops.keywords.option import check_keys
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
 from fused_cache_ops.outcome.refresh import RefreshResult
@@ -83,7 +84,8 @@ def _run(folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
         only_plan = _is_true("dry-run", inputs.pop("dry-run", "false"))
         command, target = _target(inputs, folder)
         # A plan of related UDFs looks them up, which the invalidation does anyway.
-        left_out = () if only_plan else ("related", "max-related", "inner-caches")
+        needs_code = ["inner-caches"] if OWN in inputs.get("inner-caches", "") else []
+        left_out = () if only_plan else ("related", "max-related", *needs_code)
         shown = {name: value for name, value in inputs.items() if name not in left_out}
         planned = [*_arguments("dataset", shown), "--plan"] if command == "dataset" else _arguments("plan", shown)
         sent = _arguments(command, inputs, strict=not only_plan)

@@ -116,3 +116,11 @@ def test_the_callers_cache_can_be_deleted_by_its_folder(fused_emulator: Emulator
     assert any("inner_caches=['run-roads'] deletes them" in each for each in first)
     second = invalidate_cache("maps/atlas", inner_caches=["run-roads"]).warnings or ()
     assert not any("run-roads" in each for each in second)
+
+
+@pytest.mark.parametrize("host", ["udf.ai", "www.udf.ai", "unstable.udf.ai"])
+def test_a_udf_that_is_read_over_http_is_a_call_whichever_host_answers(host: str) -> None:
+    code = f'pd.read_parquet("https://{host}/fsh_0123456789abcdef0123456789abcdef.parquet?name=a")'
+    assert len(read_source(code).loads) == 1
+    other = 'pd.read_parquet("https://notudf.ai/fsh_0123456789abcdef0123456789abcdef.parquet")'
+    assert read_source(other).loads == ()
