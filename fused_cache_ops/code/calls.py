@@ -7,6 +7,7 @@ only known at run time is reported as unknown. Text and comments that only look 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -126,6 +127,12 @@ def read_source(source: str | None, entrypoint: str | None = None) -> SourceRead
     """
     if source is None:
         return SourceReading(unknown=(Unknown("the service did not return the code", None),))
+    return _read_source(source, entrypoint)
+
+
+@functools.lru_cache(maxsize=512)
+def _read_source(source: str, entrypoint: str | None) -> SourceReading:
+    """Kept, because the calls for several UDFs of a canvas each read the code of all of it."""
     try:
         reading = calls_in(Values(source), entrypoint)
     except UNREADABLE as error:
