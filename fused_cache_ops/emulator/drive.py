@@ -17,6 +17,9 @@ from fused_cache_ops.emulator.store import Caller, Store
 CACHE_FOLDER = "fused-system/cached_data"
 """Where `@fused.cache` keeps its results."""
 
+STORES = ""
+"""In place of an instance: the object stores, of which each path begins with its scheme."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -45,7 +48,7 @@ class Drive:
         beginning = folder.strip("/") + "/" if folder.strip("/") else ""
         with self._lock:
             within = {path: each for path, each in self._files.get(client_id, {}).items() if path.startswith(beginning)}
-        if not within and not f"{CACHE_FOLDER}/".startswith(beginning):
+        if not within and (client_id == STORES or not f"{CACHE_FOLDER}/".startswith(beginning)):
             return None
         found: dict[str, dict[str, Any]] = {}
         for path, (content, written) in within.items():
@@ -93,9 +96,10 @@ class _Item(BaseModel):
 
 def drives(store: Store, drive: Drive, caller: Callable[..., Any]) -> APIRouter:
     """The endpoints by which files on a drive are listed and deleted, as Fused's SDK calls them. They are not in the REST
-    reference, and whether the service lets a service token use them is not known: `Emulator.misbehave` can refuse it."""
+    reference, and whether the service lets a service token use them is not known: `Emulator.misbehave` can refuse it. Files in
+    object stores are listed with their sizes and times."""
     Known = Annotated[Caller, Depends(caller)]  # noqa: N806
-    router = APIRouter(prefix="/efs/{client_id}")
+    router, files = APIRouter(prefix="/efs/{client_id}"), APIRouter()
 
     def check(client_id: str, who: Caller, *, writes: bool = False) -> None:
         if client_id not in {instance["client_id"] for instance in store.instances(who.environment_id)}:
@@ -119,10 +123,18 @@ def drives(store: Store, drive: Drive, caller: Callable[..., Any]) -> APIRouter:
     async def delete_file(client_id: str, body: _Item, who: Known) -> dict[str, Any]:
         return deleted(client_id, body.item, who, is_folder=False)
 
+    @files.get("/files/list-details")
+    async def list_details(path: str, who: Known) -> list[dict[str, Any]]:
+        found = drive.listing(STORES, path)
+        if found is None:
+            raise HTTPException(404, "Folder not found")
+        return found
+
     def deleted(client_id: str, item: str, who: Caller, *, is_folder: bool) -> dict[str, Any]:
         check(client_id, who, writes=True)
         if not drive.delete(client_id, item, is_folder=is_folder):
             raise HTTPException(404, "Not found")
         return {"item": item}
 
-    return router
+    files.include_router(router)
+    return files

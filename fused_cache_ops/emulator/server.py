@@ -22,7 +22,7 @@ import uvicorn
 
 from fused_cache_ops.emulator.application import PREFIX, Hooks, Parts, build_application
 from fused_cache_ops.emulator.assumptions import Assumptions
-from fused_cache_ops.emulator.drive import CACHE_FOLDER, Drive, F
+from fused_cache_ops.emulator.drive import CACHE_FOLDER, STORES, Drive, F
 from fused_cache_ops.emulator.faults import Fault, Misbehavior
 from fused_cache_ops.emulator.runs import Run, Runner
 from fused_cache_ops.emulator.store import Canvas, ReceivedRequest, Store, Udf
@@ -217,6 +217,10 @@ class Emulator:
     def inner_caches(self, *, client_id: str | None = None) -> list[str]:
         """The folders of inner caches on an instance. Default: the preferred one."""
         return self._drive.folders(client_id or self.client_id, CACHE_FOLDER)
+
+    def add_file(self, path: str, content: bytes = b"") -> None:
+        """A file in an object store, such as ``s3://lake/parcels/a.parquet``, written now. ``fused.api.list`` shows it."""
+        self._drive.write(STORES, path, content)
 
     def add_h3_table(self, path: str, rows: Any = None) -> H3Table:
         """An H3 table, for a registered function to read by its `H3Table.query`, as ``fused.h3.query(path)`` within a UDF."""

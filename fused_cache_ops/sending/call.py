@@ -617,7 +617,8 @@ class Call:
         if self._tiles is None or len(self._deliveries) > 1:
             complete = sum(each.is_complete for each in self._deliveries)
             found = counted(len(self._deliveries), "invalidation")
-            return f"{complete} of {found} succeeded (one for each UDF and instance), but"
+            folder = ", folder" * any(each.target.is_folder for each in self._deliveries)
+            return f"{complete} of {found} succeeded (one for each UDF{folder} and instance), but"
         confirmed = sum(each.count_sent for each in self._all())
         return f"{confirmed:,} tiles were invalidated before" if confirmed else "No tile was invalidated before"
 

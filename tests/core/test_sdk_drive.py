@@ -90,3 +90,19 @@ fused.submit(fused.load(udf_id), [{"n": 2}], collect=False).results()
 result = sorted(folder.name for folder in options.cache_directory.iterdir())
 """
     assert sdk(lines, udf_id=double.id) == ["run-double"]
+
+
+def test_the_sdk_lists_a_folder_of_an_object_store_with_sizes_and_times(fused_emulator: Emulator, sdk: Sdk) -> None:
+    fused_emulator.add_file("s3://lake/parcels/date=1/a.parquet", b"12345")
+    fused_emulator.add_file("s3://lake/parcels/b.parquet")
+    fused_emulator.add_file("s3://lake/parcels_old/c.parquet")
+    lines = """
+found = fused.api.list("s3://lake/parcels/", details=True)
+(deep,) = fused.api.list("s3://lake/parcels/date=1/", details=True)
+result = [[(each.file_name, each.is_directory) for each in found], deep.url, deep.size, deep.last_modified.year > 2000,
+          refusal(lambda: fused.api.list("s3://lake/gone/", details=True))]
+"""
+    folders, url, size, has_time, refused = sdk(lines)
+    assert folders == [["date=1", True], ["b.parquet", False]]
+    assert (url, size, has_time) == ("s3://lake/parcels/date=1/a.parquet", 5, True)
+    assert "not found" in refused
