@@ -19,7 +19,7 @@ from fused_cache_ops.errors import (
 )
 from fused_cache_ops.keywords.h3_index import H3Index, utc_now
 from fused_cache_ops.outcome.indexing import DatasetIndexWait, IndexWait
-from fused_cache_ops.service.h3 import IndexState, read_index, read_run, start_index
+from fused_cache_ops.service.h3 import IndexRun, IndexState, read_index, read_run, start_index
 from fused_cache_ops.wording import quoted_address
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ def look_at_index(service: Service, retrier: Retrier, index: H3Index, wait: Inde
     seconds = _FIRST_PAUSE if wait is None else min(wait.seconds * _GROWTH, _LONGEST_PAUSE)
     run_id = None if wait is None else wait.run_id
     if run_id is not None:
-        run = read_run(service, run_id, retrier=retrier)
-        if run.status == "failed":
+        run = _run_of(service, retrier, run_id)
+        if run is not None and run.status == "failed":
             _fail(index, f"its run {run_id} failed ({run.error or 'for no reason that it tells'})")
-        if run.status != "succeeded":
+        if run is not None and run.status != "succeeded":
             return _again(index, loaded_at, until, seconds, run_id)
-        if index.loaded_at is None:  # it began after the load, whatever the clocks say
+        if run is not None and index.loaded_at is None:  # it began after the load, whatever the clocks say
             return None
     # Without a time, no index is new enough that is not run now.
     state = None if wait is None and index.loaded_at is None else read_index(service, index.path, retrier=retrier)
@@ -75,6 +75,14 @@ def look_at_index(service: Service, retrier: Retrier, index: H3Index, wait: Inde
     logger.info("Fused cache: run %s of the index of %s has started.", started.id, quoted_address(index.path))
     pause = 0.0 if started.status in ("succeeded", "failed") else seconds
     return _again(index, loaded_at, until, pause, started.id)
+
+
+def _run_of(service: Service, retrier: Retrier, run_id: str) -> IndexRun | None:
+    """A run, or None if the service does not know it, so that only the index can tell."""
+    try:
+        return read_run(service, run_id, retrier=retrier)
+    except NotFoundError:
+        return None
 
 
 def _again(index: H3Index, loaded_at: datetime, until: datetime, seconds: float, run_id: str | None) -> IndexWait:

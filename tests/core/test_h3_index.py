@@ -190,6 +190,18 @@ def test_a_lost_answer_is_not_taken_for_no_run(fused_emulator: Emulator, hexes: 
     assert [run["status"] for run in hexes.runs] == ["succeeded"]
 
 
+@pytest.mark.parametrize("more", [{}, {"loaded_at": None}], ids=["without a time", "with the time of the load"])
+def test_where_the_service_does_not_know_the_run_the_index_tells(
+    fused_emulator: Emulator, hexes: H3Table, map_of_hexes: Udf, more: Any
+) -> None:
+    hexes.run_seconds = 0.2
+    fused_emulator.misbehave(status=404, path="/tasks/", method="GET", times=None)
+    loaded_at = now()
+    time.sleep(0.01)
+    invalidate_cache("hexes", tiles=[TILE], h3_index={"path": PATH, "run": True, **dict.fromkeys(more, loaded_at)})
+    assert [run["status"] for run in hexes.runs] == ["succeeded"]
+
+
 def test_a_run_that_fails_is_a_transient_error_and_says_why(
     hexes: H3Table, map_of_hexes: Udf, purged: Callable[[], list[str]]
 ) -> None:
