@@ -67,11 +67,14 @@ def _folders(service: Service, client_id: str, folder: str, what: str, retrier: 
 
 def _names(answer: Any, what: str) -> Iterator[str]:
     items = answer.get("items") if isinstance(answer, dict) else None
-    if not isinstance(items, list):
+    # What cannot be read must not be taken for a folder that is not there.
+    if not isinstance(items, list) or not all(isinstance(item, dict) and _is_name(item.get("file_name")) for item in items):
         raise UnexpectedResponseError(f"Failed {what}: the service's list of folders is malformed: is base_url right?")
-    for item in items:
-        if isinstance(item, dict) and isinstance(item.get("file_name"), str) and item.get("is_directory", True):
-            yield item["file_name"]
+    return (item["file_name"] for item in items if item.get("is_directory", True))
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name)
 
 
 def _send(service: Service, method: str, client_id: str, action: str, item: str, what: str, retrier: Retrier) -> Any:

@@ -84,6 +84,30 @@ def test_a_folder_that_is_not_there_is_done_after_one_look(
     assert result.requests_sent == len(fused_emulator.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "body",
+    [[], {}, {"items": {}}, {"items": ["roads"]}, {"items": [{"name": "roads"}]}, {"items": [{"file_name": ""}]}],
+    ids=str,
+)
+def test_a_list_that_cannot_be_read_is_not_taken_for_a_folder_that_is_not_there(
+    fused_emulator: Emulator, udf: Udf, body: Any
+) -> None:
+    fill(fused_emulator, "roads")
+    fused_emulator.misbehave(status=200, path="/list", body=body, times=None)
+    with pytest.raises(PartialInvalidationError, match="malformed") as caught:
+        invalidate_cache(udf.id, inner_caches="roads")
+    assert not caught.value.retryable
+    assert fused_emulator.cached_tiles(udf) == set()
+
+
+@pytest.mark.parametrize("body", [{"detail": "no"}, {"error": "no"}], ids=str)
+def test_an_answer_that_says_that_something_failed_is_no_yes(fused_emulator: Emulator, udf: Udf, body: Any) -> None:
+    fill(fused_emulator, "roads")
+    fused_emulator.misbehave(status=200, path="/delete-dir", body=body, times=None)
+    with pytest.raises(PartialInvalidationError, match="Folder roads"):
+        invalidate_cache(udf.id, inner_caches="roads")
+
+
 def test_an_empty_selection_deletes_none_either(fused_emulator: Emulator, udf: Udf) -> None:
     fill(fused_emulator, "roads")
     assert invalidate_cache(udf.id, tiles=[], inner_caches="roads").inner_caches == ()
