@@ -25,11 +25,13 @@ class Verification:
             ``10/1/2: object storage``. They were not invalidated, or someone requested them in between.
         unknown: tiles that are neither certainly fresh nor certainly cached, each with the reason: there was no result, or a
             CDN may have answered.
+        first_fresh: when the first fresh tile was received, as a ``datetime``. Not part of what is stored.
     """
 
     fresh: tuple[str, ...] = ()
     from_cache: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    first_fresh: Any = field(default=None, repr=False, compare=False)
 
     @property
     def sampled(self) -> int:
@@ -160,9 +162,7 @@ class InvalidationResult:
             retries=sum(part.retries for part in parts),
             elapsed_seconds=max(part.elapsed_seconds for part in parts),
             tiles_already_done=sum(part.tiles_already_done for part in parts),
-            verification=Verification(
-                *(tuple(itertools.chain(*(getattr(each, name) for each in checked))) for name in Verification.__annotations__)
-            )
+            verification=Verification(*(tuple(itertools.chain(*(getattr(each, name) for each in checked))) for name in _KINDS))
             if checked
             else None,
             refresh=RefreshResult.merge(refreshed) if refreshed else None,

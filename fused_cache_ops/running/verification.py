@@ -6,7 +6,9 @@ import functools
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timezone
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.outcome.invalidation import Verification
@@ -100,17 +102,10 @@ def verify_selection(
     return request_tiles(service, retrier, token, sample.tiles)
 
 
-def request_tiles(
-    service: Service,
-    retrier: Retrier,
-    token: Secret,
-    tiles: list[Tile],
-    *,
-    on_fresh: Callable[[], object] = lambda: None,
-) -> Verification:
+def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list[Tile]) -> Verification:
     """Request tiles through a shared token, and check whether they come from the cache.
 
-    A tile for which there is no response by the call's deadline is unknown. ``on_fresh`` is called when one is fresh.
+    A tile for which there is no response by the call's deadline is unknown.
 
     Raises:
         InvalidationCancelledError: the call was cancelled.
@@ -119,10 +114,12 @@ def request_tiles(
     access = Access(service, token, retrier)
     answers: list[Asked] = []
 
+    fresh_at: list[datetime] = []
+
     def note(asked: Asked) -> None:
         answers.append(asked)
-        if asked.freshness == "fresh":
-            on_fresh()
+        if asked.freshness == "fresh" and not fresh_at:
+            fresh_at.append(datetime.now(timezone.utc))
 
     def abort() -> None:
         for part in (running, retrier):
@@ -131,7 +128,7 @@ def request_tiles(
 
     ask = functools.partial(ask_once, access, running)
     ask_for(sorted(set(tiles)), ask, note, at_once=_AT_ONCE, tick=lambda: None, abort=abort)
-    return verified(answers)
+    return replace(verified(answers), first_fresh=next(iter(fresh_at), None))
 
 
 def verified(answers: Iterable[Asked]) -> Verification:

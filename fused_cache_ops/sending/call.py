@@ -401,7 +401,10 @@ class Call:
 
     def _request(self, tiles: list[Tile]) -> Verification:
         assert self._run_token is not None  # noqa: S101 - otherwise nothing is verified
-        return request_tiles(self._service, self._retrier, self._run_token, tiles, on_fresh=self._stale_time.is_fresh)
+        found = request_tiles(self._service, self._retrier, self._run_token, tiles)
+        if found.first_fresh is not None:
+            self._stale_time.is_fresh(found.first_fresh)
+        return found
 
     def _sampled(self) -> list[Tile] | None:
         """The tiles to verify. What a checkpoint had was not sent, but belongs to the selection."""

@@ -22,15 +22,16 @@ class StaleTime:
         """Note that everything is confirmed now."""
         self._invalidated = self._seconds()
 
-    def is_fresh(self) -> None:
-        """Note that a tile was computed anew now."""
+    def is_fresh(self, moment: datetime | None = None) -> None:
+        """Note that a tile was computed anew, at a moment or now."""
         if self._fresh is None:
-            self._fresh = self._seconds()
+            self._fresh = self._seconds(moment)
 
-    def _seconds(self) -> float | None:
+    def _seconds(self, moment: datetime | None = None) -> float | None:
         if self._loaded_at is None:
             return None
-        return round(max(0.0, (datetime.now(timezone.utc) - self._loaded_at).total_seconds()), 3)  # clocks differ
+        passed = ((moment or datetime.now(timezone.utc)) - self._loaded_at).total_seconds()
+        return round(max(0.0, passed), 3)  # clocks differ
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of a result."""
