@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SendingKeywords,
     )
     from fused_cache_ops.keywords.client import CLIENT_OPTIONS, LIMIT_OPTIONS, ClientSettings, Limits
+    from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS, H3IndexOptions, merged_h3_index, runs_an_index
     from fused_cache_ops.keywords.option import Option, check_keys, defaults_of, help_of, types_of
     from fused_cache_ops.keywords.refresh import (
         REFRESH_DEFAULTS,
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
         Antimeridian,
         Bounds,
         CheckpointLocation,
+        InnerCaches,
+        LoadedAt,
         NotGiven,
         Related,
         RenderResolution,
@@ -94,6 +97,7 @@ __all__ = [
     "DEFAULT_MAX_TILES",
     "DEFAULT_TIMEOUT",
     "DETAILS",
+    "H3_INDEX_OPTIONS",
     "HIGHEST_ZOOM",
     "KINDS",
     "LIMIT_OPTIONS",
@@ -113,7 +117,10 @@ __all__ = [
     "ClientSettings",
     "DatasetKeywords",
     "DbtPath",
+    "H3IndexOptions",
+    "InnerCaches",
     "Limits",
+    "LoadedAt",
     "MapLocation",
     "NotGiven",
     "OnProgress",
@@ -139,6 +146,7 @@ __all__ = [
     "is_given",
     "kinds_in",
     "merge_selections",
+    "merged_h3_index",
     "merged_refresh",
     "parse_udf",
     "read_boolean",
@@ -153,6 +161,7 @@ __all__ = [
     "refuse_without_selection",
     "require_kind",
     "resolve_settings",
+    "runs_an_index",
     "sealed",
     "sealed_udf",
     "shown_udfs",
@@ -161,6 +170,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "LoadedAt": "keywords.values",
+    "InnerCaches": "keywords.values",
+    "runs_an_index": "keywords.h3_index",
+    "merged_h3_index": "keywords.h3_index",
+    "H3IndexOptions": "keywords.h3_index",
+    "H3_INDEX_OPTIONS": "keywords.h3_index",
     "Bounds": "keywords.values",
     "CALL_DEFAULTS": "keywords.call",
     "CALL_OPTIONS": "keywords.call",

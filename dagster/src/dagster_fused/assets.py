@@ -19,7 +19,7 @@ from dagster_fused.invalidation import (
     refresh,
     select,
 )
-from dagster_fused.loads import latest_loads
+from dagster_fused.loads import latest_loads, time_of_load
 from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords, sealed
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ def build_fused_cache_asset(
         with permanent_failures():
             loaded = latest_loads(context)
             keywords = select(selection_fn, known, ((context, key) for key in _partitions_of(context)))
+            moment = time_of_load(context)
+            if moment is not None:
+                keywords.setdefault("loaded_at", moment)
             _, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords)
         return dg.MaterializeResult(metadata=metadata | loaded)
 
