@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import requests
 
-from fused_cache_ops import FusedClient, InvalidInputError, PartialInvalidationError, RefreshError, VerificationError
+from fused_cache_ops import (
+    FusedCacheError,
+    FusedClient,
+    InvalidInputError,
+    PartialInvalidationError,
+    RefreshError,
+    VerificationError,
+)
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.running import verification
 from fused_cache_ops.sending import call as sending
@@ -206,5 +213,18 @@ def test_a_tile_whose_turn_never_comes_is_unknown_and_may_be_asked_for_again(
         found = slow.verify_cache(udf.shared_token, tiles=ALL, verify_tiles=4)
     late = [each for each in asked if each.freshness == "unknown"]
     assert late
-    assert all(each.retryable and each.reason for each in late)
+    assert all(each.retryable and each.reason and each.tile is not None for each in late)
     assert len(found.unknown) == len(late)
+
+
+@pytest.mark.parametrize("what", WITH_A_TOKEN)
+def test_whose_token_it_is_is_asked_with_the_calls_own_deadline(
+    fused_emulator: Emulator, udf: Udf, rivers: Udf, what: str
+) -> None:
+    fused_emulator.misbehave(status=503, times=None, path="by-token")
+    with (
+        FusedClient(client_id=fused_emulator.client_id, deadline=0.5) as client,
+        pytest.raises(FusedCacheError, match="deadline"),
+    ):
+        WITH_A_TOKEN[what](client, udf.id, rivers.shared_token)
+    assert fused_emulator.runs == []
