@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     )
     from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset, invalidate_dbt, refresh_cache
     from fused_cache_ops.keywords.client import ClientSettings
+    from fused_cache_ops.keywords.h3_index import H3IndexOptions
     from fused_cache_ops.keywords.refresh import RefreshOptions
     from fused_cache_ops.keywords.values import WHOLE_UDF
     from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
     from fused_cache_ops.outcome.dbt import DbtNodesFailedError, DbtResult
+    from fused_cache_ops.outcome.indexing import DatasetIndexWait, IndexWait
     from fused_cache_ops.outcome.interruption import InvalidationInterrupted
     from fused_cache_ops.outcome.invalidation import (
         InvalidationResult,
@@ -59,6 +61,7 @@ __all__ = [
     "ClientSettings",
     "ConfigurationError",
     "DatasetFirstPass",
+    "DatasetIndexWait",
     "DatasetInvalidationError",
     "DatasetPlan",
     "DatasetResult",
@@ -69,6 +72,8 @@ __all__ = [
     "FirstPass",
     "FusedCacheError",
     "FusedClient",
+    "H3IndexOptions",
+    "IndexWait",
     "InvalidInputError",
     "InvalidRequestError",
     "InvalidationCancelledError",
@@ -112,6 +117,7 @@ _HOMES = {
     "ClientSettings": "keywords.client",
     "ConfigurationError": "errors",
     "DatasetFirstPass": "outcome.passes",
+    "DatasetIndexWait": "outcome.indexing",
     "DatasetInvalidationError": "outcome.dataset",
     "DatasetPlan": "cache_map.dataset",
     "DatasetResult": "outcome.dataset",
@@ -122,6 +128,8 @@ _HOMES = {
     "FirstPass": "outcome.passes",
     "FusedCacheError": "errors",
     "FusedClient": "client",
+    "H3IndexOptions": "keywords.h3_index",
+    "IndexWait": "outcome.indexing",
     "InvalidInputError": "errors",
     "InvalidRequestError": "errors",
     "InvalidationCancelledError": "errors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
@@ -10,10 +10,15 @@ from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import CacheMap, MapLocation
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, UnavailableError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, CallKeywords
+from fused_cache_ops.keywords.h3_index import H3IndexOptions, read_h3_index
+from fused_cache_ops.keywords.inner_caches import read_folders
+from fused_cache_ops.keywords.moment import read_moment
 from fused_cache_ops.keywords.refresh import Refresh
 from fused_cache_ops.keywords.rules import refuse_unknown, refuse_without_selection
 from fused_cache_ops.keywords.selection import SELECTION_DEFAULTS, SelectionKeywords
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.outcome.dataset import DatasetResult
+from fused_cache_ops.outcome.indexing import DatasetIndexWait, IndexWait
 from fused_cache_ops.outcome.interruption import InvalidationInterrupted
 from fused_cache_ops.outcome.invalidation import InvalidationResult, Verification
 from fused_cache_ops.outcome.passes import DatasetFirstPass, FirstPass
@@ -27,7 +32,8 @@ from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location
-from fused_cache_ops.sending.targets import Targets, check_related, find_targets
+from fused_cache_ops.sending.indexing import look_at_index, look_at_indexes
+from fused_cache_ops.sending.targets import Targets, check_related, find_targets, refuse_shard
 from fused_cache_ops.service.canvases import read_team_udfs, read_udf
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.settings import (
@@ -48,7 +54,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.dbt.artifacts import DbtPath
     from fused_cache_ops.dbt.call import DbtFirstPass
     from fused_cache_ops.keywords.call import DatasetKeywords
-    from fused_cache_ops.keywords.values import Related
+    from fused_cache_ops.keywords.values import InnerCaches, LoadedAt, NotGiven, Related
     from fused_cache_ops.lineage.report import UdfReport
     from fused_cache_ops.outcome.dbt import DbtResult
     from fused_cache_ops.plan.plan import OnPlan
@@ -283,6 +289,9 @@ class FusedClient:
             refuse_without_selection(given)
         if given["checkpoint"] is not None:
             check_location(given["checkpoint"])
+        folders = read_folders(given["inner_caches"])
+        loaded_at = None if given["loaded_at"] is NOT_GIVEN else read_moment("loaded_at", given["loaded_at"])
+        index = read_h3_index(given["h3_index"], given["loaded_at"])
         refresh = _planned_refresh(selection, given["refresh"])
         # Counting takes time, and exhausts what can be read only once. The call itself refuses to send that twice.
         plan = (
@@ -293,7 +302,8 @@ class FusedClient:
 
         def show(targets: Targets | None) -> None:
             if on_plan is not None and plan is not None:
-                on_plan(plan if targets is None else plan.sent_to(_planned(targets)))
+                shown = replace(plan, h3_index=None if index is None or targets is None else str(index))
+                on_plan(shown if targets is None else shown.sent_to(_planned(targets)))
 
         call = Call(
             self._service,
@@ -308,6 +318,9 @@ class FusedClient:
             shared_token=sealed(given["shared_token"]),
             related=given["related"],
             max_related=given["max_related"],
+            inner_caches=folders,
+            h3_index=index,
+            loaded_at=loaded_at,
             again_after=given["again_after"],
             refresh_plan=refresh,
             only_pass=only_pass,
@@ -405,18 +418,44 @@ class FusedClient:
         *,
         cache_map: MapLocation = DEFAULT_MAP,
         on_progress: OnProgress | None = None,
+        indexes: DatasetIndexWait | None = None,
         **keywords: Unpack[DatasetKeywords],
     ) -> DatasetFirstPass:
         """Like `first_pass`, for every UDF that shows a dataset. After its ``again_after`` seconds, call
-        `second_dataset_pass` with the same keywords. UDFs without ``again_after`` are complete.
+        `second_dataset_pass` with the same keywords. UDFs without ``again_after`` are complete. ``indexes`` is what
+        `look_at_dataset_indexes` has returned, so that H3 indexes are not run again.
 
         Raises:
             FusedCacheError: as for `invalidate_dataset`.
         """
         from fused_cache_ops.cache_map.dataset import DatasetCall
 
-        call = DatasetCall(self._service, CacheMap.of(cache_map), dataset, keywords, on_progress=on_progress, only_pass=1)
+        call = DatasetCall(
+            self._service, CacheMap.of(cache_map), dataset, keywords, on_progress=on_progress, only_pass=1, indexes=indexes
+        )
         return call.first_pass()
+
+    def look_at_dataset_indexes(
+        self,
+        dataset: str,
+        waiting: DatasetIndexWait | None = None,
+        *,
+        cache_map: MapLocation = DEFAULT_MAP,
+        h3_index: H3IndexOptions | NotGiven = NOT_GIVEN,
+        loaded_at: LoadedAt | NotGiven = NOT_GIVEN,
+    ) -> DatasetIndexWait:
+        """Like `look_at_index`, for every index that a UDF of a dataset has run, as the map or ``h3_index`` says.
+
+        Call it again after the ``seconds`` of what it returns, with that as ``waiting``, until ``seconds`` is None. Then pass
+        what it returned to `first_dataset_pass` as ``indexes``.
+
+        Raises:
+            InvalidInputError: the map cannot be read, or does not list the dataset, or an index cannot be read.
+        """
+        from fused_cache_ops.cache_map.dataset import indexes_of
+
+        wanted = indexes_of(CacheMap.of(cache_map), dataset, h3_index, loaded_at)
+        return look_at_indexes(self._service, self._service.start(), wanted, waiting or DatasetIndexWait())
 
     def second_dataset_pass(
         self,
@@ -446,6 +485,9 @@ class FusedClient:
         *,
         related: Related | None = None,
         max_related: int = CALL_DEFAULTS["max_related"],
+        inner_caches: InnerCaches | NotGiven = NOT_GIVEN,
+        h3_index: H3IndexOptions | NotGiven = NOT_GIVEN,
+        loaded_at: LoadedAt | NotGiven = NOT_GIVEN,
         refresh: Refresh = 0,
         **selection: Unpack[SelectionKeywords],
     ) -> InvalidationPlan:
@@ -458,6 +500,9 @@ class FusedClient:
             udf: as for `fused_cache_ops.invalidate_cache`.
             related: as there.
             max_related: as there.
+            inner_caches: as there. The plan names the folders that ``"own"`` stands for.
+            h3_index: as there. Its index is not looked at.
+            loaded_at: as there.
             refresh: as there. The plan's ``refresh_runs`` says how many runs it would be.
             selection: the keywords that select tiles.
 
@@ -469,13 +514,46 @@ class FusedClient:
         udf = sealed_udf(udf)
         refuse_single_use(selection, "the plan would use it up", pipes=True)
         check_related(related, max_related)
+        folders = read_folders(inner_caches)
+        index = read_h3_index(h3_index, loaded_at)
         retrier = self._service.start()
         reference = parse_udf(udf)
         read = read_selection(retrier.check, **selection)
+        if related is not None:
+            refuse_shard(read.shard)
         plan = plan_selection(reference, read, plan_refresh(read, refresh))
         if plan.tile_count == 0:
             return plan
-        return plan.sent_to(_planned(find_targets(self._service, retrier, reference, related, max_related)))
+        has_tiles = isinstance(read, Selection)
+        found = find_targets(self._service, retrier, reference, related, max_related, folders, has_tiles=has_tiles)
+        return replace(plan.sent_to(_planned(found)), h3_index=None if index is None else str(index))
+
+    def look_at_index(
+        self, h3_index: H3IndexOptions, waiting: IndexWait | None = None, *, loaded_at: LoadedAt | NotGiven = NOT_GIVEN
+    ) -> IndexWait | None:
+        """Look once at the index of an H3 table, for orchestrators that can wait without keeping a worker. The first look
+        starts a run of it, if that is asked for.
+
+        Call it again after the ``seconds`` of what it returns, with that as ``waiting``, from any process. Once it returns
+        None, invalidate without ``h3_index``.
+
+        Args:
+            h3_index: as for `fused_cache_ops.invalidate_cache`.
+            waiting: what the last look returned.
+            loaded_at: as for `fused_cache_ops.invalidate_cache`.
+
+        Returns:
+            When to look again, or None if the index has what was loaded.
+
+        Raises:
+            InvalidInputError: a key of ``h3_index`` is missing or cannot be read.
+            UnavailableError: the index is older than the load and not to be run, its run failed, or its deadline has passed.
+            FusedCacheError: a request failed.
+        """
+        index = read_h3_index(h3_index, loaded_at)
+        if index is None:
+            raise InvalidInputError("h3_index is omitted, so that there is no index to look at: pass a mapping with its path.")
+        return look_at_index(self._service, self._service.start(), index, waiting)
 
     def verify_cache(
         self,
@@ -558,9 +636,11 @@ class FusedClient:
 
     def inspect(self, udf: str | Secret) -> UdfReport:
         """What could keep the map of a UDF stale although an invalidation succeeds: UDFs that call it or are called by it,
-        another real-time instance, caches inside the code. Changes nothing, and never runs the UDF's code.
+        another real-time instance, caches inside the code, indexes of H3 tables, layers of maps. Changes nothing, and never
+        runs the UDF's code.
 
-        It takes up to three requests. What the token may not see is named in the report's ``unknown``.
+        It takes up to three requests, and one for each H3 table that is queried, up to ten. What the token may not see is named
+        in the report's ``unknown``.
 
         Args:
             udf: as for `fused_cache_ops.invalidate_cache`.
@@ -634,7 +714,8 @@ def _is_repeatable(selection: Selection | WholeUdf) -> bool:
 
 def _planned(targets: Targets) -> tuple[PlannedTarget, ...]:
     return tuple(
-        PlannedTarget(each.cache.udf_id, each.name, each.cache.client_id, each.relation, each.is_whole) for each in targets.all
+        PlannedTarget(each.cache.udf_id, each.name, each.cache.client_id, each.relation, each.is_whole, each.called_by)
+        for each in targets.all
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SendingKeywords,
     )
     from fused_cache_ops.keywords.client import CLIENT_OPTIONS, LIMIT_OPTIONS, ClientSettings, Limits
+    from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS, H3IndexOptions, merged_h3_index, runs_an_index
     from fused_cache_ops.keywords.option import Option, check_keys, defaults_of, help_of, types_of
     from fused_cache_ops.keywords.refresh import (
         REFRESH_DEFAULTS,
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
         Antimeridian,
         Bounds,
         CheckpointLocation,
+        InnerCaches,
+        LoadedAt,
         NotGiven,
         Related,
         RenderResolution,
@@ -95,6 +98,7 @@ __all__ = [
     "DEFAULT_MAX_TILES",
     "DEFAULT_TIMEOUT",
     "DETAILS",
+    "H3_INDEX_OPTIONS",
     "HIGHEST_ZOOM",
     "KINDS",
     "LIMIT_OPTIONS",
@@ -114,7 +118,10 @@ __all__ = [
     "ClientSettings",
     "DatasetKeywords",
     "DbtPath",
+    "H3IndexOptions",
+    "InnerCaches",
     "Limits",
+    "LoadedAt",
     "MapLocation",
     "NotGiven",
     "OnProgress",
@@ -140,6 +147,7 @@ __all__ = [
     "is_given",
     "kinds_in",
     "merge_selections",
+    "merged_h3_index",
     "merged_refresh",
     "parse_udf",
     "read_boolean",
@@ -155,6 +163,7 @@ __all__ = [
     "require_kind",
     "resolve_settings",
     "respelled",
+    "runs_an_index",
     "sealed",
     "sealed_udf",
     "shown_udfs",
@@ -163,6 +172,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "LoadedAt": "keywords.values",
+    "InnerCaches": "keywords.values",
+    "runs_an_index": "keywords.h3_index",
+    "merged_h3_index": "keywords.h3_index",
+    "H3IndexOptions": "keywords.h3_index",
+    "H3_INDEX_OPTIONS": "keywords.h3_index",
     "Bounds": "keywords.values",
     "CALL_DEFAULTS": "keywords.call",
     "CALL_OPTIONS": "keywords.call",

@@ -12,6 +12,7 @@ from fused_cache_ops.cache_map.reading import MapLocation
 from fused_cache_ops.client import FusedClient
 from fused_cache_ops.keywords.call import CALL_DEFAULTS
 from fused_cache_ops.keywords.client import ClientSettings, checked_settings, sealed_client
+from fused_cache_ops.keywords.h3_index import H3IndexOptions
 from fused_cache_ops.keywords.refresh import Refresh
 from fused_cache_ops.keywords.selection import DEFAULT_MAX_TILES, SelectionKeywords
 from fused_cache_ops.keywords.values import (
@@ -20,6 +21,8 @@ from fused_cache_ops.keywords.values import (
     Antimeridian,
     Bounds,
     CheckpointLocation,
+    InnerCaches,
+    LoadedAt,
     NotGiven,
     Related,
     RenderResolution,
@@ -79,6 +82,9 @@ def invalidate_cache(
     shared_token: str | Secret | None = None,
     related: Related | None = None,
     max_related: int = CALL_DEFAULTS["max_related"],
+    inner_caches: InnerCaches | NotGiven = NOT_GIVEN,
+    h3_index: H3IndexOptions | NotGiven = NOT_GIVEN,
+    loaded_at: LoadedAt | NotGiven = NOT_GIVEN,
     again_after: float = 0,
     refresh: Refresh = 0,
     client: Client = None,
@@ -155,9 +161,22 @@ def invalidate_cache(
         shared_token: the shared token for ``verify_tiles`` and ``refresh``. Not needed if ``udf`` is one.
         related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
             ``"callees"``, which it calls, or ``"both"``, directly or through others. They are read from the code of the
-            canvas's UDFs, which is never run. Callees are invalidated first and whole, then the UDF, then its callers, with
-            the same selection. Needs a token that may read the canvas.
+            canvas's UDFs, which is never run. Callees are invalidated first, then the UDF, then its callers. Calls are cached
+            by their parameters and not by tiles. So every UDF that another one of them calls is invalidated whole, this one
+            too, and only the outermost callers keep the selection. Needs a token that may read the canvas. Not with ``shard``.
         max_related: the most UDFs that ``related`` may add. More are an error before anything is sent.
+        inner_caches: before that, and again before a second pass, delete the results of functions under ``@fused.cache``, which
+            they keep for up to 48 hours: the names of their folders (``cache_folder_path``), or ``"own"`` for those that the
+            code of the UDF, and of its relatives with ``related``, names. ``"own"`` may be in a list too. Fused's default
+            folder ``tmp`` is shared by all functions of a team, so it has to be named. An empty list deletes nothing. If the
+            service refuses it, the UDF is invalidated nevertheless, and the call fails.
+        h3_index: the index of the H3 table that the UDF reads by ``fused.h3.query``. Rows that were written after its last run
+            are not returned, so that the UDF would compute old results again. A mapping of `H3IndexOptions`:
+            ``{"path": "s3://bucket/hexes/", "loaded_at": …}`` looks at the index before anything is sent, and fails with a
+            transient error while it is older than the load. ``{"path": …, "run": True, "prefix": "date=2026-11-22"}`` runs the
+            index if it is older, and waits for that, which does not count toward the deadline.
+        loaded_at: when the load was done: a ``datetime`` with a time zone, its ISO text, or seconds since 1970. The result then
+            says after how many seconds everything was invalidated, and the first tile known to be fresh.
         again_after: seconds after which everything is sent a second time, for runs that began before the load was committed
             and stored their old results after the first pass. A run may take 120 seconds, so 130 is a good value. 0: no second
             pass. The wait does not count toward the deadline. Tiles are verified and refreshed after the second pass.
@@ -218,6 +237,9 @@ def invalidate_cache(
             shared_token=shared_token,
             related=related,
             max_related=max_related,
+            inner_caches=inner_caches,
+            h3_index=h3_index,
+            loaded_at=loaded_at,
             again_after=again_after,
             refresh=refresh,
         )

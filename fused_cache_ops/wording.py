@@ -81,7 +81,7 @@ def quoted(value: object, most: int = 80) -> str:
 def option_text(name: str, value: object) -> str:
     """A keyword and its value. Of parameters of a UDF, which may take a key, only the names."""
     if not isinstance(value, Mapping):
-        return f"{name}={value}"
+        return f"{name}={without_any_credentials(value) if isinstance(value, str) else value}"
     keys = map(str, value) if "parameters" in name else (option_text(str(key), each) for key, each in value.items())
     return f"{name}=({' '.join(keys)})"
 

@@ -55,7 +55,7 @@ else:
 
 from fused_cache_ops import FusedClient  # noqa: E402
 from fused_cache_ops.demo.pipelines import PIPELINES  # noqa: E402
-from fused_cache_ops.emulator import Emulator, Udf  # noqa: E402
+from fused_cache_ops.emulator import Emulator, H3Table, Udf  # noqa: E402
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -111,6 +111,28 @@ def leaked() -> Callable[[str], set[str]]:
     return lambda text: pieces & {text[at : at + PIECE] for at in range(len(text))}
 
 
+DBT_FILES = Path(__file__).parent / "core" / "dbt"
+
+
+@pytest.fixture
+def dbt_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The target folder of examples/dbt after its first build, in which one parcel changed."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "city" / "target"
+    shutil.copytree(DBT_FILES / "first", folder)
+    (folder / "changed_parcels.csv").write_text("z,x,y\n14,7776,6278\n")
+    return folder
+
+
+@pytest.fixture
+def dbt_udfs(fused_emulator: Emulator) -> dict[str, Udf]:
+    """The UDFs that its exposures name. Each has the changed tile in its cache, and another one."""
+    made = {name: fused_emulator.register(dict, name=name) for name in ("parcels", "streets", "prices", "prices_legend")}
+    for udf in made.values():
+        fused_emulator.fill_cache(udf, [(14, 7776, 6278), (14, 0, 0)])
+    return made
+
+
 @pytest.fixture
 def table() -> dict[str, str]:
     """What the UDFs read."""
@@ -136,6 +158,35 @@ def parcels(fused_emulator: Emulator, loader: Udf) -> Udf:
 
     code = 'def udf(bounds):\n    return fused.load("loader")(region="all")\n'
     return fused_emulator.register(draw, name="parcels", canvas="land", code=code)
+
+
+@pytest.fixture
+def inner(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Udf:
+    """A UDF whose function keeps what it read, in a folder of its own."""
+    read = fused_emulator.cache(cache_folder_path="land_inner")(lambda: table["load"])
+    code = """
+import fused
+
+@fused.udf
+def udf(bounds):
+    @fused.cache(cache_folder_path="land_inner")
+    def read():
+        return 1
+    return read()
+"""
+    return fused_emulator.register(lambda **tile: read(), name="inner", canvas="land", code=code)
+
+
+@pytest.fixture
+def hexes(fused_emulator: Emulator) -> tuple[H3Table, Udf]:
+    """An H3 table whose rows the index does not have yet, and the UDF that draws it, of which a result is cached."""
+    fused_emulator.add_canvas("land", access_scope="public")
+    table = fused_emulator.add_h3_table("s3://lake/hexes/", "old")
+    udf = fused_emulator.register(lambda **tile: table.query(), name="hexes", canvas="land")
+    requests.get(fused_emulator.tile_url(udf, 1, 0, 0), timeout=120)
+    table.write("new")
+    table.run_seconds = 1.0
+    return table, udf
 
 
 @pytest.fixture

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import contextvars
+import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import SELECTING, SENDING, TOKEN_KEY, CacheMap, MapEntry, MapLocation, without_zooms
-from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError
-from fused_cache_ops.keywords.call import CALL_DEFAULTS, DatasetKeywords
+from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidationCancelledError, InvalidInputError
+from fused_cache_ops.keywords.call import CALL_DEFAULTS, SENDING_OPTIONS, DatasetKeywords
+from fused_cache_ops.keywords.h3_index import H3Index, h3_index_options, merged_h3_index, read_h3_index
+from fused_cache_ops.keywords.inner_caches import read_folders
+from fused_cache_ops.keywords.moment import read_moment
 from fused_cache_ops.keywords.option import defaults_of
 from fused_cache_ops.keywords.refresh import merged_refresh, refresh_of_whole_udf, refresh_options
 from fused_cache_ops.keywords.rules import is_given, one_kind_in, refuse_unknown
 from fused_cache_ops.keywords.selection import AREAS, DETAILS, SELECTION_DEFAULTS, SELECTION_OPTIONS
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.notebook import table
 from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
+from fused_cache_ops.outcome.indexing import DatasetIndexWait
 from fused_cache_ops.outcome.interruption import InvalidationInterrupted
 from fused_cache_ops.outcome.invalidation import InvalidationResult
 from fused_cache_ops.outcome.passes import DatasetFirstPass
@@ -29,6 +38,8 @@ from fused_cache_ops.selection.reading import check_selection, read_selections, 
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
+from fused_cache_ops.sending.folders import Folders
+from fused_cache_ops.sending.indexing import Indexes
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.wording import counted, quoted, quoted_address, without_credentials
 
@@ -123,7 +134,9 @@ def plan_parts(dataset: str, parts: Sequence[_Part]) -> DatasetPlan:
             refused[part.entry.label] = part.selection.message
         else:
             plan = plan_selection(part.entry.udf, part.selection, part.refresh)
-            plans[part.entry.label] = replace(plan, udf=part.entry.label)
+            folders, index = read_folders(part.sending["inner_caches"]), part.sending["h3_index"]
+            said = None if index is None else str(index)
+            plans[part.entry.label] = replace(plan, udf=part.entry.label, inner_caches=folders, h3_index=said)
     return DatasetPlan(dataset, plans, refused)
 
 
@@ -155,12 +168,19 @@ def read_parts(
                 f"checkpoint = {quoted(checkpoint)} must be a folder, which ends in '/': each UDF of a dataset has a file of "
                 "its own in it."
             )
+    if "inner_caches" in given:
+        given["inner_caches"] = read_folders(given["inner_caches"])
     where = f"{cache_map.source}, dataset {quoted_address(dataset)}"
     if kind in AREAS and "zooms" not in given and (labels := [entry.label for entry in entries if entry.is_open]):
         raise InvalidInputError(f"{where}: {without_zooms(labels, kind)} Or pass zooms in the call.")
     selections = _selections(entries, given, kind, watch, where)
     everything = kind == "whole_udf"
-    return tuple(_part(entry, selection, given, everything) for entry, selection in zip(entries, selections))
+    parts = tuple(_part(entry, selection, given, everything) for entry, selection in zip(entries, selections))
+    if parts and "h3_index" in given and not any(part.sending["h3_index"] for part in parts):
+        raise InvalidInputError(
+            f"h3_index: path is missing, and {cache_map.source} does not say it for any UDF of the dataset."
+        )
+    return parts
 
 
 def _refuse_contradiction(entry: MapEntry, given: Mapping[str, Any], source: str) -> None:
@@ -168,14 +188,19 @@ def _refuse_contradiction(entry: MapEntry, given: Mapping[str, Any], source: str
     for name, value in entry.keywords.items():
         if name not in given or (entry.is_whole and name in _OF_TILES):
             continue
-        if name == "refresh":  # key by key
-            both = (refresh_options(given[name]) or {"count": 0}).keys() & (refresh_options(value) or {"count": 0}).keys()
+        if name in ("refresh", "h3_index"):  # key by key
+            keys = _keys_of_refresh if name == "refresh" else h3_index_options
+            both = keys(given[name]).keys() & keys(value).keys()
             if not both:
                 continue
-            said = f"refresh: {min(both)} is given in the call, and {source} says it"
+            said = f"{name}: {min(both)} is given in the call, and {source} says it"
         else:
             said = f"{name} = {quoted(given[name])} is given in the call, and {source} says {name} = {quoted(value)}"
         raise InvalidInputError(f"{said} for {entry.label}: give it in one place.")
+
+
+def _keys_of_refresh(given: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", refresh_options(given) or {"count": 0})
 
 
 _OF_TILES = tuple(name for name, option in SELECTION_OPTIONS.items() if option.needs_selection)
@@ -236,13 +261,28 @@ def _whole_if_changed(
     return Selection(Covered(nothing), blocks=True, note="the whole UDF is left to shard 0")
 
 
+def indexes_of(cache_map: CacheMap, dataset: str, h3_index: Any, loaded_at: Any) -> list[H3Index]:
+    """The H3 indexes that the UDFs of a dataset need, of the map and of a call. What changed is not read.
+
+    Raises:
+        InvalidInputError: the map does not list the dataset, or one of them cannot be read.
+    """
+    entries = cache_map.entries(dataset)
+    given = [merged_h3_index(h3_index, entry.keywords.get("h3_index", NOT_GIVEN)) for entry in entries]
+    return [index for each in given if (index := read_h3_index(each, loaded_at)) is not None]
+
+
 def _part(
     entry: MapEntry, selection: Selection | WholeUdf | InvalidInputError, given: Mapping[str, Any], everything: bool
 ) -> _Part:
-    sending: dict[str, Any] = {name: given.get(name, CALL_DEFAULTS[name]) for name in SENDING} | {  # type: ignore[literal-required]
+    sending: dict[str, Any] = {name: given.get(name, CALL_DEFAULTS[name]) for name in SENDING_OPTIONS} | {  # type: ignore[literal-required]
         name: value for name, value in entry.keywords.items() if name in SENDING
     }
     del sending["refresh"]
+    loaded_at = sending["loaded_at"]
+    index = merged_h3_index(given.get("h3_index", NOT_GIVEN), entry.keywords.get("h3_index", NOT_GIVEN))
+    sending["h3_index"] = read_h3_index(index, loaded_at)
+    sending["loaded_at"] = None if loaded_at is NOT_GIVEN else read_moment("loaded_at", loaded_at)
     refresh = merged_refresh(given.get("refresh", 0), entry.keywords.get("refresh", 0))
     sending["checkpoint"] = given.get("checkpoint") if isinstance(selection, Selection) else None
     if entry.is_whole or everything:
@@ -274,6 +314,7 @@ class DatasetCall:
         only_pass: 1 or 2 to make only one of the two passes of UDFs with ``again_after``, without waiting. The others are
             complete after the first.
         first: for the second pass, what the first did.
+        indexes: what is known of the H3 indexes already.
 
     Raises:
         InvalidInputError: as for `read_parts`.
@@ -290,6 +331,7 @@ class DatasetCall:
         on_plan: OnDatasetPlan | None = None,
         only_pass: Literal[1, 2] | None = None,
         first: DatasetFirstPass | None = None,
+        indexes: DatasetIndexWait | None = None,
     ) -> None:
         self._only_pass = only_pass
         self._first = first
@@ -304,6 +346,9 @@ class DatasetCall:
         self._on_plan = on_plan
         self._progress: dict[str, tuple[int, int | None, int]] = {}
         self._tiled = sum(isinstance(part.selection, Selection) for part in self._parts)
+        self._caller = threading.get_ident()
+        self._folders = Folders()
+        self._indexes = Indexes(indexes)
         self._calls = {part.entry.label: self._call(part) for part in self._parts if _is_valid(part)}
 
     def _call(self, part: _Part) -> Call:
@@ -323,6 +368,8 @@ class DatasetCall:
             on_progress=note,
             shared_token=self._token_of(part),
             refresh_plan=part.refresh,
+            folders=self._folders,
+            indexes=self._indexes,
             only_pass=self._only_pass if part.sending["again_after"] else None,
             **part.sending,
         )
@@ -382,6 +429,7 @@ class DatasetCall:
         Raises:
             DatasetInvalidationError: a UDF failed. The others are invalidated.
         """
+        self._caller = threading.get_ident()
         if self._on_plan is not None:
             self._on_plan(plan_parts(self._dataset, self._parts))
         outcomes = self._outcomes()
@@ -408,24 +456,64 @@ class DatasetCall:
         return result
 
     def _outcomes(self) -> dict[str, object]:
-        """What each call returned or raised: everything is sent once for all UDFs, then comes one wait for those that have a
-        second pass, then that pass, and only then whatever runs a UDF. So none of them waits for another one's wait or runs."""
+        """What each call returned or raised. Those that need the same H3 index wait for it, and no others."""
         outcomes: dict[str, object] = {}
+        groups: dict[H3Index | None, dict[str, Call]] = {}
+        for label, call in self._calls.items():
+            groups.setdefault(call.h3_index, {})[label] = call
         try:
-            waits = self._side_by_side(_send, self._calls, outcomes)
-            again = {label: seconds for label, seconds in waits.items() if seconds is not None}
-            if again:
-                seconds = max(again.values())
-                logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
-                self._retrier.wait(seconds)
-                for label in waits:
-                    self._calls[label].has_waited(seconds)
-                self._side_by_side(Call.send_again, {label: self._calls[label] for label in again}, outcomes)
-            left = {label: call for label, call in self._calls.items() if label not in outcomes}
-            outcomes.update(self._side_by_side(Call.conclude, left, outcomes))
+            if len(groups) > 1:
+                self._in_threads([functools.partial(self._in_stages, calls, outcomes) for calls in groups.values()])
+            else:
+                self._in_stages(self._calls, outcomes)
         except KeyboardInterrupt as interrupt:
             raise InvalidationInterrupted(interrupt, result=self._interrupted(outcomes)) from interrupt
         return outcomes
+
+    def _in_threads(self, actions: Sequence[Callable[[], None]]) -> None:
+        """Do several things at once. The caller's thread reports progress."""
+        pool = concurrent.futures.ThreadPoolExecutor(len(actions), thread_name_prefix="fused-cache-index")
+        running = [pool.submit(contextvars.copy_context().run, action) for action in actions]
+        waiting = set(running)
+        try:
+            while waiting:
+                waiting = concurrent.futures.wait(waiting, _TOLD_EVERY, concurrent.futures.FIRST_COMPLETED).not_done
+                self._tell()
+        except BaseException:
+            self._service.cancel_call(self._retrier)
+            raise
+        finally:
+            pool.shutdown(wait=True)
+        for each in running:
+            each.result()
+
+    def _in_stages(self, calls: Mapping[str, Call], outcomes: dict[str, object]) -> None:
+        """Make calls of one H3 index. Once it has the load, everything is sent once for all UDFs, then comes one wait for those
+        that have a second pass, then that pass, and only then whatever runs a UDF. So none of them waits for another one's wait
+        or runs."""
+        while True:
+            looks = self._side_by_side(Call.look_at_index, calls, outcomes)
+            calls = {label: self._calls[label] for label in looks}
+            pause = max((seconds for seconds in looks.values() if seconds is not None), default=None)
+            if pause is None:
+                break
+            self._wait(pause, calls.values())
+        waits = self._side_by_side(_send, calls, outcomes)
+        again = {label: seconds for label, seconds in waits.items() if seconds is not None}
+        if again:
+            seconds = max(again.values())
+            logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
+            self._wait(seconds, (self._calls[label] for label in waits))
+            self._side_by_side(Call.send_again, {label: self._calls[label] for label in again}, outcomes)
+        left = {label: call for label, call in calls.items() if label not in outcomes}
+        outcomes.update(self._side_by_side(Call.conclude, left, outcomes))
+
+    def _wait(self, seconds: float, calls: Iterable[Call]) -> None:
+        """Wait on behalf of calls. If they are cancelled meanwhile, each of them says so, with what remains."""
+        with contextlib.suppress(InvalidationCancelledError):
+            self._retrier.wait(seconds)
+        for call in calls:
+            call.has_waited(seconds)
 
     def _side_by_side(
         self, step: Callable[[Call], Any], calls: Mapping[str, Call], failures: dict[str, object]
@@ -477,7 +565,7 @@ class DatasetCall:
         return DatasetResult(self._dataset, results, failed, round(self._retrier.elapsed, 3))
 
     def _tell(self) -> None:
-        if self._on_progress is None or not self._progress:
+        if self._on_progress is None or not self._progress or threading.get_ident() != self._caller:
             return
         parts = list(self._progress.values())
         totals = [total for _, total, _ in parts]

@@ -27,6 +27,8 @@ from fused_cache_ops.cache_map.defaults import read_settings
 from fused_cache_ops.cache_map.file import DEFAULT_MAP, read_tables
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, NEEDS_SELECTION, SENDING_OPTIONS
+from fused_cache_ops.keywords.h3_index import h3_index_options, read_h3_index
+from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.option import check_keys
 from fused_cache_ops.keywords.refresh import refresh_options
 from fused_cache_ops.keywords.selection import SELECTION_OPTIONS
@@ -46,7 +48,7 @@ _OF_THE_LOAD = ("antimeridian", "layer", "order", "geometry_column", "crs", "par
 SELECTING = tuple(name for name in SELECTION_OPTIONS if name in NEEDS_SELECTION and name not in _OF_THE_LOAD)
 """The keywords of an entry that shape its selection."""
 
-SENDING = tuple(name for name in SENDING_OPTIONS if name != "checkpoint")
+SENDING = tuple(name for name in SENDING_OPTIONS if name not in ("checkpoint", "loaded_at"))
 """The keywords of an entry that control sending, and what follows it."""
 
 TOKEN_KEY = "shared_token_env"  # noqa: S105
@@ -344,6 +346,11 @@ def _check_values(keywords: Mapping[str, Any], whole: bool) -> None:
     sending: dict[str, Any] = {**CALL_DEFAULTS, **keywords}
     check_related(sending["related"], sending["max_related"])
     check_again_after(sending["again_after"])
+    read_folders(sending["inner_caches"])
+    index = h3_index_options(sending["h3_index"])
+    if "loaded_at" in index:
+        raise InvalidInputError("h3_index: loaded_at is what no file can know: pass it with each load.")
+    read_h3_index(sending["h3_index"], 0)
     plan_refresh(WholeUdf() if whole else read_selection(tiles=[]), sending["refresh"])
     if is_boolean(sending["verify_tiles"]) or not isinstance(sending["verify_tiles"], int) or sending["verify_tiles"] < 0:
         raise InvalidInputError(f"verify_tiles = {quoted(sending['verify_tiles'])} must be a whole number of tiles.")

@@ -22,6 +22,8 @@ from typer.main import get_command
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
+from fused_cache_ops.keywords.inner_caches import OWN
 from fused_cache_ops.keywords.option import check_keys
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
 from fused_cache_ops.outcome.refresh import RefreshResult
@@ -35,7 +37,10 @@ LARGEST_OUTPUT = 400_000
 """Characters. GitHub refuses an output of more than 1 MB."""
 _LARGEST_MAP = 200_000
 """Characters of GeoJSON in the summary, of which GitHub refuses more than 1 MiB."""
-_SHOWN = ("client_ids", "objects_deleted", "requests_sent", "request_count", "refresh_runs", "note", "warnings")
+_SHOWN = (
+    *("client_ids", "inner_caches", "h3_index", "seconds_until_invalidated", "seconds_until_fresh", "objects_deleted"),
+    *("requests_sent", "request_count", "refresh_runs", "note", "warnings"),
+)
 _FAILED = {2: "wrong inputs", 3: "failed after a part was done", 4: "not verified", 5: "not refreshed", 75: "failed for now"}
 _MARKUP = re.compile(r"(?![.-]\d)[^\w ,/()]|_")
 """What could be markup, also what would make a list, a link or an emphasis."""
@@ -84,7 +89,8 @@ def _run(folder: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
         only_plan = _is_true("dry-run", inputs.pop("dry-run", "false"))
         command, target = _target(inputs, folder)
         # A plan of related UDFs looks them up, which the invalidation does anyway.
-        left_out = () if only_plan else ("related", "max-related")
+        needs_code = ["inner-caches"] if OWN in inputs.get("inner-caches", "") else []
+        left_out = () if only_plan else ("related", "max-related", *needs_code)
         shown = {name: value for name, value in inputs.items() if name not in left_out}
         planned = [*_arguments("dataset", shown), "--plan"] if command == "dataset" else _arguments("plan", shown)
         sent = _arguments(command, inputs, strict=not only_plan)
@@ -155,7 +161,7 @@ def _arguments(command: str, inputs: Mapping[str, str], *, strict: bool = False)
             arguments += [f"--{name}", *values]
         elif option.multiple:
             values = _several(name, value)
-            if not values:
+            if not values and name != "inner-caches":  # of which an empty list deletes nothing
                 raise typer.BadParameter(f"The input {name} is an empty list. If nothing changed, pass [] as tiles.")
             arguments += [f"--{name}={each}" for each in values]
         else:
@@ -164,12 +170,41 @@ def _arguments(command: str, inputs: Mapping[str, str], *, strict: bool = False)
 
 
 def _flat(inputs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The inputs, with ``refresh`` as the options that its keys are."""
+    """The inputs, with ``refresh`` and ``h3-index`` as the options that their keys are."""
     for name, value in inputs.items():
         if name == "refresh":
             yield from _refresh(value)
+        elif name == "h3-index":
+            yield from _h3_index(value)
         else:
             yield name, value
+
+
+def _h3_index(text: str) -> Iterator[tuple[str, str]]:
+    """The options of an index: from a path, a JSON mapping, or lines of NAME=VALUE."""
+    pairs = _pairs("h3-index", text, H3_INDEX_OPTIONS) if "=" in text or text.lstrip().startswith("{") else None
+    single = [("path", text.strip())] if pairs is None else pairs
+    for key, value in single:
+        yield "h3-index" if key == "path" else f"h3-index-{key.replace('_', '-')}", value
+
+
+def _pairs(name: str, text: str, keys: Iterable[str]) -> list[tuple[str, str]]:
+    """The keys of a group and their values as text: from a JSON mapping, or lines of NAME=VALUE."""
+    if text.lstrip().startswith("{"):
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"The input {name} begins with {{ but is not a JSON mapping: {error}.") from None
+        pairs = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in given.items()]
+    else:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if wrong := [line for line in lines if "=" not in line]:
+            raise typer.BadParameter(f"The input {name}: line {wrong[0]!r} is not NAME=VALUE.")
+        pairs = [(key.strip(), value.strip()) for key, _, value in (line.partition("=") for line in lines)]
+    check_keys(dict(pairs), keys, f"The input {name}")
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise typer.BadParameter(f"The input {name} has a key twice.")
+    return pairs
 
 
 def _refresh(text: str) -> Iterator[tuple[str, str]]:

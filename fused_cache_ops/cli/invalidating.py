@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, Union
 
@@ -16,10 +16,13 @@ from fused_cache_ops.cli.endings import CommandFailed
 from fused_cache_ops.cli.options import (
     AsJson,
     CacheMapFile,
+    OnlyPlan,
+    RemainingFolder,
     Sending,
     SharedToken,
     UdfName,
     Yes,
+    index_name,
     local_file,
     refresh_name,
     selecting,
@@ -30,7 +33,10 @@ from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
 from fused_cache_ops.cli.spelling import as_options
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
+from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
+from fused_cache_ops.keywords.inner_caches import OWN, read_folders
 from fused_cache_ops.keywords.selection import SelectionKeywords
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.outcome.dataset import DatasetResult
 from fused_cache_ops.outcome.invalidation import InvalidationResult, PartialInvalidationError, VerificationError
 from fused_cache_ops.settings import DEFAULT_DEADLINE
@@ -40,11 +46,16 @@ if TYPE_CHECKING:
 
     from fused_cache_ops.cache_map.reading import MapEntry
     from fused_cache_ops.plan.plan import InvalidationPlan
+    from fused_cache_ops.secret import Secret
 
 _ASKED = 5
 """The most names in a question."""
 
-_PLANNED = ("related", "max_related", *map(refresh_name, ("count", "zooms", "max_tiles")))
+_PLANNED = (
+    *("related", "max_related", "inner_caches", "loaded_at"),
+    *map(index_name, H3_INDEX_OPTIONS),
+    *map(refresh_name, ("count", "zooms", "max_tiles")),
+)
 """The options for sending that a plan takes."""
 
 _RESUME = "Run the same command again to send the rest."
@@ -74,17 +85,18 @@ def plan(
 ) -> None:
     """Count and draw what an invalidation would send. Invalidates nothing.
 
-    It needs no token and sends nothing, except with --related, which looks up who calls whom.
+    It needs no token and sends nothing, except with --related, which looks up who calls whom, and with --inner-caches own.
     """
     if list_tiles and as_json:
         raise typer.BadParameter("--list and --json are both given: use one of them.")
     if basemap is not None and html is None:
         raise typer.BadParameter("--basemap is for the page: add --html with the path to write it to.")
     keywords = sending.keywords
-    if keywords.get("related") is None:
+    if keywords.get("related") is None and OWN not in keywords.get("inner_caches", ()):
         from fused_cache_ops.plan.plan import plan_invalidation
 
-        made = plan_invalidation(udf, refresh=keywords.get("refresh", 0), **selection)
+        known = {name: value for name, value in keywords.items() if name not in ("related", "max_related")}
+        made = plan_invalidation(udf, **known, **selection)
     else:
         with connection.open() as client:
             made = client.plan_invalidation(udf, **keywords, **selection)
@@ -117,7 +129,7 @@ def _drawn_plan(made: "InvalidationPlan") -> Iterator["RenderableType"]:
     if made.targets:
         order = Table("order", "UDF", "is", "instance", "what")
         for number, each in enumerate(made.targets, start=1):
-            what = "everything" if each.is_whole or made.tile_count is None else "the tiles"
+            what = "everything" if made.tile_count is None and not each.is_folder else each.what
             order.add_row(str(number), each.name or each.udf_id, each.relation, each.client_id, what)
         yield order
     yield Text(f"{made}.")
@@ -156,7 +168,7 @@ def invalidate(
     from fused_cache_ops.udf_reference import parse_udf
 
     keywords: Any = {**selection, **sending.keywords}
-    _confirm(_whole(f"UDF {parse_udf(udf).shown}", keywords), yes)
+    _confirm(lambda: _whole(connection, udf, parse_udf(udf).shown, keywords), yes)
     _check_writable(remaining)
     try:
         with connection.open() as client, output.progress() as on_progress:
@@ -191,12 +203,17 @@ def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
         "second_pass",
         "warnings",
         "related",
+        "inner_caches",
+        "loaded_at",
+        "seconds_until_invalidated",
+        "seconds_until_fresh",
     )
     rows = {
         "verification": done.verification,
         "refresh": done.refresh and str(done.refresh).removeprefix("refreshed: "),
         "related": "\n".join(map(str, done.related.values())),
         "client_ids": ", ".join(done.client_ids),
+        "inner_caches": ", ".join(done.inner_caches),
         "warnings": "\n".join(map(as_options, done.warnings or ())),
     }
     for name, value in (done.to_dict() | rows).items():
@@ -223,15 +240,8 @@ def dataset(
     sending: Sending,
     connection: Connection,
     cache_map: CacheMapFile = DEFAULT_MAP,
-    only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
-    remaining: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="If it fails, write the tiles not yet confirmed into this folder, a list for each UDF.",
-            parser=local_file,
-            metavar="FOLDER",
-        ),
-    ] = None,
+    only_plan: OnlyPlan = False,
+    remaining: RemainingFolder = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -252,7 +262,9 @@ def dataset(
         output.show(made.to_dict(), lambda: [Text(str(made))])
         return
     entries = known.entries(dataset_key)
-    _confirm([name for each in entries for name in _whole(f"UDF {each.udf.shown}", called, each)], yes)
+    _confirm(
+        lambda: (name for each in entries for name in _whole(connection, each.reference, each.udf.shown, called, each)), yes
+    )
     _check_writable_folder(remaining)
     try:
         with connection.open() as client, output.progress() as on_progress:
@@ -301,15 +313,8 @@ def dbt(
         ),
     ] = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Do it again for a build that was handled before.")] = False,
-    only_plan: Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")] = False,
-    remaining: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="If it fails, write the tiles not yet confirmed into this folder, a list for each UDF.",
-            parser=local_file,
-            metavar="FOLDER",
-        ),
-    ] = None,
+    only_plan: OnlyPlan = False,
+    remaining: RemainingFolder = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -336,7 +341,9 @@ def dbt(
         return
     maps = maps_of(read_dbt(paths, newer_than=newer_than, repeat=repeat), known)
     entries = [entry for share in maps.shares for entry in share.cache_map.entries(share.key)]
-    _confirm([name for each in entries for name in _whole(f"UDF {each.udf.shown}", called, each)], yes)
+    _confirm(
+        lambda: (name for each in entries for name in _whole(connection, each.reference, each.udf.shown, called, each)), yes
+    )
     _check_writable_folder(remaining)
     try:
         with connection.open() as client, output.progress() as on_progress:
@@ -372,7 +379,8 @@ def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:
     for udf in dict.fromkeys([*done.results, *done.failed]):
         result, error = done.results.get(udf), done.failed.get(udf)
         tiles = "" if result is None else "all" if result.tiles_invalidated is None else f"{result.tiles_invalidated:,}"
-        said = result and (result.note or str(result.verification or "") or ("nothing to do" if _is_nothing(result) else ""))
+        parts = result and (result.note, str(result.verification or ""), result.stale_time)
+        said = result and ("; ".join(filter(None, parts or ())) or ("nothing to do" if _is_nothing(result) else ""))
         ended = "not done" if type(error).__name__ == "InvalidationCancelledError" else "failed"
         table.add_row(
             Text(udf), tiles, "" if result is None else f"{result.requests_sent:,}", ended if error else said or "done"
@@ -392,17 +400,34 @@ def _is_nothing(done: InvalidationResult) -> bool:
     return not done.client_ids and done.tiles_invalidated == 0
 
 
-def _whole(shown: str, called: Mapping[str, Any], entry: Optional["MapEntry"] = None) -> list[str]:
-    """What a call invalidates whole, of a UDF and those related to it."""
+def _whole(
+    connection: Connection,
+    udf: "str | Secret",
+    shown: str,
+    called: Mapping[str, Any],
+    entry: Optional["MapEntry"] = None,
+) -> Iterator[str]:
+    """What a call invalidates whole, of a UDF and those related to it, which are looked up, and the inner caches it deletes."""
     keywords = {**called, **({} if entry is None else entry.keywords)}
-    names = []
-    if called.get("whole_udf") or (entry is not None and entry.is_whole):
-        names.append(shown)
+    is_whole = bool(called.get("whole_udf") or (entry is not None and entry.is_whole))
+    if is_whole:
+        yield f"UDF {shown}"
     elif keywords.get("when_too_many") == "whole-udf" and (keywords.get("zooms") or keywords.get("buffer")):
-        names.append(f"{shown} if its tiles are too many")
-    if keywords.get("related") in ("callees", "both"):
-        names.append(f"what {shown} calls")  # which has no tiles
-    return names
+        yield f"UDF {shown} if its tiles are too many"
+    if keywords.get("related") is not None:
+        related: Any = {name: keywords[name] for name in ("related", "max_related") if name in keywords}
+        try:
+            with connection.open() as client:
+                targets = client.plan_invalidation(udf, whole_udf=True, **related).targets or ()
+        except FusedCacheError:  # the call itself will say so
+            targets = ()
+            yield f"what UDF {shown} calls"
+        for each in dict.fromkeys(each._replace(client_id="") for each in targets):
+            why = "" if is_whole else f" (because of {', '.join(each.called_by)})"
+            if each.called_by if not is_whole else each.relation != "udf":
+                yield f"UDF {each.name or each.udf_id}{why}"
+    for folder in read_folders(keywords.get("inner_caches", NOT_GIVEN)):
+        yield f"the functions in UDF {shown}" if folder == OWN else f"the functions in folder {folder}"
 
 
 def _is_on(switch: Optional[str]) -> bool:
@@ -410,9 +435,12 @@ def _is_on(switch: Optional[str]) -> bool:
     return (switch or "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
-def _confirm(names: Sequence[str], yes: bool) -> None:
+def _confirm(found: Callable[[], Iterable[str]], yes: bool) -> None:
     """Ask a person before something is invalidated whole. Pipelines, which have no terminal, are not asked."""
-    if not names or yes or _is_on(os.environ.get("CI")) or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if yes or _is_on(os.environ.get("CI")) or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    names = list(dict.fromkeys(found()))
+    if not names:
         return
     shown = [*names[:_ASKED], *([f"{len(names) - _ASKED} more"] if len(names) > _ASKED else ())]
     if not typer.confirm(f"Invalidate everything cached by {', and '.join(shown)}?", err=True):

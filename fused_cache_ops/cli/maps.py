@@ -97,7 +97,7 @@ def _findings(report: "UdfReport", callers_follow: bool, said: Collection[str]) 
     if report.callees:
         lines.append(f"calls {', '.join(each.name or each.id for each in report.callees)}")
     if report.inner_caches:
-        lines.append(f"has {counted(len(report.inner_caches), 'inner cache')} that no invalidation reaches")
+        lines.append(f"has {counted(len(report.inner_caches), 'inner cache')}: see inspect, and inner_caches")
     return [*lines, *(f"not known: {each}" for each in report.unknown if str(each) not in said)]
 
 

@@ -11,10 +11,12 @@ import typer
 
 from fused_cache_ops.cli.connection import with_signature
 from fused_cache_ops.keywords.call import SENDING_OPTIONS
+from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
 from fused_cache_ops.keywords.option import Option
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS, merged_refresh
 from fused_cache_ops.keywords.selection import KINDS, SELECTION_OPTIONS, SelectionKeywords
 from fused_cache_ops.keywords.text import read_boolean, read_number, read_seconds
+from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.wording import quoted_address
 
 CacheMapFile = Annotated[
@@ -22,6 +24,7 @@ CacheMapFile = Annotated[
 ]
 # Only from the environment: everyone on the machine can see a command's options.
 SharedToken = Annotated[Optional[str], typer.Option(envvar="FUSED_SHARED_TOKEN", hidden=True)]
+OnlyPlan = Annotated[bool, typer.Option("--plan", help="Only show what would be sent. Needs no token.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, in a terminal, before a UDF is invalidated whole.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, also if it fails.")]
 UdfName = Annotated[
@@ -40,6 +43,17 @@ def local_file(text: str) -> Path:
     if "://" in text:
         raise typer.BadParameter(f"{quoted_address(text)} is a URL: give the path of a file.")
     return Path(text)
+
+
+RemainingFolder = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--remaining",
+        help="If it fails, write the tiles not yet confirmed into this folder, a list for each UDF.",
+        parser=local_file,
+        metavar="FOLDER",
+    ),
+]
 
 
 _KINDS: Mapping[Any, Any] = {read_number: int, read_seconds: float, read_boolean: bool}
@@ -95,7 +109,15 @@ _DIFFERENCE: dict[str, Any] = {
 }
 """Options that other keywords are made of."""
 
-_SENDING: dict[str, Any] = {name: _derived(name, option) for name, option in SENDING_OPTIONS.items() if name != "refresh"}
+_GROUPS = ("refresh", "h3_index")
+"""The keywords whose keys are options of their own."""
+
+_SENDING: dict[str, Any] = {name: _derived(name, option) for name, option in SENDING_OPTIONS.items() if name not in _GROUPS} | {
+    "inner_caches": Annotated[
+        Optional[list[str]],
+        typer.Option(help=f"{SENDING_OPTIONS['inner_caches'].help} Repeat for more.", metavar="FOLDER|own"),
+    ],
+}
 
 
 def _refresh_option(key: str, option: Option) -> Any:
@@ -119,6 +141,25 @@ def refresh_name(key: str) -> str:
 
 
 _REFRESH: dict[str, Any] = {refresh_name(key): _refresh_option(key, option) for key, option in REFRESH_OPTIONS.items()}
+
+
+def _index_option(key: str, option: Option) -> Any:
+    """An option for a key of ``h3_index``. All of them are None if they are left out."""
+    name = "--h3-index" if key == "path" else f"--h3-index-{key.replace('_', '-')}"
+    more: dict[str, Any] = {"help": option.help, "rich_help_panel": "H3 index", "show_default": False}
+    if key == "prefix":
+        return Annotated[Optional[list[str]], typer.Option(name, **{**more, "help": f"{option.help} Repeat for more."})]
+    if key == "deadline":
+        more["help"] = f"{option.help} Default: {option.default:g}."
+    return Annotated[Optional[_KINDS.get(option.read, str)], typer.Option(name, **more)]
+
+
+def index_name(key: str) -> str:
+    """The name of the option for a key of ``h3_index``, as a command's parameter."""
+    return "h3_index" if key == "path" else f"h3_index_{key}"
+
+
+_INDEX: dict[str, Any] = {index_name(key): _index_option(key, option) for key, option in H3_INDEX_OPTIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -166,7 +207,7 @@ def sending(*, only: tuple[str, ...] | None = None, described: Mapping[str, str]
         only: the names of the options that it takes. Default: all.
         described: its own help for some of them.
     """
-    types = {name: each for name, each in (_SENDING | _REFRESH).items() if only is None or name in only}
+    types = {name: each for name, each in (_SENDING | _INDEX | _REFRESH).items() if only is None or name in only}
     for name, text in (described or {}).items():
         types[name] = _derived(name, SENDING_OPTIONS[name], help=text)
     return lambda command: _with_options(command, types, "sending", _read_sending)
@@ -216,9 +257,11 @@ def is_from_file(ctx: typer.Context, name: str) -> bool:
 def _read_sending(ctx: typer.Context, given: dict[str, Any]) -> Sending:
     from_file = {name for name in given if is_from_file(ctx, name)}
     refresh = {name: given.pop(name) for name in _REFRESH if name in given}
+    index = {key: given.pop(index_name(key)) for key in H3_INDEX_OPTIONS if index_name(key) in given}
     parts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for name, value in given.items():
-        parts[name in from_file][name] = value
+        if SENDING_OPTIONS[name].default is not NOT_GIVEN or not _is_left_out(value):
+            parts[name in from_file][name] = value
     how = _refresh_options({name: value for name, value in refresh.items() if name in from_file})
     said = _refresh_options({name: value for name, value in refresh.items() if name not in from_file})
     if said and not said.keys() & {"count", "zooms"}:
@@ -226,6 +269,8 @@ def _read_sending(ctx: typer.Context, given: dict[str, Any]) -> Sending:
         raise typer.BadParameter(f"{option} says how to refresh: add --refresh all, or --refresh with a number of tiles.")
     if said:
         parts[0]["refresh"] = said
+    if wanted := {key: value for key, value in index.items() if value is not None and value is not False and value != []}:
+        parts[0]["h3_index"] = wanted
     if how:
         parts[1]["refresh"] = how
     return Sending(*parts)
@@ -271,7 +316,7 @@ def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
 
 def _default(name: str) -> Any:
     option = SELECTION_OPTIONS.get(name) or SENDING_OPTIONS.get(name)
-    default = option.default if option is not None and name != "refresh" else None
+    default = option.default if option is not None and name not in _GROUPS else None
     return default if isinstance(default, (int, float, str, bool)) else None
 
 

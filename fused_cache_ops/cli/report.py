@@ -31,7 +31,12 @@ def _rows(report: UdfReport) -> Iterator[tuple[str, Iterable[str]]]:
     yield "callers", _relatives(report.callers, "invalidate them too, after this UDF")
     yield "callees", _relatives(report.callees, "invalidate them too, before this UDF")
     if report.inner_caches:
-        yield "inner caches", ["No invalidation reaches these:", *_items(map(_cache, report.inner_caches))]
+        yield "inner caches", ["To do: delete their folders with --inner-caches", *_items(map(_cache, report.inner_caches))]
+    if report.h3_tables:
+        yield "H3 tables", ["To do: --h3-index waits until their index has the load", *_items(report.h3_tables)]
+    if report.layers:
+        todo = "To do: invalidate the whole UDF. These layers have tile: true, and may ask for it without a tile"
+        yield "map layers", [todo, *_items(report.layers)]
     if report.outside:
         yield "outside", ["Never invalidated along with this UDF:", *_items(report.outside)]
     if report.unknown:
@@ -63,7 +68,7 @@ def _relatives(related: tuple[RelatedUdf, ...] | None, remedy: str) -> Iterator[
 def _cache(cache: InnerCache) -> str:
     function = "outside of functions" if cache.function == "<module>" else f"{cache.function}()"
     kept = _age(cache.max_age, "48h unless set otherwise")
-    folder = "" if cache.folder is None else f" in {cache.folder}"
+    folder = ", folder not known" if cache.folder is None else f", folder {cache.folder}"
     return (
         f"{cache.udf}, line {cache.line}: {cache.kind} {'on' if cache.kind[0] == '@' else 'in'} {function}, kept {kept}{folder}"
     )

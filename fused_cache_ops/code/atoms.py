@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator
@@ -106,8 +107,19 @@ def as_default(value: Value) -> Value:
 
 def either(values: Iterable[Value]) -> Value:
     """Any of several values."""
-    together: Value = frozenset().union(*values)
-    return together if len(together) <= MOST else UNKNOWN
+    return bounded(frozenset().union(*values))
+
+
+def bounded(value: Value) -> Value:
+    """A value that is not too many things: otherwise what all of its texts begin with."""
+    if len(value) <= MOST:
+        return value
+    texts = [each for each in value if isinstance(each, Text)]
+    if len(texts) < len(value):
+        return UNKNOWN
+    pairs = zip(min(texts).text, max(texts).text)  # between these two are all others
+    beginning = "".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return frozenset({Text(f"{beginning}{HOLE}", any(each.is_default for each in texts))}) if beginning else UNKNOWN
 
 
 def joined(parts: Iterable[Value]) -> Value:

@@ -7,14 +7,17 @@ only known at run time is reported as unknown. Text and comments that only look 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from fused_cache_ops.code.atoms import FUSED, Literal, Text, Udf
+from fused_cache_ops.code.layers import TileLayer, tile_layers
 from fused_cache_ops.code.scopes import UNREADABLE, Function, Global, Scope, Unknown, last_part, why_unreadable
 from fused_cache_ops.code.sql import HOLE
 from fused_cache_ops.code.values import Values
+from fused_cache_ops.keywords.inner_caches import SHARED_FOLDER, is_folder
 from fused_cache_ops.secret import MASK, Secret, holds_shared_token, is_shared_token, masked_address, token_kind
 from fused_cache_ops.wording import quoted, shortened
 
@@ -26,17 +29,17 @@ _AGE = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DAY = 86400
 _PINNED = re.compile(r"https://github\.com/[^/]+/[^/]+/(?:tree|blob)/[0-9a-f]{7,40}/.+")
-_OVER_HTTP = re.compile(r"https?://(?:(?:www\.)?udf\.ai|[^/?#]+/server/v1/realtime-shared)/([^?#]+)", re.IGNORECASE)
+_OVER_HTTP = re.compile(r"https?://(?:(?:[\w-]+\.){0,3}udf\.ai|[^/?#]+/server/v1/realtime-shared)/([^?#]+)", re.IGNORECASE)
+DECORATOR = "@fused.cache"
 _TAIL = re.compile(r"(?:/run(?:/.*)?|\.[a-z0-9]{2,10})$", re.IGNORECASE)
 _DRAWN = re.compile(r"[{%$]\{?[zxy]\}?")  # a template of tiles, which a browser fills in
-DEFAULT_FOLDER = "tmp"
 # Functions of Fused's public library `common` that keep results by `@fused.cache`: their folder, and age where it is set.
 _KEPT_IN_COMMON: dict[str, tuple[str, int | None]] = {
     "table_to_tile": ("table_to_tile", None),
     "geom_stats": ("geom_stats", None),
-    **dict.fromkeys(("read_tiff", "read_tiff_safe", "mosaic_tiff", "get_tiff_info"), (DEFAULT_FOLDER, 90 * _DAY)),
-    **dict.fromkeys(("stac_to_gdf", "get_url_aws_stac", "get_parquet_stats", "get_row_groups"), (DEFAULT_FOLDER, None)),
-    **dict.fromkeys(("get_crs", "read_shapefile"), (DEFAULT_FOLDER, None)),
+    **dict.fromkeys(("read_tiff", "read_tiff_safe", "mosaic_tiff", "get_tiff_info"), (SHARED_FOLDER, 90 * _DAY)),
+    **dict.fromkeys(("stac_to_gdf", "get_url_aws_stac", "get_parquet_stats", "get_row_groups"), (SHARED_FOLDER, None)),
+    **dict.fromkeys(("get_crs", "read_shapefile"), (SHARED_FOLDER, None)),
 }
 
 
@@ -69,7 +72,9 @@ class CachedCall:
             is named with it: ``common.read_tiff``.
         line: where it stands, from 1.
         max_age: seconds that a result is kept. None: not given (Fused's default is 48 hours) or not a constant.
-        folder: its ``cache_folder_path``. None: it is not a constant, or the cache is on the caller's side.
+        folder: its ``cache_folder_path``, or the folder in which the SDK keeps results on the caller's side, such as
+            ``run-roads``. None: it is not known, or not on the drive.
+        table_folder: the folder of the table of all results, if `fused.submit` keeps that too.
     """
 
     kind: str
@@ -77,6 +82,17 @@ class CachedCall:
     line: int
     max_age: int | None
     folder: str | None = None
+    table_folder: str | None = None
+
+    @property
+    def folders(self) -> tuple[str | None, ...]:
+        """Its folders."""
+        return (self.folder,) if self.table_folder is None else (self.folder, self.table_folder)
+
+    @property
+    def is_of_code(self) -> bool:
+        """Whether the code itself names the folder, and not a library or Fused's SDK."""
+        return self.kind == DECORATOR and not self.function.startswith("common.")
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,8 @@ class SourceReading:
         caches: caches inside that no invalidation reaches.
         max_age: the ``cache_max_age`` of the entry point's decorator, in seconds. None: not given, or not known.
         unknown_age: why ``max_age`` is not known, if it is given.
+        h3_tables: the paths of the H3 tables that it queries, as far as they are known, each with its line.
+        layers: the layers of maps in it that draw a UDF with ``tile: true``.
     """
 
     loads: tuple[LoadedName, ...] = ()
@@ -96,6 +114,8 @@ class SourceReading:
     caches: tuple[CachedCall, ...] = ()
     max_age: int | None = None
     unknown_age: Unknown | None = None
+    h3_tables: tuple[tuple[str, int], ...] = ()
+    layers: tuple[TileLayer, ...] = ()
 
 
 def read_source(source: str | None, entrypoint: str | None = None) -> SourceReading:
@@ -107,10 +127,17 @@ def read_source(source: str | None, entrypoint: str | None = None) -> SourceRead
     """
     if source is None:
         return SourceReading(unknown=(Unknown("the service did not return the code", None),))
+    return _read_source(source, entrypoint)
+
+
+@functools.lru_cache(maxsize=512)
+def _read_source(source: str, entrypoint: str | None) -> SourceReading:
+    """Kept, because the calls for several UDFs of a canvas each read the code of all of it."""
     try:
-        return calls_in(Values(source), entrypoint)
+        reading = calls_in(Values(source), entrypoint)
     except UNREADABLE as error:
-        return SourceReading(unknown=(why_unreadable(error, source),))
+        reading = SourceReading(unknown=(why_unreadable(error, source),))
+    return replace(reading, layers=tile_layers(source))
 
 
 def calls_in(values: Values, entrypoint: str | None = None) -> SourceReading:
@@ -150,6 +177,7 @@ class _Reader:
         self._caches: list[CachedCall] = []
         self._max_age: int | None = None
         self._unknown_age: Unknown | None = None
+        self._h3_tables: list[tuple[str, int]] = []
         self._run: set[str] = set()  # addresses of UDFs that are run, and not only their functions
 
     def reading(self) -> SourceReading:
@@ -171,6 +199,7 @@ class _Reader:
             tuple(sorted(dict.fromkeys(self._caches), key=lambda cache: cache.line)),
             self._max_age,
             self._unknown_age,
+            tuple(sorted(dict.fromkeys(self._h3_tables), key=lambda table: table[1])),
         )
 
     def _as_library(self, load: LoadedName) -> LoadedName:
@@ -201,9 +230,14 @@ class _Reader:
         if _is_zero(keywords.get("cache_max_age")) or (isinstance(reset, ast.Constant) and bool(reset.value)):
             return  # it never returns an older result
         folder = keywords.get("cache_folder_path")
-        names = {DEFAULT_FOLDER} if _is_none(folder) else {each.text for each in self._values.texts(folder, scope)}
-        name = names.pop() if len(names) == 1 else HOLE
-        self._caches.append(CachedCall("@fused.cache", function, node.lineno, _age(keywords), None if HOLE in name else name))
+        names = {SHARED_FOLDER} if _is_none(folder) else {each.text for each in self._values.texts(folder, scope)}
+        name = names.pop().strip("/") if len(names) == 1 else HOLE  # as the SDK does
+        storage = keywords.get("cache_storage")
+        if not (_is_none(storage) or (isinstance(storage, ast.Constant) and storage.value in ("auto", "mount"))):
+            name = HOLE  # it is not on the drive
+        if HOLE not in name and not is_folder(name):
+            name = HOLE  # it leads out of the folder of all caches
+        self._caches.append(CachedCall(DECORATOR, function, node.lineno, _age(keywords), None if HOLE in name else name))
 
     def _read_call(self, call: ast.Call, scope: Scope, *, is_decorator: bool) -> None:
         callee = self._values.value(call.func, scope)
@@ -212,24 +246,36 @@ class _Reader:
         if isinstance(call.func, ast.Attribute) and call.func.attr in _MAPPING:
             mapped = [each for each in self._values.value(call.func.value, scope) if isinstance(each, Udf)]
             if mapped:
-                self._read_client_cache(call, scope, f"udf.{call.func.attr}", keeps_table=False)
+                names = {name.rpartition("/")[2] for each in mapped for name in each.names}
+                self._read_client_cache(call, scope, f"udf.{call.func.attr}", names, keeps_table=False)
                 udfs += mapped
         self._run.update(name for each in udfs for name in each.names)
         if named[0] == "fused" and named[-1] in _LOADING:
             self._read_name(call, named[-1], scope)
             if named[-1] == "submit":
-                self._read_client_cache(call, scope, "fused.submit", keeps_table=True)
+                given = call.args[0] if call.args else _keywords(call).get("udf")
+                value = self._values.value(given, scope) if given is not None else frozenset()
+                names = {each.text for each in value if isinstance(each, Text)}
+                names |= {name.rpartition("/")[2] for each in value if isinstance(each, Udf) for name in each.names or {HOLE}}
+                self._read_client_cache(call, scope, "fused.submit", names, keeps_table=True)
+        elif named[:2] == ("fused", "h3") and named[-1] == "query":
+            self._read_h3_table(call, scope)
         elif named[0] == "fused" and named[-1] == "cache" and call.args and not is_decorator:
             self._add_cache(last_part(call.args[0]) or "<lambda>", call, _keywords(call), scope)
         elif named[0] == "fused" and named[-1].startswith("load_udf_from_"):
             self._note(f"what {named[-1]}() loads is not read", call)
         elif "common" in named[:-1] and named[0] in ("udf", "fused") and named[-1] in _KEPT_IN_COMMON:
             folder, age = _KEPT_IN_COMMON[named[-1]]
-            self._caches.append(CachedCall("@fused.cache", f"common.{named[-1]}", call.lineno, age, folder))
+            self._caches.append(CachedCall(DECORATOR, f"common.{named[-1]}", call.lineno, age, folder))
         elif not any(isinstance(each, (Literal, Udf)) for each in callee):
             self._read_addresses(call, scope)
         if named[0] != "fused":
             self._read_unknown_callee(call, scope)
+
+    def _read_h3_table(self, call: ast.Call, scope: Scope) -> None:
+        given = call.args[0] if call.args else _keywords(call).get("path")
+        texts = () if given is None else {each.text for each in self._values.texts(given, scope)}
+        self._h3_tables += [(text, call.lineno) for text in sorted(texts) if text and HOLE not in text]
 
     def _read_unknown_callee(self, call: ast.Call, scope: Scope) -> None:
         function, owner = call.func, getattr(call.func, "value", None)
@@ -294,8 +340,9 @@ class _Reader:
             elif text.strip() and not (isinstance(given, ast.Constant) and not isinstance(given.value, str)):
                 self._loads.append(LoadedName(_sealed(text.strip()), canvas, call.lineno, is_default=is_default))
 
-    def _read_client_cache(self, call: ast.Call, scope: Scope, kind: str, *, keeps_table: bool) -> None:
-        """By the SDK's rules, `fused.submit` and `udf.map` keep each run's result, and the former also the table of all."""
+    def _read_client_cache(self, call: ast.Call, scope: Scope, kind: str, names: set[str], *, keeps_table: bool) -> None:
+        """By the SDK's rules, `fused.submit` and `udf.map` keep each run's result, and the former also the table of all. They
+        do so in folders that are called after the UDF."""
         keywords = _keywords(call)
         cache, age, run_age = (keywords.get(name) for name in ("cache", "cache_max_age", "run_cache_max_age"))
         if isinstance(cache, ast.Constant) and not cache.value:
@@ -314,7 +361,10 @@ class _Reader:
         if kept:
             ages = [age_in_seconds(each.value) if isinstance(each, ast.Constant) else None for each in kept]
             longest = None if None in ages else max(each for each in ages if each is not None)
-            self._caches.append(CachedCall(kind, scope.function, call.lineno, longest))
+            (name,) = names if len(names) == 1 else {HOLE}
+            is_known = HOLE not in name and is_folder(name) and not isinstance(_sealed(name), Secret)
+            folders = (f"run-{name}", f"submit-{name}" if keeps_table else None) if is_known else (None, None)
+            self._caches.append(CachedCall(kind, scope.function, call.lineno, longest, *folders))
 
     def _read_use(self, use: ast.Name | ast.Attribute, scope: Scope) -> None:
         """Note where Fused's functions are handed on, so that calls of them cannot be followed, and public UDFs."""

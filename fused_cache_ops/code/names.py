@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fused_cache_ops.code.atoms import (
-    MOST,
     NOTHING,
     UNKNOWN,
     Literal,
@@ -20,6 +19,7 @@ from fused_cache_ops.code.atoms import (
     Text,
     Value,
     as_default,
+    bounded,
     either,
     is_unknown,
     text_of,
@@ -78,9 +78,7 @@ class Names:
             return UNKNOWN
         self._pending[key] = depth
         before, self._lowest, mark = self._lowest, _DEEPEST, len(self._drafts)
-        value = self.evaluate(node, scope)
-        if len(value) > MOST:
-            value = UNKNOWN
+        value = bounded(self.evaluate(node, scope))
         self.may_go_on(sum(len(each.text) // 100 for each in value if isinstance(each, Text)))
         del self._pending[key]
         self._drafts[key] = (value, node, self._lowest)

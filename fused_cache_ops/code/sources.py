@@ -300,15 +300,15 @@ class _Finder:
 
     def _catalogues(self, read: _Read) -> list[str]:
         """The addresses of the catalogue whose method is called."""
-        given = [read.keywords[name] for name in ("url", "server", "api_url") if name in read.keywords]
-        scope = read.scope
+        given = [(read.keywords[name], read.scope) for name in ("url", "server", "api_url") if name in read.keywords]
+        opened = []
         for atom in self._values.value(read.call.func, read.scope):
             made = atom if isinstance(atom, Made) else None
             while made is not None and "open" not in made.name[-1]:
                 made = made.owner
             if made is not None and made.call.args:
-                given, scope = [made.call.args[0]], made.scope
-        texts = [text.text for each in given for text in self._texts(each, scope)]
+                opened.append((made.call.args[0], made.scope))
+        texts = {text.text for each, scope in opened or given for text in self._texts(each, scope)}
         return [dataset_key(text) for text in sorted(texts) if is_web(text) and HOLE not in text]
 
     def _read_posted_search(self, read: _Read) -> bool:

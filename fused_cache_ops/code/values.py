@@ -24,6 +24,7 @@ from fused_cache_ops.code.atoms import (
     Udf,
     Value,
     as_default,
+    bounded,
     by_method,
     constant,
     either,
@@ -198,7 +199,7 @@ class Values(Names):
                 return UNKNOWN
             value = self.value(node, scope)
             found |= self._any_of(value) if isinstance(node, ast.Starred) else value
-        return frozenset(found) if len(found) <= MOST else UNKNOWN
+        return bounded(frozenset(found))
 
     def _any_of(self, value: Value) -> Value:
         """Any item of what an expression is: of a dictionary, a key."""

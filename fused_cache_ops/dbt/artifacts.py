@@ -65,6 +65,7 @@ class DbtBuild:
         exposures: those below ``changed`` that name UDFs.
         invocations: dbt's ids of the builds.
         warnings: what may be missing.
+        names_udfs: whether any exposure of the project names UDFs.
     """
 
     changed: dict[str, str | None] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class DbtBuild:
     exposures: tuple[Exposure, ...] = ()
     invocations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    names_udfs: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types, from which `from_dict` makes the same again."""
@@ -81,6 +83,7 @@ class DbtBuild:
             "exposures": [vars(each) for each in self.exposures],
             "invocations": list(self.invocations),
             "warnings": list(self.warnings),
+            "names_udfs": self.names_udfs,
         }
 
     @classmethod
@@ -92,6 +95,7 @@ class DbtBuild:
             tuple(Exposure(**each) for each in given["exposures"]),
             tuple(given["invocations"]),
             tuple(given["warnings"]),
+            given["names_udfs"],
         )
 
 
@@ -153,6 +157,7 @@ def read_build(path: DbtPath, *, newer_than: Any = None, handled: Collection[str
             tuple(known.values()),
             (*merged.invocations, *each.invocations),
             (*merged.warnings, *each.warnings),
+            merged.names_udfs or each.names_udfs,
         )
     return merged
 
@@ -207,7 +212,7 @@ def _checked_results(results: Mapping[str, Any], file: Path, since: datetime | N
     command = arguments.get("which")
     if command not in _BUILDS:
         raise InvalidInputError(
-            f"{file} holds the results of dbt {quoted(command)}, which changes no rows, and has overwritten those of the "
+            f"{file} holds the results of dbt {quoted(command)}, not of {', '.join(_BUILDS)}, and has overwritten those of the "
             "build. Read the results before that command, or give the build a --target-path of its own."
         )
     if arguments.get("empty"):
@@ -242,13 +247,13 @@ def _build(results: Mapping[str, Any], manifest: Mapping[str, Any], file: Path) 
     not_built: dict[str, str] = {}
     for each in ran:
         uid, status = each["unique_id"], str(each.get("status"))
-        batches = each.get("batch_results") or {}
+        batches = _within(each, "batch_results")
         if status == "success" and not batches.get("failed"):
             if not _added_nothing(each, nodes[uid], arguments):
                 changed.add(uid)
             continue
         if status != "no-op":
-            not_built[uid] = status
+            not_built[uid] = "partial success" if status == "success" else status
         if batches.get("successful"):
             changed.add(uid)
     changed |= _below(changed, nodes)
@@ -264,6 +269,7 @@ def _build(results: Mapping[str, Any], manifest: Mapping[str, Any], file: Path) 
         tuple(_exposures(manifest.get("exposures", {}), changed, str(folder))),
         (str(results["metadata"].get("invocation_id")),),
         tuple(warnings),
+        any(_fused(each) is not None for each in manifest.get("exposures", {}).values()),
     )
 
 
@@ -275,7 +281,7 @@ def _is_of(result: Any, kinds: tuple[str, ...]) -> bool:
 
 def _check_belongs(results: Mapping[str, Any], manifest: Mapping[str, Any], ran: list[str], file: Path) -> None:
     """The manifest may be of a later command, such as dbt list, as long as it knows everything that ran."""
-    if missing := [uid for uid in ran if uid not in manifest["nodes"]]:
+    if missing := [uid for uid in ran if not isinstance(manifest["nodes"].get(uid), Mapping)]:
         raise InvalidInputError(
             f"{file.with_name(MANIFEST)} does not know {missing[0]}, which {file} says ran: they are of different projects or "
             "states. Run dbt build again."
@@ -295,8 +301,8 @@ def _check_belongs(results: Mapping[str, Any], manifest: Mapping[str, Any], ran:
 def _added_nothing(result: Mapping[str, Any], node: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
     """Whether a success left the rows as they were. Only of incremental models is 0 rows a statement about that: a table that
     was rebuilt empty reports 0 too."""
-    rows = (result.get("adapter_response") or {}).get("rows_affected")
-    config = node.get("config") or {}
+    rows = _within(result, "adapter_response").get("rows_affected")
+    config = _within(node, "config")
     if isinstance(rows, bool) or rows != 0 or config.get("materialized") != "incremental":
         return False
     full = config.get("full_refresh")
@@ -324,21 +330,32 @@ def _below(changed: set[str], nodes: Mapping[str, Any]) -> set[str]:
 
 
 def _materialized(node: Mapping[str, Any]) -> Any:
-    return (node.get("config") or {}).get("materialized")
+    return _within(node, "config").get("materialized")
 
 
 def _parents(node: Mapping[str, Any]) -> Sequence[str]:
-    return (node.get("depends_on") or {}).get("nodes") or ()
+    parents = _within(node, "depends_on").get("nodes")
+    return [each for each in parents if isinstance(each, str)] if isinstance(parents, list) else ()
 
 
 def _exposures(exposures: Mapping[str, Any], changed: set[str], project: str) -> Iterator[Exposure]:
     for name, exposure in exposures.items():
-        fused = ((exposure.get("config") or {}).get("meta") or {}).get("fused")
-        if fused is None:
-            fused = (exposure.get("meta") or {}).get("fused")
+        fused = _fused(exposure)
         above = sorted(changed.intersection(_parents(exposure)))
         if fused is not None and above:
             yield Exposure(name, above, list(fused) if isinstance(fused, list) else [fused], project)
+
+
+def _fused(exposure: Any) -> Any:
+    """What an exposure says of UDFs, or None."""
+    of_config = _within(_within(exposure, "config"), "meta").get("fused")
+    return _within(exposure, "meta").get("fused") if of_config is None else of_config
+
+
+def _within(content: Any, key: str) -> Mapping[str, Any]:
+    """A mapping within a mapping. Empty, if dbt has written something else there."""
+    found = content.get(key) if isinstance(content, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _unquoted(relation: Any) -> str | None:
@@ -385,12 +402,12 @@ def read_manifest(path: str | os.PathLike[str]) -> DbtManifest:
     manifest = _read(file)
     nodes = {
         uid: node
-        for uid, node in {**(manifest.get("nodes") or {}), **(manifest.get("sources") or {})}.items()
-        if uid.partition(".")[0] in (*_TABLES, "source")
+        for uid, node in {**_within(manifest, "nodes"), **_within(manifest, "sources")}.items()
+        if isinstance(node, Mapping) and uid.partition(".")[0] in (*_TABLES, "source")
     }
     folder = file.parent.parent if file.parent.name == "target" else file.parent
     everything = DbtBuild(
         {uid: _unquoted(node.get("relation_name")) for uid, node in nodes.items()},
-        exposures=tuple(_exposures(manifest.get("exposures") or {}, set(nodes), str(folder))),
+        exposures=tuple(_exposures(_within(manifest, "exposures"), set(nodes), str(folder))),
     )
     return DbtManifest(nodes, everything)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fused_cache_ops.cache_map.dataset import DatasetCall, DatasetPlan, OnDatasetPlan, plan_parts, read_parts
+from fused_cache_ops.cache_map.dataset import DATASET_DEFAULTS, DatasetCall, DatasetPlan, OnDatasetPlan, plan_parts, read_parts
 from fused_cache_ops.cache_map.reading import MapLocation
 from fused_cache_ops.dbt.artifacts import DbtBuild, DbtPath, read_build, results_files
 from fused_cache_ops.dbt.maps import DbtMaps, DbtShare, maps_of
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, PermanentError, TransientError
-from fused_cache_ops.keywords.rules import is_given, kinds_in
+from fused_cache_ops.keywords.rules import is_given, kinds_in, refuse_unknown
 from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
 from fused_cache_ops.outcome.dbt import DbtNodesFailedError, DbtResult
 from fused_cache_ops.outcome.passes import DatasetFirstPass
@@ -56,7 +56,7 @@ class DbtPlan(DatasetPlan):
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
         build = self.build.to_dict()
-        del build["exposures"]
+        del build["exposures"], build["names_udfs"]
         return {**super().to_dict(), **build, "not_shown": list(self.not_shown)}
 
     def __str__(self) -> str:
@@ -124,6 +124,7 @@ def keywords_of(share: DbtShare, keywords: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInputError: the call has a selection too.
     """
+    refuse_unknown(keywords, DATASET_DEFAULTS)
     given = {name: value for name, value in keywords.items() if is_given(keywords, name)}
     if share.selection and (kinds := kinds_in(given)):
         first = next(iter(share.cache_map.datasets[share.key])).label

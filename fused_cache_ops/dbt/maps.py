@@ -15,7 +15,15 @@ from fused_cache_ops.dbt.artifacts import DbtBuild, Exposure
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.keywords.selection import KINDS
 
-_OWN = (*(kind for kind in KINDS if kind != "whole_udf"), "geometry_column", "crs", "layer", "partition")
+_OWN = (
+    *(kind for kind in KINDS if kind != "whole_udf"),
+    "antimeridian",
+    "crs",
+    "geometry_column",
+    "layer",
+    "order",
+    "partition",
+)
 """What an exposure may say of what changed, beside the keys of a map's entry."""
 
 _PATHS = ("tiles_file", "geometry", "cells", "hex_dataset")
@@ -77,6 +85,11 @@ def maps_of(build: DbtBuild, cache_map: MapLocation | None) -> DbtMaps:
         InvalidInputError: the map or an exposure cannot be read.
     """
     known = find_map(cache_map)
+    if known is None and not build.names_udfs and build.changed:
+        raise InvalidInputError(
+            f"Nothing says which UDFs show what dbt changed: there is no {DEFAULT_MAP}, and no exposure has meta.fused. Write "
+            "one of them, such as meta: {fused: {udf: maps/parcels, whole_udf: true}}."
+        )
     found = shown_udfs(build, known)
     listed = _listed(build, known)
     source = "the exposures" if known is None else known.source
@@ -159,9 +172,11 @@ def _of_exposure(exposure: Exposure) -> list[ShownUdf]:
 
 
 def _placed(name: str, value: Any, project: str) -> Any:
-    """A relative path belongs to the project."""
-    is_path = name in _PATHS and isinstance(value, str) and "://" not in value and value[:1] not in ("{", "[")
-    return str(Path(project, value)) if is_path and Path(project, value).exists() else value
+    """A relative path belongs to the project. ``geometry`` and ``cells`` may be something else than a path."""
+    if name not in _PATHS or not isinstance(value, str) or "://" in value:
+        return value
+    placed = Path(project, value)
+    return str(placed) if name in ("tiles_file", "hex_dataset") or placed.exists() else value
 
 
 def _shares(found: list[ShownUdf], source: str) -> list[DbtShare]:

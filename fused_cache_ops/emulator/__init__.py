@@ -14,5 +14,6 @@ from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.faults import Fault
 from fused_cache_ops.emulator.runs import Run
 from fused_cache_ops.emulator.store import Canvas, ReceivedRequest, Udf
+from fused_cache_ops.emulator.tables import H3Table
 
-__all__ = ["Assumptions", "Canvas", "Emulator", "Fault", "ReceivedRequest", "Run", "Udf"]
+__all__ = ["Assumptions", "Canvas", "Emulator", "Fault", "H3Table", "ReceivedRequest", "Run", "Udf"]

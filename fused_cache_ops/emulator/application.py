@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.canvases import canvas_lookups, session_tokens
+from fused_cache_ops.emulator.drive import Drive, drives
 from fused_cache_ops.emulator.runs import Runner, TileIndex
 from fused_cache_ops.emulator.shared import max_age, respond, shared_runs
 from fused_cache_ops.emulator.store import Caller, Store, Udf
+from fused_cache_ops.emulator.tables import H3Table, h3_indexes
 from fused_cache_ops.selection.batches import MAX_BATCH
 
 PREFIX = "/server/v1"
@@ -59,12 +61,16 @@ class Parts(NamedTuple):
         runner: runs the UDFs.
         assumptions: what the documentation leaves open.
         hooks: what is called at certain moments.
+        drive: the files of every instance.
+        tables: the H3 tables, by their paths.
     """
 
     store: Store
     runner: Runner
     assumptions: Assumptions
     hooks: Hooks
+    drive: Drive
+    tables: dict[str, H3Table]
 
 
 _PARTS: ContextVar[Parts] = ContextVar("parts")
@@ -98,7 +104,7 @@ def build_application(parts: Parts, *, batch_endpoint: bool = True) -> ASGIApp:
 
 @functools.cache
 def _build_routes(batch_endpoint: bool) -> FastAPI:
-    store, runner, assumptions, hooks = (cast("Any", _Part(name)) for name in Parts._fields)
+    store, runner, assumptions, hooks, drive, tables = (cast("Any", _Part(name)) for name in Parts._fields)
 
     async def caller(request: Request) -> Caller:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -107,12 +113,20 @@ def _build_routes(batch_endpoint: bool) -> FastAPI:
             raise HTTPException(401, "Not authenticated: missing, malformed or expired credentials")
         return found
 
+    async def any_caller(request: Request) -> Caller:
+        """Also a service token that comes as a personal one, as the SDK sends it for H3 tables."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        service: Caller | None = store.caller("Fused-Service-Token", token.strip()) if scheme.lower() == "bearer" else None
+        return service or await caller(request)
+
     application = FastAPI(title="Fused emulator", docs_url=None, redoc_url=None, openapi_url=None)
     routers = [
         _api(store, assumptions, hooks, caller, batch_endpoint=batch_endpoint),
         canvas_lookups(store, assumptions, caller),
         session_tokens(store, assumptions, caller),
         _runs_of_loaded_udfs(store, runner, caller),
+        drives(store, drive, caller),
+        h3_indexes(tables, any_caller),
     ]
     shared = shared_runs(store, runner, assumptions).routes
     # Mounted, because include_router would build every route once more, and most tests start an emulator.

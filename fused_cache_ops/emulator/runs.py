@@ -100,6 +100,12 @@ class Runner:
             self._store.cache_many(client_id, udf.id, [tile], key, body)
         return Outcome(body, self._assumptions.fresh_headers)
 
+    @property
+    def client_id(self) -> str | None:
+        """The instance of the UDF that is running, as its function sees it. None: none is running."""
+        running = _RUNNING.get(None)
+        return None if running is None else running.client_id
+
     def load(self, name: str, environment_id: str) -> Callable[..., Any]:
         """What `Emulator.load` does."""
         running = _RUNNING.get(None)

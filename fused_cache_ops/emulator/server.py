@@ -24,9 +24,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fused_cache_ops.emulator.application import PREFIX, Hooks, Parts, build_application
 from fused_cache_ops.emulator.assumptions import Assumptions
+from fused_cache_ops.emulator.drive import CACHE_FOLDER, STORES, Drive, F
 from fused_cache_ops.emulator.faults import Fault, Misbehavior
 from fused_cache_ops.emulator.runs import Run, Runner
 from fused_cache_ops.emulator.store import Canvas, ReceivedRequest, Store, Udf
+from fused_cache_ops.emulator.tables import H3Table
 
 NAME = "fused-cache-ops emulator"
 NAME_PATH = "/.emulator"
@@ -78,7 +80,9 @@ class Emulator:
         self._hooks = Hooks()
         self._runner = Runner(self.store, self.assumptions)
         self._misbehavior = Misbehavior(self.store)
-        parts = Parts(self.store, self._runner, self.assumptions, self._hooks)
+        self._drive = Drive()
+        self._tables: dict[str, H3Table] = {}
+        parts = Parts(self.store, self._runner, self.assumptions, self._hooks, self._drive, self._tables)
         application = build_application(parts, batch_endpoint=batch_endpoint)
         self._server = _Server(
             uvicorn.Config(
@@ -205,6 +209,28 @@ class Emulator:
         """
         return self._runner.load(name, self.environment_id)
 
+    def cache(self, *, cache_folder_path: str = "tmp", cache_max_age: float = 48 * 3600) -> Callable[[F], F]:
+        """A decorator that keeps a function's results on the drive of the instance that runs it, as ``@fused.cache`` within a
+        UDF. Deleting the folder makes them new.
+
+        Args:
+            cache_folder_path: the folder, under ``/mount/fused-system/cached_data/``.
+            cache_max_age: seconds that a result is kept.
+        """
+        return self._drive.cached(lambda: self._runner.client_id or self.client_id, cache_folder_path, cache_max_age)
+
+    def inner_caches(self, *, client_id: str | None = None) -> list[str]:
+        """The folders of inner caches on an instance. Default: the preferred one."""
+        return self._drive.folders(client_id or self.client_id, CACHE_FOLDER)
+
+    def add_file(self, path: str, content: bytes = b"") -> None:
+        """A file in an object store, such as ``s3://lake/parcels/a.parquet``, written now. ``fused.api.list`` shows it."""
+        self._drive.write(STORES, path, content)
+
+    def add_h3_table(self, path: str, rows: Any = None) -> H3Table:
+        """An H3 table, for a registered function to read by its `H3Table.query`, as ``fused.h3.query(path)`` within a UDF."""
+        return self._tables.setdefault(path.rstrip("/"), H3Table(path, rows))
+
     def add_canvas(
         self,
         name: str,
@@ -274,6 +300,11 @@ class Emulator:
     def fill_cache(self, udf: Udf, tiles: Iterable[tuple[int, int, int]], *, client_id: str | None = None) -> None:
         """Cache a result for each tile, as if it had been requested. Default: on the instance that shared runs are made on."""
         self.store.cache_many(client_id or self.store.shared_client_id(udf), udf.id, tiles)
+
+    def cached_calls(self, udf: Udf, *, client_id: str | None = None) -> list[dict[str, Any]]:
+        """The parameters of a UDF's cached results that are of no tile, as its callers ask for them, on one instance or on
+        any."""
+        return self.store.cached_calls(udf.id, client_id)
 
     def cached_tiles(self, udf: Udf, *, client_id: str | None = None) -> set[tuple[int, int, int]]:
         """The tiles of a UDF that have cached results, on one instance or on any."""

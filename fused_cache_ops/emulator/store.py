@@ -411,6 +411,12 @@ class Store:
         with self._lock:
             return set(self._connection.execute(query, (udf_id, client_id)))
 
+    def cached_calls(self, udf_id: str, client_id: str | None = None) -> list[dict[str, Any]]:
+        """The parameters of cached results that are of no tile, on one instance or on any."""
+        query = "SELECT DISTINCT parameters FROM results WHERE udf_id = ? AND z < 0 AND client_id = coalesce(?, client_id)"
+        with self._lock:
+            return [json.loads(row[0]) for row in self._connection.execute(query, (udf_id, client_id))]
+
     def forget_memory(self) -> None:
         with self._transaction() as db:
             db.execute("UPDATE results SET in_memory = 0")

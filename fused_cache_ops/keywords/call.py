@@ -2,11 +2,19 @@
 
 from typing import Annotated, TypedDict
 
+from fused_cache_ops.keywords.h3_index import H3IndexOptions
 from fused_cache_ops.keywords.option import Option, options_of
 from fused_cache_ops.keywords.refresh import Refresh
 from fused_cache_ops.keywords.selection import SELECTION_OPTIONS, SelectionKeywords
-from fused_cache_ops.keywords.text import read_boolean, read_mapping_or_text, read_number, read_seconds
-from fused_cache_ops.keywords.values import CheckpointLocation, Related
+from fused_cache_ops.keywords.text import (
+    read_boolean,
+    read_list_or_text,
+    read_mapping,
+    read_mapping_or_text,
+    read_number,
+    read_seconds,
+)
+from fused_cache_ops.keywords.values import NOT_GIVEN, CheckpointLocation, InnerCaches, LoadedAt, NotGiven, Related
 from fused_cache_ops.secret import Secret
 
 
@@ -46,6 +54,31 @@ class SendingKeywords(TypedDict, total=False):
         ),
     ]
     max_related: Annotated[int, Option(20, "The most UDFs that related may add.", read_number)]
+    inner_caches: Annotated[
+        InnerCaches | NotGiven,
+        Option(
+            NOT_GIVEN,
+            "Before that, delete the folders in which functions under @fused.cache keep their results: the names of folders "
+            "(cache_folder_path), or own for those that the UDF's code names. Default: none.",
+            read_list_or_text,
+        ),
+    ]
+    h3_index: Annotated[
+        H3IndexOptions | NotGiven,
+        Option(
+            NOT_GIVEN,
+            "The index of the H3 table that the UDF queries, which must have what was loaded before anything is sent: a "
+            "mapping with path, loaded_at, run, prefix and deadline.",
+            read_mapping,
+        ),
+    ]
+    loaded_at: Annotated[
+        LoadedAt | NotGiven,
+        Option(
+            NOT_GIVEN,
+            "When the load was done, with its time zone, so that the result says how long the map was stale.",
+        ),
+    ]
     again_after: Annotated[
         float,
         Option(

@@ -8,10 +8,15 @@ from typing import Any
 
 from fused_cache_ops.keywords.call import CALL_OPTIONS
 from fused_cache_ops.keywords.client import LIMIT_OPTIONS
+from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
 from fused_cache_ops.keywords.option import Option, check_keys
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
 
-GROUPS: Mapping[str, Mapping[str, Option]] = {"refresh": REFRESH_OPTIONS, "limits": LIMIT_OPTIONS}
+GROUPS: Mapping[str, Mapping[str, Option]] = {
+    "refresh": REFRESH_OPTIONS,
+    "h3_index": H3_INDEX_OPTIONS,
+    "limits": LIMIT_OPTIONS,
+}
 """The keywords that may be a mapping of options, with these."""
 
 

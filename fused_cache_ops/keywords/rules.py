@@ -5,6 +5,7 @@ from typing import Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.keywords.call import CALL_OPTIONS, NEEDS_SELECTION
+from fused_cache_ops.keywords.h3_index import runs_an_index
 from fused_cache_ops.keywords.selection import KINDS, SELECTION_OPTIONS
 from fused_cache_ops.keywords.values import NOT_GIVEN, WHOLE_UDF
 from fused_cache_ops.tiles.tile import is_boolean
@@ -112,7 +113,7 @@ def refuse_without_selection(given: Mapping[str, Any]) -> None:
 
 
 def refuse_what_takes_long(given: Mapping[str, Any], where: str, instead: str) -> None:
-    """Reject ``again_after`` and ``refresh`` where nothing can wait for them.
+    """Reject ``again_after``, ``refresh`` and a run of ``h3_index`` where nothing can wait for them.
 
     Args:
         given: the keywords.
@@ -125,3 +126,5 @@ def refuse_what_takes_long(given: Mapping[str, Any], where: str, instead: str) -
     for name in ("again_after", "refresh"):
         if is_given(given, name):
             raise InvalidInputError(f"{name} takes long, and {where} cannot wait for it: use {instead}, or omit {name}.")
+    if runs_an_index(given):
+        raise InvalidInputError(f"run in h3_index takes long, and {where} cannot wait for it: use {instead}, or omit run.")

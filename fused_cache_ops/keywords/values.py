@@ -1,5 +1,6 @@
 """The types of the keywords, and what stands for a keyword that is left out."""
 
+import datetime
 import enum
 import os
 from collections.abc import Iterable, Mapping
@@ -74,6 +75,12 @@ CheckpointLocation = Union[str, os.PathLike[str], RunCheckpoint]
 """A path, or with the extra ``fsspec`` any URL that fsspec supports. A location that ends in ``/`` is a folder."""
 
 Related = Literal["callers", "callees", "both"]
+
+LoadedAt = Union[datetime.datetime, str, float]
+"""A time with a time zone, its ISO text, or seconds since 1970."""
+
+InnerCaches = Union[str, Iterable[str]]
+"""Folders of inner caches by their names, or ``"own"``."""
 
 RefreshCount = Union[int, Literal["all"]]
 """The most tiles to refresh, or ``"all"``. 0: none."""

@@ -58,7 +58,9 @@ class Lookup(NamedTuple):
     unknown: tuple[UnknownPart, ...]
 
 
-def look_up(service: Service, retrier: Retrier, reference: UdfReference, *, relatives: bool = False) -> Lookup:
+def look_up(
+    service: Service, retrier: Retrier, reference: UdfReference, *, relatives: bool = False, code: bool = False
+) -> Lookup:
     """Look up what an invalidation needs to know. At most three requests, and none if the UDF is given by its id, the instance
     is configured, and no relatives are wanted.
 
@@ -70,6 +72,7 @@ def look_up(service: Service, retrier: Retrier, reference: UdfReference, *, rela
         retrier: the call.
         reference: the UDF.
         relatives: whether the UDFs of the canvas are needed too.
+        code: whether the code of the UDF is needed.
 
     Raises:
         InvalidInputError: the relatives are needed, and the service does not list the UDFs of the canvas.
@@ -80,11 +83,11 @@ def look_up(service: Service, retrier: Retrier, reference: UdfReference, *, rela
     reads_canvas = relatives or not service.instances_are_set
     udf = canvas = None
     unknown: list[UnknownPart] = []
-    if reads_canvas or reference.udf_id is None:
+    if reads_canvas or code or reference.udf_id is None:
         try:
             udf = read_udf(service, reference, retrier=retrier)
         except (NotFoundError, PermissionDeniedError) as error:
-            if relatives or reference.udf_id is None:
+            if relatives or code or reference.udf_id is None:
                 raise
             unknown.append(UnknownPart(None, None, f"This token may not look the UDF up ({error.status}), {_LACKING}"))
     if udf is not None and reads_canvas:

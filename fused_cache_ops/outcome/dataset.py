@@ -62,7 +62,11 @@ class DatasetResult:
                 tiles = "everything" if result.tiles_invalidated is None else result.tiles_invalidated
                 requests = result.requests_sent
                 # What may have stayed stale, above all.
-                said = [str(each) for each in (result.verification, result.note, *(result.warnings or ())) if each]
+                said = [
+                    str(each)
+                    for each in (result.verification, result.stale_time, result.note, *(result.warnings or ()))
+                    if each
+                ]
             rows.append((udf, tiles, requests, ". ".join([failed.get(udf, "invalidated"), *said])))
         title = f"Dataset {quoted_address(self.dataset)}" + (f": {self.note}" if self.note else "")
         return table(title, rows, ("UDF", "tiles", "requests", "outcome"))

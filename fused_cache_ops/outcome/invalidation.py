@@ -25,11 +25,13 @@ class Verification:
             ``10/1/2: object storage``. They were not invalidated, or someone requested them in between.
         unknown: tiles that are neither certainly fresh nor certainly cached, each with the reason: there was no result, or a
             CDN may have answered.
+        first_fresh: when the first fresh tile was received, as a ``datetime``. Not part of what is stored.
     """
 
     fresh: tuple[str, ...] = ()
     from_cache: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    first_fresh: Any = field(default=None, repr=False, compare=False)
 
     @property
     def sampled(self) -> int:
@@ -66,10 +68,15 @@ class InvalidationResult:
         verification: for ``verify_tiles``, which sampled tiles were fresh, came from the cache, or returned no result. None if
             not requested.
         zooms_left_stale: zooms that were dropped because there were too many tiles. Usually empty.
-        note: a sentence about what was done because there were too many tiles. Usually None.
+        note: a sentence about what was done because there were too many tiles, or because others call the UDF. Usually None.
         client_ids: the real-time instances. Empty if nothing was sent.
         related: for ``related``, the result of each caller and callee by its id.
         refresh: for ``refresh``, what was run again. None if not requested.
+        inner_caches: for ``inner_caches``, the folders that are deleted on every instance.
+        loaded_at: for ``loaded_at``, when the load was done, in ISO format and UTC. None: not given.
+        seconds_until_invalidated: seconds from the load to the last confirmation. None: the load's time was not given.
+        seconds_until_fresh: seconds from the load to the first tile that a verification or a refresh found to be computed anew.
+            None: there was none, or the load's time was not given.
         second_pass: for ``again_after``, ``"done"``. An orchestrator that has only scheduled it says ``"scheduled"``.
         warnings: what could keep the map stale all the same, from the records that the call has read. None: it read none.
     """
@@ -90,6 +97,18 @@ class InvalidationResult:
     second_pass: str | None = None
     warnings: tuple[str, ...] | None = None
     refresh: RefreshResult | None = None
+    inner_caches: tuple[str, ...] = ()
+    loaded_at: str | None = None
+    seconds_until_invalidated: float | None = None
+    seconds_until_fresh: float | None = None
+
+    @property
+    def stale_time(self) -> str | None:
+        """How long the map was stale, in words. None: not known."""
+        if self.seconds_until_invalidated is None:
+            return None
+        fresh = "" if self.seconds_until_fresh is None else f", first fresh tile after {self.seconds_until_fresh:,.1f} s"
+        return f"invalidated {self.seconds_until_invalidated:,.1f} s after the load{fresh}"
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict of JSON types."""
@@ -143,9 +162,7 @@ class InvalidationResult:
             retries=sum(part.retries for part in parts),
             elapsed_seconds=max(part.elapsed_seconds for part in parts),
             tiles_already_done=sum(part.tiles_already_done for part in parts),
-            verification=Verification(
-                *(tuple(itertools.chain(*(getattr(each, name) for each in checked))) for name in Verification.__annotations__)
-            )
+            verification=Verification(*(tuple(itertools.chain(*(getattr(each, name) for each in checked))) for name in _KINDS))
             if checked
             else None,
             refresh=RefreshResult.merge(refreshed) if refreshed else None,
@@ -157,6 +174,10 @@ class InvalidationResult:
             },
             second_pass=next((part.second_pass for part in parts if part.second_pass), None),
             warnings=tuple(dict.fromkeys(itertools.chain(*warned))) if warned else None,
+            inner_caches=tuple(dict.fromkeys(itertools.chain.from_iterable(part.inner_caches for part in parts))),
+            loaded_at=min((part.loaded_at for part in parts if part.loaded_at), default=None),
+            seconds_until_invalidated=max(_known(part.seconds_until_invalidated for part in parts), default=None),
+            seconds_until_fresh=min(_known(part.seconds_until_fresh for part in parts), default=None),
         )
 
     def followed_by(self, second: InvalidationResult) -> InvalidationResult:
@@ -190,7 +211,9 @@ class InvalidationResult:
             ("refreshed", self.refresh and str(self.refresh).removeprefix("refreshed: ")),
             ("zooms left stale", ", ".join(map(str, self.zooms_left_stale)) or None),
             ("related UDFs", ", ".join(self.related) or None),
+            ("inner caches deleted", ", ".join(self.inner_caches) or None),
             ("second pass", self.second_pass),
+            ("how long it was stale", self.stale_time),
             ("note", self.note),
             *(("warning", warning) for warning in self.warnings or ()),
         ]
@@ -208,12 +231,19 @@ class InvalidationResult:
             what += f" on {len(self.client_ids)} instances"
         if self.related:
             what += f" and {counted(len(self.related), 'related UDF')}"
+        if self.inner_caches:
+            what += f" and inner caches ({', '.join(self.inner_caches)})"
         if self.second_pass:
             what += " in two passes" if self.second_pass == "done" else f" (second pass {self.second_pass})"
         verified = f"; {self.verification}" if self.verification else ""
         verified += f"; {self.refresh}" if self.refresh else ""
+        verified += f"; {self.stale_time}" if self.stale_time else ""
         note = f"; {self.note}" if self.note else ""
         return f"invalidated {what}{earlier}{objects} ({requests}{retries}, {self.elapsed_seconds:.2f} s){verified}{note}"
+
+
+def _known(numbers: Iterable[float | None]) -> list[float]:
+    return [number for number in numbers if number is not None]
 
 
 def _total(numbers: Iterable[int | None]) -> int | None:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.keywords.h3_index import H3IndexOptions, read_h3_index
+from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.refresh import Refresh
 from fused_cache_ops.keywords.selection import DEFAULT_MAX_TILES, SelectionKeywords
+from fused_cache_ops.keywords.values import NOT_GIVEN, InnerCaches, LoadedAt, NotGiven
 from fused_cache_ops.notebook import table
 from fused_cache_ops.plan.footprint import LARGEST_FOOTPRINT, Footprint, as_geojson, drawn_footprint
 from fused_cache_ops.plan.page import render, render_map
@@ -30,14 +33,15 @@ _BLOCKS_IN_NOTEBOOK = 500  # per zoom
 
 
 class PlannedTarget(NamedTuple):
-    """One UDF on one instance that would be invalidated.
+    """One UDF on one instance that would be invalidated, or a folder of inner caches that would be deleted.
 
     Attributes:
         udf_id: the UDF's id.
-        name: its name, or None if it was not looked up.
+        name: the name of the UDF or the folder, or None if it was not looked up.
         client_id: the real-time instance.
-        relation: what it is to the UDF of the plan: ``"callee"``, ``"udf"`` (itself) or ``"caller"``.
+        relation: what it is to the UDF of the plan: ``"callee"``, ``"udf"`` (itself), ``"caller"`` or ``"inner caches"``.
         is_whole: whether everything is invalidated even if tiles are selected.
+        called_by: the UDFs that call it and would be invalidated too, because of which it is whole.
     """
 
     udf_id: str
@@ -45,6 +49,18 @@ class PlannedTarget(NamedTuple):
     client_id: str
     relation: str
     is_whole: bool
+    called_by: tuple[str, ...] = ()
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of inner caches."""
+        return self.relation == "inner caches"
+
+    @property
+    def what(self) -> str:
+        """What of it would be invalidated if tiles are selected."""
+        why = f", because of {', '.join(self.called_by)}" if self.called_by else ""
+        return f"everything{why}" if self.is_whole else "the tiles"
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,9 @@ class InvalidationPlan:
         targets: the UDFs and instances, in the order of invalidation. None: not looked up, so that the counts are those of the
             UDF on one instance.
         refresh_runs: how many times ``refresh`` would run the UDF. None if not requested.
+        inner_caches: the folders of inner caches that would be deleted. ``"own"``: those that the code names, which was not
+            looked up.
+        h3_index: what the index of an H3 table must have before anything is sent, as a sentence. None: none is given.
     """
 
     udf: str
@@ -76,6 +95,8 @@ class InvalidationPlan:
     _selection: Selection | WholeUdf = field(repr=False, compare=False)
     targets: tuple[PlannedTarget, ...] | None = None
     refresh_runs: int | None = None
+    inner_caches: tuple[str, ...] = ()
+    h3_index: str | None = None
 
     def sent_to(self, targets: tuple[PlannedTarget, ...]) -> InvalidationPlan:
         """The same plan for these targets."""
@@ -85,6 +106,7 @@ class InvalidationPlan:
             targets=targets,
             request_count=whole + self.request_count * (len(targets) - whole),
             estimated_bytes=self.estimated_bytes * (len(targets) - whole),
+            inner_caches=tuple(dict.fromkeys(str(each.name) for each in targets if each.is_folder)),
         )
 
     @property
@@ -107,8 +129,12 @@ class InvalidationPlan:
             "zooms_left_stale": list(self.zooms_left_stale),
             "note": self.note,
             "shard": None if self.shard is None else list(self.shard),
-            "targets": None if self.targets is None else [each._asdict() for each in self.targets],
+            "targets": None
+            if self.targets is None
+            else [{**each._asdict(), "called_by": list(each.called_by)} for each in self.targets],
             "refresh_runs": self.refresh_runs,
+            "inner_caches": list(self.inner_caches),
+            "h3_index": self.h3_index,
         }
 
     def shards(self, n: int) -> list[InvalidationPlan]:
@@ -159,6 +185,7 @@ class InvalidationPlan:
         rows: list[tuple[object, ...]] = [(f"zoom {zoom}", count) for zoom, count in (self.tiles_per_zoom or {}).items()]
         rows += [("total", "everything" if self.tile_count is None else self.tile_count), ("requests", self.request_count)]
         rows += [("runs to refresh", self.refresh_runs), ("note", self.note)]
+        rows += [("inner caches", ", ".join(self.inner_caches) or None), ("before that", self.h3_index)]
         try:
             picture = self.to_svg(_BLOCKS_IN_NOTEBOOK) if (self.tile_count or 0) <= DEFAULT_MAX_TILES else ""
         except FusedCacheError:  # the file of a list has changed since
@@ -180,8 +207,17 @@ class InvalidationPlan:
         requests = counted(self.request_count, "request")
         if self.targets is not None and len(self.targets) > 1:
             what += f" on {counted(len({each.client_id for each in self.targets}), 'instance')}"
-            relatives = len({each.udf_id for each in self.targets}) - 1
+            relatives = len({each.udf_id for each in self.targets if not each.is_folder}) - 1
             requests += f", {counted(relatives, 'related UDF')} included" if relatives else ""
+        whole = {
+            each.name or each.udf_id: each for each in self.targets or () if each.called_by and self.tile_count is not None
+        }
+        if whole:
+            requests += f"; {', '.join(f'{name}: {each.what}' for name, each in whole.items())}"
+        if self.inner_caches:
+            requests += f"; inner caches deleted before: {', '.join(self.inner_caches)}"
+        if self.h3_index:
+            requests += f"; before that, {self.h3_index}"
         refresh = "" if self.refresh_runs is None else f", and run it {counted(self.refresh_runs, 'time')} to refresh"
         note = f"; {self.note}" if self.note else ""
         return f"would invalidate {what} of UDF {self.udf} in {requests}{refresh}{note}"
@@ -195,13 +231,16 @@ def plan_invalidation(
     udf: str | Secret,
     *,
     related: object = None,
+    inner_caches: InnerCaches | NotGiven = NOT_GIVEN,
+    h3_index: H3IndexOptions | NotGiven = NOT_GIVEN,
+    loaded_at: LoadedAt | NotGiven = NOT_GIVEN,
     refresh: Refresh = 0,
     **selection: Unpack[SelectionKeywords],
 ) -> InvalidationPlan:
     """What `invalidate_cache` would do with the same keywords. Sends nothing, and needs no token.
 
-    Bounds and geometries are counted without generating their tiles. ``related`` takes lookups: see
-    `FusedClient.plan_invalidation`.
+    Bounds and geometries are counted without generating their tiles. ``related`` takes lookups, and so do the folders that
+    ``inner_caches="own"`` stands for: see `FusedClient.plan_invalidation`.
 
     Raises:
         InvalidInputError: the UDF or the selection cannot be read, has more than ``max_tiles``, would be refreshed in too many
@@ -215,7 +254,9 @@ def plan_invalidation(
         )
     refuse_single_use(selection, "the plan would use it up", pipes=True)
     read = read_selection(**selection)
-    return plan_selection(parse_udf(udf), read, plan_refresh(read, refresh))
+    folders, index = read_folders(inner_caches), read_h3_index(h3_index, loaded_at)
+    plan = plan_selection(parse_udf(udf), read, plan_refresh(read, refresh))
+    return replace(plan, inner_caches=folders, h3_index=None if index is None else str(index))
 
 
 def plan_selection(udf: UdfReference, selection: Selection | WholeUdf, refresh: RefreshPlan | None = None) -> InvalidationPlan:

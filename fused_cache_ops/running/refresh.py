@@ -114,6 +114,7 @@ def refresh(
     sample: Iterable[Tile] | None = None,
     done: Spans | None = None,
     save: Callable[[], object] = lambda: None,
+    on_fresh: Callable[[], object] = lambda: None,
     on_progress: OnProgress | None = None,
 ) -> tuple[RefreshResult, Verification | None]:
     """Ask for tiles through a shared token, so that they are cached.
@@ -126,6 +127,7 @@ def refresh(
         sample: tiles to verify by the same answers, or None. They are asked for first.
         done: the positions in ``plan.targets`` that an earlier call has refreshed. Those of this call are added.
         save: called periodically, to keep ``done``.
+        on_fresh: called when a tile is fresh.
         on_progress: as for `fused_cache_ops.invalidate_cache`.
 
     Raises:
@@ -145,6 +147,8 @@ def refresh(
     progress.total = len(positions)
 
     def note(asked: Asked) -> None:
+        if asked.freshness == "fresh":
+            on_fresh()
         if asked.tile in to_verify:
             answers.append(asked)
         if asked.tile in wanted:

@@ -7,6 +7,8 @@ import logging
 import math
 import random
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timezone
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.outcome.invalidation import Verification
@@ -112,14 +114,21 @@ def request_tiles(service: Service, retrier: Retrier, token: Secret, tiles: list
     access = Access(service, token, retrier)
     answers: list[Asked] = []
 
+    fresh_at: list[datetime] = []
+
+    def note(asked: Asked) -> None:
+        answers.append(asked)
+        if asked.freshness == "fresh" and not fresh_at:
+            fresh_at.append(datetime.now(timezone.utc))
+
     def abort() -> None:
         for part in (running, retrier):
             part.stop()
             service.abort_requests(part)
 
     ask = functools.partial(ask_once, access, running)
-    ask_for(sorted(set(tiles)), ask, answers.append, at_once=_AT_ONCE, tick=lambda: None, abort=abort)
-    return verified(answers)
+    ask_for(sorted(set(tiles)), ask, note, at_once=_AT_ONCE, tick=lambda: None, abort=abort)
+    return replace(verified(answers), first_fresh=next(iter(fresh_at), None))
 
 
 def verified(answers: Iterable[Asked]) -> Verification:

@@ -8,6 +8,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from fused_cache_ops.errors import (
@@ -21,6 +22,8 @@ from fused_cache_ops.errors import (
     UnavailableError,
     Unfinished,
 )
+from fused_cache_ops.keywords.h3_index import H3Index
+from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.values import CheckpointLocation, Related
 from fused_cache_ops.outcome.interruption import InvalidationInterrupted
 from fused_cache_ops.outcome.invalidation import (
@@ -43,8 +46,11 @@ from fused_cache_ops.selection.snapshot import TileSnapshot
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.checkpoint import Checkpoint
 from fused_cache_ops.sending.delivery import Delivery, confirmed_on_each, total_deleted
+from fused_cache_ops.sending.folders import FolderDelivery, Folders
+from fused_cache_ops.sending.indexing import Indexes
 from fused_cache_ops.sending.outbox import Outbox
-from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets
+from fused_cache_ops.sending.stale_time import StaleTime
+from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets, refuse_shard
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.tiles.tile import ZOOM_LIMIT, Tile, is_boolean, parse_tile
@@ -69,11 +75,18 @@ class Call:
         udf: the UDF.
         selection: what to invalidate.
         refresh_plan: what to refresh afterwards, or None.
+        h3_index: the index that must have what was loaded, or None.
+        loaded_at: when the load was done, or None.
+        folders: what deletes inner caches, if other calls share it.
+        indexes: what looks at H3 indexes, if other calls share it.
         only_pass: 1 or 2 to make only one of the two passes of ``again_after``, without waiting. Tiles are verified after the
             second.
         on_targets: called once before anything is sent, with the targets, or None if there is nothing to send.
-        checkpoint, on_progress, verify_tiles, fail_on_stale, shared_token, related, max_related, again_after: as for
-            `fused_cache_ops.invalidate_cache`.
+        checkpoint, on_progress, verify_tiles, fail_on_stale, shared_token, related, max_related, inner_caches, again_after: as
+            for `fused_cache_ops.invalidate_cache`.
+
+    Attributes:
+        h3_index: the index that is waited for, or None.
 
     Raises:
         InvalidInputError: a keyword is invalid, or needs another selection.
@@ -95,13 +108,20 @@ class Call:
         shared_token: Secret | None,
         related: Related | None,
         max_related: int,
+        inner_caches: Any,
         again_after: float,
         refresh_plan: RefreshPlan | None,
+        h3_index: H3Index | None = None,
+        loaded_at: datetime | None = None,
+        folders: Folders | None = None,
+        indexes: Indexes | None = None,
         only_pass: int | None = None,
     ) -> None:
         tiles = selection if isinstance(selection, Selection) else None
         check_related(related, max_related)
         check_again_after(again_after)
+        if related is not None:
+            refuse_shard(selection.shard)
         if tiles is not None and not tiles.repeatable:
             for given, what in (
                 (checkpoint is not None, "A checkpoint"),
@@ -125,6 +145,11 @@ class Call:
         self._on_targets = on_targets
         self._checkpoint = checkpoint
         self._related, self._max_related = related, max_related
+        self._inner_caches = read_folders(inner_caches)
+        self._folders = folders or Folders()
+        self.h3_index = None if only_pass == 2 else h3_index  # the first pass has waited for it
+        self._indexes = indexes or Indexes()
+        self._stale_time = StaleTime(loaded_at)
         self._again_after = 0.0 if only_pass else again_after
         self._pass_number = only_pass or 1
         self._run_token = check_verify_tiles(verify_tiles, udf, shared_token, service)
@@ -139,6 +164,7 @@ class Call:
         self._verification: Verification | None = None
         self._progress = Progress(on_progress)
         self._step = "sending"
+        self._has_begun = False
         self._record: Checkpoint | None = None
         self._total: int | None = None
         self._targets: Targets | None = None
@@ -158,6 +184,10 @@ class Call:
         Raises:
             FusedCacheError: ``remaining`` and ``unfinished`` hold what is not yet confirmed.
         """
+        while (seconds := self.look_at_index()) is not None:
+            logger.info("Fused cache: the index of the H3 table does not have the load yet: looking again in %.0f s.", seconds)
+            with self._accounted():
+                self._retrier.wait(seconds)
         self.begin()
         if (seconds := self.send()) is not None:
             logger.info("Fused cache: the second pass begins in %.0f s.", seconds)
@@ -167,12 +197,35 @@ class Call:
             self.send_again()
         return self.conclude()
 
-    def begin(self) -> None:
-        """Look up what is needed, and say where it goes. As for `run`, like the parts that follow."""
+    def look_at_index(self) -> float | None:
+        """Look at the index of the H3 table. Returns the seconds after which to look again, or None if it has what was loaded.
+        As for `run`, like the parts that follow."""
         with self._accounted():
+            self._step = "looking at the index of the H3 table"
             self._retrier.check()
-            if self._tiles is None or self._outbox.look_ahead():
-                self._targets = find_targets(self._service, self._retrier, self._udf, self._related, self._max_related)
+            if self.h3_index is None or not self._has_anything():
+                return None
+            return self._indexes.look(self._service, self._retrier, self.h3_index)
+
+    def _has_anything(self) -> bool:
+        """Whether there is anything to send."""
+        return self._tiles is None or self._outbox.look_ahead() > 0
+
+    def begin(self) -> None:
+        """Look up what is needed, and say where it goes."""
+        with self._accounted():
+            self._step, self._has_begun = "sending", True
+            self._retrier.check()
+            if self._has_anything():
+                self._targets = find_targets(
+                    self._service,
+                    self._retrier,
+                    self._udf,
+                    self._related,
+                    self._max_related,
+                    self._inner_caches,
+                    has_tiles=self._tiles is not None,
+                )
                 if self._run_token is not None:
                     refuse_another_udf(self._service, self._retrier, self._udf, self._run_token, self._targets.udf_id)
         self._on_targets(self._targets)
@@ -228,6 +281,8 @@ class Call:
 
     def ended(self) -> InvalidationResult | Exception:
         """What was done, if the caller ended the call between two of its parts."""
+        if not self._has_begun:
+            return self.not_begun()
         if all(each.is_complete for each in self._deliveries):
             return self._result()
         return self._failed(InvalidationCancelledError("The call was ended."))
@@ -243,7 +298,8 @@ class Call:
                 key = {"udf_id": targets.udf_id, "base_url": self._service.base_url, "selection": selection}
                 self._record = Checkpoint(self._checkpoint, key, tiles.end(self._total))
             lists = sum(not target.is_whole for target in targets.all)
-            if lists == 1:
+            is_named_whole = any(target.relation == "udf" and target.is_whole for target in targets.all)
+            if lists == 1 and not (is_named_whole and self._sample is not None):
                 tiles.stop_keeping()
             self._progress.total = None if self._total is None else self._total * lists * (2 if self._again_after else 1)
         self._begin_pass(targets, self._pass_number)
@@ -259,7 +315,10 @@ class Call:
             if self._record is not None and target.level > incomplete_level:
                 # It may have been computed since, from old results of what comes before.
                 done = self._record.forget(*place)
-            delivery = Delivery(target, tiles, done, self._total)
+            if target.is_folder:
+                delivery: Delivery = FolderDelivery(target, done, self._folders, number)
+            else:
+                delivery = Delivery(target, tiles, done, self._total)
             if not delivery.is_complete:
                 incomplete_level = min(incomplete_level, target.level)
             self._deliveries.append(delivery)
@@ -283,18 +342,19 @@ class Call:
                     self._service,
                     self._service.branch(self._retrier, patience=patience),
                     self._outbox_for(delivery),
-                    self._sample.add if self._sample is not None and delivery is self._named()[0] else None,
+                    self._sample.add if self._sample is not None and delivery is self._sampling() else None,
                     functools.partial(self._tick, delivery),
                 )
             except _OF_ONE_TARGET as error:
                 delivery.failure = error
                 if len(self._deliveries) > 1:
-                    error.args = (f"UDF {delivery.target.shown}: {error.message}",)
+                    error.args = (f"{delivery.target.shown}: {error.message}",)
                 if parts > 1:
                     logger.warning("%s The other UDFs and instances are invalidated nevertheless.", error.message)
         self._tell(at_once=True)
         if failures := self._failures():
             raise failures[0]
+        self._stale_time.is_invalidated()
         if self._record is not None:
             self._record.end_pass(number)
 
@@ -330,25 +390,38 @@ class Call:
             self._run_again(self._refresh_plan, sample)
         elif sample and self._run_token is not None:
             self._step = "verifying"
-            self._verification = request_tiles(self._service, self._retrier, self._run_token, sample)
+            self._verification = self._request(sample)
         for _ in range(_MORE_TRIES):
             if not (stale := self._stale()) or self._run_token is None or self._verification is None:
                 return
             logger.info("Fused cache: %s came from the cache: invalidating and asking again.", counted(len(stale), "tile"))
             self._step = "verifying"
             self._invalidate_again(targets, stale)
-            again = request_tiles(self._service, self._retrier, self._run_token, stale)
-            self._verification = self._verification.amended(again)
+            self._verification = self._verification.amended(self._request(stale))
+
+    def _request(self, tiles: list[Tile]) -> Verification:
+        assert self._run_token is not None  # noqa: S101 - otherwise nothing is verified
+        found = request_tiles(self._service, self._retrier, self._run_token, tiles)
+        if found.first_fresh is not None:
+            self._stale_time.is_fresh(found.first_fresh)
+        return found
 
     def _sampled(self) -> list[Tile] | None:
         """The tiles to verify. What a checkpoint had was not sent, but belongs to the selection."""
         if self._sample is None or self._tiles is None:
             return None
-        if any(each.recorded.count for each in self._named()):
+        sampling = self._sampling()
+        of_same = [each for each in self._deliveries if sampling and each.target.cache.udf_id == sampling.target.cache.udf_id]
+        if not of_same or any(each.recorded.count for each in of_same):
             self._sample = Sample(self._verify_tiles)
             for batch in self._tiles.batches(MAX_BATCH):
                 self._sample.add(batch)
         return self._sample.tiles
+
+    def _sampling(self) -> Delivery | None:
+        """The delivery whose tiles are sampled: the named UDF's first one, or a caller's, if the named UDF is invalidated
+        whole. None: all of them are."""
+        return next((each for each in (*self._named(), *self._deliveries) if each.tiles is not None), None)
 
     def _stale(self) -> list[Tile]:
         found = () if self._verification is None else self._verification.from_cache
@@ -362,6 +435,7 @@ class Call:
                 outbox = None if target.is_whole else Outbox(selection.batches(MAX_BATCH))
                 delivery.send(self._service, self._service.branch(self._retrier), outbox, None, lambda: None)
                 self._more.append(delivery)
+        self._stale_time.is_invalidated()
 
     def _run_again(self, plan: RefreshPlan, sample: list[Tile] | None) -> None:
         if plan.note is not None or self._run_token is None:
@@ -377,6 +451,7 @@ class Call:
             sample=sample,
             done=self._refreshed,
             save=lambda: None if record is None else record.save(),
+            on_fresh=self._stale_time.is_fresh,
         )
 
     # -- the outcome ---------------------------------------------------------------------------------------------
@@ -390,11 +465,12 @@ class Call:
 
     def _result(self) -> InvalidationResult:
         targets = self._targets
-        others = dict.fromkeys(each.target.cache.udf_id for each in self._deliveries if each.target.relation != "udf")
+        others = dict.fromkeys(each.target.cache.udf_id for each in self._relatives())
+        named = self._named()
         return self._result_of(
             self._udf.udf_id if targets is None else targets.udf_id,
             self._named,
-            self._tiles,
+            named[0].tiles if named else self._tiles,
             extra={
                 "client_id": self._service.client_id if targets is None else targets.client_ids[0],
                 "requests_sent": self._retrier.requests_sent + sum(each.requests_sent for each in [*self._all(), *self._more]),
@@ -403,17 +479,32 @@ class Call:
                 "verification": self._verification,
                 "refresh": self._refresh,
                 "zooms_left_stale": self._selection.zooms_left_stale,
-                "note": self._selection.note,
+                "note": "; ".join(filter(None, (self._selection.note, self._why_whole(named)))) or None,
                 "related": {udf_id: self._relative(udf_id) for udf_id in others},
                 "warnings": None if targets is None else targets.warnings,
+                "inner_caches": self._deleted_folders(),
+                **self._stale_time.to_dict(),
             },
         )
+
+    def _relatives(self) -> list[Delivery]:
+        return [each for each in self._deliveries if each.target.relation in ("callee", "caller")]
+
+    def _deleted_folders(self) -> tuple[str, ...]:
+        """The folders that are deleted on every instance."""
+        folders = [each for each in self._deliveries if each.target.is_folder]
+        left = {each.target.name for each in folders if not each.is_complete}
+        return tuple(dict.fromkeys(str(each.target.name) for each in folders if each.target.name not in left))
+
+    def _why_whole(self, deliveries: list[Delivery]) -> str | None:
+        return deliveries[0].target.note if deliveries and self._tiles is not None else None
 
     def _relative(self, udf_id: str) -> InvalidationResult:
         def own(deliveries: Iterable[Delivery]) -> list[Delivery]:
             return [each for each in deliveries if each.target.cache.udf_id == udf_id]
 
-        return self._result_of(udf_id, own, own(self._deliveries)[0].tiles, extra={})
+        found = own(self._deliveries)
+        return self._result_of(udf_id, own, found[0].tiles, extra={"note": self._why_whole(found)})
 
     def _result_of(
         self,
@@ -473,7 +564,11 @@ class Call:
 
     def _remaining(self, tiles: Selection) -> RemainingTiles:
         """The named UDF's tiles that are not confirmed on every instance."""
-        return self._left_of(tiles, confirmed_on_each(self._named())[0], None)
+        named = self._named()
+        if named and named[0].tiles is None:  # it is invalidated whole
+            is_done = all(each.is_complete for each in named)
+            return RemainingTiles(().__iter__) if is_done else self._left_of(tiles, Spans(), None)
+        return self._left_of(tiles, confirmed_on_each(named)[0], None)
 
     def _left_of(self, tiles: Selection, done: Spans, delivery: Delivery | None) -> RemainingTiles:
         if self._single is not None:
@@ -494,7 +589,7 @@ class Call:
         return tuple(
             Unfinished(*each.target.cache, None if each.tiles is None else self._left_of(each.tiles, each.done, each))
             for each in self._deliveries
-            if not each.is_complete
+            if not each.is_complete and not each.target.is_folder
         )
 
     def _failed(self, failure: Exception) -> Exception:
@@ -525,7 +620,8 @@ class Call:
         if self._tiles is None or len(self._deliveries) > 1:
             complete = sum(each.is_complete for each in self._deliveries)
             found = counted(len(self._deliveries), "invalidation")
-            return f"{complete} of {found} succeeded (one for each UDF and instance), but"
+            folder = ", folder" * any(each.target.is_folder for each in self._deliveries)
+            return f"{complete} of {found} succeeded (one for each UDF{folder} and instance), but"
         confirmed = sum(each.count_sent for each in self._all())
         return f"{confirmed:,} tiles were invalidated before" if confirmed else "No tile was invalidated before"
 

@@ -209,6 +209,26 @@ class Service:
         """
         return self._request("GET", path, what=what, retrier=retrier, secret=secret, query=query)
 
+    def send(
+        self,
+        method: str,
+        path: Iterable[str | Secret],
+        *,
+        what: str,
+        retrier: Retrier,
+        body: bytes | None = None,
+        query: str = "",
+        secret: Secret | None = None,
+        confirms: bool = False,
+    ) -> Any:
+        """The JSON that the service answers to a request, or None if it has none. ``secret`` is masked in the answer.
+        ``confirms``: only a yes is an answer.
+
+        Raises:
+            FusedCacheError: the request failed.
+        """
+        return self._request(method, path, what=what, retrier=retrier, body=body, query=query, secret=secret, confirms=confirms)
+
     def start(self) -> Retrier:
         """A retrier for one call, over this client's rate limiter. `cancel` ends it."""
         retrier = Retrier(self.deadline, self.limiter)

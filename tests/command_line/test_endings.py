@@ -151,6 +151,7 @@ JSON_COMMANDS = [
     ["plan", "roads", "1/9/9"],
     ["invalidate", "roads", "1/0/0"],
     ["dataset", "d", "1/0/0"],
+    ["dbt", "half"],
     ["inspect", "roads"],
     ["refresh", "roads", "1/0/0"],
     ["udfs"],
@@ -164,6 +165,8 @@ def test_every_command_with_json_fails_with_one_document(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("half").mkdir()
+    Path("half/run_results.json").write_text('{"metadata": ')
     done = runner.invoke(program, [*command, "--json"])  # there is no token
     assert done.exit_code == 1
     document = json.loads(done.stdout)
@@ -262,8 +265,13 @@ def test_nobody_is_asked_who_said_yes_or_is_not_there(
 WHOLE = [
     ('{ udf = "roads", whole_udf = true }', [], "UDF 'roads'?"),
     ('{ udf = "roads", zooms = "1-3", when_too_many = "whole-udf" }', [], "UDF 'roads' if its tiles are too many?"),
-    ('{ udf = "roads", related = "callees" }', [], "what UDF 'roads' calls?"),
-    ('{ udf = "roads" }, { udf = "rails" }', ["--related", "both"], "what UDF 'roads' calls, and what UDF 'rails' calls?"),
+    ('{ udf = "roads", related = "callees" }', [], "UDF tracks (because of roads)?"),
+    (
+        '{ udf = "tracks" }, { udf = "rails" }',
+        ["--related", "both"],
+        "UDF tracks (because of roads), and what UDF 'rails' calls?",
+    ),
+    ('{ udf = "roads", inner_caches = ["tmp", "own"] }', [], "the functions in folder tmp, and the functions in UDF 'roads'?"),
     (", ".join(f'{{ udf = "{name}", whole_udf = true }}' for name in "abcdefg"), [], "UDF 'e', and 2 more?"),
 ]
 
@@ -279,27 +287,32 @@ def test_a_dataset_with_a_udf_to_invalidate_whole_takes_a_yes(
     asked: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    fused_emulator.register(dict, name="tracks", code="def udf():\n    return 1\n")
+    fused_emulator.register(dict, name="roads", code='def udf():\n    return fused.run("tracks")\n')
     Path("fused-cache.toml").write_text(f"[datasets.d]\nudfs = [{entries}]\n")
     ended, shown = in_terminal(fused_emulator, ["dataset", "d", "1/0/0", *options], b"n\n", COLUMNS="200")
     assert ended == 1, shown
     assert f"{asked} [y/N]" in shown
-    assert fused_emulator.requests == []
+    assert {request.method for request in fused_emulator.requests} <= {"GET"}
 
 
 @pytest.mark.parametrize(
     ("options", "asked"),
     [
         (["--bounds=0,0,1,1", "--zooms", "1", "--when-too-many", "whole-udf"], "UDF 'roads' if its tiles are too many?"),
-        (["1/0/0", "--related", "callees"], "what UDF 'roads' calls?"),
+        (["1/0/0", "--related", "callers"], "UDF roads (because of map)?"),
+        (["--whole-udf", "--related", "callers"], "UDF 'roads', and UDF map?"),
+        (["1/0/0", "--inner-caches", "tmp"], "the functions in folder tmp?"),
     ],
 )
 def test_what_may_end_in_a_whole_udf_takes_a_yes_too(
     fused_emulator: Emulator, udf: Udf, options: list[str], asked: str
 ) -> None:
+    fused_emulator.register(dict, name="map", code='def udf():\n    return fused.run("roads")\n')
     ended, shown = in_terminal(fused_emulator, ["invalidate", "roads", *options], b"n\n")
     assert ended == 1, shown
     assert f"Invalidate everything cached by {asked} [y/N]" in shown
-    assert fused_emulator.requests == []
+    assert {request.method for request in fused_emulator.requests} <= {"GET"}  # who calls whom is looked up
 
 
 def test_a_dataset_of_tiles_is_not_asked_about(

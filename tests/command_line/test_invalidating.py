@@ -234,6 +234,59 @@ def test_a_plan_with_relatives_shows_the_order(fused_emulator: Emulator, land: U
     assert all(request.method == "GET" for request in fused_emulator.requests)
 
 
+def test_a_plan_says_which_udfs_are_whole_because_of_whom(land: Udf) -> None:
+    done = runner.invoke(program, ["plan", "land/roads", "1/0/0", "--related", "callers"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "everything, because of map" in done.stdout
+    assert "the tiles" in done.stdout
+
+
+def test_a_plan_of_inner_caches_looks_up_what_the_code_names(fused_emulator: Emulator, land: Udf) -> None:
+    code = "@fused.udf\ndef udf():\n    @fused.cache(cache_folder_path='rails')\n    def read(): ...\n"
+    fused_emulator.register(dict, name="rails", canvas="land", code=code)
+    own = ["plan", "land/rails", "1/0/0", "--inner-caches", "own", "--inner-caches", "tmp", "--json"]
+    named = ["plan", "land/rails", "1/0/0", "--inner-caches", "tmp", "--json"]
+    assert json.loads(runner.invoke(program, own).stdout)["inner_caches"] == ["rails", "tmp"]
+    fused_emulator.forget_requests()
+    assert json.loads(runner.invoke(program, named).stdout)["inner_caches"] == ["tmp"]
+    assert fused_emulator.requests == []
+
+
+def test_inner_caches_that_are_deleted_are_shown(fused_emulator: Emulator, land: Udf) -> None:
+    fused_emulator.cache(cache_folder_path="rails")(lambda: 1)()
+    done = runner.invoke(program, ["invalidate", "land/roads", "1/0/0", "--inner-caches", "rails"])
+    assert done.exit_code == 0, done.output
+    assert "rails" in done.stdout
+    assert fused_emulator.inner_caches() == []
+
+
+def test_an_h3_table_is_indexed_first(fused_emulator: Emulator, land: Udf) -> None:
+    table = fused_emulator.add_h3_table("s3://lake/hexes/")
+    index = ["--h3-index", "s3://lake/hexes/", "--h3-index-run", "--h3-index-prefix", "a=1", "--h3-index-prefix", "a=2"]
+    done = runner.invoke(program, ["plan", "land/roads", "1/0/0", *index, "--json"])
+    assert "is run until it has" in json.loads(done.stdout)["h3_index"]
+    assert fused_emulator.requests == []
+    done = runner.invoke(program, ["invalidate", "land/roads", "1/0/0", *index, "--h3-index-deadline", "60"])
+    assert done.exit_code == 0, done.output
+    assert [run["prefix"] for run in table.runs] == [["a=1", "a=2"]]
+
+
+def test_an_h3_table_that_is_not_indexed_yet_is_tried_again_later(fused_emulator: Emulator, land: Udf) -> None:
+    table = fused_emulator.add_h3_table("s3://lake/hexes/")
+    table.set_indexed(0)
+    given = ["--h3-index", "s3://lake/hexes/", "--loaded-at", "2026-11-22T06:30:00Z"]
+    done = runner.invoke(program, ["invalidate", "land/roads", "1/0/0", *given])
+    assert (done.exit_code, "Nothing was invalidated" in " ".join(done.output.split())) == (75, True)
+
+
+def test_how_long_the_map_was_stale_is_shown(land: Udf) -> None:
+    given = ["invalidate", "land/roads", "1/0/0", "--loaded-at", "2026-11-22T06:30:00Z"]
+    done = runner.invoke(program, given)
+    assert done.exit_code == 0, done.output
+    assert "seconds until invalidated" in done.stdout
+    assert json.loads(runner.invoke(program, [*given, "--json"]).stdout)["seconds_until_invalidated"] > 0
+
+
 def test_an_invalidation_with_relatives_and_a_second_pass_shows_both(land: Udf) -> None:
     done = runner.invoke(program, ["invalidate", "land/roads", "--whole-udf", "--related", "callers", "--again-after", "0.1"])
     assert done.exit_code == 0, done.output

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fused_cache_ops import (
     CacheMap,
     DatasetInvalidationError,
     DbtNodesFailedError,
+    FusedCacheError,
     FusedClient,
     InvalidInputError,
     UnavailableError,
@@ -139,7 +141,7 @@ def test_a_batch_that_succeeded_is_a_change_whatever_the_status_says(project: Pr
     batches = {"successful": [["2026-11-28", "2026-11-29"]], "failed": [["2026-11-29", "2026-11-30"]]}
     build = read_build(project.result("model.city.parcels", status=status, batch_results=batches).target)
     assert "model.city.parcels" in build.changed
-    assert build.not_built == {"model.city.parcels": status}
+    assert build.not_built == {"model.city.parcels": "partial success" if status == "success" else status}
 
 
 def test_a_view_that_did_not_run_changes_with_its_table(project: Project) -> None:
@@ -204,9 +206,9 @@ WRONG: dict[str, tuple[Callable[[Project], object], str]] = {
     "no metadata": (lambda project: (project.target / RESULTS).write_text("[]"), "has no metadata"),
     "no results": (edit(RESULTS, "results", value=None), "has no list of results"),
     "a result without an id": (edit(RESULTS, "results", 0, value={"status": "success"}), "without a unique_id"),
-    "compile": (edit(RESULTS, "args", "which", value="compile"), "dbt 'compile', which changes no rows"),
-    "docs": (edit(RESULTS, "args", "which", value="generate"), "dbt 'generate', which changes no rows"),
-    "no command": (edit(RESULTS, "args", "which", value=None), "dbt None, which changes no rows"),
+    "compile": (edit(RESULTS, "args", "which", value="compile"), "dbt 'compile', not of build, run"),
+    "docs": (edit(RESULTS, "args", "which", value="generate"), "dbt 'generate', not of build, run"),
+    "no command": (edit(RESULTS, "args", "which", value=None), "dbt None, not of build, run"),
     "empty": (edit(RESULTS, "args", "empty", value=True), "--empty, which loads no rows"),
     "another project": (edit(MANIFEST, "nodes", value={}), "does not know seed.city.parcels_delivered"),
     "no nodes": (edit(MANIFEST, "nodes", value=None), "has no nodes"),
@@ -228,6 +230,44 @@ def test_what_is_not_a_build_is_refused_with_the_file_and_the_reason(
         client.invalidate_dbt(project.folder)
     assert str(project.target) in str(caught.value) or "run_results.json" in str(caught.value)
     assert fused_emulator.requests == []
+
+
+def places(content: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    """Every place in a document, of long lists and mappings the first ones."""
+    yield path
+    items = (
+        list(content.items()) if isinstance(content, dict) else list(enumerate(content)) if isinstance(content, list) else []
+    )
+    for key, value in items[:8]:
+        yield from places(value, *path, key)
+
+
+@pytest.mark.parametrize("file", [RESULTS, MANIFEST])
+@pytest.mark.parametrize("other", [None, 3, "text", [], {}, [None], {"a": None}], ids=repr)
+def test_whatever_stands_in_a_file_is_read_or_refused(project: Project, udfs: dict[str, Udf], file: str, other: Any) -> None:
+    path = project.target / file
+    whole = path.read_text()
+    for place in places(json.loads(whole)):
+        content = json.loads(whole)
+        inner = content
+        for key in place[:-1]:
+            inner = inner[key]
+        if place:
+            inner[place[-1]] = other
+        path.write_text(json.dumps(content if place else other))
+        with contextlib.suppress(FusedCacheError):
+            plan_dbt(project.target)
+
+
+def test_without_a_map_or_an_exposure_nothing_is_known_and_that_is_an_error(project: Project, client: FusedClient) -> None:
+    project.change(MANIFEST, lambda content: content.update(exposures={}))
+    with pytest.raises(InvalidInputError, match="Nothing says which UDFs show"):
+        client.invalidate_dbt(project.target)
+
+
+def test_a_keyword_that_is_unknown_is_refused(project: Project) -> None:
+    with pytest.raises(TypeError, match="Unknown keyword zoms"):
+        plan_dbt(project.target, zoms=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("file", [RESULTS, MANIFEST])

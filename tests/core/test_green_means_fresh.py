@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fused_cache_ops import FusedClient, invalidate_cache
+from fused_cache_ops import FusedClient, InvalidInputError, PartialInvalidationError, invalidate_cache
 from fused_cache_ops.emulator import Emulator, Udf
 
 TILE = "1/0/0"
@@ -22,12 +22,12 @@ def test_a_caller_of_the_invalidated_udf_is_fresh_if_callers_are_asked_for(
     before = seen(parcels)
     table["load"] = "new"
     selection: Any = {} if whole else {"tiles": [TILE]}
-    # A loader is cached by its parameters, so it is invalidated whole. Its callers draw tiles.
-    if not whole:
-        invalidate_cache(loader.id)
+    # The loader is cached by the parameters of the call, so it is invalidated whole. Its caller draws tiles.
     result = invalidate_cache("land/loader", related="callers", **selection)
     assert (before, seen(parcels)) == ("old", "new")
     assert list(result.related) == [parcels.id]
+    assert (result.tiles_invalidated, result.related[parcels.id].tiles_invalidated) == (None, None if whole else 1)
+    assert result.note == (None if whole else "all of it is invalidated, because parcels calls it by parameters")
 
 
 def test_a_callee_is_invalidated_first_and_whole(
@@ -52,6 +52,46 @@ def test_without_being_asked_the_result_warns_of_callers(
     assert result.warnings == (
         "1 caller of this UDF keep results of their own (parcels): pass related='callers' to invalidate them too.",
     )
+
+
+def test_with_tiles_it_warns_that_what_the_callers_get_is_old_too(
+    fused_emulator: Emulator, loader: Udf, parcels: Udf, seen: Callable[..., Any]
+) -> None:
+    seen(parcels)
+    result = invalidate_cache("land/loader", tiles=[TILE])
+    assert fused_emulator.cached_calls(loader) == [{"region": "all"}]
+    assert result.warnings is not None
+    assert "(parcels)" in result.warnings[0]
+    assert "cached by parameters and not by tiles, so that it stays old as well." in result.warnings[0]
+
+
+def test_every_udf_that_another_one_calls_is_whole_and_the_outermost_keep_their_tiles(
+    fused_emulator: Emulator, loader: Udf, parcels: Udf, table: dict[str, str], seen: Callable[..., Any]
+) -> None:
+    atlas = fused_emulator.register(
+        lambda z, x, y: fused_emulator.load("parcels")(z=z, x=x, y=y),
+        name="atlas",
+        canvas="land",
+        code='def udf(bounds):\n    return fused.run("parcels")\n',
+    )
+    before = seen(atlas)
+    fused_emulator.fill_cache(atlas, [(2, 0, 0)])
+    fused_emulator.fill_cache(parcels, [(2, 0, 0)])
+    table["load"] = "new"
+    result = invalidate_cache(
+        "land/loader", tiles=[TILE], related="callers", verify_tiles=1, shared_token=loader.shared_token, refresh="all"
+    )
+    assert (before, seen(atlas)) == ("old", "new")
+    assert fused_emulator.cached_tiles(atlas) == {(1, 0, 0), (2, 0, 0)}
+    assert (2, 0, 0) not in fused_emulator.cached_tiles(parcels)
+    assert {udf_id: each.tiles_invalidated for udf_id, each in result.related.items()} == {parcels.id: None, atlas.id: 1}
+    assert (str(result.verification), result.refresh and result.refresh.runs) == ("verified: 1 of 1", 1)
+
+
+def test_a_shard_cannot_be_of_udfs_that_call_one_another(fused_emulator: Emulator, parcels: Udf) -> None:
+    with pytest.raises(InvalidInputError, match=r"shard = \(0, 2\) and related are both given"):
+        invalidate_cache("land/loader", tiles=[TILE, "1/0/1"], related="callers", shard=(0, 2))
+    assert fused_emulator.requests == []
 
 
 # -- instances ----------------------------------------------------------------------------------------------------------
@@ -172,7 +212,81 @@ def test_the_current_form_of_shared_tokens_is_read(fused_emulator: Emulator, loa
     assert result.verification.fresh == (TILE,)
 
 
-# -- what no invalidation reaches ---------------------------------------------------------------------------------------
+# -- inner caches -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folders", ["own", "land_inner", ["land_inner"], ["own", "tmp"]], ids=str)
+@pytest.mark.parametrize("whole", [True, False])
+def test_inner_caches_that_are_named_are_deleted_before_the_udf_is_invalidated(
+    fused_emulator: Emulator, inner: Udf, table: dict[str, str], seen: Callable[..., Any], folders: Any, whole: bool
+) -> None:
+    before = seen(inner)
+    table["load"] = "new"
+    fused_emulator.cache(cache_folder_path="land_inner_2")(lambda: 1)()  # of another function
+    selection: Any = {} if whole else {"tiles": [TILE]}
+    result = invalidate_cache("land/inner", inner_caches=folders, **selection)
+    assert (before, seen(inner)) == ("old", "new")
+    assert result.inner_caches[0] == "land_inner"
+    assert result.warnings == ()
+    assert fused_emulator.inner_caches() == ["land_inner_2"]
+    sent = [request.path.rsplit("/", 1)[1] for request in fused_emulator.requests if request.method == "DELETE"]
+    assert sent == ["delete-dir", "delete", "delete"]  # on the one instance that has it, then the UDF on both
+
+
+@pytest.mark.parametrize("given", [{}, {"inner_caches": []}, {"inner_caches": "land_other"}], ids=str)
+def test_inner_caches_that_are_not_named_stay_and_the_result_says_what_deletes_them(
+    inner: Udf, table: dict[str, str], seen: Callable[..., Any], given: Any
+) -> None:
+    seen(inner)
+    table["load"] = "new"
+    result = invalidate_cache("land/inner", **given)
+    assert seen(inner) == "old"
+    assert result.warnings is not None
+    assert result.warnings[0].endswith("inner_caches='own' deletes them.")
+
+
+def test_the_inner_caches_of_relatives_are_deleted_too(
+    fused_emulator: Emulator, inner: Udf, table: dict[str, str], seen: Callable[..., Any]
+) -> None:
+    code = 'def udf(bounds):\n    return fused.run("inner")\n'
+    udf = fused_emulator.register(lambda **tile: fused_emulator.load("inner")(), name="outer", canvas="land", code=code)
+    before = seen(udf)
+    table["load"] = "new"
+    result = invalidate_cache("land/outer", tiles=[TILE], related="callees", inner_caches="own")
+    assert (before, seen(udf), result.inner_caches) == ("old", "new", ("land_inner",))
+
+
+def test_a_second_pass_deletes_inner_caches_again(
+    fused_emulator: Emulator, inner: Udf, table: dict[str, str], seen: Callable[..., Any], when: Callable[..., Any]
+) -> None:
+    before = seen(inner)
+
+    def sent() -> int:
+        return sum(request.path.endswith("by-id/" + inner.id + "/delete") for request in fused_emulator.requests)
+
+    def run_with_old_rows() -> None:
+        seen(inner)  # after the first pass, and before the load is committed
+        table["load"] = "new"
+
+    when(lambda: sent() >= 2, run_with_old_rows)
+    result = invalidate_cache("land/inner", inner_caches="own", again_after=3)
+    assert (before, seen(inner), result.second_pass) == ("old", "new", "done")
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 501])
+def test_a_service_that_does_not_delete_inner_caches_fails_the_call_and_the_udf_is_invalidated(
+    fused_emulator: Emulator, inner: Udf, status: int
+) -> None:
+    fused_emulator.fill_cache(inner, [(1, 0, 0)])
+    fused_emulator.misbehave(status=status, path="/efs/", times=None)
+    with FusedClient(deadline=2) as client, pytest.raises(PartialInvalidationError) as caught:
+        client.invalidate_cache("land/inner", tiles=[TILE], inner_caches="own")
+    assert fused_emulator.cached_tiles(inner) == set()
+    assert caught.value.retryable is (status == 501)
+    said = str(caught.value)
+    assert all(part in said for part in (str(status), "Folder land_inner", "fused-maps"))
+    assert ("cache_reset" in said) is (status != 501)
+    assert (caught.value.result.tiles_invalidated, caught.value.result.inner_caches) == (1, ())
 
 
 def test_inner_caches_are_named_with_udf_function_and_line(fused_emulator: Emulator, loader: Udf) -> None:
@@ -180,4 +294,5 @@ def test_inner_caches_are_named_with_udf_function_and_line(fused_emulator: Emula
     fused_emulator.register(lambda **parameters: 1, name="inner", canvas="land", code=code)
     result = invalidate_cache("land/inner")
     cache = "read (line 5, folder 'tmp', 48h unless set otherwise)"
-    assert result.warnings == (f"inner: @fused.cache keeps results that no invalidation reaches: {cache}.",)
+    remedy = "inner_caches=['tmp'] deletes them, and what else the team keeps in 'tmp'."
+    assert result.warnings == (f"inner: @fused.cache keeps results when the UDF is invalidated: {cache}. {remedy}",)

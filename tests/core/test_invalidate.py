@@ -157,6 +157,10 @@ def test_the_result_is_json(client: FusedClient, udf: Udf) -> None:
         "second_pass",
         "warnings",
         "refresh",
+        "inner_caches",
+        "loaded_at",
+        "seconds_until_invalidated",
+        "seconds_until_fresh",
     ]
 
 

@@ -45,6 +45,22 @@ PLACES: dict[str, Callable[[FusedClient, Callable[..., str]], Any]] = {
     "udf": lambda client, at: client.invalidate_cache(at(), tiles=["1/0/0"]),
     "before": lambda _, at: changed_geometry(at(".parquet"), at(".parquet")),
     "a Delta table": lambda _, at: changes_of_delta(at(), since=0),
+    "h3_index": lambda client, at: client.invalidate_cache("roads", tiles=["1/0/0"], h3_index={"path": at(), "loaded_at": 0}),
+    "a run of h3_index": lambda client, at: client.invalidate_cache(
+        "roads", tiles=["1/0/0"], h3_index={"path": at(), "run": True, "deadline": 1}
+    ),
+    "the prefix of h3_index": lambda client, at: client.invalidate_cache(
+        "roads", h3_index={"path": "s3://a/", "run": True, "prefix": [at(), 5]}
+    ),
+    "a look at h3_index": lambda client, at: client.look_at_index({"path": at(), "run": True}),
+    "a look at a dataset's": lambda client, at: client.look_at_dataset_indexes(
+        "d",
+        cache_map=CacheMap.from_dict({"datasets": {"d": {"udfs": [{"udf": "roads"}]}}}),
+        h3_index={"path": at(), "run": True},
+    ),
+    "the plan of h3_index": lambda _, at: plan_invalidation("roads", h3_index={"path": at(), "run": True}),
+    "inner_caches": lambda client, at: client.invalidate_cache("roads", inner_caches=[at()]),
+    "loaded_at": lambda client, at: client.invalidate_cache("roads", loaded_at=at()),
     "the plan of a file": lambda _, at: plan_invalidation("roads", tiles_file=at(".txt")),
 }
 
@@ -82,6 +98,10 @@ COMMANDS = {
     "plan": ["plan", "roads", "--cells", "{at}", "--zooms", "3"],
     "checkpoint": ["invalidate", "roads", "1/0/0", "1/0/1", "--checkpoint", "{at}"],
     "dataset": ["dataset", "{at}", "1/0/0"],
+    "index": ["invalidate", "roads", "1/0/0", "--h3-index", "{at}", "--h3-index-run"],
+    "plan of an index": ["plan", "roads", "1/0/0", "--h3-index", "{at}", "--h3-index-run"],
+    "inner caches": ["invalidate", "roads", "1/0/0", "--inner-caches", "{at}"],
+    "time": ["invalidate", "roads", "1/0/0", "--loaded-at", "{at}"],
     "map": ["map", "check", "--map", "{at}"],
     "remaining": ["invalidate", "roads", "1/0/0", "--remaining", "{at}"],
     "page": ["plan", "roads", "1/0/0", "--html", "{at}"],

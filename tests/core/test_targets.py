@@ -256,8 +256,9 @@ def test_callees_come_first_then_the_udf_then_its_callers(
     result = invalidate_cache("land/roads", tiles=TILES, related=related)
     assert places(land, *family) == [(name, client) for name in order for client in ("fused-team", "fused-maps")]
     names = {udf.id: udf.slug for udf in family}
-    whole = {names[udf_id]: each.tiles_invalidated for udf_id, each in result.related.items()}
-    assert whole == {name: None if name in ("raw", "clean") else 95 for name in order if name != "roads"}
+    tiles = {names[udf_id]: each.tiles_invalidated for udf_id, each in result.related.items()}
+    # Those that another one calls are cached by its parameters. Only the outermost keeps the tiles.
+    assert tiles | {"roads": result.tiles_invalidated} == dict.fromkeys(order[:-1]) | {order[-1]: 95}
     assert result.requests_sent == 3 + len(sent(land))
 
 
@@ -328,7 +329,7 @@ def test_a_relative_that_fails_does_not_keep_the_udf_stale(land: Emulator, famil
         invalidate_cache("land/roads", tiles=TILES, related="both")
     error = caught.value
     assert {(each.udf_id, each.remaining) for each in error.unfinished} == {(family[0].id, None)}
-    assert (error.result.tiles_invalidated, list(error.remaining or ())) == (95, [])
+    assert (error.result.tiles_invalidated, list(error.remaining or ())) == (None, [])
     assert len(error.result.related) == 4
 
 
@@ -347,6 +348,8 @@ def test_the_plan_that_looks_up_shows_what_is_sent_where(land: Emulator, family:
     assert json.loads(json.dumps(plan.to_dict()))["targets"][0]["name"] == "raw"
     assert "on 2 instances" in str(plan)
     assert "4 related UDFs" in str(plan)
+    assert "roads: everything, because of map" in str(plan)
+    assert [(each.name, each.called_by) for each in plan.targets[::2]][-2:] == [("map", ("atlas",)), ("atlas", ())]
 
 
 def test_on_plan_gets_that_plan_before_anything_is_sent(land: Emulator, family: list[Udf]) -> None:

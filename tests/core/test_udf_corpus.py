@@ -1,5 +1,7 @@
 """How much of what a person would name is found in code as people write it, and how much of what is named is right."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -64,3 +66,15 @@ def test_at_most_one_warning_in_ten_needs_no_action() -> None:
     expected, read = compared("unknown", unknown)
     assert expected <= read
     assert len(read - expected) <= len(read) / 10, read - expected
+
+
+def test_the_readings_are_the_same_in_each_process() -> None:
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_udf_corpus as t; print(t.READINGS)"
+
+    def read(seed: str) -> bytes:
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True
+        )
+        return found.stdout
+
+    assert len({read(seed) for seed in ("1", "2", "3")}) == 1

@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 import requests
 
-from fused_cache_ops import FusedClient, InvalidInputError, PartialInvalidationError, RefreshError, VerificationError
+from fused_cache_ops import (
+    FusedCacheError,
+    FusedClient,
+    InvalidInputError,
+    PartialInvalidationError,
+    RefreshError,
+    VerificationError,
+)
 from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.running import verification
 from fused_cache_ops.sending import call as sending
 
 ALL = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
@@ -150,3 +158,73 @@ def test_a_rank_that_is_none_is_an_error_of_ours(client: FusedClient, fused_emul
     with FusedClient() as own, pytest.raises(Exception, match="list of real-time instances is malformed") as caught:
         own.invalidate_cache(udf.id, tiles=ALL)
     assert type(caught.value).__name__ == "UnexpectedResponseError"
+
+
+# -- whose token it is ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rivers(fused_emulator: Emulator) -> Udf:
+    return fused_emulator.register(dict, name="rivers")
+
+
+WITH_A_TOKEN: dict[str, Any] = {
+    "verify": lambda client, udf, token: client.verify_cache(udf, tiles=["1/0/0"], verify_tiles=1, shared_token=token),
+    "refresh": lambda client, udf, token: client.refresh_cache(udf, tiles=["1/0/0"], shared_token=token),
+    "invalidate": lambda client, udf, token: client.invalidate_cache(udf, tiles=["1/0/0"], verify_tiles=1, shared_token=token),
+}
+
+
+@pytest.mark.parametrize("what", WITH_A_TOKEN)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_shared_token_of_another_udf_is_refused_however_the_udf_is_named(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, rivers: Udf, what: str, by_name: bool
+) -> None:
+    with pytest.raises(InvalidInputError, match="shared_token belongs to UDF rivers"):
+        WITH_A_TOKEN[what](client, "roads" if by_name else udf.id, rivers.shared_token)
+    assert fused_emulator.runs == []
+    assert len(fused_emulator.cached_tiles(udf)) == 4
+
+
+@pytest.mark.parametrize("what", WITH_A_TOKEN)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_the_udfs_own_shared_token_is_taken_however_the_udf_is_named(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, what: str, by_name: bool
+) -> None:
+    WITH_A_TOKEN[what](client, "roads" if by_name else udf.id, udf.shared_token)
+    assert [run.udf_id for run in fused_emulator.runs] == [udf.id] * len(fused_emulator.runs)
+
+
+@pytest.mark.parametrize("what", ["verify", "refresh"])
+def test_a_udf_that_is_given_by_its_token_is_not_looked_up(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, what: str
+) -> None:
+    WITH_A_TOKEN[what](client, udf.shared_token, udf.shared_token)
+    assert not [request.path for request in fused_emulator.requests if "/udf/" in request.path]
+
+
+def test_a_tile_whose_turn_never_comes_is_unknown_and_may_be_asked_for_again(
+    fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    read = verification.ask_once
+    monkeypatch.setattr(verification, "ask_once", lambda *given: asked.append(read(*given)) or asked[-1])
+    with FusedClient(client_id=fused_emulator.client_id, deadline=2, max_requests_per_second=0.5) as slow:
+        found = slow.verify_cache(udf.shared_token, tiles=ALL, verify_tiles=4)
+    late = [each for each in asked if each.freshness == "unknown"]
+    assert late
+    assert all(each.retryable and each.reason and each.tile is not None for each in late)
+    assert len(found.unknown) == len(late)
+
+
+@pytest.mark.parametrize("what", WITH_A_TOKEN)
+def test_whose_token_it_is_is_asked_with_the_calls_own_deadline(
+    fused_emulator: Emulator, udf: Udf, rivers: Udf, what: str
+) -> None:
+    fused_emulator.misbehave(status=503, times=None, path="by-token")
+    with (
+        FusedClient(client_id=fused_emulator.client_id, deadline=0.5) as client,
+        pytest.raises(FusedCacheError, match="deadline"),
+    ):
+        WITH_A_TOKEN[what](client, udf.id, rivers.shared_token)
+    assert fused_emulator.runs == []

@@ -4,18 +4,20 @@ import importlib.util
 import json
 import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from airflow.exceptions import TaskDeferred
 
-from airflow_provider_fused._compat import AirflowFailException
+from airflow_provider_fused._compat import IS_AIRFLOW_2, AirflowFailException
 from airflow_provider_fused.decorators import LARGEST_STORED
+from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.notifications import FusedInvalidateCacheNotifier
 from airflow_provider_fused.operators import FusedInvalidateCacheOperator
 from fused_cache_ops import InvalidInputError
-from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.emulator import Emulator, H3Table, Udf
 
 try:
     from airflow.sdk import task
@@ -44,13 +46,30 @@ def dags(install_dag: Callable[[Path], Path]) -> Any:
     return module.DAGS
 
 
+@pytest.mark.parametrize("dag", ["callers", "callers_of_tiles"])
 def test_a_caller_is_fresh_too(
-    fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any], parcels: Udf
+    fused_emulator: Emulator, dags: Any, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any], parcels: Udf, dag: str
 ) -> None:
     before = seen(parcels)
     table["load"] = "new"
-    assert str(dags["callers"].test().state).endswith("success")
+    assert str(dags[dag].test().state).endswith("success")
     assert (before, seen(parcels)) == ("old", "new")
+
+
+def test_what_a_function_inside_the_udf_keeps_is_deleted(
+    fused_emulator: Emulator, dags: Any, inner: Udf, table: dict[str, str], seen: Callable[[Udf], Any]
+) -> None:
+    before = seen(inner)
+    table["load"] = "new"
+    assert str(dags["inner"].test().state).endswith("success")
+    assert (before, seen(inner)) == ("old", "new")
+
+
+def test_one_that_may_not_be_deleted_fails_the_task_for_good(fused_emulator: Emulator, inner: Udf) -> None:
+    fused_emulator.misbehave(status=403, path="/efs/", times=None)
+    operator = FusedInvalidateCacheOperator(task_id="t", udf="land/inner", inner_caches=["land_inner"])
+    with pytest.raises(AirflowFailException, match=r"Folder land_inner on instance fused-team: .* answered 403"):
+        operator.execute({})
 
 
 def test_the_instance_that_maps_run_on_is_reached(
@@ -77,6 +96,92 @@ def test_a_run_under_way_is_caught_by_the_second_pass(
     assert str(dags[form].test().state).endswith("success")
     assert deletes() == 4
     assert seen(udf) == "new"
+
+
+@pytest.mark.parametrize("dag", ["index", "index_decorator", "index_dataset"])
+def test_what_was_loaded_is_indexed_before_the_map_is_invalidated(
+    fused_emulator: Emulator,
+    dags: Any,
+    hexes: tuple[H3Table, Udf],
+    seen: Callable[[Udf], Any],
+    dag: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table, udf = hexes
+    (tmp_path / "map.toml").write_text(
+        '[datasets.hexes]\nudfs = [{ udf = "land/hexes", h3_index = { path = "s3://lake/hexes/", run = true } }]\n'
+    )
+    monkeypatch.setenv("AIRFLOW_VAR_HEXES_MAP", str(tmp_path / "map.toml"))
+    before = seen(udf)
+    assert str(dags[dag].test().state).endswith("success")
+    assert (before, seen(udf)) == ("old", "new")
+    assert [run["prefix"] for run in table.runs] == ["date=2026" if dag == "index" else None]
+
+
+def test_while_an_index_is_run_the_task_is_deferred_and_stores_no_secret(
+    fused_emulator: Emulator, hexes: tuple[H3Table, Udf], deletes: Callable[[], int]
+) -> None:
+    table, udf = hexes
+    table.run_seconds = None
+    index: Any = {"path": table.path, "run": True}
+    operator = FusedInvalidateCacheOperator(task_id="t", udf=udf.shared_token, tiles=[TILE], h3_index=index)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute({})
+    stored = json.loads(json.dumps(deferred.value.trigger.serialize()[1]))
+    assert deferred.value.method_name == "index_looked_at"
+    assert fused_emulator.token not in json.dumps(stored)
+    assert udf.shared_token not in json.dumps(stored)
+    with pytest.raises(TaskDeferred):
+        operator.index_looked_at({}, stored)
+    assert deletes() == 0
+    table.finish()
+    assert operator.index_looked_at({}, stored)["tiles_invalidated"] == 1
+    assert len(table.runs) == 1
+
+
+def test_an_index_that_is_too_old_leaves_it_to_the_tasks_retries(
+    fused_emulator: Emulator, hexes: tuple[H3Table, Udf], deletes: Callable[[], int]
+) -> None:
+    index: Any = {"path": hexes[0].path}
+    now = datetime.now(timezone.utc)
+    operator = FusedInvalidateCacheOperator(task_id="t", udf=hexes[1].id, h3_index=index, loaded_at=now)
+    with pytest.raises(FusedUnavailableError, match="Nothing was invalidated"):
+        operator.execute({})
+    assert deletes() == 0
+
+
+class Event(NamedTuple):
+    timestamp: datetime
+
+
+@pytest.mark.parametrize("name", ["triggering_asset_events", "triggering_dataset_events"])
+def test_the_event_that_triggered_the_run_says_when_the_data_was_loaded(
+    fused_emulator: Emulator, hexes: tuple[H3Table, Udf], name: str
+) -> None:
+    now = datetime.now(timezone.utc)
+    events = {"a": [Event(now - timedelta(seconds=90)), Event(now - timedelta(seconds=60))], "b": []}
+    operator = FusedInvalidateCacheOperator(task_id="t", udf=hexes[1].id, tiles=[TILE])
+    assert 60 <= operator.execute({name: events})["seconds_until_invalidated"] < 80
+    with pytest.raises(FusedUnavailableError, match="Nothing was invalidated"):
+        FusedInvalidateCacheOperator(task_id="t", udf=hexes[1].id, h3_index={"path": hexes[0].path}).execute(
+            {name: {"a": [Event(datetime.now(timezone.utc))]}}
+        )
+
+
+@pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has another accessor")
+def test_airflows_own_events_say_when_the_data_was_loaded(fused_emulator: Emulator, udf: Udf) -> None:
+    from airflow.sdk.execution_time.comms import AssetEventDagRunReferenceResult
+    from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
+
+    then = datetime.now(timezone.utc) - timedelta(seconds=60)
+    named: Any = {f"source_{name}": None for name in ("task_id", "dag_id", "run_id", "map_index")}
+    event = AssetEventDagRunReferenceResult(
+        asset={"name": "parcels", "uri": "s3://lake/parcels", "extra": {}}, extra={}, source_aliases=[], timestamp=then, **named
+    )
+    context = {"triggering_asset_events": TriggeringAssetEventsAccessor.build([event])}
+    result = FusedInvalidateCacheOperator(task_id="t", udf=udf.id, tiles=[TILE]).execute(context)
+    assert 60 <= result["seconds_until_invalidated"] < 80
 
 
 def first_pass(**fields: Any) -> tuple[FusedInvalidateCacheOperator, dict[str, Any]]:
@@ -136,10 +241,14 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_sent(fused_emulator
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("related", "None"), ("related", "all"), ("again_after", "soon"), ("max_related", "x")]
+    ("field", "value"),
+    [("related", "None"), ("related", "all"), ("again_after", "soon"), ("max_related", "x")]
+    + [("inner_caches", each) for each in (None, "None", "", "../tmp", "['']", "[", [""], [None])]
+    + [("h3_index", each) for each in (None, "None", {}, {"path": "None", "run": True}, {"path": "a", "runs": True})]
+    + [("loaded_at", each) for each in (None, "None", "", "soon", "2026-11-22T00:00:00")],
 )
 def test_what_cannot_be_read_fails_before_anything_is_sent(
-    fused_emulator: Emulator, loader: Udf, field: str, value: str
+    fused_emulator: Emulator, loader: Udf, field: str, value: Any
 ) -> None:
     fields: Any = {field: value}
     with pytest.raises(AirflowFailException, match=field):
@@ -150,6 +259,8 @@ def test_what_cannot_be_read_fails_before_anything_is_sent(
 def test_a_notifier_cannot_wait() -> None:
     with pytest.raises(InvalidInputError, match="FusedInvalidateCacheOperator"):
         FusedInvalidateCacheNotifier(udf="roads", again_after=130)
+    with pytest.raises(InvalidInputError, match="run in h3_index takes long"):
+        FusedInvalidateCacheNotifier(udf="roads", h3_index={"path": "s3://lake/hexes/", "run": True})
 
 
 def test_the_second_pass_needs_no_other_folder(tmp_path: Path, loader: Udf) -> None:

@@ -44,6 +44,31 @@ def test_without_a_selection_it_is_the_whole_udf(fused_emulator: Emulator, udf: 
     assert fused_emulator.cached_tiles(udf) == set()
 
 
+def test_what_lies_below_the_udf_is_made_new_first(fused_emulator: Emulator, udf: Udf) -> None:
+    for folder in ("rails", "tmp"):
+        fused_emulator.cache(cache_folder_path=folder)(lambda: 1)()
+    table = fused_emulator.add_h3_table("s3://lake/hexes/")
+    table.set_indexed(0)
+    yaml = """
+udf: roads
+asset: {key: roads_cache}
+inner_caches: [rails, tmp]
+h3_index: {path: "s3://lake/hexes/", run: true, prefix: date=2026-11-22}
+loaded_at: "2026-11-22T06:30:00Z"
+"""
+    done = run(definitions(yaml))
+    [event] = done.asset_materializations_for_node("roads_cache")
+    assert fused_emulator.inner_caches() == []
+    assert [each["prefix"] for each in table.runs] == ["date=2026-11-22"]
+    assert event.metadata["loaded_at"].value == "2026-11-22T06:30:00+00:00"
+
+
+@pytest.mark.parametrize("line", ["h3_index: {paths: a}", "h3_index: {path: a, loaded: b}", "inner_caches: 5"])
+def test_what_lies_below_the_udf_is_checked_when_the_project_is_loaded(line: str) -> None:
+    with pytest.raises(Exception, match=r"unknown key|inner_caches"):
+        definitions(f"udf: roads\nasset: {{key: roads_cache}}\n{line}\n")
+
+
 def test_two_instances_get_on_with_each_other(fused_emulator: Emulator, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     bridges = fused_emulator.register(dict, name="bridges")
     fused_emulator.fill_cache(bridges, [(1, 0, 0)])

@@ -1,7 +1,6 @@
 """Assets for the maps of a dbt project, downstream of the project's own assets."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fused_cache_ops.errors import InvalidInputError
 
 pytestmark = pytest.mark.xdist_group("dagster")
 
-FILES = Path(__file__).parents[1] / "core" / "dbt" / "first"
 CHANGED, OTHER = (14, 7776, 6278), (14, 0, 0)
 
 
@@ -23,53 +21,45 @@ class Translator:
     """The rule of dagster-dbt for nodes without a schema or an asset key of their own: scripts/dbt runs the real one."""
 
     def get_asset_key(self, properties: Any) -> dg.AssetKey:
-        return dg.AssetKey(["city", properties["name"]])
+        return dg.AssetKey([properties["name"]])
 
 
 @pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "city" / "target"
-    shutil.copytree(FILES, folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
+def target(dbt_target: Path) -> Path:
+    manifest = json.loads((dbt_target / "manifest.json").read_text())
     for uid, node in manifest["nodes"].items():
         node["name"] = uid.rpartition(".")[2]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "changed_parcels.csv").write_text(f"z,x,y\n{','.join(map(str, CHANGED))}\n")
-    return folder
-
-
-@pytest.fixture
-def udfs(fused_emulator: Emulator) -> dict[str, Udf]:
-    made = {name: fused_emulator.register(dict, name=name) for name in ("parcels", "streets", "prices", "prices_legend")}
-    for udf in made.values():
-        fused_emulator.fill_cache(udf, [CHANGED, OTHER])
-    return made
+    (dbt_target / "manifest.json").write_text(json.dumps(manifest))
+    return dbt_target
 
 
 def test_each_udf_has_an_asset_below_what_it_shows_and_the_tables_above_views(target: Path) -> None:
     assets = build_fused_dbt_assets(target, translator=Translator())
     deps = {asset.key.to_user_string(): {key.path[-1] for key in asset.dependency_keys} for asset in assets}
     assert deps == {
-        "parcels": {"parcels"},
-        "streets": {"streets_by_letter", "streets"},
-        "prices": {"prices_total"},
-        "prices_legend": {"prices_total"},
+        "fused/parcels": {"parcels"},
+        "fused/streets": {"streets_by_letter", "streets"},
+        "fused/prices": {"prices_total"},
+        "fused/prices_legend": {"prices_total"},
     }
 
 
-def test_materializing_invalidates_what_the_exposure_says(target: Path, fused_emulator: Emulator, udfs: dict[str, Udf]) -> None:
+def test_materializing_invalidates_what_the_exposure_says(
+    target: Path, fused_emulator: Emulator, dbt_udfs: dict[str, Udf]
+) -> None:
     assets = build_fused_dbt_assets(target.parent, translator=Translator())
     fused = FusedResource(token=fused_emulator.token, base_url=fused_emulator.base_url)
     assert dg.materialize(
         [each for each in assets if each.key.path[-1] in ("parcels", "streets")], resources={"fused": fused}
     ).success
-    left = {name: fused_emulator.cached_tiles(udf) for name, udf in udfs.items()}
+    left = {name: fused_emulator.cached_tiles(udf) for name, udf in dbt_udfs.items()}
     both = {CHANGED, OTHER}
     assert left == {"parcels": {OTHER}, "streets": set(), "prices": both, "prices_legend": both}
 
 
-def test_a_udf_of_the_map_takes_what_the_function_selects(target: Path, fused_emulator: Emulator, udfs: dict[str, Udf]) -> None:
+def test_a_udf_of_the_map_takes_what_the_function_selects(
+    target: Path, fused_emulator: Emulator, dbt_udfs: dict[str, Udf]
+) -> None:
     cache_map = CacheMap.from_dict({"datasets": {"city.main.prices": {"udfs": [{"udf": "prices_map"}]}}})
     prices = fused_emulator.register(dict, name="prices_map")
     fused_emulator.fill_cache(prices, [CHANGED, OTHER])

@@ -16,7 +16,7 @@ from dagster_fused import (
     fused_invalidate_cache_on_success,
     invalidate_cache_op,
 )
-from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.emulator import Emulator, H3Table, Udf
 
 pytestmark = pytest.mark.xdist_group("dagster")
 
@@ -67,6 +67,105 @@ def test_a_caller_is_fresh_too(
         done = job_of(invalidate_cache_op).execute_in_process(config, resources={"fused": fused})
     assert done.success
     assert (before, seen(parcels)) == ("old", "new")
+
+
+@pytest.mark.parametrize("form", ["op", "config", "asset"])
+def test_what_a_function_inside_the_udf_keeps_is_deleted(
+    fused_emulator: Emulator,
+    fused: FusedResource,
+    inner: Udf,
+    table: dict[str, str],
+    form: str,
+    seen: Callable[[Udf], Any],
+) -> None:
+    before = seen(inner)
+    table["load"] = "new"
+    selection: Any = {"tiles": [TILE], "inner_caches": "own"}
+    if form == "asset":
+        asset = build_fused_cache_asset("cache", udf="land/inner", selection=selection)
+        done = dg.materialize([asset], resources={"fused": fused})
+    elif form == "op":
+        op = build_invalidate_cache_op("refresh", udf="land/inner", selection=selection)
+        done = job_of(op).execute_in_process(resources={"fused": fused})
+    else:
+        config: Any = {"ops": {"invalidate_cache_op": {"config": {"udf": "land/inner", **selection}}}}
+        done = job_of(invalidate_cache_op).execute_in_process(config, resources={"fused": fused})
+    assert done.success
+    assert (before, seen(inner)) == ("old", "new")
+
+
+@pytest.mark.parametrize("form", ["op", "config", "asset"])
+def test_what_was_loaded_is_indexed_before_the_map_is_invalidated(
+    fused_emulator: Emulator,
+    fused: FusedResource,
+    instance: dg.DagsterInstance,
+    hexes: tuple[H3Table, Udf],
+    form: str,
+    seen: Callable[[Udf], Any],
+) -> None:
+    table, udf = hexes
+    before = seen(udf)
+    keywords: Any = {"tiles": [TILE], "h3_index": {"path": table.path, "run": True, "prefix": "date=2026"}}
+    more: Any = {"resources": {"fused": fused}, "instance": instance}
+    if form == "asset":
+        asset = build_fused_cache_asset("cache", udf="land/hexes", selection=keywords | {"again_after": 3})
+        done: Any = dg.materialize([asset], **more)
+    elif form == "op":
+        op = build_invalidate_cache_op("refresh", udf="land/hexes", selection=keywords)
+        done = job_of(op).execute_in_process(**more)
+    else:
+        config: Any = {"ops": {"invalidate_cache_op": {"config": {"udf": "land/hexes", **keywords}}}}
+        done = job_of(invalidate_cache_op).execute_in_process(config, **more)
+    assert done.success
+    assert (before, seen(udf)) == ("old", "new")
+    assert [run["prefix"] for run in table.runs] == ["date=2026"]
+    kinds = [event.event_type_value for event in done.all_events]
+    assert kinds.count("STEP_UP_FOR_RETRY") >= 1 + (form == "asset")  # no worker waits
+    run = instance.get_run_by_id(done.run_id)
+    assert run is not None
+    assert fused_emulator.token not in str(run.tags)
+
+
+def test_the_load_of_an_upstream_asset_says_when_the_data_was_loaded(
+    fused_emulator: Emulator, fused: FusedResource, instance: dg.DagsterInstance, hexes: tuple[H3Table, Udf]
+) -> None:
+    @dg.asset
+    def table() -> None: ...
+
+    cache = build_fused_cache_asset("cache", udf="land/hexes", deps=[table], selection={"tiles": [TILE]})
+    done = dg.materialize([table, cache], resources={"fused": fused}, instance=instance)
+    event = done.asset_materializations_for_node("cache")[0]
+    assert 0 <= float(event.metadata["seconds_until_invalidated"].value) < 60  # type: ignore[arg-type]
+    old = build_fused_cache_asset("cache", udf="land/hexes", deps=[table], selection={"h3_index": {"path": hexes[0].path}})
+    done = dg.materialize([table, old], resources={"fused": fused}, instance=instance, raise_on_error=False)
+    assert not done.success
+    assert "Nothing was invalidated" in str(done.failure_data_for_node("cache"))
+
+
+def test_a_udf_that_is_called_is_whole_and_its_caller_keeps_the_tiles(
+    fused_emulator: Emulator,
+    fused: FusedResource,
+    loader: Udf,
+    table: dict[str, str],
+    seen: Callable[[Udf], Any],
+    parcels: Udf,
+) -> None:
+    before = seen(parcels)
+    table["load"] = "new"
+    op = build_invalidate_cache_op("refresh", udf="land/loader", selection={"tiles": [TILE], "related": "callers"})
+    result = job_of(op).execute_in_process(resources={"fused": fused}).output_for_node("refresh")
+    assert (result["tiles_invalidated"], result["related"][parcels.id]["tiles_invalidated"]) == (None, 1)
+    assert (before, seen(parcels)) == ("old", "new")
+
+
+@pytest.mark.parametrize("given", ["", [""], "../tmp"], ids=repr)
+def test_what_is_no_folder_fails_before_anything_is_sent(
+    fused_emulator: Emulator, fused: FusedResource, inner: Udf, given: Any
+) -> None:
+    config: Any = {"ops": {"invalidate_cache_op": {"config": {"udf": "land/inner", "inner_caches": given}}}}
+    with pytest.raises(dg.Failure, match="inner_caches"):
+        job_of(invalidate_cache_op).execute_in_process(config, resources={"fused": fused})
+    assert fused_emulator.requests == []
 
 
 def test_the_instance_that_maps_run_on_is_reached(
@@ -176,6 +275,9 @@ def test_a_hook_refuses_to_wait() -> None:
         match=r"again_after takes long, and Hook .* cannot wait for it",
     ):
         fused_invalidate_cache_on_success("roads", selection={"again_after": 130})
+    index: Any = {"h3_index": {"path": "s3://lake/hexes/", "run": True}}
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="run in h3_index takes long"):
+        fused_invalidate_cache_on_success("roads", selection=index)
 
 
 def test_a_hooks_function_cannot_ask_for_it_either(fused_emulator: Emulator, fused: FusedResource, loader: Udf) -> None:

@@ -11,7 +11,7 @@ from prefect import flow, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
 from fused_cache_ops import InvalidInputError, Tile
-from fused_cache_ops.emulator import Emulator, Udf
+from fused_cache_ops.emulator import Emulator, H3Table, Udf
 from prefect_fused import (
     FusedCredentials,
     invalidate_cache,
@@ -44,6 +44,70 @@ def test_a_caller_is_fresh_too(
     else:
         result = invalidate_cache_flow("land/loader", whole_udf=True, related="callers")
     assert list(result["related"]) == [parcels.id]
+    assert (before, seen(parcels)) == ("old", "new")
+
+
+@pytest.mark.parametrize("form", ["task", "flow"])
+def test_what_a_function_inside_the_udf_keeps_is_deleted(
+    fused_emulator: Emulator, inner: Udf, table: dict[str, str], form: str, seen: Callable[[Udf], Any]
+) -> None:
+    before = seen(inner)
+    table["load"] = "new"
+    if form == "task":
+        result = pipeline(udf="land/inner", tiles=[TILE], inner_caches="own")
+    else:
+        result = invalidate_cache_flow("land/inner", tiles=[TILE], inner_caches=["own"])
+    assert result["inner_caches"] == ["land_inner"]
+    assert (before, seen(inner)) == ("old", "new")
+
+
+@pytest.mark.parametrize("given", [None, "", [""], "../tmp"], ids=repr)
+def test_what_is_no_folder_is_refused_before_anything_is_sent(fused_emulator: Emulator, inner: Udf, given: Any) -> None:
+    with pytest.raises(InvalidInputError, match="inner_caches"):
+        pipeline(udf="land/inner", inner_caches=given)
+    assert fused_emulator.requests == []
+
+
+@pytest.mark.parametrize("form", ["task", "flow", "deployment"])
+def test_what_was_loaded_is_indexed_before_the_map_is_invalidated(
+    fused_emulator: Emulator, hexes: tuple[H3Table, Udf], form: str, seen: Callable[[Udf], Any]
+) -> None:
+    table, udf = hexes
+    before = seen(udf)
+    index: Any = {"path": table.path, "run": True, "prefix": "date=2026"}
+    now = datetime.now(timezone.utc)
+    if form == "flow":
+        result = invalidate_cache_flow("land/hexes", tiles=[TILE], h3_index=index, loaded_at=now.isoformat())
+    elif form == "task":
+        result = pipeline(udf="land/hexes", tiles=[TILE], h3_index=index, loaded_at=now)
+    else:
+        invalidate_cache_flow.to_deployment("again").apply()
+        result = pipeline(udf=udf.id, tiles=[TILE], h3_index=index, again_after=130, again_deployment=AGAIN, loaded_at=now)
+    assert (before, seen(udf)) == ("old", "new")
+    assert [run["prefix"] for run in table.runs] == ["date=2026"]
+    assert 1 <= result["seconds_until_invalidated"] < 60
+
+
+def test_an_index_that_is_too_old_is_left_to_the_retries(hexes: tuple[H3Table, Udf], deletes: Callable[[], int]) -> None:
+    now = datetime.now(timezone.utc).isoformat()
+    once = invalidate_cache.with_options(retries=0)
+
+    @flow
+    def load() -> Any:
+        return once("land/hexes", h3_index={"path": hexes[0].path}, loaded_at=now, return_state=True)
+
+    failure = load(return_state=True).result(raise_on_failure=False)
+    failure = failure.result(raise_on_failure=False) if hasattr(failure, "result") else failure
+    assert (getattr(failure, "retryable", None), deletes()) == (True, 0)
+
+
+def test_a_udf_that_is_called_is_whole_and_its_caller_keeps_the_tiles(
+    fused_emulator: Emulator, loader: Udf, table: dict[str, str], seen: Callable[[Udf], Any], parcels: Udf
+) -> None:
+    before = seen(parcels)
+    table["load"] = "new"
+    result = pipeline(udf="land/loader", tiles=[TILE], related="callers")
+    assert (result["tiles_invalidated"], result["related"][parcels.id]["tiles_invalidated"]) == (None, 1)
     assert (before, seen(parcels)) == ("old", "new")
 
 
@@ -154,7 +218,9 @@ def test_what_a_deployment_cannot_do_is_refused_before_anything_is_sent(
         ({"bounds": (0, 0, 1, 1), "zooms": "10-14"}, {"bounds": [0, 0, 1, 1], "zooms": "10-14"}),
         ({"bounds": [(1, 1, 2, 2), (1, 1, 3, 3)], "zooms": 3}, {"tiles": ["3/4/3"]}),
         ({"tiles": [(1, 0, 0)], "zooms": "1"}, {"tiles": ["1/0/0"]}),
-        ({"tiles": [], "related": "callers"}, {"tiles": [], "related": "callers"}),
+        ({"tiles": [], "related": "callers"}, {"tiles": [], "related": "callers", "inner_caches": None}),
+        ({"tiles": [], "inner_caches": "own"}, {"tiles": [], "inner_caches": ["own"]}),
+        ({"h3_index": {"path": "a", "run": True}, "loaded_at": 1.5}, {"h3_index": None, "loaded_at": "1.5"}),
     ],
     ids=str,
 )
@@ -173,3 +239,5 @@ def test_more_tiles_than_prefect_stores_are_refused() -> None:
 def test_a_hook_refuses_to_wait(hook: Callable[..., Any]) -> None:
     with pytest.raises(InvalidInputError, match="again_after takes long, and a hook cannot wait"):
         hook("roads", again_after=130)
+    with pytest.raises(InvalidInputError, match="run in h3_index takes long, and a hook cannot wait"):
+        hook("roads", h3_index={"path": "s3://lake/hexes/", "run": True})

@@ -159,6 +159,53 @@ def test_a_datasets_udfs_are_in_the_summary(github: Run, fused_emulator: Emulato
     assert Path(step.result["remaining_file"]["rods"]).read_text() == "1/0/0\n"
 
 
+@pytest.mark.parametrize("folders", ["rails", '["rails", "tmp"]', "rails\ntmp"])
+def test_inner_caches_are_deleted_and_the_summary_tells(github: Run, fused_emulator: Emulator, udf: Udf, folders: str) -> None:
+    for folder in ("rails", "tmp"):
+        fused_emulator.cache(cache_folder_path=folder)(lambda: 1)()
+    step = github(udf="roads", tiles="1/0/0", inner_caches=folders)
+    assert step.code == 0, step.summary
+    assert "| inner caches | rails" in step.summary
+    assert fused_emulator.inner_caches() == ([] if "tmp" in folders else ["tmp"])
+
+
+@pytest.mark.parametrize("folders", ["[]", None])
+def test_no_inner_cache_is_deleted_unless_it_is_named(
+    github: Run, fused_emulator: Emulator, udf: Udf, folders: str | None
+) -> None:
+    fused_emulator.cache(cache_folder_path="rails")(lambda: 1)()
+    step = github(udf="roads", tiles="1/0/0", **({} if folders is None else {"inner_caches": folders}))
+    assert (step.code, fused_emulator.inner_caches()) == (0, ["rails"])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        '{"path": "s3://lake/hexes/", "run": true, "prefix": ["a=1", "a=2"]}',
+        'path=s3://lake/hexes/\nrun=true\nprefix=["a=1", "a=2"]',
+    ],
+    ids=["JSON", "lines"],
+)
+def test_an_h3_table_is_indexed_first(github: Run, fused_emulator: Emulator, udf: Udf, index: str) -> None:
+    table = fused_emulator.add_h3_table("s3://lake/hexes/")
+    step = github(udf="roads", tiles="1/0/0", h3_index=index)
+    assert step.code == 0, step.summary
+    assert [run["prefix"] for run in table.runs] == [["a=1", "a=2"]]
+
+
+def test_an_h3_table_that_is_not_indexed_yet_fails_for_now(github: Run, fused_emulator: Emulator, udf: Udf) -> None:
+    fused_emulator.add_h3_table("s3://lake/hexes/").set_indexed(0)
+    step = github(udf="roads", tiles="1/0/0", h3_index="s3://lake/hexes/", loaded_at="2026-11-22T06:30:00Z")
+    assert (step.code, fused_emulator.cached_tiles(udf) >= {(1, 0, 0)}) == (75, True)
+
+
+@pytest.mark.parametrize("index", ["{", "run=true\nrun=false", "path", "paths=a", '{"paths": 1}'])
+def test_an_index_that_cannot_be_meant_is_refused(github: Run, fused_emulator: Emulator, udf: Udf, index: str) -> None:
+    step = github(udf="roads", tiles="1/0/0", h3_index=index)
+    assert step.code in (1, 2)
+    assert len(fused_emulator.cached_tiles(udf)) == 4
+
+
 def test_the_summary_tells_what_was_refreshed(github: Run, fused_emulator: Emulator, udf: Udf) -> None:
     step = github(
         udf=udf.shared_token, tiles="1/0/0 1/0/1 1/1/0", refresh="count=2\nparameters=color=red\nparameters=title=a b"
@@ -544,7 +591,7 @@ def test_every_option_is_an_input_of_both() -> None:
         for command in ("invalidate", "dataset")
         for option in commands.commands[command].params
         if option.opts[0].startswith("--") and option.opts[0] not in NO_INPUTS
-        if not option.opts[0].startswith("--refresh-")  # keys of the input refresh
+        if not option.opts[0].startswith(("--refresh-", "--h3-index-"))  # keys of the inputs refresh and h3-index
     }
     expected = options | {"udf", "dataset", "tiles", "dry-run", "extras"}
     assert ACTION["inputs"].keys() - {"token"} == expected

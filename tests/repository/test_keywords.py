@@ -19,11 +19,12 @@ from airflow_provider_fused.operators import (
 from dagster_fused import FusedCacheMapComponent, FusedInvalidateCacheComponent, FusedResource, InvalidateCacheConfig
 from dagster_fused.component import SelectionModel
 from dagster_fused.fields import FIELDS, left_out
-from fused_cache_ops import FusedClient, RefreshOptions, invalidate_cache, invalidate_dataset, refresh_cache
+from fused_cache_ops import FusedClient, H3IndexOptions, RefreshOptions, invalidate_cache, invalidate_dataset, refresh_cache
 from fused_cache_ops.cli import options
 from fused_cache_ops.cli.commands import dataset, invalidate, plan, refresh
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, CALL_OPTIONS, NEEDS_SELECTION, SENDING_OPTIONS, CallKeywords
 from fused_cache_ops.keywords.client import CLIENT_OPTIONS, LIMIT_OPTIONS
+from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
 from fused_cache_ops.keywords.rules import STATED
 from fused_cache_ops.keywords.selection import DETAILS, KINDS, SELECTION_DEFAULTS
@@ -43,7 +44,11 @@ def defaults_of(function: Any) -> dict[str, Any]:
     return {name: each.default for name, each in inspect.signature(function).parameters.items()}
 
 
-@pytest.mark.parametrize("declared", [CALL_OPTIONS, REFRESH_OPTIONS, CLIENT_OPTIONS], ids=["call", "refresh", "client"])
+@pytest.mark.parametrize(
+    "declared",
+    [CALL_OPTIONS, REFRESH_OPTIONS, H3_INDEX_OPTIONS, CLIENT_OPTIONS],
+    ids=["call", "refresh", "index", "client"],
+)
 def test_every_keyword_has_a_line_of_help(declared: Any) -> None:
     assert [name for name, option in declared.items() if not re.fullmatch(r"[A-Z].+\.", option.help)] == []
 
@@ -60,6 +65,9 @@ def test_what_selects_tiles_needs_no_other_selection() -> None:
 def test_every_keyword_is_described_where_it_is_explained() -> None:
     described = inspect.getdoc(invalidate_cache) or ""
     assert [name for name in (*CALL_DEFAULTS, "client") if not re.search(rf"^    {name}: ", described, re.MULTILINE)] == []
+    index = (Path(__file__).parents[2] / "docs/h3-index.md").read_text()
+    assert [name for name in H3_INDEX_OPTIONS if f"| `{name}` |" not in index] == []
+    assert [name for name in H3_INDEX_OPTIONS if f"    {name}: " not in (H3IndexOptions.__doc__ or "")] == []
     page = (Path(__file__).parents[2] / "docs/refresh.md").read_text()
     assert [name for name in REFRESH_OPTIONS if f"| `{name}` |" not in page] == []
     assert [name for name in REFRESH_OPTIONS if f"    {name}: " not in (RefreshOptions.__doc__ or "")] == []
@@ -174,11 +182,13 @@ def test_the_commands_options_are_the_declaration(command: Any) -> None:
         assert found.keys() >= SENDING_OPTIONS.keys()
     if command is not plan:
         own = {options.refresh_name(key) for key in REFRESH_OPTIONS}
+        if command is not refresh:
+            own |= {options.index_name(key) for key in H3_INDEX_OPTIONS}
         assert found.keys() >= own - (
             {"refresh_must_succeed"} if command is refresh else set()
         )  # that it fails is what it is for
 
 
 def test_each_option_has_help() -> None:
-    declared = options._SELECTING | options._SENDING | options._REFRESH
+    declared = options._SELECTING | options._SENDING | options._INDEX | options._REFRESH
     assert [name for name, each in declared.items() if not each.__metadata__[0].help] == []

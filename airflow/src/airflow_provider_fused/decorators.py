@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_fused._compat import AirflowFailException
 from airflow_provider_fused.operators import SELECTION_FIELDS, FusedInvalidateCacheOperator, in_airflows_terms
 from fused_cache_ops import InvalidInputError
-from fused_cache_ops.integration import read_rendered, require_kind
+from fused_cache_ops.integration import read_rendered, require_kind, runs_an_index
 
 if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import DecoratedOperator, determine_kwargs, task_decorator_factory
@@ -62,8 +62,8 @@ class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateC
             returned = asyncio.run(returned)
         selection = _selection(returned)
         with in_airflows_terms():
-            waits = read_rendered({"again_after": self.again_after})["again_after"]
-        if waits:
+            given = read_rendered({"again_after": self.again_after, "h3_index": self.h3_index})
+        if given["again_after"] or runs_an_index(given):
             selection = self._returned = _storable(selection)
         for name, value in selection.items():
             setattr(self, name, value)
@@ -103,8 +103,8 @@ def _storable(selection: Mapping[str, Any]) -> dict[str, Any]:
     if not text or len(text) > LARGEST_STORED:
         what = f"has {len(text):,} bytes as JSON, over {LARGEST_STORED:,}" if text else "cannot be written as JSON"
         raise AirflowFailException(
-            f"With again_after, Airflow stores what the function returned until the second pass, and that {what}. Nothing was "
-            "invalidated. Write the tiles to a file, and return {'tiles_file': path}."
+            f"With again_after or a run of h3_index, Airflow stores what the function returned while it waits, and that "
+            f"{what}. Nothing was invalidated. Write the tiles to a file, and return {{'tiles_file': path}}."
         )
     stored: dict[str, Any] = json.loads(text)
     return stored

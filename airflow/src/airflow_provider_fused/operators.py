@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from airflow.sdk import XComArg
 
     from airflow_provider_fused.hooks import FusedHook
-    from fused_cache_ops import CacheMap, FusedCacheError, FusedClient
+    from fused_cache_ops import CacheMap, FusedCacheError, FusedClient, H3IndexOptions, IndexWait
     from fused_cache_ops.integration import (
         Antimeridian,
         Bounds,
         CallKeywords,
+        LoadedAt,
         NotGiven,
         Refresh,
         Related,
@@ -126,19 +127,24 @@ class _FusedOperator(BaseOperator):
             require_kind(given, "An item of expand_kwargs names")
         if "checkpoint" in keywords:
             keywords["checkpoint"] = own_checkpoint(keywords["checkpoint"], context)
+        if keywords.get("loaded_at") is NOT_GIVEN:
+            keywords["loaded_at"] = _time_of_load(context)
         with self.hook.get_conn() as client:
             self._client, self.base_url = client, client.base_url
             if IS_AIRFLOW_2 and "ti" in context:  # where the web server makes the link
                 context["ti"].xcom_push(key=BASE_URL_KEY, value=client.base_url)
             yield client, keywords
 
-    def _deferred(self, seconds: float, first: dict[str, Any], returned: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Wait for the second pass without a worker slot."""
+    def _deferred(
+        self, seconds: float, first: dict[str, Any], returned: dict[str, Any] | None = None, method: str = "second_pass"
+    ) -> dict[str, Any]:
+        """Wait without a worker slot: for the second pass, or for the index of an H3 table."""
         from airflow_provider_fused.triggers import SecondPassTrigger
 
-        self.log.info("Deferred: the second pass begins in %g s.", seconds)
+        what = "the second pass begins" if method == "second_pass" else "the H3 index is looked at again"
+        self.log.info("Deferred: %s in %g s.", what, seconds)
         moment = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-        self.defer(trigger=SecondPassTrigger(moment.isoformat(), first, returned), method_name="second_pass")
+        self.defer(trigger=SecondPassTrigger(moment.isoformat(), first, returned), method_name=method)
         raise AssertionError  # defer raises
 
     def _with_outlets(self, context: Any, result: dict[str, Any]) -> dict[str, Any]:
@@ -217,6 +223,13 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     :param related: also invalidate UDFs of the same canvas: ``"callers"``, which call this one and keep results of their own,
         ``"callees"``, which it calls, or ``"both"`` (templated)
     :param max_related: the most UDFs that ``related`` may add (templated)
+    :param inner_caches: before that, and before the second pass, delete the folders in which functions under ``@fused.cache``
+        keep their results: names (``cache_folder_path``), or ``"own"`` for those that the UDF's code names (templated)
+    :param h3_index: the index of the H3 table that the UDF queries, which must have what was loaded before anything is sent: a
+        mapping of ``fused_cache_ops.H3IndexOptions``, such as ``{"path": "s3://bucket/hexes/", "run": True, "prefix":
+        "date={{ ds }}"}``. While an index is run, the task is deferred (templated, also inside the mapping)
+    :param loaded_at: when the load was done. The result says how long the map was stale. Default: the time of the latest asset
+        event that triggered the DAG run, if one did (templated)
     :param again_after: send everything a second time after this many seconds, for runs that began before the load was
         committed. A run may take 120 seconds, so 130 is a good value. Meanwhile the task is deferred: it needs a triggerer,
         and occupies no worker slot. Tiles are verified and refreshed after the second pass (templated)
@@ -230,7 +243,8 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_invalidated`` (None for the whole UDF),
         ``objects_deleted`` (None if the service does not report it), ``requests_sent``, ``retries``, ``elapsed_seconds``,
         ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``, ``client_ids``, ``related`` (the result of
-        each related UDF by its id), ``second_pass``, ``warnings``, ``refresh``
+        each related UDF by its id), ``second_pass``, ``warnings``, ``refresh``,
+        ``inner_caches``, ``loaded_at``, ``seconds_until_invalidated``, ``seconds_until_fresh``
     :raises AirflowFailException: a permanent error, which fails the task without retries
     :raises FusedUnavailableError: a transient error that outlasted the core's own retries. The task's ``retries`` apply
 
@@ -270,6 +284,9 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         shared_token: str | None = None,
         related: Related | str | XComArg | NotGiven = NOT_GIVEN,
         max_related: int | str | XComArg = CALL_DEFAULTS["max_related"],
+        inner_caches: str | Sequence[str] | XComArg | NotGiven = NOT_GIVEN,
+        h3_index: H3IndexOptions | str | XComArg | NotGiven = NOT_GIVEN,
+        loaded_at: LoadedAt | XComArg | NotGiven = NOT_GIVEN,
         again_after: float | str | XComArg = 0,
         refresh: Refresh | str | XComArg = 0,
         fused_conn_id: str = "fused_default",
@@ -304,6 +321,9 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         self.shared_token = shared_token
         self.related = related
         self.max_related = max_related
+        self.inner_caches = inner_caches
+        self.h3_index = h3_index
+        self.loaded_at = loaded_at
         self.again_after = again_after
         self.refresh = refresh
         self.fused_conn_id = fused_conn_id
@@ -311,8 +331,29 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         self._returned: dict[str, Any] | None = None  # by a decorated function, which is not called again
 
     def execute(self, context: Any) -> dict[str, Any]:
+        return self._after_index(context, None)
+
+    def index_looked_at(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """Airflow calls this instead of ``execute`` once it is time to look at the index of the H3 table again."""
+        from fused_cache_ops import IndexWait
+
+        for name, value in (event["returned"] or {}).items():
+            setattr(self, name, value)
+        self._returned = event["returned"]
+        return self._after_index(context, IndexWait.from_dict(event["first"]))
+
+    def _after_index(self, context: Any, waiting: IndexWait | None) -> dict[str, Any]:
+        """Wait for an index that is to be run. Then invalidate."""
+        from fused_cache_ops.integration import runs_an_index
+
         with in_airflows_terms(), self._keywords(context) as (client, keywords):
             udf = cast("str", self.udf)
+            if runs_an_index(keywords) and keywords.get("tiles") != []:
+                index: Any = keywords["h3_index"]
+                wait = client.look_at_index(index, waiting, loaded_at=keywords["loaded_at"])
+                if wait is not None:
+                    return self._deferred(wait.seconds, wait.to_dict(), self._returned, "index_looked_at")
+                keywords["h3_index"] = NOT_GIVEN
             if not keywords["again_after"]:
                 return self._with_outlets(context, client.invalidate_cache(udf, **keywords).to_dict())
             self._refuse_timeout(keywords["again_after"])
@@ -422,10 +463,32 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
         self.fused_conn_id = fused_conn_id
 
     def execute(self, context: Any) -> dict[str, Any]:
+        return self._after_indexes(context, {})
+
+    def indexes_looked_at(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """Airflow calls this instead of ``execute`` once it is time to look at the indexes of H3 tables again."""
+        return self._after_indexes(context, event["first"])
+
+    def _after_indexes(self, context: Any, stored: dict[str, Any]) -> dict[str, Any]:
+        """Wait for the indexes that are to be run. Then invalidate."""
+        from fused_cache_ops import DatasetIndexWait
+
+        waiting = {key: DatasetIndexWait.from_dict(each) for key, each in stored.items()}
+
+        def look(client: FusedClient, key: str, given: Any) -> dict[str, Any]:
+            wanted = {name: given[name] for name in ("cache_map", "h3_index", "loaded_at")}
+            waiting[key] = client.look_at_dataset_indexes(key, waiting.get(key), **wanted)
+            return waiting[key].to_dict()
+
+        def send(client: FusedClient, key: str, given: Any) -> dict[str, Any]:
+            return client.first_dataset_pass(key, indexes=waiting.get(key), **given).to_dict()
+
         with in_airflows_terms():
-            passes, failures = self._each(
-                context, lambda client, key, given: client.first_dataset_pass(key, **given).to_dict(), is_first=True
-            )
+            looks, _ = self._each(context, look)  # what fails now fails again below, and does not keep the others stale
+            seconds = min((each.seconds for each in waiting.values() if each.seconds is not None), default=None)
+            if seconds is not None:
+                return self._deferred(seconds, looks, None, "indexes_looked_at")
+            passes, failures = self._each(context, send, is_first=True)
             wait = max((each["again_after"] for each in passes.values()), default=0)
             if not wait:
                 _raise_one(failures)
@@ -662,6 +725,13 @@ def own_checkpoint(checkpoint: Any, context: Any) -> Any:
         "max_tries": instance.max_tries,
     }
     return RunCheckpoint(checkpoint, f"airflow {parts}")
+
+
+def _time_of_load(context: Any) -> Any:
+    """When the data was loaded, as far as Airflow knows: the time of the latest asset event that triggered the DAG run."""
+    triggering = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
+    events = [event for asset in triggering for event in triggering[asset]]
+    return max((moment for event in events if (moment := getattr(event, "timestamp", None)) is not None), default=NOT_GIVEN)
 
 
 def _is_expanded_from_dicts(operator: BaseOperator) -> bool:

@@ -20,7 +20,7 @@ from dagster_fused.invalidation import (
     select,
     shared_token_of,
 )
-from dagster_fused.loads import latest_loads
+from dagster_fused.loads import latest_loads, time_of_load
 from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords
 
 if TYPE_CHECKING:
@@ -89,6 +89,9 @@ def build_fused_cache_asset(
         with permanent_failures():
             loaded = latest_loads(context)
             keywords = select(selection_fn, known, ((context, key) for key in _partitions_of(context)))
+            moment = time_of_load(context)
+            if moment is not None:
+                keywords.setdefault("loaded_at", moment)
             _, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords, shared_token_env)
         return dg.MaterializeResult(metadata=metadata | loaded)
 

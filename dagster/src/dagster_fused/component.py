@@ -25,6 +25,7 @@ from dagster_fused.fields import SelectionFields
 from dagster_fused.resources import FusedResource
 from fused_cache_ops.integration import (
     CALL_OPTIONS,
+    H3_INDEX_OPTIONS,
     LIMIT_OPTIONS,
     REFRESH_OPTIONS,
     SENDING_OPTIONS,
@@ -130,6 +131,10 @@ def _resolve_group(declared: Mapping[str, Option], name: str) -> Callable[[dg.Re
         return resolved
 
     return resolve
+
+
+def _resolve_plain(context: dg.ResolutionContext, value: Any) -> Any:
+    return context.resolve_value(value)
 
 
 def _group(declared: Mapping[str, Option], name: str, kind: Any, description: str) -> Any:
@@ -294,6 +299,27 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
     checkpoint: Annotated[Optional[str], _keyword("checkpoint")] = _default("checkpoint")
     related: Annotated[Optional[str], _keyword("related")] = _default("related")
     max_related: Annotated[int, _keyword("max_related")] = _default("max_related")
+    inner_caches: Annotated[
+        Any,
+        dg.Resolver(_resolve_plain, model_field_type=Union[str, list[str]], description=CALL_OPTIONS["inner_caches"].help),
+    ] = _default("inner_caches")
+    h3_index: Annotated[
+        Any,
+        _group(
+            H3_INDEX_OPTIONS,
+            "h3_index",
+            dict[str, Any],
+            f"{CALL_OPTIONS['h3_index'].help} While it is run, the step is up for retry.",
+        ),
+    ] = _default("h3_index")
+    loaded_at: Annotated[
+        Any,
+        dg.Resolver(
+            _resolve_plain,
+            model_field_type=Union[str, float],
+            description=f"{CALL_OPTIONS['loaded_at'].help} Default: the time of the latest load of an upstream asset.",
+        ),
+    ] = _default("loaded_at")
     again_after: Annotated[float, _keyword("again_after")] = _default("again_after")
     refresh: Annotated[
         Any,

@@ -1,7 +1,7 @@
 """Assets for the maps that show what dbt builds, downstream of the assets of dagster-dbt."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
@@ -22,6 +22,7 @@ def build_fused_dbt_assets(
     cache_map: Union["CacheMap", str, "os.PathLike[str]", None] = None,
     translator: Any = None,
     selection_fn: Union[SelectionFn, Mapping[str, SelectionFn], None] = None,
+    key_prefix: Union[str, Sequence[str]] = "fused",
     **asset_arguments: Any,
 ) -> list[dg.AssetsDefinition]:
     """An asset for every UDF that shows a model, seed, snapshot or source of a dbt project, downstream of its asset.
@@ -36,6 +37,7 @@ def build_fused_dbt_assets(
         translator: the ``dagster_dbt.DagsterDbtTranslator`` of your dbt assets, if they have one of their own.
         selection_fn: as for `build_fused_cache_asset`, without zooms: for all UDFs, or one for each by its name. Not needed for
             UDFs with ``whole_udf: true``, or whose exposure says what changed.
+        key_prefix: what the assets' keys begin with, so that a UDF may be called like its model.
         asset_arguments: further arguments of `build_fused_cache_asset`, for all of them.
 
     Returns:
@@ -67,6 +69,7 @@ def build_fused_dbt_assets(
             selection_fn=_selection_of(label, said, selection_fn),
             selection=cast("CallKeywords", said) or None,
             shared_token_env=entry.shared_token_env,
+            key_prefix=key_prefix,
             **asset_arguments,
         )
         for label, (entry, said, nodes) in shown.items()

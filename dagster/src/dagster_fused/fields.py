@@ -40,6 +40,7 @@ def described(name: str) -> str:
     else:
         said = f"Default: {default}."
     more = " Meanwhile the step is up for retry, which counts as one of its retries." * (name == "again_after")
+    more += " While it is run, the step is up for retry, which counts as one of its retries." * (name == "h3_index")
     more += " Here, the shared token is the resource's." * (name == "verify_tiles")
     return f"{CALL_OPTIONS[name].help}{more} {said}"
 

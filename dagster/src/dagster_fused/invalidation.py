@@ -16,6 +16,7 @@ from dagster_fused.resources import FusedResource
 from fused_cache_ops import ConfigurationError, FusedCacheError, InvalidInputError
 from fused_cache_ops.integration import (
     KINDS,
+    NOT_GIVEN,
     SELECTION_DEFAULTS,
     CallKeywords,
     RunCheckpoint,
@@ -23,6 +24,7 @@ from fused_cache_ops.integration import (
     parse_udf,
     refuse_what_takes_long,
     refuse_without_selection,
+    runs_an_index,
     sealed,
     stated,
 )
@@ -34,6 +36,7 @@ SelectionFn = Callable[[Any, Optional[str]], Any]
 """``selection_fn(context, partition_key)``: what changed, as tiles or as the core's keywords (``{"bounds": …}``). The key is
 None if there are no partitions."""
 
+_DONE = "done"
 _SOON = 1.0  # seconds before the second pass is due, that are not worth another attempt
 _INSTEAD = "build_fused_cache_asset, an op, or build_invalidate_on_run_success_sensor"
 _DRAWN_BLOCKS = 250  # at each zoom, because a footprint in metadata is stored with every run
@@ -118,23 +121,22 @@ def refresh(context: Any, fused: FusedResource, udf: str, keywords: Mapping[str,
 def _send(
     context: Any, client: "FusedClient", udf: str, keywords: CallKeywords, on_plan: Callable[["InvalidationPlan"], object]
 ) -> "InvalidationResult":
-    """The call. Between two passes, the step ends and is retried, so that it occupies no worker. The retry starts from
-    scratch, so the first pass is recorded among the run's tags."""
+    """The call. Between two passes, and while an H3 index is run, the step ends and is retried, so that it occupies no worker.
+    The retry starts from scratch, so what has been done is recorded among the run's tags."""
     seconds = keywords.get("again_after")
-    if not seconds:
-        return client.invalidate_cache(udf, on_plan=on_plan, **keywords)
+    runs_index = runs_an_index(keywords) and keywords.get("tiles") != []
     step = _step_of(context)
-    if step is None:  # invoked directly, outside of any run
+    if not (seconds or runs_index) or step is None:  # otherwise it is invoked directly, outside of any run
         return client.invalidate_cache(udf, on_plan=on_plan, **keywords)
     if step.retry_mode.disabled:
-        raise InvalidInputError(
-            f"again_after = {seconds!r} needs retries, and this run's executor has them disabled: enable them, or omit it."
-        )
-    key = (
-        f"{HIDDEN_TAG_PREFIX}fused_first_pass_{blake2b(f'{step.run_id}/{step.step.key}'.encode(), digest_size=12).hexdigest()}"
-    )
-    run = step.instance.get_run_by_id(step.run_id)
-    recorded = run.tags.get(key) if run is not None else None
+        what = f"again_after = {seconds!r}" if seconds else "run in h3_index"
+        raise InvalidInputError(f"{what} needs retries, and this run's executor has them disabled: enable them, or omit it.")
+    key, recorded = _recorded(step, "first_pass")
+    if runs_index and recorded is None:
+        _await_index(context, step, client, keywords)
+        keywords["h3_index"] = NOT_GIVEN
+    if not seconds:
+        return client.invalidate_cache(udf, on_plan=on_plan, **keywords)
     if recorded is None:
         first = client.first_pass(udf, on_plan=on_plan, **keywords)
         if first.is_empty:
@@ -150,6 +152,29 @@ def _send(
     if left > _SOON:
         raise dg.RetryRequested(max_retries=context.retry_number + 1, seconds_to_wait=left)
     return client.second_pass(udf, first, on_plan=on_plan, **keywords)
+
+
+def _recorded(step: Any, what: str) -> tuple[str, Optional[str]]:
+    """The tag of a step's run that records something, and its value."""
+    digest = blake2b(f"{step.run_id}/{step.step.key}".encode(), digest_size=12).hexdigest()
+    key = f"{HIDDEN_TAG_PREFIX}fused_{what}_{digest}"
+    run = step.instance.get_run_by_id(step.run_id)
+    return key, run.tags.get(key) if run is not None else None
+
+
+def _await_index(context: Any, step: Any, client: "FusedClient", keywords: Any) -> None:
+    """Look at the index of an H3 table. If it does not have what was loaded, the step is retried after a while."""
+    from fused_cache_ops import IndexWait
+
+    key, recorded = _recorded(step, "h3_index")
+    if recorded == _DONE:  # by an attempt that then failed for another reason
+        return
+    waiting = None if recorded is None else IndexWait.from_dict(json.loads(recorded))
+    wait = client.look_at_index(keywords["h3_index"], waiting, loaded_at=keywords.get("loaded_at", NOT_GIVEN))
+    step.instance.add_run_tags(step.run_id, {key: _DONE if wait is None else json.dumps(wait.to_dict())})
+    if wait is not None:
+        context.log.info(f"The H3 index does not have the load yet. It is looked at again in {wait.seconds:g} s.")
+        raise dg.RetryRequested(max_retries=context.retry_number + 1, seconds_to_wait=wait.seconds)
 
 
 def _step_of(context: Any) -> Any:

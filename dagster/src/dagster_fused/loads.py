@@ -51,6 +51,13 @@ def latest_loads(context: dg.AssetExecutionContext) -> dict[str, Any]:
     return {LOADED: dg.MetadataValue.json(found)} if found else {}
 
 
+def time_of_load(context: dg.AssetExecutionContext) -> Any:
+    """When the latest load of an upstream asset was recorded, in seconds since 1970. None: there was none."""
+    deps = context.assets_def.get_asset_spec().deps
+    found = [context.instance.fetch_materializations(dep.asset_key, limit=1).records for dep in deps]
+    return max((records[0].timestamp for records in found if records), default=None)
+
+
 def _covered(record: Any, key: dg.AssetKey) -> Optional[int]:
     entry = record.asset_materialization.metadata.get(LOADED)
     found: Optional[int] = None if entry is None else entry.value.get(key.to_user_string())

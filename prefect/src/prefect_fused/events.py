@@ -19,7 +19,7 @@ _TRIES, _PAUSE = 15, 2.0  # a trigger may be faster than what stores the event
 
 
 def read_event(event_id: str) -> dict[str, Any]:
-    """The payload of an event, such as the metadata of an asset's materialization.
+    """An event: its ``payload``, such as the metadata of an asset's materialization, and when it ``occurred``.
 
     Raises:
         fused_cache_ops.InvalidInputError: It is not the id of an event.
@@ -33,8 +33,7 @@ def read_event(event_id: str) -> dict[str, Any]:
         ) from None
     for attempt in range(_TRIES):
         if found := _events(wanted):
-            payload: dict[str, Any] = found[0]["payload"]
-            return payload
+            return found[0]
         if attempt < _TRIES - 1:
             time.sleep(_PAUSE)
     raise UnavailableError(f"Prefect does not have the event {event_id}: it is not stored yet, or no longer.")

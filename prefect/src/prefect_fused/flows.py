@@ -64,6 +64,9 @@ def invalidate_cache_flow(
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
     related: Optional[Literal["callers", "callees", "both"]] = None,
     max_related: Annotated[int, Field(ge=1)] = CALL_DEFAULTS["max_related"],
+    inner_caches: Optional[list[str]] = None,
+    h3_index: Optional[dict[str, Any]] = None,
+    loaded_at: Optional[str] = None,
     event: Optional[str] = None,
     event_entry: Kind = "tiles",
 ) -> dict[str, Any]:
@@ -99,6 +102,11 @@ def invalidate_cache_flow(
         deadline: Seconds that one attempt may take, retried requests included.
         related: Also invalidate the UDFs of the same canvas that call this one (callers), that it calls (callees), or both.
         max_related: The most UDFs that related may add.
+        inner_caches: Before that, delete the folders in which functions under @fused.cache keep their results, by their names.
+            own stands for those that the UDF's code names.
+        h3_index: The index of the H3 table that the UDF queries, which must have what was loaded: path, loaded_at, run, prefix,
+            deadline. The flow waits while the index is run.
+        loaded_at: When the load was done, with its time zone. Default: the time of the event.
         event: Instead of tiles: the id of the event of an asset, whose metadata says what changed.
         event_entry: The entry of the event's metadata that says it.
 
@@ -135,6 +143,9 @@ def invalidate_cache_flow(
         "geometry_column": geometry_column,
         "crs": crs,
         "related": related,
+        "inner_caches": inner_caches,
+        "h3_index": h3_index,
+        "loaded_at": loaded_at or _time_of(event),
     }
     if whole_udf == bool(selection):
         raise InvalidInputError(
@@ -174,6 +185,7 @@ def invalidate_dataset_flow(
     cache_map: str = DEFAULT_MAP,
     credentials: Optional[str] = None,
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
+    loaded_at: Optional[str] = None,
     event: Optional[str] = None,
     event_entry: Kind = "tiles",
 ) -> dict[str, Any]:
@@ -191,6 +203,7 @@ def invalidate_dataset_flow(
         cache_map: The path of the map's file, absolute or in the working folder of the run.
         credentials: The name of a Fused Credentials block. Default: the environment of the process that runs the flow.
         deadline: Seconds that one attempt may take, retried requests included.
+        loaded_at: When the load was done, with its time zone. Default: the time of the event.
         event: Instead of tiles: the id of the event of an asset, whose metadata says what changed.
         event_entry: The entry of the event's metadata that says it.
 
@@ -220,8 +233,15 @@ def invalidate_dataset_flow(
                 f"{', '.join(kind for kind in KINDS if kind in given)}. If an asset's event started this run, the load has to "
                 'say what it changed: asset.add_metadata({"tiles": ["15/9647/12320"]}).'
             )
+    when = loaded_at or _time_of(event)
+    if when is not None:
+        selection["loaded_at"] = when
     result: dict[str, Any] = invalidate_dataset(
-        dataset, credentials=_block(credentials), cache_map=cache_map, limits={"deadline": deadline}, **selection
+        dataset,
+        credentials=_block(credentials),
+        cache_map=cache_map,
+        limits={"deadline": deadline},
+        **selection,
     )
     return result
 
@@ -285,8 +305,13 @@ def _with_event(selection: dict[str, Any], event: Optional[str], entry: str) -> 
         return selection
     if selection:
         raise InvalidInputError(f"event and {' and '.join(selection)} are both given: use only one of them.")
-    payload = read_event(event)
+    payload = read_event(event)["payload"]
     return {entry: payload[entry]} if payload.get(entry) is not None else {}
+
+
+def _time_of(event: Optional[str]) -> Optional[str]:
+    """When an event occurred, which is when the data was loaded."""
+    return None if event is None else str(read_event(event)["occurred"])
 
 
 def _is_asset_key(key: str) -> bool:

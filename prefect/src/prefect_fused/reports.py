@@ -153,7 +153,9 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
         "Refreshed": result.refresh and str(result.refresh).removeprefix("refreshed: "),
         "Zooms left stale": ", ".join(map(str, result.zooms_left_stale)) or None,
         "Related UDFs": f"{len(result.related)}" if result.related else None,
+        "Inner caches deleted": ", ".join(result.inner_caches) or None,
         "Second pass": result.second_pass,
+        "How long it was stale": result.stale_time,
         "Note": result.note,
     }
     sent = bool(result.client_ids) or result.tiles_invalidated != 0

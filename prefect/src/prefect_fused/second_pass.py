@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
 from fused_cache_ops import FusedCacheError, InvalidInputError, plan_invalidation
-from fused_cache_ops.integration import CALL_DEFAULTS, DETAILS, KINDS, SELECTION_DEFAULTS, is_given, kinds_in
+from fused_cache_ops.integration import CALL_DEFAULTS, DETAILS, KINDS, NOT_GIVEN, SELECTION_DEFAULTS, is_given, kinds_in
 from prefect_fused.events import api_error
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ class SecondPass:
             **({} if block is None else {"credentials": block}),
             "related": keywords.get("related"),
             "max_related": keywords.get("max_related", CALL_DEFAULTS["max_related"]),
+            "inner_caches": _folders(keywords),
+            "h3_index": None,  # the first pass has waited for it
+            "loaded_at": _moment(keywords),
             **({} if deadline is None else {"deadline": deadline}),
             **_selection(keywords),
         }
@@ -154,6 +157,16 @@ def _selection(keywords: CallKeywords) -> dict[str, Any]:
     # Those beyond the limit only serve to show that it is exceeded.
     tiles = [str(tile) for tile in itertools.islice(plan.tiles(), LARGEST_PARAMETERS // 8)]
     return {"tiles": tiles, "max_zoom": keywords.get("max_zoom", SELECTION_DEFAULTS["max_zoom"])}
+
+
+def _folders(keywords: CallKeywords) -> list[str] | None:
+    given: Any = keywords.get("inner_caches", NOT_GIVEN)
+    return None if given is NOT_GIVEN else [given] if isinstance(given, str) else list(given)
+
+
+def _moment(keywords: CallKeywords) -> str | None:
+    given: Any = keywords.get("loaded_at", NOT_GIVEN)
+    return None if given is NOT_GIVEN else str(given.isoformat() if hasattr(given, "isoformat") else given)
 
 
 def _zooms(zooms: Any) -> str | None:
