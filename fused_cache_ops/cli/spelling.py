@@ -30,7 +30,8 @@ _BARE = re.compile(r"[\w.,:/…-]+")
 def as_options(message: str) -> str:
     """A message in the spelling of the command line."""
     message = re.sub(r"^(refresh|h3_index): (\w+)", r"\1_\2", message)
-    message = message.replace("the deadline of the refresh", "refresh_deadline").replace("Raise the deadline", "Raise deadline")
+    message = re.sub(r"the deadline of (?:the )?(refresh|h3_index)\b", r"\1_deadline", message)
+    message = message.replace("Raise the deadline", "Raise deadline")
     return _PYTHONS.sub("", respelled(_HELD.sub("", message), _option, _MORE)).replace(" pass FUSED_", " set FUSED_").strip()
 
 

@@ -24,6 +24,7 @@ SAID = {
     "refresh: concurrency = 0 must be 1.": "--refresh-concurrency = 0 must be 1.",
     "whole_udf=True, or fail_on_stale=False": "--whole-udf, or --no-fail-on-stale",
     "Raise the deadline to wait. Raise the deadline of the refresh.": "Raise --deadline to wait. Raise --refresh-deadline.",
+    "Raise the deadline of h3_index.": "Raise --h3-index-deadline.",
     "give the UDF by it, or pass shared_token=.": "give the UDF by it, or set FUSED_SHARED_TOKEN.",
     # what is plain English, was quoted, or is in a file
     "tiles are invalidated, and the refresh is done.": "tiles are invalidated, and the refresh is done.",
