@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         SELECTION_OPTIONS,
         SelectionKeywords,
     )
+    from fused_cache_ops.keywords.spelling import respelled
     from fused_cache_ops.keywords.text import read_boolean, read_number, read_seconds
     from fused_cache_ops.keywords.values import (
         NOT_GIVEN,
@@ -161,6 +162,7 @@ __all__ = [
     "refuse_without_selection",
     "require_kind",
     "resolve_settings",
+    "respelled",
     "runs_an_index",
     "sealed",
     "sealed_udf",
@@ -244,6 +246,7 @@ _HOMES = {
     "refuse_what_takes_long": "keywords.rules",
     "refuse_without_selection": "keywords.rules",
     "require_kind": "keywords.rules",
+    "respelled": "keywords.spelling",
     "resolve_settings": "settings",
     "sealed": "secret",
     "sealed_udf": "secret",

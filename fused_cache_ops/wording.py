@@ -47,6 +47,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
 
 
+def a_type_of(value: object) -> str:
+    """The type of a value with its article: ``a Table``, ``an ArrowTable``."""
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
+
+
 def rendered_to_nothing(text: str) -> bool:
     """Whether a text is what a template renders for a missing value."""
     return text.strip().lower() in _NOTHING

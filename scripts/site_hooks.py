@@ -8,7 +8,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-INCLUDE = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
+# The sentence before it is for those who read the page where nothing is included.
+INCLUDE = re.compile(r'^(?:On GitHub and in a clone, [^\n]*\n\n)?--8<-- "(.+)"$', re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 COMMANDS = "<!-- commands -->"
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
-from fused_cache_ops.cache_map.reading import SELECTING, SENDING, CacheMap, MapEntry, MapLocation
-from fused_cache_ops.errors import FusedCacheError, InvalidationCancelledError, InvalidInputError
+from fused_cache_ops.cache_map.reading import SELECTING, SENDING, TOKEN_KEY, CacheMap, MapEntry, MapLocation, without_zooms
+from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidationCancelledError, InvalidInputError
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, SENDING_OPTIONS, DatasetKeywords
 from fused_cache_ops.keywords.h3_index import H3Index, h3_index_options, merged_h3_index, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
@@ -33,7 +33,8 @@ from fused_cache_ops.outcome.passes import DatasetFirstPass
 from fused_cache_ops.plan.plan import InvalidationPlan, plan_selection
 from fused_cache_ops.progress import OnProgress
 from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh
-from fused_cache_ops.selection.reading import read_selections, refuse_single_use
+from fused_cache_ops.secret import Secret
+from fused_cache_ops.selection.reading import check_selection, read_selections, refuse_single_use
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
 from fused_cache_ops.sending.call import Call
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
@@ -169,7 +170,10 @@ def read_parts(
             )
     if "inner_caches" in given:
         given["inner_caches"] = read_folders(given["inner_caches"])
-    selections = _selections(entries, given, kind, watch)
+    where = f"{cache_map.source}, dataset {quoted_address(dataset)}"
+    if kind in AREAS and "zooms" not in given and (labels := [entry.label for entry in entries if entry.is_open]):
+        raise InvalidInputError(f"{where}: {without_zooms(labels, kind)} Or pass zooms in the call.")
+    selections = _selections(entries, given, kind, watch, where)
     everything = kind == "whole_udf"
     parts = tuple(_part(entry, selection, given, everything) for entry, selection in zip(entries, selections))
     if parts and "h3_index" in given and not any(part.sending["h3_index"] for part in parts):
@@ -204,7 +208,7 @@ _OF_TILES = tuple(name for name, option in SELECTION_OPTIONS.items() if option.n
 
 
 def _selections(
-    entries: Sequence[MapEntry], given: Mapping[str, Any], kind: str | None, watch: Callable[[], None]
+    entries: Sequence[MapEntry], given: Mapping[str, Any], kind: str | None, watch: Callable[[], None], where: str
 ) -> list[Selection | WholeUdf | InvalidInputError]:
     if kind is None or kind == "whole_udf":
         return [WholeUdf() for _ in entries]
@@ -220,9 +224,30 @@ def _selections(
             if kind not in DETAILS["render_resolution"]:
                 own.pop("render_resolution", None)
             wanted.append({**common, **own})
-    found = read_selections(wanted, watch)
+    try:
+        found = read_selections(wanted, watch)
+    except InvalidInputError as error:
+        raise _of_its_entry(error, entries, wanted, {"zooms": (0,) if kind in AREAS else None, **common}, where) from None
     shard = given.get("shard")
     return [_whole_if_changed(selection, shard) if entry.is_whole else selection for entry, selection in zip(entries, found)]
+
+
+def _of_its_entry(
+    error: InvalidInputError, entries: Sequence[MapEntry], wanted: Sequence[Any], call: Any, where: str
+) -> InvalidInputError:
+    """An error with the map's file and entry, if the call without the entry does not have it."""
+
+    def refusal(keywords: Any) -> str | None:
+        try:
+            check_selection(keywords)
+        except InvalidInputError as refused:
+            return refused.message
+        return None
+
+    of_entry = next((entry for entry, each in zip(entries, wanted) if refusal(each) == error.message), None)
+    if of_entry is None or refusal(call) == error.message:
+        return error
+    return InvalidInputError(f"{where}, {of_entry.label}: {error.message}")
 
 
 def _whole_if_changed(
@@ -313,6 +338,7 @@ class DatasetCall:
         self._service = service
         self._retrier = service.start()
         self._dataset = dataset
+        self._source = cache_map.source
         self._parts = read_parts(cache_map, dataset, self._retrier.check, **keywords)
         if first is not None:
             self._parts = self._those_again(first)
@@ -340,13 +366,29 @@ class DatasetCall:
             cast("Selection | WholeUdf", part.selection),
             on_targets=lambda _: None,
             on_progress=note,
-            shared_token=part.entry.shared_token if part.sending["verify_tiles"] or part.refresh else None,
+            shared_token=self._token_of(part),
             refresh_plan=part.refresh,
             folders=self._folders,
             indexes=self._indexes,
             only_pass=self._only_pass if part.sending["again_after"] else None,
             **part.sending,
         )
+
+    def _token_of(self, part: _Part) -> Secret | None:
+        """The shared token of a UDF that is to be run.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        what = "verify_tiles" if part.sending["verify_tiles"] else "refresh" if part.refresh else None
+        if what is None:
+            return None
+        if part.entry.shared_token_env is None and part.entry.udf.secret is None:
+            raise ConfigurationError(
+                f"{what} needs a shared token of each UDF. {self._source}, dataset {quoted_address(self._dataset)}, says none "
+                f'for {part.entry.label}: name the environment variable that has it, such as {TOKEN_KEY} = "MAP_TOKEN".'
+            )
+        return part.entry.shared_token
 
     def _those_again(self, first: DatasetFirstPass) -> tuple[_Part, ...]:
         """The parts that have a second pass.

@@ -18,7 +18,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
@@ -100,6 +100,11 @@ class MapEntry:
         """The UDF as a call takes it."""
         return self.udf.secret or self.label
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it says no zooms, so that a load given as an area needs them in the call."""
+        return not self.is_whole and "zooms" not in self.keywords
+
 
 @dataclass(frozen=True)
 class CacheMap:
@@ -165,6 +170,12 @@ class CacheMap:
             )
         return cls.read(given, beside=beside)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is valid, but fails with most loads: a sentence for each dataset with entries that say no zooms."""
+        found = {key: [entry.label for entry in entries if entry.is_open] for key, entries in self.datasets.items()}
+        return tuple(f"Dataset {quoted_address(key)}: {without_zooms(labels)}" for key, labels in found.items() if labels)
+
     def with_defaults(self, keywords: Mapping[str, Any]) -> CacheMap:
         """The map with keywords for sending that count where an entry does not have them. Those of ``refresh`` say how to
         refresh, and so count where a refresh is wanted."""
@@ -210,6 +221,21 @@ class CacheMap:
                 if found := next((key for key in self.datasets if same(key, name)), None):
                     return found
         return None
+
+
+def without_zooms(labels: Sequence[str], kind: str = "") -> str:
+    """What is to be done about entries that say no zooms.
+
+    Args:
+        labels: their UDFs.
+        kind: the kind of selection that needs them. Empty: any area.
+    """
+    many = len(labels) > 1
+    needs = f"{kind} needs" if kind else "a load given by bounds, geometry, cells or hex_dataset needs"
+    return (
+        f"the {'entries' if many else 'entry'} {', '.join(labels)} {'say' if many else 'says'} no zooms, which {needs}. Write "
+        f'zooms = "10-14" into {"each" if many else "it"}, whichever zooms its map has, or whole_udf = true.'
+    )
 
 
 def _normalized(address: str) -> str:
@@ -295,9 +321,21 @@ def _entry(given: Any, where: str) -> MapEntry:
         if whole and (shapers := [name for name in keywords if name in NEEDS_SELECTION]):
             raise InvalidInputError(f"{shapers[0]} cannot shape the whole UDF: remove it, or whole_udf = true.")
         _check_values(keywords, bool(whole))
+        if udf.secret is None and token_env is None and (needing := _needs_token(keywords, bool(whole))):
+            raise InvalidInputError(
+                f"{needing} needs a shared token of the UDF: name the environment variable that has it, such as {TOKEN_KEY} = "
+                '"MAP_TOKEN".'
+            )
     except InvalidInputError as error:
         raise InvalidInputError(f"{where}: {error}") from None
     return MapEntry(label, udf, bool(whole), keywords, token_env)
+
+
+def _needs_token(keywords: Mapping[str, Any], whole: bool) -> str | None:
+    """The keyword of an entry that runs the UDF through its shared token, or None."""
+    if keywords.get("verify_tiles") and not whole:  # of a whole UDF, nothing is verified
+        return "verify_tiles"
+    return None if refresh_options(keywords.get("refresh", 0)) is None else "refresh"
 
 
 def _check_values(keywords: Mapping[str, Any], whole: bool) -> None:

@@ -27,7 +27,9 @@ _MOST_REASONS = 20
 _HEADER = """\
 # fused-cache.toml
 # A draft: {read} read, and none was run. Check each entry, and what is listed at the end.
+# Fill in what no code says: the zooms of each map. A UDF that is no map, such as a report, is whole_udf = true.
 """
+_FILL_IN = '# <- fill in: zooms = "10-14", or whole_udf = true'
 
 
 class UdfCode(NamedTuple):
@@ -88,7 +90,7 @@ class Suggestion:
             yield from ("", f"[datasets.{_toml_text(key)}]", "udfs = [")
             for entry in sorted(entries):
                 yield from (f"  {_comment(f'{_name(entry.udf)}, {reason}')}" for reason in _shown(entry.reasons))
-                yield f"  {{ udf = {_toml_text(entry.udf)} }},"
+                yield f"  {{ udf = {_toml_text(entry.udf)} }},  {_FILL_IN}"
             yield "]"
         yield from self._rest()
 

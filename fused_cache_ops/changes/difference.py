@@ -30,7 +30,7 @@ from fused_cache_ops.selection.arrow import (
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
 from fused_cache_ops.selection.reprojection import DEGREES, is_same
 from fused_cache_ops.selection.shapes import import_geo, layers_of, reading
-from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, without_credentials
+from fused_cache_ops.wording import a_type_of, quoted, quoted_address, rendered_to_nothing, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -325,7 +325,7 @@ def _open(source: Any, name: str, geometry_column: str | None, layer: str | None
             f"{name} is of type {type(source).__name__}: pass the path of a file, a GeoDataFrame, or anything that hands out "
             "Arrow data."
         )
-    what = f"{name}, a {type(source).__name__},"
+    what = f"{name}, {a_type_of(source)},"
     table = open_table(source)
     column = find_column(table.schema, geometry_column, what)
 

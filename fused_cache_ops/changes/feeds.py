@@ -13,7 +13,7 @@ from fused_cache_ops.selection.arrow import Unknown, as_wkb, find_column, marked
 from fused_cache_ops.selection.geometry import Systems
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import import_geo
-from fused_cache_ops.wording import quoted, quoted_address, shortened, without_credentials
+from fused_cache_ops.wording import a_type_of, quoted, quoted_address, shortened, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +65,7 @@ def changes_of_delta(table: Any, *, since: int, geometry_column: str = "geometry
     """
     deltalake = import_geo("deltalake", extra="delta")
     is_address = isinstance(table, (str, os.PathLike))
-    shown = quoted_address(os.fspath(table)) if is_address else f"a {type(table).__name__}"
+    shown = quoted_address(os.fspath(table)) if is_address else f"{a_type_of(table)}"
     what = f"table, {shown},"
     with _in_our_terms(f"The changes of {shown} cannot be read since version {quoted(since)}", str(table)):
         read = deltalake.DeltaTable(table) if is_address else table

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fused_cache_ops.cli.output import output
+from fused_cache_ops.cli.spelling import as_options
 from fused_cache_ops.errors import FusedCacheError, Remaining
 from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
 from fused_cache_ops.outcome.dbt import DbtNodesFailedError
@@ -74,7 +75,13 @@ def report(failed: CommandFailed) -> int:
     """Say how a command failed, and return its exit code."""
     error = failed.error
     output.is_done = True  # its exit code is known
-    message = error.message if isinstance(error, FusedCacheError) else " ".join(filter(None, ("Interrupted.", failed.hint)))
+    message = (
+        as_options(error.message)
+        if isinstance(error, FusedCacheError)
+        else " ".join(filter(None, ("Interrupted.", failed.hint)))
+    )
+    if isinstance(error, FusedCacheError) and isinstance(error, (PartialInvalidationError, DatasetInvalidationError)):
+        message = " ".join(filter(None, (message, _where_the_rest_is(failed))))
     code = exit_code(error)
     if output.as_json:
         kind = type(error).__name__ if isinstance(error, FusedCacheError) else "Interrupted"
@@ -86,6 +93,21 @@ def report(failed: CommandFailed) -> int:
         for reason in each.unreadable if each is not None else ():
             output.complain(f"Missing from the remaining tiles: {reason}")
     return code
+
+
+def _where_the_rest_is(failed: CommandFailed) -> str:
+    """Where a command puts the tiles not yet confirmed."""
+    parts = failed.remaining.values() if isinstance(failed.remaining, Mapping) else (failed.remaining,)
+    if all(each is None for each in parts):
+        return ""
+    if failed.saved_to is not None:
+        files = [failed.saved_to] if isinstance(failed.saved_to, str) else failed.saved_to.values()
+        return f"The tiles not yet confirmed are in {', '.join(files)}: pass it to the next call by --tiles-file."
+    if output.as_json:
+        return "The tiles not yet confirmed are in the key remaining."
+    if failed.prints_remaining:
+        return "The tiles not yet confirmed are printed: keep them for --tiles-file of the next call."
+    return "To keep the tiles not yet confirmed, use --remaining."
 
 
 def report_usage(message: str) -> int:

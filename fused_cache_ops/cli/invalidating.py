@@ -31,6 +31,7 @@ from fused_cache_ops.cli.options import (
 )
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
+from fused_cache_ops.cli.spelling import as_options
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
 from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
 from fused_cache_ops.keywords.inner_caches import OWN, read_folders
@@ -213,13 +214,14 @@ def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
         "related": "\n".join(map(str, done.related.values())),
         "client_ids": ", ".join(done.client_ids),
         "inner_caches": ", ".join(done.inner_caches),
-        "warnings": "\n".join(done.warnings or ()),
+        "warnings": "\n".join(map(as_options, done.warnings or ())),
     }
     for name, value in (done.to_dict() | rows).items():
-        if name in optional and not value:
+        if name == "client_id" or (name in optional and not value):
             continue
         shown = "the whole UDF" if name == "tiles_invalidated" and value is None else "unknown" if value is None else value
-        table.add_row(name.replace("_", " "), Text(str(shown)))
+        label = "instances" if name == "client_ids" else name.replace("_", " ")
+        table.add_row(label, Text(f"{shown:,}" if isinstance(shown, int) else str(shown)))
     yield table
 
 
@@ -387,8 +389,10 @@ def _drawn_dataset(done: DatasetResult) -> Iterator["RenderableType"]:
         yield table
     yield Text(f"{done}.")
     for udf, result in done.results.items():
+        for related in result.related.values():
+            yield Text(f"{udf}: with it, {related}")
         for warning in result.warnings or ():
-            yield Text(f"{udf}: {warning}")
+            yield Text(f"{udf}: {as_options(warning)}")
 
 
 def _is_nothing(done: InvalidationResult) -> bool:

@@ -1,6 +1,7 @@
 """The commands that run something on this machine: the emulator, the demonstration, the completion of a shell."""
 
 import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -42,7 +43,9 @@ def emulator(
     try:
         started = Emulator(port=port, database=db, token=token, batch_endpoint=batch).start()
     except (OSError, OverflowError, sqlite3.Error) as error:
-        output.complain(f"The emulator cannot start (port {port}, database {db}): {error}.")
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        reason = _who_listens(port) if taken else f"The emulator cannot start (port {port}, database {db}): {error}."
+        output.complain(reason)
         raise typer.Exit(1) from None
     with contextlib.closing(started) as running:
         stopped, stop = os.pipe()  # not an Event: a second signal would wait for the lock that the first one holds
@@ -58,8 +61,12 @@ def emulator(
         for function in functions:
             running.register(function)
         lines = [f"export FUSED_BASE_URL={running.base_url}", f"export FUSED_SERVICE_ACCOUNT_TOKEN={running.token}"]
-        for served in running.store.udfs(running.environment_id):
-            lines.append(f"# UDF {served.slug} ({served.id}): {running.root_url}/{served.shared_token}/run/tiles/Z/X/Y")
+        served = running.store.udfs(running.environment_id)
+        for each in served:
+            lines.append(f"# UDF {each.slug} ({each.id}): {running.root_url}/{each.shared_token}/run/tiles/Z/X/Y")
+        for each in served:  # a shared token belongs to one UDF
+            only = "" if len(served) == 1 else f"# for UDF {each.slug}: "
+            lines.append(f"{only}export FUSED_SHARED_TOKEN={each.shared_token}")
         output.write(f"{line}\n" for line in lines)
         os.read(stopped, 1)
 
@@ -116,6 +123,20 @@ def completion(
         output.complain(f"The completion for {shell.value} cannot be installed: {error}.")
         raise typer.Exit(1) from None
     output.say(f"Installed in {path}. It takes effect in new shells.")
+
+
+def _who_listens(port: int) -> str:
+    """What to do about a port that is taken."""
+    import requests
+
+    from fused_cache_ops.emulator.server import NAME, NAME_PATH
+
+    try:
+        is_emulator = requests.get(f"http://127.0.0.1:{port}{NAME_PATH}", timeout=2).text == NAME
+    except requests.RequestException:
+        is_emulator = False
+    who = "Another emulator is running on" if is_emulator else "Another program uses"
+    return f"{who} port {port}: end it, or take a free port with --port 0."
 
 
 def _need_emulator() -> None:

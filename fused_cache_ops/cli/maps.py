@@ -1,6 +1,6 @@
 """The commands of ``fused-cache-ops map``."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -49,7 +49,8 @@ def check(
         label: {"error": str(each)} if isinstance(each, FusedCacheError) else each.to_dict()
         for label, each in (found or {}).items()
     }
-    document = {"datasets": len(cache_map.datasets), "looked_up": found is not None, "udfs": udfs}
+    warnings = list(cache_map.warnings)
+    document = {"datasets": len(cache_map.datasets), "looked_up": found is not None, "udfs": udfs, "warnings": warnings}
     if not errors:
         output.show(document, lambda: _drawn(cache_map, found))
         return
@@ -66,22 +67,27 @@ def _drawn(cache_map: "CacheMap", found: Optional[dict[str, "UdfReport | FusedCa
 
     udfs = counted(len(_labels(cache_map)), "UDF")
     yield Text(f"{cache_map.source} is valid: {counted(len(cache_map.datasets), 'dataset')}, {udfs}.")
+    for warning in cache_map.warnings:
+        yield Text(warning, style="yellow")
     if found is None:
         yield Text("The UDFs were not looked up, because there is no token in FUSED_SERVICE_ACCOUNT_TOKEN.")
         return
     follow = {label for label, entry in _labels(cache_map).items() if entry.keywords.get("related") in ("callers", "both")}
+    reports = [each for each in found.values() if not isinstance(each, FusedCacheError)]
+    # What is unknown of every UDF says nothing of any of them, and no one can change it in this file.
+    of_all = set.intersection(*({str(part) for part in each.unknown} for each in reports)) if len(reports) > 1 else set()
     table = Table("UDF", "found")
     for label, each in found.items():
-        table.add_row(
-            Text(label),
-            Text(str(each) if isinstance(each, FusedCacheError) else "\n".join(_findings(each, label in follow)) or "ok"),
-        )
+        lines = [str(each)] if isinstance(each, FusedCacheError) else _findings(each, label in follow, of_all)
+        table.add_row(Text(label), Text("\n".join(lines) or "ok"))
     if found:
         yield table
+    for unknown in sorted(of_all):
+        yield Text(f"Not known of any of them: {unknown}")
 
 
-def _findings(report: "UdfReport", callers_follow: bool) -> list[str]:
-    """What could keep a UDF's map stale, one line each."""
+def _findings(report: "UdfReport", callers_follow: bool, said: Collection[str]) -> list[str]:
+    """What could keep a UDF's map stale, one line each, but for what is said of all UDFs."""
     lines = []
     if report.map_is_reached is False:
         lines.append("its maps run on an instance that is not invalidated")
@@ -92,7 +98,7 @@ def _findings(report: "UdfReport", callers_follow: bool) -> list[str]:
         lines.append(f"calls {', '.join(each.name or each.id for each in report.callees)}")
     if report.inner_caches:
         lines.append(f"has {counted(len(report.inner_caches), 'inner cache')}: see inspect, and inner_caches")
-    return [*lines, *(f"not known: {each}" for each in report.unknown)]
+    return [*lines, *(f"not known: {each}" for each in report.unknown if str(each) not in said)]
 
 
 @map_program.command()
@@ -141,7 +147,7 @@ def suggest(
 ) -> None:
     """Draft a cache map: read the code of the team's UDFs, without running it, for the paths and tables they read.
 
-    The lines that gave the reason are comments in the draft, and so is what could not be known. Review it, and add zooms.
+    The lines that gave the reason are comments in the draft, and so is what could not be known. Review it, and fill in zooms.
     """
     with connection.open() as client:
         draft = client.suggest_map()
@@ -153,7 +159,8 @@ def suggest(
             file.write(draft.to_toml())
     except OSError as error:
         raise InvalidInputError(f"--output {target} cannot be written, and is never overwritten: {error}.") from None
-    output.say(f"{target} has {counted(len(draft.datasets), 'dataset')} of {counted(draft.udf_count, 'UDF')}.")
+    found, read = counted(len(draft.datasets), "dataset"), counted(draft.udf_count, "UDF")
+    output.say(f"{target} lists {found}, from the code of {read}.")
 
 
 def _labels(cache_map: "CacheMap") -> dict[str, "MapEntry"]:

@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fused_cache_ops.emulator.application import PREFIX, Hooks, Parts, build_application
 from fused_cache_ops.emulator.assumptions import Assumptions
@@ -27,6 +29,9 @@ from fused_cache_ops.emulator.faults import Fault, Misbehavior
 from fused_cache_ops.emulator.runs import Run, Runner
 from fused_cache_ops.emulator.store import Canvas, ReceivedRequest, Store, Udf
 from fused_cache_ops.emulator.tables import H3Table
+
+NAME = "fused-cache-ops emulator"
+NAME_PATH = "/.emulator"
 
 
 class Emulator:
@@ -81,7 +86,7 @@ class Emulator:
         application = build_application(parts, batch_endpoint=batch_endpoint)
         self._server = _Server(
             uvicorn.Config(
-                self._misbehavior.wrap(application),
+                _named(self._misbehavior.wrap(application)),
                 log_config=None,
                 log_level="critical",
                 access_log=False,
@@ -340,6 +345,16 @@ class Emulator:
 
     def forget_requests(self) -> None:
         self.store.forget_requests()
+
+
+def _named(application: ASGIApp) -> ASGIApp:
+    """Says to another emulator that wants the same port what is running here. Not a request to Fused, so nothing strikes it."""
+
+    async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+        named = scope["type"] == "http" and scope["path"] == NAME_PATH
+        await (PlainTextResponse(NAME) if named else application)(scope, receive, send)
+
+    return layer
 
 
 class _Server(uvicorn.Server):

@@ -70,8 +70,8 @@ def run_token(what: str, udf: UdfReference, shared_token: Secret | None, service
     token = shared_token if shared_token is not None else udf.secret
     if token is None:
         raise ConfigurationError(
-            f"{what} needs a shared token of the UDF (fsh_…, fc_…), because that is how its tiles are requested: pass "
-            "it as udf or as shared_token=."
+            f"{what} needs a shared token of the UDF (fsh_…, fc_…), because that is how its tiles are requested: "
+            "give the UDF by it, or pass shared_token=."
         )
     if not isinstance(token, Secret) or not is_shared_token(token.reveal()):
         raise ConfigurationError(

@@ -294,9 +294,8 @@ def _chosen(selection: Selection, amount: float, zooms: tuple[int, ...] | None, 
     if amount > most and sum(1 for _ in itertools.islice(_distinct(selection, zooms), most + 1)) > most:
         zooms_said = "" if zooms is None else f" at zooms {', '.join(map(str, zooms))}"
         raise InvalidInputError(
-            f"The refresh would run the UDF for more than max_tiles={most:,} tiles{zooms_said}, and each run costs "
-            "credits. Refresh fewer tiles (refresh=100), only coarse zooms (refresh={'zooms': '0-8'}), or raise "
-            "the refresh's max_tiles."
+            f"The refresh would run the UDF for more than {most:,} tiles{zooms_said}, and each run costs credits. Refresh "
+            "fewer tiles (refresh=100), only coarse zooms (refresh={'zooms': '0-8'}), or more (refresh={'max_tiles': 5000})."
         )
     wanted = int(min(amount, most))
     best: dict[Tile, tuple[int, int, int, Tile]] = {}  # a tile may be listed more than once

@@ -31,7 +31,16 @@ from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_s
 from fused_cache_ops.selection.shapes import Portion, import_geo, is_pipe, layers_of, portion_of, reading, single_parts, spooled
 from fused_cache_ops.selection.texts import box, from_bytes, from_texts, from_values, is_geometry, is_null
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
-from fused_cache_ops.wording import counted, quoted, quoted_address, rendered_to_nothing, shortened, warn, without_credentials
+from fused_cache_ops.wording import (
+    a_type_of,
+    counted,
+    quoted,
+    quoted_address,
+    rendered_to_nothing,
+    shortened,
+    warn,
+    without_credentials,
+)
 
 _FORMS = (
     "pass GeoJSON (a dict or text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, an Arrow table, the path or "
@@ -228,13 +237,13 @@ def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]
     elif isinstance(geometry, Iterable) and not isinstance(geometry, (*_BARE, shapely.Geometry)) and not _is_whole(geometry):
         yield from _from_members(list(geometry), options, shapely)
     elif _holds_objects(geometry, options.column):
-        what = f"geometry, a {type(geometry).__name__},"
+        what = f"geometry, {a_type_of(geometry)},"
         yield from _from_values(geometry[options.column].tolist(), what, shapely)
     elif is_arrow(geometry):
-        yield from _from_table(open_table(geometry), options, f"geometry, a {type(geometry).__name__},", shapely)
+        yield from _from_table(open_table(geometry), options, f"geometry, {a_type_of(geometry)},", shapely)
     elif options.column is not None:
         raise InvalidInputError(
-            f"geometry_column = {quoted(options.column)} was given, but geometry is a {type(geometry).__name__}, which has no "
+            f"geometry_column = {quoted(options.column)} was given, but geometry is {a_type_of(geometry)}, which has no "
             "columns."
         )
     elif isinstance(geometry, (bytes, bytearray, memoryview)):
@@ -410,7 +419,7 @@ def _check_not_all_null(count: int, present: int, what: str) -> None:
 
 
 def _from_geopandas(frame: Any, options: Options, shapely: Any) -> Iterator[_Source]:
-    what = f"geometry, a {type(frame).__name__},"
+    what = f"geometry, {a_type_of(frame)},"
     series = frame.geometry
     if options.column is not None and not isinstance(options.column, str):
         plain = import_geo("pandas").DataFrame({name: frame[name] for name in options.column if name in frame})

@@ -100,6 +100,15 @@ def read_selections(
     return [WholeUdf() if reading.kind is None else _own(found[reading.shape], watch) for reading in readings]
 
 
+def check_selection(given: SelectionKeywords) -> None:
+    """Reject keywords that contradict each other, or have values that are not allowed. Reads no data.
+
+    Raises:
+        InvalidInputError: as said.
+    """
+    _checked(given)
+
+
 def _own(found: Selection | WholeUdf | InvalidInputError, watch: Watch) -> Selection | WholeUdf | InvalidInputError:
     """A selection for one call alone. A copy has no watch."""
     own = copy.copy(found)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -166,10 +167,11 @@ def test_the_emulator_command_serves_functions_and_misbehaves(tmp_path: Path, st
     )
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
+        lines = [process.stdout.readline() for _ in range(4)]
         base_url = lines[0].strip().removeprefix("export FUSED_BASE_URL=")
         assert lines[1].strip() == "export FUSED_SERVICE_ACCOUNT_TOKEN=abc"
         tile_url = lines[2].split()[-1].replace("Z/X/Y", "1/0/1")
+        assert lines[3].strip() == f"export FUSED_SHARED_TOKEN={tile_url.split('/')[3]}"
         assert requests.get(tile_url, timeout=120).json() == [1, 0, 1]
         header = {"Authorization": "Fused-Service-Token abc"}
         answers = [requests.get(f"{base_url}/execution-env/self", headers=header, timeout=120) for _ in range(2)]
@@ -180,6 +182,31 @@ def test_the_emulator_command_serves_functions_and_misbehaves(tmp_path: Path, st
         assert process.wait(120) == 0
         assert process.stdout is not None
         process.stdout.close()
+
+
+def test_an_emulator_whose_port_is_taken_says_by_whom(fused_emulator: Emulator) -> None:
+    fused_emulator.misbehave(status=500, times=1)
+    port = fused_emulator.root_url.rpartition(":")[2]
+    done = runner.invoke(program, ["emulator", "--port", port])
+    assert done.exit_code == 1
+    assert f"Another emulator is running on port {port}: end it, or take a free port with --port 0." in done.stderr
+    assert not fused_emulator.requests  # it has not noticed
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.listen()
+        done = runner.invoke(program, ["emulator", "--port", str(other.getsockname()[1])])
+    assert "Another program uses port" in done.stderr
+
+
+def test_each_udf_of_an_emulator_has_a_line_for_its_shared_token(tmp_path: Path) -> None:
+    (tmp_path / "udfs.py").write_text("def roads(z, x, y):\n    return 1\n\n\ndef rivers(z, x, y):\n    return 2\n")
+    command = [sys.executable, "-c", "from fused_cache_ops.cli import main; main()", "emulator", "--port", "0"]
+    options = [each for name in ("roads", "rivers") for each in ("--udf", f"{tmp_path}/udfs.py:{name}")]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(6)]
+        process.terminate()
+    assert [line.partition("export")[0] for line in lines[4:]] == ["# for UDF rivers: ", "# for UDF roads: "]
 
 
 @pytest.mark.parametrize("reference", ["nowhere.py:roads", "roads", "{file}:missing"])
@@ -271,7 +298,7 @@ def test_an_invalidation_with_relatives_and_a_second_pass_shows_both(land: Udf) 
 def test_what_may_keep_the_map_stale_is_shown(land: Udf) -> None:
     done = runner.invoke(program, ["invalidate", "land/roads", "--whole-udf"])
     assert done.exit_code == 0, done.output
-    assert "related='callers'" in " ".join(done.stdout.split())
+    assert "--related callers" in " ".join(done.stdout.split())
 
 
 def test_an_unknown_relation_is_an_error(land: Udf, fused_emulator: Emulator) -> None:

@@ -104,7 +104,8 @@ def test_the_check_says_what_could_keep_each_udf_stale(run: Run, udfs: dict[str,
     done = run("map", "check")
 
     assert done.exit_code == 0, done.output
-    assert re.search(r"parcels +│ not known: ", done.stdout)
+    assert done.stdout.count("Not known of any of them: ") == 1  # and not once for each UDF
+    assert "│ not known: " not in done.stdout
     assert "is called by report" not in done.stdout  # the map says related = "callers"
     Path("fused-cache.toml").write_text(MAP.replace(', related = "callers"', ""))
     assert "is called by report" in run("map", "check").stdout
@@ -173,3 +174,27 @@ def test_a_draft_never_overwrites_a_file(run: Run, fused_emulator: Emulator) -> 
     assert done.exit_code == 1
     assert "never overwritten" in done.stderr
     assert Path("fused-cache.toml").read_text() == MAP
+
+
+def test_a_draft_is_checked_filled_in_and_used(run: Run, fused_emulator: Emulator) -> None:
+    code = '@fused.udf\ndef udf(path="s3://bucket/roads/all.parquet"):\n    return gpd.read_parquet(path)\n'
+    udf = fused_emulator.register(dict, name="roads", code=code)
+    fused_emulator.fill_cache(udf, [(12, 2200, 1343)])
+    run("map", "suggest", "--output", "draft.toml")
+
+    check = run("map", "check", "draft.toml", "--json")
+    assert json.loads(check.stdout)["warnings"] == [
+        (
+            "Dataset 's3://bucket/roads/': the entry default/roads says no zooms, which a load given by bounds, geometry, "
+            'cells or hex_dataset needs. Write zooms = "10-14" into it, whichever zooms its map has, or whole_udf = true.'
+        )
+    ]
+    assert "default/roads says no zooms" in " ".join(run("map", "check", "draft.toml").stdout.split())
+    called = ("dataset", "s3://bucket/roads/", "--bounds", "13,52.3,13.8,52.7", "--map", "draft.toml")
+    assert "draft.toml, dataset 's3://bucket/roads/': the entry default/roads says no zooms" in run(*called).stderr
+
+    draft = Path("draft.toml").read_text()
+    Path("draft.toml").write_text(draft.replace(' },  # <- fill in: zooms = "10-14", or whole_udf = true', ', zooms = "12" },'))
+    assert json.loads(run("map", "check", "draft.toml", "--json").stdout)["warnings"] == []
+    assert run(*called).exit_code == 0
+    assert not fused_emulator.cached_tiles(udf)

@@ -99,7 +99,7 @@ def test_defaults_of_a_refresh_come_from_the_settings_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("fused-cache.toml").write_text("[settings.refresh]\nmax_tiles = 3\n")
-    assert "max_tiles=3" in runner.invoke(program, ["refresh", "roads", *ALL]).output
+    assert "more than 3 tiles" in runner.invoke(program, ["refresh", "roads", *ALL]).output
     Path("fused-cache.toml").write_text("[settings.refresh]\nconcurrency = 0\n")
     assert "refresh: concurrency = 0 must be" in runner.invoke(program, ["refresh", "roads", *ALL]).output
     assert fused_emulator.requests == []
@@ -160,3 +160,13 @@ def test_a_map_with_an_unreadable_refresh_is_refused(tmp_path: Path, monkeypatch
     done = runner.invoke(program, ["dataset", "land", *ALL, "--plan"])
     assert done.exit_code == 1
     assert "refresh = 'some' must be a whole number of tiles" in " ".join(done.output.split())
+
+
+def test_the_lines_that_the_emulator_prints_are_enough_to_verify(
+    fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    udf = fused_emulator.register(lambda z, x, y: 1, name="land")
+    monkeypatch.setenv("FUSED_SHARED_TOKEN", udf.shared_token)
+    done = CliRunner().invoke(program, ["invalidate", "land", "1/0/0", "--verify-tiles", "1"])
+    assert done.exit_code == 0, done.output
+    assert "1 of 1" in done.stdout

@@ -11,6 +11,7 @@ import pytest
 
 from fused_cache_ops import (
     CacheMap,
+    ConfigurationError,
     DatasetFirstPass,
     DatasetInvalidationError,
     FusedClient,
@@ -367,7 +368,11 @@ def test_a_dataset_that_two_keys_stand_for_is_an_error():
 
 
 def test_what_a_udf_is_run_with_is_never_shown():
-    entry = {"udf": "maps/roads", "refresh": {"count": 1, "parameters": {"api_key": "hunter2"}}}
+    entry = {
+        "udf": "maps/roads",
+        "shared_token_env": "ROADS",
+        "refresh": {"count": 1, "parameters": {"api_key": "hunter2"}},
+    }
     cache_map = CacheMap.from_dict({"datasets": {"d": {"udfs": [entry]}}})
     shown = [described(cache_map.entries("d")[0]), to_mermaid(cache_map, {}), to_svg(cache_map, {})]
     assert "hunter2" not in "".join(shown)
@@ -561,3 +566,39 @@ def test_the_message_of_many_failures_is_short_where_each_has_a_reason_of_its_ow
         client.invalidate_dataset("d", cache_map=many(), tiles=["1/0/0"])
     assert "And 290 other reasons: see this error's .result.failed." in str(caught.value)
     assert len(caught.value.result.failed) == 300
+
+
+def test_entries_without_zooms_are_named_with_their_file() -> None:
+    found = CacheMap.from_dict(
+        {"datasets": {"a": {"udfs": [{"udf": "x"}, {"udf": "y", "zooms": "3"}, {"udf": "z"}]}}}, "a.toml"
+    )
+    with pytest.raises(InvalidInputError, match=r"^a.toml, dataset 'a': the entries x, z say no zooms, which bounds needs\."):
+        plan_dataset("a", cache_map=found, bounds=(0, 0, 1, 1))
+
+
+def test_an_entry_that_does_not_suit_a_call_is_named_with_its_file() -> None:
+    found = CacheMap.from_dict({"datasets": {"a": {"udfs": [{"udf": "x", "zooms": "12-14"}]}}}, "a.toml")
+    with pytest.raises(InvalidInputError, match=r"^a.toml, dataset 'a', x: .*12-14"):
+        plan_dataset("a", cache_map=found, bounds=(0, 0, 1, 1), max_zoom=10)
+
+
+def test_a_mistake_of_the_call_is_not_blamed_on_an_entry() -> None:
+    found = CacheMap.from_dict({"datasets": {"a": {"udfs": [{"udf": "x", "zooms": "12"}]}}}, "a.toml")
+    with pytest.raises(InvalidInputError, match=r"^buffer = 99 must be"):
+        plan_dataset("a", cache_map=found, bounds=(0, 0, 1, 1), buffer=99)
+
+
+@pytest.mark.parametrize("what", [{"verify_tiles": 2}, {"refresh": "all"}, {"refresh": {"zooms": "3"}}])
+def test_a_map_that_runs_a_udf_needs_its_shared_token_when_it_is_read(what: dict[str, object]) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"entry 1 \(x\): \w+ needs a shared token of the UDF: name the environment.*_env"
+    ):
+        CacheMap.from_dict({"datasets": {"a": {"udfs": [{"udf": "x", "zooms": "3", **what}]}}})
+    for token in ({"udf": "x", "shared_token_env": "TOKEN"}, {"udf": f"fsh_{'a' * 32}"}):
+        CacheMap.from_dict({"datasets": {"a": {"udfs": [{"zooms": "3", **what, **token}]}}})
+
+
+def test_a_call_that_runs_a_udf_without_a_shared_token_names_its_entry(client: FusedClient) -> None:
+    found = CacheMap.from_dict({"datasets": {"a": {"udfs": [{"udf": "x"}]}}}, "a.toml")
+    with pytest.raises(ConfigurationError, match=r"verify_tiles needs .* a.toml, dataset 'a', says none for x: name the env"):
+        client.invalidate_dataset("a", cache_map=found, tiles=["1/0/0"], verify_tiles=1)

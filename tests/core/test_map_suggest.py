@@ -388,18 +388,19 @@ def test_the_draft_reads_as_documented() -> None:
     assert suggestion.to_toml() == (
         "# fused-cache.toml\n"
         "# A draft: the code of 6 UDFs was read, and none was run. Check each entry, and what is listed at the end.\n"
+        "# Fill in what no code says: the zooms of each map. A UDF that is no map, such as a report, is whole_udf = true.\n"
         "\n"
         '[datasets."s3://bucket/parcels/"]\n'
         "udfs = [\n"
         '  # maps/parcels, line 1: gpd.read_parquet("s3://bucket/parcels/part.parquet")\n'
-        '  { udf = "maps/parcels" },\n'
+        '  { udf = "maps/parcels" },  # <- fill in: zooms = "10-14", or whole_udf = true\n'
         "]\n"
         "\n"
         '[datasets."s3://bucket/roads/"]\n'
         "udfs = [\n"
         '  # maps/roads, line 1: pd.read_csv("s3://bucket/roads/a.csv")\n'
         '  # maps/roads, line 3: pd.read_csv("s3://bucket/roads/b.csv")\n'
-        '  { udf = "maps/roads" },\n'
+        '  { udf = "maps/roads" },  # <- fill in: zooms = "10-14", or whole_udf = true\n'
         "]\n"
         "\n"
         "# What the code does not say:\n"

@@ -218,3 +218,16 @@ def test_partitions_of_a_component_that_cannot_be_read_are_refused(tmp_path: Pat
 def test_the_schema_of_the_components_attributes_describes_every_one() -> None:
     properties = FusedCacheMapComponent.get_model_cls().model_json_schema()["properties"]
     assert [name for name, field in properties.items() if not field.get("description")] == []
+
+
+def test_each_udf_of_a_map_is_verified_with_the_shared_token_that_it_names(
+    fused_emulator: Emulator, udfs: dict[str, Udf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARCELS_TOKEN", udfs["parcels"].shared_token)
+    entry = {"udf": "parcels", "zooms": "12", "verify_tiles": 2, "refresh": 1, "shared_token_env": "PARCELS_TOKEN"}
+    (evaluation,) = run(*build_fused_cache_assets(a_map(entry), selection_fn=changed)).get_asset_check_evaluations()
+    assert evaluation.metadata["unknown"].value == []
+
+    monkeypatch.delenv("PARCELS_TOKEN")
+    with pytest.raises(dg.Failure, match="'PARCELS_TOKEN' names an environment variable that is not set"):
+        run(*build_fused_cache_assets(a_map(entry), selection_fn=changed))

@@ -137,7 +137,10 @@ def test_a_refresh_is_a_scalar_or_a_mapping(
     [
         ("refresh: {zoms: 1}", "refresh: unknown key 'zoms'. Did you mean zooms?"),
         ("limits: {deadlin: 1}", "limits: unknown key 'deadlin'. Did you mean deadline?"),
-        ("selection: {tiles: [1/0/0], refresh: 5}", "Extra inputs are not permitted"),
+        ("selection: {tiles: [1/0/0], refresh: 5}", "selection: unknown key 'refresh'. The keys are "),
+        ("selection: {tiles: [1/0/0], zoms: 5}", "selection: unknown key 'zoms'. Did you mean zooms?"),
+        ("selecton: {tiles: [1/0/0]}", "attributes: unknown key 'selecton'. Did you mean selection?"),
+        ("verfy_tiles: 5", "attributes: unknown key 'verfy_tiles'. Did you mean verify_tiles?"),
         ("limits: {deadline: 1}, resource_key: fused", "limits are those of the resource 'fused'"),
     ],
     ids=str,
@@ -170,7 +173,7 @@ def test_the_assets_settings_are_kept() -> None:
         ("token_env: 'not-a-name'", "name of an environment variable"),
         ("selection_fn: nowhere.at.all", "cannot be imported"),
         ("selection_fn: nowhere", "cannot be imported"),
-        ("verify_tiles: 5", "which tiles"),
+        ("verify_tiles: 5, shared_token_env: SHARED", "which tiles"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(fused_emulator: Emulator, attributes: str, reason: str) -> None:
@@ -209,3 +212,9 @@ def test_a_dg_project_scaffolds_checks_lists_and_launches(fused_emulator: Emulat
     in_process = '{"execution": {"config": {"in_process": {}}}}'  # which is quicker
     dg_command(project, home, "launch", "--assets", "maps/roads_cache", "--partition", "south", "--config-json", in_process)
     assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 1, 0)}
+
+
+@pytest.mark.parametrize("beside", ["verify_tiles: 5", "refresh: all"])
+def test_a_component_that_runs_its_udf_needs_a_shared_token_when_it_is_loaded(beside: str) -> None:
+    with pytest.raises(ValueError, match="needs a shared token of the UDF roads: set shared_token_env to the name of"):
+        definitions(f"{{udf: roads, asset: {{key: c}}, selection: {{tiles: [1/0/0]}}, {beside}}}")

@@ -1,7 +1,7 @@
 """Follow a page of docs/start to the letter: python start_page.py docs/start/airflow.md [FOLDER]
 
 Stands alone, so that it can also be run where a wheel has been installed beside its own orchestrator. Then the installation is
-left out. With FOLDER, which holds a clone, the page's own command installs it. The emulator takes a free port.
+left out. With FOLDER, which holds a clone, the page's own command installs it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def follow(
     work = folder / "fresh-map" if install else folder  # which the page makes
     work.mkdir(exist_ok=True)
     script, expected = ["set -eu"], {}
-    for language, name, content in BLOCK.findall(page.read_text()):
+    for language, name, content in BLOCK.findall(
+        page.read_text().partition("\n## With Fused\n")[0]
+    ):  # the rest is for another machine
         if name:
             (work / name).parent.mkdir(exist_ok=True)
             (work / name).write_text(content)
@@ -52,7 +54,7 @@ def follow(
         elif install or "pip install" not in content:
             lines = [instead.get(line, line) for line in content.replace("mkdir fresh-map &&", "").splitlines()]
             script.append("\n".join([f"exec >{outputs}/{len(script) + 1}", *lines]))
-    text = "\n".join(script).replace("fused-cache-ops emulator ", "fused-cache-ops emulator --port 0 ")
+    text = "\n".join(script)
     inherited = {key: value for key, value in environment.items() if not key.startswith("FUSED_")}
     with (outputs / "errors").open("w") as errors:
         process = subprocess.Popen(
@@ -76,7 +78,7 @@ if __name__ == "__main__":
     with contextlib.ExitStack() as stack:
         folder = given[0] if given else stack.enter_context(tempfile.TemporaryDirectory())
         commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = {**os.environ, "PATH": commands, "PREFECT_HOME": folder, "DO_NOT_TRACK": "1"}
+        environment = {**os.environ, "PATH": commands, "PREFECT_HOME": folder}
         began = time.monotonic()
         count = follow(Path(sys.argv[1]), Path(folder), environment=environment, instead={}, install=bool(given))
     print(f"{sys.argv[1]} holds: {count} outputs are as it says ({time.monotonic() - began:.0f} s).")

@@ -151,6 +151,18 @@ def test_the_links_of_the_readmes_lead_somewhere(readme: Path) -> None:
         assert (readme.parent / target).exists(), target
 
 
+SITE_ONLY = {page for page in PAGES if re.search(r'^--8<-- "|^::: ', page.read_text(), re.MULTILINE)}
+"""Pages whose content stands elsewhere until the site is built."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_a_link_leads_to_what_can_be_read_on_github_too(page: Path) -> None:
+    for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text()):
+        found = (page.parent / target).resolve()
+        assert found.exists(), target
+        assert found not in SITE_ONLY or found.parent.name == "api", f"{target}: link to the file that it shows"
+
+
 INSTALL = re.compile(r"pip install ((?:'[^']*'|[^\s'`\"#])+(?: (?:'[^']*'|[^\s'`\"#]+))*)")
 
 
@@ -200,6 +212,13 @@ def test_a_newcomer_can_follow_the_page(start_page: ModuleType, name: str, templ
         shutil.copy(templates / "prefect.db", home)
     instead = {"airflow db migrate": f"cp {shlex.quote(str(templates / 'airflow.db'))} ."}
     assert start_page.follow(DOCS / "start" / f"{name}.md", tmp_path, environment=environment, instead=instead) == 3
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "start").glob("*.md")), ids=named)
+def test_a_newcomer_is_told_what_to_save_a_file_as(page: Path) -> None:
+    said = re.findall(r'[Ss]ave this as\s+`([^`]+)`:\n\n```python title="([^"]+)"', page.read_text())
+    titles = re.findall(r'^```python title="([^"]+)"', page.read_text(), re.MULTILINE)
+    assert said == [(title, title) for title in titles]
 
 
 WITH_PYTHON = [page for page in [*PAGES, READMES[0]] if page.parent.name != "start" and blocks(page, "python")]

@@ -18,9 +18,10 @@ from dagster_fused.invalidation import (
     permanent_failures,
     refresh,
     select,
+    shared_token_of,
 )
 from dagster_fused.loads import latest_loads, time_of_load
-from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords, sealed
+from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords
 
 if TYPE_CHECKING:
     from fused_cache_ops import CacheMap
@@ -42,6 +43,7 @@ def build_fused_cache_asset(
     automation_condition: Optional[dg.AutomationCondition[Any]] = AFTER_EACH_LOAD,
     backfill_policy: Optional[dg.BackfillPolicy] = None,
     resource_key: str = "fused",
+    shared_token_env: Optional[str] = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """The cache of a UDF as an asset. Materializing it invalidates what its upstream changed.
@@ -61,6 +63,8 @@ def build_fused_cache_asset(
             jobs and by schedules.
         backfill_policy: default: all partitions of a backfill in a single run.
         resource_key: the key of the `FusedResource`.
+        shared_token_env: the name of the environment variable with this UDF's shared token, to refresh with. Default: the
+            resource's ``shared_token``.
         asset_arguments: further arguments of ``dagster.asset``: ``key_prefix``, ``group_name``, ``retry_policy``,
             ``required_resource_keys``, ``pool``, …
 
@@ -88,7 +92,7 @@ def build_fused_cache_asset(
             moment = time_of_load(context)
             if moment is not None:
                 keywords.setdefault("loaded_at", moment)
-            _, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords)
+            _, metadata = invalidate(context, getattr(context.resources, resource_key), udf, keywords, shared_token_env)
         return dg.MaterializeResult(metadata=metadata | loaded)
 
     with warnings.catch_warnings():
@@ -180,6 +184,7 @@ def build_fused_cache_assets(
                 partitions_def=_of_dataset(partitions_def, key),
                 key_prefix=key_prefix,
                 resource_key=resource_key,
+                shared_token_env=entry.shared_token_env,
                 **asset_arguments,
             )
             built.append(asset)
@@ -192,6 +197,7 @@ def build_fused_cache_assets(
                     selection=selecting or None,
                     verify_tiles=verify_tiles,
                     resource_key=resource_key,
+                    shared_token_env=entry.shared_token_env,
                 )
                 built.append(check)
     return built
@@ -217,6 +223,7 @@ def build_fused_cache_check(
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
     name: str = "fused_cache_is_fresh",
     resource_key: str = "fused",
+    shared_token_env: Optional[str] = None,
     **check_arguments: Any,
 ) -> dg.AssetChecksDefinition:
     """A check that an invalidation covered what was loaded: sampled tiles of the partition are requested through a shared
@@ -236,6 +243,8 @@ def build_fused_cache_check(
         severity: the severity of a failed check.
         name: the check's name.
         resource_key: the key of the `FusedResource`.
+        shared_token_env: the name of the environment variable with this UDF's shared token. Default: the resource's
+            ``shared_token``.
         check_arguments: further arguments of ``dagster.asset_check``: ``blocking``, ``description``, …
 
     Returns:
@@ -249,7 +258,7 @@ def build_fused_cache_check(
     def look(execution: Any, fused: Any, keywords: Mapping[str, Any]) -> tuple[bool, str, dict[str, Any]]:
         selecting: Any = {name: value for name, value in keywords.items() if name in SELECTION_DEFAULTS}
         with fused.get_client() as client:
-            token = sealed(fused.shared_token or None)
+            token = shared_token_of(fused, shared_token_env)
             found = client.verify_cache(udf, verify_tiles=verify_tiles, shared_token=token, **selecting)
         return len(found.fresh) == found.sampled, str(found), found.to_dict()
 

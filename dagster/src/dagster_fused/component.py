@@ -13,7 +13,7 @@ from dagster.components.resolved.core_models import (
     resolve_asset_spec,
     resolve_partitions_def,
 )
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from dagster_fused.assets import (
     AFTER_EACH_LOAD,
@@ -31,7 +31,9 @@ from fused_cache_ops.integration import (
     SENDING_OPTIONS,
     CallKeywords,
     Option,
+    Secret,
     check_keys,
+    sealed_udf,
 )
 
 _EXAMPLES = """
@@ -70,8 +72,20 @@ class FusedInvalidateCacheScaffolder(dg.Scaffolder[FusedInvalidateCacheScaffoldP
                 file.write(_EXAMPLES.lstrip("\n"))
 
 
+def _with_known_keys(given: Any, model: type[BaseModel], where: str) -> Any:
+    """What was given, unless it has a key that the model does not: the error suggests the nearest."""
+    if isinstance(given, Mapping):
+        check_keys(given, model.model_fields, where)
+    return given
+
+
 class SelectionModel(SelectionFields, dg.Model):  # type: ignore[misc]
     """What to invalidate. With neither this nor selection_fn: the whole UDF."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suggest(cls, given: Any) -> Any:
+        return _with_known_keys(given, cls, "selection")
 
 
 def _resolve_selection(context: dg.ResolutionContext, value: Any) -> dict[str, Any]:
@@ -209,6 +223,17 @@ class FusedSettings(dg.Model, dg.Resolvable):
         ),
     ] = None
 
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        """The model of the YAML, which suggests the nearest for a key that it does not have."""
+        model = super().model()
+
+        def suggest(own: type[BaseModel], given: Any) -> Any:
+            return _with_known_keys(given, own, "attributes")
+
+        validator: Any = model_validator(mode="before")(classmethod(suggest))  # type: ignore[arg-type]
+        return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __validators__={"suggest": validator})
+
     def resources(self, key: str) -> dict[str, Any]:
         """A resource of these settings under a key of its own, so that components do not conflict. Empty if the project
         defines it."""
@@ -335,6 +360,13 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
             tags={name: value for name, value in spec.tags.items() if not name.startswith("dagster/kind/")},
             **{name: value for name, value in given.items() if value},
         )
+        if not (self.shared_token_env or self.resource_key or isinstance(sealed_udf(self.udf), Secret)):
+            for name in ("verify_tiles", "refresh"):
+                if getattr(self, name) not in (0, "0"):
+                    raise ValueError(
+                        f"{name} needs a shared token of the UDF {self.udf}: set shared_token_env to the name of the "
+                        "environment variable that has it."
+                    )
         checks = []
         if self.verify_tiles:
             checks.append(

@@ -68,6 +68,7 @@ def build_fused_dbt_assets(
             deps=[translator.get_asset_key(project.nodes[uid]) for uid in project.loads_of(nodes)],
             selection_fn=_selection_of(label, said, selection_fn),
             selection=cast("CallKeywords", said) or None,
+            shared_token_env=entry.shared_token_env,
             key_prefix=key_prefix,
             **asset_arguments,
         )

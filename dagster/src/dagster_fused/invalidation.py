@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -19,6 +20,7 @@ from fused_cache_ops.integration import (
     SELECTION_DEFAULTS,
     CallKeywords,
     RunCheckpoint,
+    Secret,
     parse_udf,
     refuse_what_takes_long,
     refuse_without_selection,
@@ -52,7 +54,22 @@ def permanent_failures() -> Iterator[None]:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywords) -> tuple[dict[str, Any], dict[str, Any]]:
+def shared_token_of(fused: FusedResource, variable: Optional[str]) -> Optional[Secret]:
+    """The shared token in an environment variable, or without one the resource's.
+
+    Raises:
+        ConfigurationError: the variable is not set.
+    """
+    if variable is None:
+        return sealed(fused.shared_token or None)
+    if not os.environ.get(variable):
+        raise ConfigurationError(f"shared_token_env = {variable!r} names an environment variable that is not set here.")
+    return sealed(os.environ[variable])
+
+
+def invalidate(
+    context: Any, fused: FusedResource, udf: str, keywords: CallKeywords, shared_token_env: Optional[str] = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Make the core's call. Returns its result, and the result as metadata.
 
     Args:
@@ -60,6 +77,7 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
         fused: the resource.
         udf: the UDF.
         keywords: the core's keywords.
+        shared_token_env: the name of the environment variable with the UDF's shared token. None: the resource's token.
 
     Raises:
         FusedCacheError: the invalidation failed. See `permanent_failures`.
@@ -70,7 +88,7 @@ def invalidate(context: Any, fused: FusedResource, udf: str, keywords: CallKeywo
     refuse_single_use(keywords)
     if isinstance(context, dg.HookContext):
         refuse_what_takes_long(keywords, "a hook", _INSTEAD)
-    keywords = cast(CallKeywords, {**stated(keywords), "shared_token": sealed(fused.shared_token or None)})
+    keywords = cast(CallKeywords, {**stated(keywords), "shared_token": shared_token_of(fused, shared_token_env)})
     step = _step_of(context)
     if "checkpoint" in keywords and step is not None:  # a retry is of the same run, and nothing that follows another load is
         location: Any = keywords["checkpoint"]

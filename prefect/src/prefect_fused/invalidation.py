@@ -33,6 +33,7 @@ from prefect_fused.logs import logs_of
 from prefect_fused.reports import Progress, report_dataset, report_refresh, report_result
 from prefect_fused.run import Run, flow_file
 from prefect_fused.second_pass import SecondPass
+from prefect_fused.words import in_our_words, respelling
 
 if TYPE_CHECKING:
     from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult
@@ -66,7 +67,8 @@ class Sending:
                 f"credentials is of type {type(credentials).__name__}: pass a FusedCredentials block, such as "
                 "FusedCredentials.load('production'), and pass the tiles as tiles=."
             )
-        self._client = (credentials or FusedCredentials()).get_client(**limits)
+        with respelling():
+            self._client = (credentials or FusedCredentials()).get_client(**limits)
         self._run = run or Run.current()
         self._cancelled = False
 
@@ -75,7 +77,7 @@ class Sending:
         raise NotImplementedError
 
     def _failed(self, shown: str, error: FusedCacheError) -> None:
-        self._emit(FAILED, shown, None, {"reason": error.message, "retryable": error.retryable})
+        self._emit(FAILED, shown, None, {"reason": in_our_words(error.message), "retryable": error.retryable})
 
     def _emit(self, event: str, shown: str, udf_id: str | None, payload: dict[str, Any]) -> None:
         if self._run.exists:
@@ -115,7 +117,8 @@ class Sending:
         runner or the workers of a cluster.
         """
         if self._run.flow_run_id is None or self._run.is_over:
-            yield
+            with respelling():
+                yield
             return
         over = threading.Event()
         watch = threading.Thread(
@@ -123,7 +126,8 @@ class Sending:
         )
         watch.start()
         try:
-            yield
+            with respelling():
+                yield
         finally:
             over.set()
 

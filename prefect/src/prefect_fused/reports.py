@@ -158,7 +158,9 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
         "How long it was stale": result.stale_time,
         "Note": result.note,
     }
-    parts = [f"# Fused cache of `{shown.replace('`', '')}` invalidated", _table("What", "", rows)]
+    sent = bool(result.client_ids) or result.tiles_invalidated != 0
+    what = f"# Fused cache of `{shown.replace('`', '')}`{' invalidated' if sent else ': nothing to invalidate'}"
+    parts = [what, _table("What", "", rows)]
     if plan.tiles_per_zoom is not None:
         parts.append(_table("Zoom", "Tiles", {str(zoom): f"{count:,}" for zoom, count in plan.tiles_per_zoom.items()}))
     if result.related:

@@ -1,0 +1,51 @@
+"""How the command line writes what messages name: ``--zooms 10-14``, and where it puts what an error holds."""
+
+import re
+from collections.abc import Mapping
+
+from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
+from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
+from fused_cache_ops.keywords.spelling import respelled
+
+_OTHERS: Mapping[str, str] = {
+    "token": "--token-file",
+    "shared_token": "FUSED_SHARED_TOKEN",
+    "passcode": "FUSED_CANVAS_PASSCODE",
+    "run_base_url": "FUSED_RUN_BASE_URL",
+    "cache_map": "--map",
+    "tiles": "Z/X/Y",
+}
+_MORE = (
+    "cache_map",
+    "repeat",
+    *(f"refresh_{key}" for key in REFRESH_OPTIONS),
+    *(f"h3_index_{key}" for key in H3_INDEX_OPTIONS),
+)
+_HELD = re.compile(r" ?The tiles not yet confirmed are in this error's \.remaining(?:_by_udf\.|: [^.]*\.)")
+_PYTHONS = re.compile(r" \.unfinished lists them for each UDF and instance\.| see this error's \.result\.failed\.")
+
+_BARE = re.compile(r"[\w.,:/…-]+")
+
+
+def as_options(message: str) -> str:
+    """A message in the spelling of the command line."""
+    message = re.sub(r"^(refresh|h3_index): (\w+)", r"\1_\2", message)
+    message = message.replace("the deadline of the refresh", "refresh_deadline").replace("Raise the deadline", "Raise deadline")
+    return _PYTHONS.sub("", respelled(_HELD.sub("", message), _option, _MORE)).replace(" pass FUSED_", " set FUSED_").strip()
+
+
+def _option(name: str, value: str | None) -> str:
+    if name == "refresh" and value is not None and value.startswith("{"):
+        keys = re.findall(r"'(\w+)': ('[^']*'|[^,}]+)", value)
+        return " ".join(_flag(f"refresh_{key}", given) for key, given in keys if key in REFRESH_OPTIONS)
+    return _flag(name, value)
+
+
+def _flag(name: str, value: str | None) -> str:
+    flag = _OTHERS.get(name, f"--{name.replace('_', '-')}")
+    if value is None or value == "True" or not flag.startswith("--"):
+        return flag
+    if value == "False":
+        return f"--no-{name.replace('_', '-')}"
+    inner = value.strip("'\"")
+    return f"{flag} {inner if _BARE.fullmatch(inner) else value}"
