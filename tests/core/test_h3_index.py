@@ -1,6 +1,5 @@
 """The index of an H3 table: what `fused.h3.query` returns is old until it has the load, and nothing is sent before that."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -326,15 +325,18 @@ def test_cancelling_a_dataset_that_waits_says_what_is_done_and_what_remains(
 
 
 def test_ctrl_c_while_an_index_is_waited_for_says_what_is_done_and_what_is_not(
-    fused_emulator: Emulator, hexes: H3Table, many: Any, when: Callable[..., Any]
+    fused_emulator: Emulator, hexes: H3Table, many: Any
 ) -> None:
     known, _, other = many
     fused_emulator.fill_cache(other, [(1, 0, 0)])
     hexes.run_seconds = None
-    main = threading.get_ident()
-    when(lambda: not fused_emulator.cached_tiles(other) and hexes.runs, lambda: signal.pthread_kill(main, signal.SIGINT))
+
+    def interrupt(*_: Any) -> None:
+        if not fused_emulator.cached_tiles(other) and hexes.runs:
+            raise KeyboardInterrupt
+
     with pytest.raises(InvalidationInterrupted) as caught:
-        invalidate_dataset("d", cache_map=known, tiles=[TILE])
+        invalidate_dataset("d", cache_map=known, tiles=[TILE], on_progress=interrupt)
     assert caught.value.result is not None
     assert "hexes0" in caught.value.result.failed
     assert fused_emulator.cached_tiles(other) == set()
