@@ -28,6 +28,7 @@ def test_the_map_is_stale_then_invalidated_then_fresh(name: str) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    shown = " ".join(done.stdout.split())  # long lines are wrapped
     assert done.stdout.count("FRESH") == 5  # the UDF and its caller, then the three UDFs of the dataset
     for word in (
         "STALE",
@@ -39,9 +40,7 @@ def test_the_map_is_stale_then_invalidated_then_fresh(name: str) -> None:
         "finds it cached",
         "✓ Refresh",
     ):
-        assert word in done.stdout
-    assert "finds it cached" in done.stdout
-    assert "✓ Refresh" in done.stdout
+        assert word in shown
 
 
 def demonstrate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> tuple[bool, str]:
