@@ -181,8 +181,8 @@ def _placed(name: str, value: Any, project: str) -> Any:
 
 def _shares(found: list[ShownUdf], source: str) -> list[DbtShare]:
     """The UDFs by what is selected. One that is shown twice in the same way is invalidated once, and once whole if it is whole
-    anywhere."""
-    whole = {each.entry.udf.identity for each in found if each.entry.is_whole}
+    anywhere, unless only where a selection of its own, which may be empty, says so."""
+    whole = {each.entry.udf.identity for each in found if each.entry.is_whole and not each.selection}
     groups: list[tuple[Mapping[str, Any], dict[object, MapEntry]]] = []
     for each in found:
         entry, own = each.entry, each.selection

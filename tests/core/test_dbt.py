@@ -354,6 +354,19 @@ def test_a_udf_is_whole_if_it_is_whole_anywhere(
     assert [plan.tile_count for udf, plan in plan.plans.items() if udf.startswith("streets")] == [None]
 
 
+def test_a_whole_udf_whose_own_selection_is_empty_does_not_hide_another_selection(
+    project: Project, client: FusedClient, fused_emulator: Emulator, udfs: dict[str, Udf]
+) -> None:
+    (project.target / "none.csv").write_text("z,x,y\n")
+
+    def plant(content: Any) -> None:
+        fused = {"udf": "parcels", "whole_udf": True, "tiles_file": "target/none.csv"}
+        content["exposures"]["exposure.city.streets_map"]["config"]["meta"]["fused"] = fused
+
+    client.invalidate_dbt(project.change(MANIFEST, plant).target)
+    assert fused_emulator.cached_tiles(udfs["parcels"]) == {OTHER}
+
+
 def test_without_a_selection_a_udf_that_is_not_whole_is_refused(project: Project, client: FusedClient, udfs: Any) -> None:
     project.change(MANIFEST, lambda content: content.update(exposures={}))
     cache_map = CacheMap.from_dict({"datasets": {"model.city.streets": {"udfs": [{"udf": "streets"}]}}})

@@ -19,7 +19,8 @@ _LOOKED_AT = 100
 
 def loads_since_invalidation(table: Any, cache: Any) -> list[dict[str, Any]]:
     """What the events of a table's asset say, since the map's asset was last updated. For a task with
-    ``inlets=[table, cache]`` and ``outlets=[cache]``.
+    ``inlets=[table, cache]`` and ``outlets=[cache]``, and without ``again_after``: after the wait, what is covered is no longer
+    known, and the next run takes the same loads again.
 
     The events that triggered the run are not always all. Airflow 3.3.2 gives a run the events up to the moment when it was
     queued. One that arrives between that moment and the start of the run belongs to no run until the next event (seen with
