@@ -133,6 +133,7 @@ _HOMES = {
     "DbtPlan": "dbt.call",
     "DbtResult": "outcome.dbt",
     "FirstPass": "outcome.passes",
+    "FollowUpError": "errors",
     "FusedCacheError": "errors",
     "FusedClient": "client",
     "H3IndexOptions": "keywords.h3_index",
