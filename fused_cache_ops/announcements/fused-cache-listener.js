@@ -74,14 +74,16 @@ export function listenForLeaflet(layer, url, options = {}) {
     else tiles.ask(tile);
   };
   const remove = ({ tile: image }) => shown.delete(image);
-  layer.on({ tileloadstart: add, tileunload: remove });
+  const fail = ({ tile: image }) => shown.has(image) && tiles.fail(shown.get(image).tile);
+  const handlers = { tileloadstart: add, tileunload: remove, tileerror: fail };
+  layer.on(handlers);
   if (layer.getContainer()) layer.redraw(); // called late: which tiles there are is not known
   const hear = (changes) => {
     tiles.hear(changes);
     for (const tile of tiles.stale) renew(tile);
   };
   const listening = listen(url, hear, options);
-  listening.signal.addEventListener("abort", () => layer.off({ tileloadstart: add, tileunload: remove }));
+  listening.signal.addEventListener("abort", () => layer.off(handlers));
   return listening;
 }
 
@@ -192,6 +194,7 @@ class Tiles {
   asked = new Set();
   stale = new Set(); // of those that were asked for
   #failed = new Set();
+  #tries = new Map();
   #changes = [];
 
   constructor({ maxAge = MAX_AGE }) {
@@ -208,12 +211,13 @@ class Tiles {
     const anew = this.asks(tile);
     this.asked.add(tile);
     this.stale.delete(tile);
+    if (anew) this.#tries.set(tile, (this.#tries.get(tile) ?? 0) + 1);
     return anew;
   }
 
-  /** It could not be loaded: to be asked for again after the next look. */
+  /** A changed tile could not be loaded: to be asked for again after the next look, a few times. */
   fail(tile) {
-    this.#failed.add(tile);
+    if (this.#tries.get(tile) <= 5) this.#failed.add(tile);
   }
 
   /** Take note of changes. Returns whether there are new tiles to be asked for. */
@@ -223,6 +227,7 @@ class Tiles {
     // What browsers do not keep as long needs no longer be remembered.
     this.#changes = [...this.#changes.filter(({ until }) => until > now), ...heard];
     const again = [...this.asked].filter((tile) => heard.some(({ holds }) => holds(indexOf(tile))));
+    for (const tile of again) this.#tries.delete(tile);
     const found = [...again, ...this.#failed];
     this.#failed.clear();
     for (const tile of found) this.stale.add(tile);
