@@ -1,4 +1,4 @@
-"""The demonstration in a browser: a load happens while the map is open, and the step after it has the changed tiles drawn anew."""
+"""The demonstration in a browser: a load happens while a map is open, and the step after it has the map draw what changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -112,7 +111,7 @@ class _Demo:
         return picture.png()
 
     async def load(self, request: Request) -> Response:
-        """The load: add rows. It knows which tiles they are drawn in, those beside them included if a dot reaches over the edge."""
+        """The load: add rows. It knows which tiles they are drawn in, also where a dot reaches over the edge of its tile."""
         rows = [(x + self._random.uniform(-0.02, 0.02), y + self._random.uniform(-0.015, 0.015)) for x, y in _PLACES]
         with closing(sqlite3.connect(self._database)) as connection, connection:
             connection.executemany("INSERT INTO stations VALUES ('new', ?, ?)", rows)
@@ -147,7 +146,11 @@ class _Demo:
 
     async def page(self, request: Request) -> Response:
         source = {"tiles": f"{self._emulator.root_url}/{self._udf.shared_token}/run/tiles/{{z}}/{{x}}/{{y}}?format=png"}
-        settings = source | {"announced": f"/announced/{UDF_NAME}.json", "maxAge": BROWSERS_MAY_KEEP, "zooms": [ZOOMS[0], ZOOMS[-1]]}
+        settings = source | {
+            "announced": f"/announced/{UDF_NAME}.json",
+            "maxAge": BROWSERS_MAY_KEEP,
+            "zooms": [ZOOMS[0], ZOOMS[-1]],
+        }
         html = (files("fused_cache_ops") / "demo" / "map.html").read_text(encoding="utf-8")
         return HTMLResponse(html.replace("{settings}", json.dumps(settings)))
 

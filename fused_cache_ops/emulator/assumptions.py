@@ -14,8 +14,8 @@ class Assumptions:
         fresh_headers: the headers of a result that was computed.
         memory_headers: the headers of a result from the memory tier.
         storage_headers: the headers of a result from object storage.
-        shared_headers: further headers of a shared run, such as the ``Cache-Control`` that browsers and CDNs keep to. By default,
-            pages of every origin may read it.
+        shared_headers: further headers of a shared run, such as ``Cache-Control`` for browsers and CDNs. By default, pages of
+            every origin may read it.
         refusal_status: the status for a shared run without access, or with a session token that is no longer valid.
         public_mint_status: the status for a session token of a public canvas, which needs none.
         mixed_instances: whether invalidating on one instance reaches the results of every instance.
