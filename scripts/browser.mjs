@@ -2,7 +2,7 @@
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
-const [base, nodeModules, colorsText, ...wanted] = process.argv.slice(2);
+const [base, nodeModules, colorsText, target, only, ...wanted] = process.argv.slice(2);
 const { chromium } = createRequire(join(nodeModules, "x.js"))("playwright-core");
 const COLORS = JSON.parse(colorsText);
 const PAGES = [
@@ -106,6 +106,9 @@ const SCENARIOS = {
     await control("load", { tiles: [CHANGED] });
     await control("step", { tiles: [CHANGED] });
     await looked();
+    const idles = await page.evaluate(() => window.idles);
+    await sleep(1);
+    if ((await page.evaluate(() => window.idles)) > idles + 1) throw new Error("the map does not come to rest");
     same("while it is out of view", await asked(udf), []);
     await page.evaluate(([lng, lat]) => window.go(lng, lat), place(CENTER));
     await shows(page, CENTER, 1);
@@ -143,7 +146,7 @@ const SCENARIOS = {
     await hide(page, true);
     await sleep(1);
     await control("forget");
-    const changed = [CHANGED, tile(485, 392), tile(486, 391)];
+    const changed = [CHANGED, tile(485, 392), tile(486, 393)];
     for (const each of changed) {
       await control("load", { tiles: [each] });
       await control("step", { tiles: [each] });
@@ -152,7 +155,7 @@ const SCENARIOS = {
     const { documents } = await control("requests");
     if (documents.length) throw new Error(`looked while it was hidden: ${documents}`);
     await hide(page, false);
-    for (const where of [CENTER, [485, 392], [486, 391]]) await shows(page, where, 1);
+    for (const where of [CENTER, [485, 392], [486, 393]]) await shows(page, where, 1);
     same("asked for", await asked(udf), changed);
   },
   async "a map that missed more than the document holds"({ page, udf, loaded }) {
@@ -250,7 +253,20 @@ const SCENARIOS = {
   },
 };
 
-const MORE = {
+const LATE = {
+  async "a map that was drawn before it is listened for"({ page, udf }) {
+    await page.evaluate(() => window.listenLate());
+    await looked();
+    await asked(udf);
+    await control("forget");
+    await control("load", { tiles: [CHANGED] });
+    await control("step", { tiles: [CHANGED] });
+    await shows(page, CENTER, 1);
+    same("asked for", await asked(udf), [CHANGED]);
+  },
+};
+
+const TWO = {
   async "two documents on a page"({ page }) {
     await control("load", { tiles: [CHANGED], name: "parcels" });
     await control("step", { tiles: [CHANGED], name: "parcels" });
@@ -291,14 +307,40 @@ const FLAGS = [
 ];
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", headless: true, args: FLAGS, timeout: 60_000 });
 let failures = 0;
+
+/** Pictures of the demonstration: before the step, and after it. */
+async function takePictures() {
+  const page = await browser.newPage({ viewport: { width: 860, height: 540 } });
+  await page.goto(base);
+  await page.waitForFunction(() => window.map?.areTilesLoaded());
+  await page.click("#load");
+  await page.waitForFunction(() => document.getElementById("said").textContent.startsWith("Loaded"));
+  await sleep(3); // longer than it takes from the step to a fresh tile: the load alone changes nothing on the map
+  const view = { clip: { x: 0, y: 0, width: 580, height: 540 } };
+  const old = await page.screenshot(view);
+  await page.screenshot({ path: join(target, "open-map-before.png") });
+  const stepped = page.waitForResponse("**/step");
+  await page.click("#step");
+  await stepped;
+  const began = Date.now();
+  await until("the map changes", async () => !(await page.screenshot(view)).equals(old) || "as before");
+  console.log(`The map changed ${((Date.now() - began) / 1000).toFixed(2)} s after the step had ended (a look every two seconds).`);
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("no others"));
+  await page.waitForFunction(() => window.map.areTilesLoaded());
+  await sleep(1);
+  await page.screenshot({ path: join(target, "open-map-after.png") });
+  console.log(await page.textContent("#asked"));
+}
+
 try {
-  for (const name of PAGES) {
-    const scenarios = name === "maplibre" ? [...Object.entries(SCENARIOS), ...Object.entries(MORE)] : Object.entries(SCENARIOS);
-    for (const [title, scenario] of scenarios) {
-      if (process.env.SCENARIO && !title.includes(process.env.SCENARIO)) continue;
+  if (target) await takePictures();
+  for (const name of target ? [] : PAGES) {
+    const all = [...Object.entries(SCENARIOS), ...Object.entries(LATE), ...(name === "maplibre" ? Object.entries(TWO) : [])];
+    for (const [title, scenario] of all) {
+      if (!title.includes(only)) continue;
       const context = await browser.newContext({ viewport: { width: 1000, height: 800 } });
       try {
-        const note = await run(context, title in MORE ? `${name}-two` : name, title, scenario);
+        const note = await run(context, name + (title in LATE ? "-late" : title in TWO ? "-two" : ""), title, scenario);
         console.log(`✓ ${name}: ${title}${note ? `: ${note}` : ""}`);
       } catch (error) {
         failures++;

@@ -7,8 +7,9 @@
 export function listenForMapLibre(map, source, url, options = {}) {
   if (!map.refreshTiles) throw new TypeError("fused-cache-listener: this map has no refreshTiles. Use MapLibre GL JS 5.5 or later.");
   const tiles = new Tiles(options);
+  const found = () => map.style && map.getSource(source);
   const ask = (address) => {
-    const tile = tileAt(address, map.getSource(source));
+    const tile = tileAt(address, found());
     return tile !== undefined && tiles.ask(tile);
   };
   const hook = hooks.get(map) ?? { asks: new Set() };
@@ -23,14 +24,14 @@ export function listenForMapLibre(map, source, url, options = {}) {
   });
   // Tiles that are out of view, or that are loading for the first time, are skipped by refreshTiles: so again when idle.
   const refresh = () => {
-    if (tiles.stale.size && map.getSource(source)) map.refreshTiles(source, [...tiles.stale].map(indexOf));
+    if (tiles.stale.size && found()) map.refreshTiles(source, [...tiles.stale].map(indexOf));
   };
   const fail = (event) => {
     if (event.sourceId === source && event.tile) tiles.fail(nameOf(event.tile.tileID.canonical));
   };
   map.on("idle", refresh);
   map.on("error", fail);
-  if (map.getSource(source)) map.refreshTiles(source); // called late: which tiles there are is not known
+  if (found()) map.refreshTiles(source); // called late: which tiles there are is not known
   const listening = listen(url, (changes) => (tiles.hear(changes), refresh()), options);
   listening.signal.addEventListener("abort", () => {
     map.off("idle", refresh);
