@@ -190,6 +190,8 @@ def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str
     metadata = result.to_dict()
     if result.refresh:
         metadata["refresh"] = dg.MetadataValue.json(result.refresh.to_dict())
+    if result.announcement:
+        metadata["announcement"] = str(result.announcement)
     if result.related:
         metadata["related"] = dg.MetadataValue.table(
             [

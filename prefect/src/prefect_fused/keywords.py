@@ -63,7 +63,7 @@ TASK_DEFAULTS = defaults_of(TaskKeywords)
 DATASET_TASK_DEFAULTS = defaults_of(DatasetTaskKeywords)
 REFRESH_TASK_DEFAULTS = defaults_of(RefreshTaskKeywords)
 
-GROUPS = ("refresh", "h3_index", "limits")
+GROUPS = ("refresh", "h3_index", "announce", "limits")
 """The keywords that may be a mapping, which `.map` must not split."""
 
 

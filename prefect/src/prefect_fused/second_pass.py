@@ -13,7 +13,17 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
 from fused_cache_ops import FusedCacheError, InvalidInputError, plan_invalidation
-from fused_cache_ops.integration import CALL_DEFAULTS, DETAILS, KINDS, NOT_GIVEN, SELECTION_DEFAULTS, is_given, kinds_in
+from fused_cache_ops.integration import (
+    CALL_DEFAULTS,
+    DETAILS,
+    KINDS,
+    NOT_GIVEN,
+    SELECTION_DEFAULTS,
+    announce_options,
+    is_given,
+    kinds_in,
+    webhook_of,
+)
 from prefect_fused.events import api_error
 
 if TYPE_CHECKING:
@@ -63,6 +73,10 @@ class SecondPass:
             ),
             (keywords.get("verify_tiles"), "verify_tiles would run before the second pass: omit it, or omit again_deployment"),
             (is_given(keywords, "refresh"), "refresh would run before the second pass: omit it, or omit again_deployment"),
+            (
+                webhook_of(keywords.get("announce", NOT_GIVEN)),
+                "Prefect stores parameters in plain text, and announce is an address to post to: pass env:NAME",
+            ),
             (keywords.get("shard"), "a shard cannot be given to it: omit shard, or omit again_deployment"),
             (
                 credentials is not None and block is None,
@@ -81,6 +95,7 @@ class SecondPass:
             "max_related": keywords.get("max_related", CALL_DEFAULTS["max_related"]),
             "inner_caches": _folders(keywords),
             "h3_index": None,  # the first pass has waited for it
+            "announce": _announced(keywords),
             "loaded_at": _moment(keywords),
             **({} if deadline is None else {"deadline": deadline}),
             **_selection(keywords),
@@ -162,6 +177,15 @@ def _selection(keywords: CallKeywords) -> dict[str, Any]:
 def _folders(keywords: CallKeywords) -> list[str] | None:
     given: Any = keywords.get("inner_caches", NOT_GIVEN)
     return None if given is NOT_GIVEN else [given] if isinstance(given, str) else list(given)
+
+
+def _announced(keywords: CallKeywords) -> Any:
+    given: Any = keywords.get("announce", NOT_GIVEN)
+    return (
+        None
+        if given is NOT_GIVEN
+        else {key: str(each) if key == "to" else each for key, each in announce_options(given).items()}
+    )
 
 
 def _moment(keywords: CallKeywords) -> str | None:
