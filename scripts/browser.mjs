@@ -172,9 +172,13 @@ const SCENARIOS = {
   },
   async "ranges, and everything within zooms and bounds"({ page, udf }) {
     await control("load", { tiles: [CHANGED, tile(485, 392)] });
-    await control("step", { tiles: [CHANGED, tile(485, 392)], change: { ranges: [{ z: 10, x: [484, 486], y: [392, 392] }] } });
+    const [left, top] = place([484, 391.9]);
+    const [right, bottom] = place([486, 392.1]);
+    await control("step", { bounds: [left, bottom, right, top], zooms: "10-12" });
     await shows(page, CENTER, 1);
     await shows(page, [485, 392], 1);
+    const { changes } = await control("read");
+    if (!changes[0].ranges?.some(({ z, x: [from, to] }) => z === 10 && from === 484 && to === 486)) throw new Error("no ranges");
     const row = await asked(udf);
     if (row.some((each) => !each.endsWith("/392")) || row.length > 3) throw new Error(`asked for ${row}`);
     await control("forget");
@@ -191,7 +195,7 @@ const SCENARIOS = {
   },
   async "a document that cannot be read, an older copy, and one that was made anew"({ page, udf }) {
     const before = await control("read");
-    await control("step", { tiles: [], change: { tiles: [tile(1, 1)] } });
+    await control("announce", { change: { tiles: [tile(1, 1)] } });
     await looked();
     await control("document", { name: "roads", content: before }); // an older copy, as a CDN may have it
     await looked();
@@ -231,6 +235,19 @@ const SCENARIOS = {
     await page.goto(`${base}/pages/${name}`);
     await shows(page, CENTER, 1);
     same("asked for", await asked(udf), [CHANGED]);
+  },
+  "a document that is not there before the first announcement": {
+    begin: () => control("document", { name: "roads", content: null }),
+    async run({ page, udf }) {
+      await control("forget");
+      await sleep(3);
+      const { documents } = await control("requests");
+      if (documents.length < 4 || documents.some(([, status]) => status !== 404)) throw new Error(JSON.stringify(documents));
+      await control("load", { tiles: [CHANGED] });
+      await control("step", { tiles: [CHANGED] });
+      await shows(page, CENTER, 1);
+      same("asked for", await asked(udf), [CHANGED]);
+    },
   },
   async "a server that fails when the tile is asked for"({ page, udf }) {
     await control("load", { tiles: [CHANGED] });

@@ -125,29 +125,31 @@ export function listenForOpenLayers(source, url, options = {}) {
 export function listen(url, hear, { interval = 10, maxAge = MAX_AGE, signal } = {}) {
   const ended = new AbortController();
   const stop = () => ended.abort();
-  let known, timer, looking = false, failures = 0;
+  let known, timer, looking = false, failures = 0, warned = false;
   async function look() {
     clearTimeout(timer);
     if (looking || document.hidden || ended.signal.aborted) return;
     looking = true;
-    let changes = [];
+    let changes;
     try {
       // The browser sends If-None-Match itself. If a page did, it would cost a preflight request at another origin.
       const waiting = AbortSignal.any([ended.signal, AbortSignal.timeout(30_000)]);
       const response = await fetch(url, { cache: "no-cache", signal: waiting });
-      if (!response.ok) throw new Error(`it was answered with ${response.status}`);
+      if (!response.ok) throw new Error(`it was answered with ${response.status}`, { cause: response.status });
       const announced = checked(await response.json());
       const found = unseen(announced, known, known ? 0 : beginning(announced, response.headers, maxAge));
-      if (found) [known, changes] = [announced.changes[0], found];
-      failures = 0;
+      if (found) known = announced.changes[0];
+      [changes, failures, warned] = [found ?? [], 0, false];
     } catch (error) {
       if (ended.signal.aborted) return;
-      if (failures++ === 0) console.warn(`fused-cache-listener: ${url} cannot be read, and is tried again: ${error.message}`);
+      failures = [403, 404].includes(error.cause) ? 0 : failures + 1; // stores say so until the first announcement
+      if (!warned) console.warn(`fused-cache-listener: ${url} cannot be read, and is tried again: ${error.message}`);
+      warned = true;
     } finally {
       looking = false;
     }
     timer = setTimeout(look, 1000 * Math.min(interval * 2 ** failures, Math.max(interval, 600)) * (0.9 + Math.random() / 5));
-    if (failures === 0) hear(changes);
+    if (changes) hear(changes);
   }
   signal?.addEventListener("abort", stop);
   if (signal?.aborted) stop();

@@ -40,8 +40,9 @@ class Picture:
     def rectangle(self, left: int, top: int, right: int, bottom: int, color: int) -> None:
         """Fill the pixels from ``left`` and ``top`` up to ``right`` and ``bottom``, as far as they are on the tile."""
         left, right = max(left, 0), min(right, SIZE)
-        for row in self._rows[max(top, 0) : max(bottom, 0)]:
-            row[left:right] = bytes([color]) * max(right - left, 0)
+        if left < right:
+            for row in self._rows[max(top, 0) : max(bottom, 0)]:
+                row[left:right] = bytes([color]) * (right - left)
 
     def circle(self, x: int, y: int, radius: int, color: int) -> None:
         """Fill a circle."""
