@@ -189,7 +189,8 @@ const EVERYTHING = { everything: true };
 function beginning({ changes }, headers, maxAge) {
   const [now, written] = ["date", "last-modified"].map((name) => Date.parse(headers.get(name)));
   const there = written ? Date.parse(changes[0].at) + now - written : now;
-  return there - performance.now() - 1000 * maxAge - 2000; // the headers are rounded to seconds
+  const age = Math.max(performance.now(), Date.now() - performance.timeOrigin); // the first may not count while a machine sleeps
+  return there - age - 1000 * maxAge - 2000; // the headers are rounded to seconds
 }
 
 /** Which tiles a map has to ask for anew. */
