@@ -269,6 +269,17 @@ const SCENARIOS = {
     await shows(page, CENTER, 1);
     same("asked for", await asked(udf), [CHANGED, CHANGED, CHANGED]);
   },
+  async "a tile that is left while it is asked for"({ page, udf }) {
+    await control("load", { tiles: [CHANGED] });
+    await control("misbehave", { latency: 4, times: 1, path: CHANGED });
+    await control("step", { tiles: [CHANGED] });
+    await until("it is asked for", async () => (await control("requests")).under_way > 0 || "not yet");
+    await page.evaluate(([lng, lat]) => window.go(lng, lat), place(FAR));
+    await shows(page, FAR, 0);
+    await asked(udf);
+    await page.evaluate(([lng, lat]) => window.go(lng, lat), place(CENTER));
+    await shows(page, CENTER, 1);
+  },
   async "a map that is told to stop"({ page, udf }) {
     await page.evaluate(() => window.listening.stop());
     await sleep(1);
@@ -293,6 +304,13 @@ const LATE = {
     await control("step", { tiles: [CHANGED] });
     await shows(page, CENTER, 1);
     same("asked for", await asked(udf), [CHANGED]);
+  },
+};
+
+const UNCACHED = {
+  "a tile that is left while it is asked for, by a map that keeps none": SCENARIOS["a tile that is left while it is asked for"],
+  async "a tile out of view of a map that keeps none"({ page, udf, loaded }) {
+    await SCENARIOS["a tile out of view"]({ page, udf, loaded });
   },
 };
 
@@ -380,12 +398,12 @@ async function takePictures() {
 try {
   if (target) await takePictures();
   for (const name of target ? [] : PAGES) {
-    const all = [...Object.entries(SCENARIOS), ...Object.entries(LATE), ...(name === "maplibre" ? Object.entries({ ...STEPS, ...TWO }) : [])];
+    const all = [...Object.entries(SCENARIOS), ...Object.entries(LATE), ...Object.entries(name.startsWith("maplibre") ? UNCACHED : {}), ...Object.entries(name === "maplibre" ? { ...STEPS, ...TWO } : {})];
     for (const [title, scenario] of all) {
       if (!title.includes(only)) continue;
       const context = await browser.newContext({ viewport: { width: 1000, height: 1000 } });
       try {
-        const note = await run(context, name + (title in LATE ? "-late" : title in TWO ? "-two" : ""), title, scenario);
+        const note = await run(context, name + (title in LATE ? "-late" : title in TWO ? "-two" : title in UNCACHED ? "-uncached" : ""), title, scenario);
         console.log(`✓ ${name}: ${title}${note ? `: ${note}` : ""}`);
       } catch (error) {
         failures++;

@@ -5,7 +5,7 @@
 /** MapLibre GL JS 5.5 or later: raster and vector sources. Call it right after `new Map(…)`. `options` may have the map's own
  * `transformRequest`, and what `listen` takes. Returns `{stop()}`, as the others do. */
 export function listenForMapLibre(map, source, url, options = {}) {
-  if (!map.refreshTiles) throw new TypeError("fused-cache-listener: this map has no refreshTiles. Use MapLibre GL JS 5.5 or later.");
+  if (!map.refreshTiles) throw new TypeError("fused-cache-listener: a map without refreshTiles: use MapLibre GL JS 5.5 or later.");
   const tiles = new Tiles(options);
   const found = () => map.style && map.getSource(source);
   const ask = (address) => {
@@ -26,16 +26,18 @@ export function listenForMapLibre(map, source, url, options = {}) {
   const refresh = () => {
     if (tiles.stale.size && found()) map.refreshTiles(source, [...tiles.stale].map(indexOf));
   };
-  const fail = (event) => {
-    if (event.sourceId === source && event.tile) tiles.fail(nameOf(event.tile.tileID.canonical));
+  const load = ({ sourceId, tile }) => {
+    if (sourceId === source && tile?.state === "loaded") tiles.done(nameOf(tile.tileID.canonical));
   };
-  map.on("idle", refresh);
-  map.on("error", fail);
+  const fail = ({ sourceId, tile }) => {
+    if (sourceId === source && tile) tiles.fail(nameOf(tile.tileID.canonical));
+  };
+  const handlers = { idle: refresh, sourcedata: load, error: fail };
+  for (const [event, handler] of Object.entries(handlers)) map.on(event, handler);
   if (found()) map.refreshTiles(source); // called late: which tiles there are is not known
   const listening = listen(url, (changes) => (tiles.hear(changes), refresh()), options);
   listening.signal.addEventListener("abort", () => {
-    map.off("idle", refresh);
-    map.off("error", fail);
+    for (const [event, handler] of Object.entries(handlers)) map.off(event, handler);
     hook.asks.delete(ask);
   });
   map.once("remove", listening.stop);
@@ -48,24 +50,30 @@ const hooks = new WeakMap(); // a map has one transformRequest for all of its so
 export function listenForLeaflet(layer, url, options = {}) {
   const tiles = new Tiles(options);
   const shown = new Map(); // by element, because a tile may be shown in several copies of the world
+  const renewing = new Set();
   async function renew(tile) {
     const imagesOf = () => [...shown].filter(([, each]) => each.tile === tile);
-    const [[image, { address } = {}] = []] = imagesOf();
-    if (!image || !tiles.ask(tile)) return;
-    // As the image itself is asked for, so that its entry in the browser's cache is the one that is renewed.
-    const mode = image.crossOrigin === null ? "no-cors" : "cors";
-    const credentials = image.crossOrigin === "anonymous" ? "same-origin" : "include";
+    if (renewing.has(tile)) return;
+    renewing.add(tile);
     try {
-      const response = await fetch(address, { cache: "reload", mode, credentials });
-      if (!response.ok && response.type !== "opaque") throw new Error(response.statusText);
-      await response.blob(); // to its end, or it would not be stored
+      while (imagesOf().length && tiles.ask(tile)) { // again, if it changes in the meantime
+        const [[image, { address }]] = imagesOf();
+        // As the image itself is asked for, so that its entry in the browser's cache is the one that is renewed.
+        const mode = image.crossOrigin === null ? "no-cors" : "cors";
+        const credentials = image.crossOrigin === "anonymous" ? "same-origin" : "include";
+        const response = await fetch(address, { cache: "reload", mode, credentials });
+        if (!response.ok && response.type !== "opaque") throw new Error(response.statusText);
+        await response.blob(); // to its end, or it would not be stored
+        tiles.done(tile);
+        for (const [image] of imagesOf()) {
+          image.src = ""; // the same address alone would show the same picture
+          image.src = address;
+        }
+      }
     } catch {
       tiles.fail(tile);
-      return;
-    }
-    for (const [image] of imagesOf()) {
-      image.src = ""; // the same address alone would show the same picture
-      image.src = address;
+    } finally {
+      renewing.delete(tile);
     }
   }
   const add = ({ tile: image, coords: { x, y, z } }) => {
@@ -103,6 +111,7 @@ export function listenForOpenLayers(source, url, options = {}) {
       const response = await fetch(address, { cache });
       if (!response.ok) throw new Error(response.statusText);
       const object = URL.createObjectURL(await response.blob());
+      tiles.done(name);
       image.addEventListener("load", () => URL.revokeObjectURL(object), { once: true });
       image.src = object; // not the address, for which the page may have an old picture in its memory
     } catch {
@@ -197,6 +206,7 @@ function beginning({ changes }, headers, maxAge) {
 class Tiles {
   asked = new Set();
   stale = new Set(); // of those that were asked for
+  #coming = new Set(); // asked for: until they are there, the browser may have kept the old ones
   #failed = new Set();
   #tries = new Map();
   #changes = [];
@@ -207,7 +217,8 @@ class Tiles {
 
   /** Whether a tile that is wanted has to be asked for past the browser's cache. */
   asks(tile) {
-    return this.asked.has(tile) ? this.stale.has(tile) : this.#changes.some(({ holds }) => holds(indexOf(tile)));
+    if (this.stale.has(tile) || this.#coming.has(tile)) return true;
+    return !this.asked.has(tile) && this.#changes.some(({ holds }) => holds(indexOf(tile)));
   }
 
   /** The same, of a tile that is asked for now. */
@@ -215,8 +226,16 @@ class Tiles {
     const anew = this.asks(tile);
     this.asked.add(tile);
     this.stale.delete(tile);
-    if (anew) this.#tries.set(tile, (this.#tries.get(tile) ?? 0) + 1);
+    if (anew) {
+      this.#coming.add(tile);
+      this.#tries.set(tile, (this.#tries.get(tile) ?? 0) + 1);
+    }
     return anew;
+  }
+
+  /** It was loaded. A map that leaves a tile while it is asked for drops it, so until then nothing is certain. */
+  done(tile) {
+    this.#coming.delete(tile);
   }
 
   /** A changed tile could not be loaded: to be asked for again after the next look, a few times. */
