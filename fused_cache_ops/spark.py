@@ -1,7 +1,7 @@
 """The tiles of a table that only Spark holds, computed on its executors.
 
-Needs the extra ``spark``. The executors need ``geo``, and for cells ``h3``. The DataFrames that these functions return are passed
-as ``tiles``.
+Needs the extra ``spark``. The executors need ``geo``, and for cells ``h3``. The DataFrames that these functions return are
+passed as ``tiles``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
-from fused_cache_ops.keywords.selection import DEFAULT_MAX_TILES
 from fused_cache_ops.keywords.values import Antimeridian, RenderResolution
 from fused_cache_ops.selection.arrow import no_column
 from fused_cache_ops.selection.frames import is_frame, marked_text, our_error
@@ -31,6 +30,10 @@ __all__ = ["changed_tiles", "our_error", "tiles"]
 
 _TILES = "z int, x int, y int"
 _AT_ONCE = 200_000  # tiles in one batch
+_ROWS, _BYTES = 100_000, 16 << 20  # of a portion, which is covered at once, so that each of its tiles comes once
+MOST_TILES = 5_000_000
+"""The most tiles of a portion, by default."""
+
 _OWN = ("GeometryType", "GeographyType")
 _TEXT = ("StringType", "VarcharType", "CharType", "BinaryType")
 _NUMBERS = ("DoubleType", "FloatType", "DecimalType", "LongType", "IntegerType", "ShortType", "ByteType")
@@ -61,7 +64,7 @@ def tiles(
     buffer: int = 0,
     render_resolution: RenderResolution = None,
     antimeridian: Antimeridian | None = None,
-    max_tiles: int = DEFAULT_MAX_TILES,
+    max_tiles: int = MOST_TILES,
     max_zoom: int = HIGHEST_ZOOM,
     shard: tuple[int, int] | None = None,
 ) -> DataFrame:
@@ -81,8 +84,8 @@ def tiles(
         buffer: tiles to add on every side.
         render_resolution: with ``cells_column``.
         antimeridian: how to read an edge that spans more than half the globe.
-        max_tiles: the most tiles that one batch of rows (10,000, by default of Spark) may cover. More are an error of the job,
-            so that no executor runs out of memory.
+        max_tiles: the most tiles that 100,000 rows may cover. More are an error of the job, so that no executor runs out of
+            memory.
         max_zoom: the highest zoom.
         shard: ``(i, n)`` for only those tiles that belong to the ``i``-th of ``n`` shards, by a hash of their numbers.
 
@@ -112,7 +115,7 @@ def changed_tiles(
     buffer: int = 0,
     render_resolution: RenderResolution = None,
     antimeridian: Antimeridian | None = None,
-    max_tiles: int = DEFAULT_MAX_TILES,
+    max_tiles: int = MOST_TILES,
     max_zoom: int = HIGHEST_ZOOM,
     shard: tuple[int, int] | None = None,
 ) -> DataFrame:
@@ -310,7 +313,7 @@ def cover(batches: Iterable[Any], *, how: _How, unplaced: bool) -> Iterator[Any]
         RuntimeError: what `our_error` reads.
     """
     pa = import_geo("pyarrow")
-    for batch in batches:
+    for batch in _portions(batches):
         try:
             placed = batch.drop_null()
             if unplaced and placed.num_rows < batch.num_rows:
@@ -320,6 +323,19 @@ def cover(batches: Iterable[Any], *, how: _How, unplaced: bool) -> Iterator[Any]
         except FusedCacheError as error:
             # Spark hands only text to the driver.
             raise RuntimeError(marked_text(error)) from None
+
+
+def _portions(batches: Iterable[Any]) -> Iterator[Any]:
+    """The same rows in fewer batches."""
+    pa = import_geo("pyarrow")
+    held: list[Any] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(each.num_rows for each in held) >= _ROWS or sum(each.nbytes for each in held) >= _BYTES:
+            yield pa.concat_batches(held)
+            held = []
+    if held:
+        yield pa.concat_batches(held)
 
 
 def _selections(batch: Any, how: _How) -> Iterator[Selection]:

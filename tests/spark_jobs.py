@@ -24,6 +24,7 @@ from fused_cache_ops.changes import changed_geometry
 from fused_cache_ops.emulator import Emulator
 from fused_cache_ops.spark import changed_tiles, our_error, tiles
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "spark" / "invalidate_after_load.py"
 ROWS = 20_000_000
 LISBON = (-9.3, 38.6)
 
@@ -188,7 +189,7 @@ def many(spark: Any) -> None:
         "id", "-9.5d + (id * 7919 % 1000003) / 1000003d as lon", "38.2d + (id * 104729 % 1000033) / 1000033d as lat"
     )
     counted = frame.count()
-    made = tiles(frame, geometry_column=("lon", "lat"), crs=4326, zooms="8-18", max_tiles=10**7)
+    made = tiles(frame, geometry_column=("lon", "lat"), crs=4326, zooms="8-18")
     before = memory()
     with Emulator() as emulator:
         udf = emulator.register(dict, name="roads")
@@ -206,7 +207,7 @@ def many(spark: Any) -> None:
     table = part.select("lon", "lat").toArrow()
     here = single(geometry=table, geometry_column=("lon", "lat"), crs=4326, zooms="8-18", max_tiles=10**7)
     alone = time.monotonic() - began
-    assert numbers(tiles(part, geometry_column=("lon", "lat"), crs=4326, zooms="8-18", max_tiles=10**7)) == here
+    assert numbers(tiles(part, geometry_column=("lon", "lat"), crs=4326, zooms="8-18")) == here
     print(f"    of 200,000 rows the same {len(here):,} tiles as on this machine, which took {alone:.1f} s for them")
 
 
@@ -220,7 +221,7 @@ def killed(spark: Any) -> None:
     frame = spark.range(4_000_000, numPartitions=16).selectExpr(
         "-9.5d + (id % 10007) / 10007d as lon", "38.2d + (id % 10009) / 10009d as lat"
     )
-    how: Any = {"geometry_column": ("lon", "lat"), "crs": 4326, "zooms": "8-16", "max_tiles": 10**7}
+    how: Any = {"geometry_column": ("lon", "lat"), "crs": 4326, "zooms": "8-16"}
     expected = tiles(frame, **how).count()
     found: list[Any] = []
 
@@ -258,6 +259,24 @@ def lacking() -> None:
     spark.stop()
 
 
+def submitted(_: Any) -> None:
+    """The example, by spark-submit."""
+    with tempfile.TemporaryDirectory() as folder, Emulator() as emulator:
+        udf = emulator.register(dict, name="roads", canvas="maps")
+        for name, x in (("before", -9.14), ("after", -9.11)):
+            rows = [[1, 2], [shapely.Point(-8.5, 38.5).wkb, shapely.Point(x, 38.72).wkb]]
+            pyarrow.parquet.write_table(pyarrow.table(rows, names=["id", "geometry"]), f"{folder}/{name}.parquet")
+        moved = single(geometry="MULTIPOINT (-9.14 38.72, -9.11 38.72)", crs="EPSG:4326", zooms="8-16")
+        emulator.fill_cache(udf, [*moved, (16, 0, 0)])
+        command = [f"{Path(sys.executable).parent}/spark-submit", "--master", "local[2]", str(EXAMPLE)]
+        arguments = [f"{folder}/before.parquet", f"{folder}/after.parquet", "maps/roads"]
+        environment = {**os.environ, **emulator.environment(), "SPARK_LOCAL_IP": "127.0.0.1"}
+        done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert emulator.cached_tiles(udf) == {(16, 0, 0)}
+        print(f"    {done.stdout.strip().splitlines()[-1]}")
+
+
 def connect(_: Any) -> None:
     """The same calls over Spark Connect, in a process of their own."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import spark_jobs; spark_jobs.connected()"
@@ -272,16 +291,18 @@ def connected() -> None:
     spark.stop()
 
 
-PARTS: dict[str, Callable[[Any], None]] = {
-    each.__name__: each for each in (types, states, errors, many, killed, without_the_package, connect)
-}
+OF_THEIR_OWN = (without_the_package, submitted, connect)
+"""The parts that make a session of their own."""
+
+PARTS: dict[str, Callable[[Any], None]] = {each.__name__: each for each in (types, states, errors, many, killed, *OF_THEIR_OWN)}
 
 if __name__ == "__main__":
     began = datetime.datetime.now()
     wanted = sys.argv[1:] or list(PARTS)
-    spark = session() if set(wanted) - {"without_the_package", "connect"} else None
+    own = {each.__name__ for each in OF_THEIR_OWN}
+    spark = session() if set(wanted) - own else None
     for part in wanted:
-        if part in ("without_the_package", "connect") and spark is not None:
+        if part in own and spark is not None:
             spark.stop()
             spark = None
         print(f"{part}: {(PARTS[part].__doc__ or '').strip()}", flush=True)

@@ -96,6 +96,11 @@ def test_rows_without_a_place_are_said_only_where_they_have_changed() -> None:
     assert covered(batch, how(crs=4326), unplaced=True).count((None, None, None)) == 1
 
 
+def test_the_tiles_of_several_batches_come_once() -> None:
+    batches = [pa.record_batch({"p0": WKB}) for _ in range(5)]
+    assert sum(len(batch) for batch in cover(batches, how=how(crs=4326), unplaced=False)) == len(EXPECTED)
+
+
 def test_an_empty_batch_has_no_tiles() -> None:
     assert covered({"p0": pa.array([], pa.binary())}, how(crs=4326)) == []
 
