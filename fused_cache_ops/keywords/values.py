@@ -4,7 +4,7 @@ import datetime
 import enum
 import os
 from collections.abc import Iterable, Mapping
-from typing import IO, Any, Literal, NamedTuple, Union
+from typing import IO, Any, Literal, NamedTuple, Protocol, Union
 
 from fused_cache_ops.tiles.tile import TileLike
 
@@ -55,16 +55,44 @@ TileOrder = Literal["zxy", "xyz"]
 WhenTooMany = Literal["fail", "whole-udf", "coarser"]
 
 
+class CheckpointRecord(Protocol):
+    """One small record. Errors of the store are of type OSError.
+
+    Attributes:
+        name: what messages call it.
+        interval: seconds between two writes.
+    """
+
+    name: str
+    interval: float
+
+    def read(self) -> bytes | None:
+        """The record, or None if there is none."""
+
+    def write(self, content: bytes) -> None:
+        """Replace the record as a whole."""
+
+    def delete(self) -> None:
+        """Remove the record, if there is one."""
+
+
+class CheckpointStore(Protocol):
+    """Where an orchestrator keeps records."""
+
+    def record(self, name: str) -> CheckpointRecord:
+        """The record of that name."""
+
+
 class RunCheckpoint(NamedTuple):
     """A checkpoint of one step of an orchestrator's run. A record that another run wrote is ignored.
 
     Attributes:
-        location: a path, or a URL that fsspec supports.
+        location: a path, a URL that fsspec supports, or the orchestrator's own store.
         run: what identifies the run and the step. It is the same for a retry, and different for everything that may follow
             another load.
     """
 
-    location: str | os.PathLike[str]
+    location: str | os.PathLike[str] | CheckpointStore
     run: str
 
     def __repr__(self) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError, UnavailableError, unreadable
-from fused_cache_ops.keywords.values import CheckpointLocation, RunCheckpoint
+from fused_cache_ops.keywords.values import CheckpointLocation, CheckpointRecord, RunCheckpoint
 from fused_cache_ops.selection.given import local_path
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.wording import quoted, rendered_to_nothing, without_credentials
@@ -203,17 +203,6 @@ class Checkpoint:
         self._done = {target: Spans(spans) for target, spans in done.items()}
 
 
-class _Store(Protocol):
-    """One small file, which is always replaced atomically."""
-
-    name: str
-    interval: float
-
-    def read(self) -> bytes | None: ...
-    def write(self, content: bytes) -> None: ...
-    def delete(self) -> None: ...
-
-
 class _LocalFile:
     interval = _INTERVAL_LOCAL
 
@@ -296,6 +285,8 @@ def check_location(location: Any) -> None:
         InvalidInputError: it is not a path or URL, or looks like a template that rendered to nothing.
     """
     location = _place(location)
+    if hasattr(location, "record"):
+        return
     if not isinstance(location, (str, os.PathLike)):
         raise InvalidInputError(f"checkpoint is of type {type(location).__name__}: pass a path or a URL.")
     if "\0" in os.fspath(location):
@@ -306,7 +297,10 @@ def check_location(location: Any) -> None:
 
 def is_folder(location: CheckpointLocation) -> bool:
     """Whether a location is a folder, with one file for each UDF and selection."""
-    place = os.fspath(_place(location))
+    place = _place(location)
+    if hasattr(place, "record"):
+        return True
+    place = os.fspath(place)
     return place.endswith(("/", os.sep)) or ("://" not in place and Path(place).is_dir())
 
 
@@ -321,9 +315,12 @@ def _age(record: dict[str, Any]) -> timedelta:
         return timedelta(0)
 
 
-def _open_store(location: CheckpointLocation, name: str) -> _Store:
+def _open_store(location: CheckpointLocation, name: str) -> CheckpointRecord:
     check_location(location)
-    place = local_path(os.fspath(_place(location)))
+    place = _place(location)
+    if hasattr(place, "record"):
+        return place.record(name)  # type: ignore[no-any-return]
+    place = local_path(os.fspath(place))
     if "://" in place:
         return _Object(place + name if place.endswith("/") else place)
     try:
