@@ -324,6 +324,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     ) -> None:
         super().__init__(**kwargs)
         refuse_tables({"tiles": tiles, "geometry": geometry, "cells": cells})
+        _refuse_two_sources(tiles_from_events, tiles)
         self.tiles_from_events = tiles_from_events
         self._name(udf)
         self.tiles = tiles
