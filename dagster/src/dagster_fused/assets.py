@@ -1,5 +1,6 @@
 """The cache of a UDF as an asset downstream of the table that the UDF reads, and a check of that asset."""
 
+import inspect
 import os
 import re
 import sys
@@ -21,10 +22,12 @@ from dagster_fused.invalidation import (
     shared_token_of,
 )
 from dagster_fused.loads import latest_loads, time_of_load
+from fused_cache_ops import InvalidInputError
 from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords
 
 if TYPE_CHECKING:
     from fused_cache_ops import CacheMap
+    from fused_cache_ops.cache_map.reading import MapEntry
 
 AFTER_EACH_LOAD: dg.AutomationCondition[Any] = dg.AutomationCondition.any_deps_updated().with_label("after_each_load")
 """``AutomationCondition.any_deps_updated()``: each materialization of an upstream asset is followed by one of the cache, even
@@ -37,6 +40,7 @@ def build_fused_cache_asset(
     *,
     udf: str,
     deps: Optional[Iterable[Any]] = None,
+    ins: Optional[Mapping[str, dg.AssetIn]] = None,
     selection_fn: Optional[SelectionFn] = None,
     selection: Optional[CallKeywords] = None,
     partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
@@ -52,6 +56,9 @@ def build_fused_cache_asset(
         name: the asset's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         deps: the tables that the UDF reads.
+        ins: tables whose values ``selection_fn`` gets as keyword arguments, loaded by their IO managers:
+            ``{"parcels": dg.AssetIn("raw_parcels")}`` for ``selection_fn(context, partition_key, parcels)``. In a run of several
+            partitions, it gets the value of each.
         selection_fn: ``selection_fn(context, partition_key)`` returns what a partition changed: an iterable of tiles, or a
             dict of the core's keywords such as ``{"bounds": (…)}``. It is called once for each partition of the run, with the
             `dagster.AssetExecutionContext` and the partition key (None if the asset has no partitions). The selections of
@@ -75,6 +82,7 @@ def build_fused_cache_asset(
         dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or tiles are selected twice.
     """
     shown = check_definition(f"Asset {name!r}", udf, selection, selection_fn=selection_fn)
+    _refuse_unread(f"Asset {name!r}", ins, selection_fn)
     known = dict(selection or {})
     arguments: dict[str, Any] = {
         "description": f"The cached results of the Fused UDF {shown}. Materializing it invalidates what changed.",
@@ -85,10 +93,10 @@ def build_fused_cache_asset(
     if partitions_def is not None and backfill_policy is None:
         backfill_policy = dg.BackfillPolicy.single_run()
 
-    def invalidate_changed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def invalidate_changed(context: dg.AssetExecutionContext, **values: Any) -> dg.MaterializeResult[Any]:
         with permanent_failures():
             loaded = latest_loads(context)
-            keywords = select(selection_fn, known, ((context, key) for key in _partitions_of(context)))
+            keywords = select(selection_fn, known, ((context, key) for key in _partitions_of(context)), values)
             moment = time_of_load(context)
             if moment is not None:
                 keywords.setdefault("loaded_at", moment)
@@ -100,6 +108,7 @@ def build_fused_cache_asset(
         asset: dg.AssetsDefinition = dg.asset(
             name=name,
             deps=deps,
+            ins=ins,
             partitions_def=partitions_def,
             automation_condition=automation_condition,
             backfill_policy=backfill_policy,
@@ -107,6 +116,18 @@ def build_fused_cache_asset(
             **arguments,
         )(invalidate_changed)
     return asset
+
+
+def _refuse_unread(what: str, ins: Optional[Mapping[str, dg.AssetIn]], selection_fn: Optional[SelectionFn]) -> None:
+    """Reject values that nothing would read.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: there are some, and no function.
+    """
+    if ins and selection_fn is None:
+        raise dg.DagsterInvalidDefinitionError(
+            f"{what}: ins are for selection_fn, which gets their values: pass it, or name the assets as deps."
+        )
 
 
 def _partitions_of(context: dg.AssetExecutionContext) -> Sequence[Optional[str]]:
@@ -129,6 +150,7 @@ def build_fused_cache_assets(
     datasets: Optional[Iterable[str]] = None,
     key_prefix: Union[str, list[str]] = "fused_cache",
     resource_key: str = "fused",
+    shared_token_env: Union[str, Mapping[str, str], None] = None,
     **asset_arguments: Any,
 ) -> list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]]:
     """An asset for every UDF in a cache map, downstream of the asset of its dataset.
@@ -144,13 +166,15 @@ def build_fused_cache_assets(
         datasets: the keys to build assets for. Default: all of the map.
         key_prefix: what the assets' keys begin with.
         resource_key: the key of the `FusedResource`.
+        shared_token_env: the name of the environment variable with a UDF's shared token, for each UDF as the map names it:
+            ``{"roads": "ROADS_TOKEN"}``, for UDFs of which the map says none. A name alone is for all of these.
         asset_arguments: further arguments of `build_fused_cache_asset`, for all of them.
 
     Returns:
         The assets, named after their UDFs. Where the map says ``verify_tiles``, a check of the asset comes after it.
 
     Raises:
-        InvalidInputError: the map cannot be read, or does not list a dataset.
+        InvalidInputError: the map cannot be read, or does not list a dataset or a UDF, or says another token for it.
         dagster.DagsterInvalidDefinitionError: a UDF is not ``whole_udf = true``, and has no ``selection_fn``.
     """
     from fused_cache_ops import CacheMap
@@ -160,6 +184,7 @@ def build_fused_cache_assets(
     for given in (selection_fn, partitions_def):
         for key in given if isinstance(given, Mapping) else ():
             read.entries(key)  # raises for a key that the map does not list
+    tokens = _tokens(shared_token_env, [entry for entries in chosen.values() for entry in entries], read.source)
     names = Counter(asset_name(entry.label) for entries in chosen.values() for entry in entries)
     built: list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]] = []
     for key, entries in chosen.items():
@@ -184,7 +209,7 @@ def build_fused_cache_assets(
                 partitions_def=_of_dataset(partitions_def, key),
                 key_prefix=key_prefix,
                 resource_key=resource_key,
-                shared_token_env=entry.shared_token_env,
+                shared_token_env=tokens[entry.label],
                 **asset_arguments,
             )
             built.append(asset)
@@ -197,10 +222,32 @@ def build_fused_cache_assets(
                     selection=selecting or None,
                     verify_tiles=verify_tiles,
                     resource_key=resource_key,
-                    shared_token_env=entry.shared_token_env,
+                    shared_token_env=tokens[entry.label],
+                    ins=asset_arguments.get("ins"),
                 )
                 built.append(check)
     return built
+
+
+def _tokens(given: Union[str, Mapping[str, str], None], entries: Iterable["MapEntry"], source: str) -> dict[str, Optional[str]]:
+    """The variable with the shared token of each UDF: what the map says, or what is given.
+
+    Raises:
+        InvalidInputError: one is given for a UDF that the map does not list, or for which it says one.
+    """
+    in_map = {entry.label: entry.shared_token_env for entry in entries}
+    if not isinstance(given, Mapping):
+        return {label: variable or given for label, variable in in_map.items()}
+    for label in given:
+        if label not in in_map:
+            raise InvalidInputError(
+                f"shared_token_env: {label!r} is no UDF of the chosen datasets in {source}: {', '.join(in_map)} are."
+            )
+        if in_map[label] is not None:
+            raise InvalidInputError(
+                f"shared_token_env: {source} says {in_map[label]!r} for {label}: give the name of its variable in one place."
+            )
+    return in_map | dict(given)
 
 
 def _of_dataset(given: Any, key: str) -> Any:
@@ -224,6 +271,7 @@ def build_fused_cache_check(
     name: str = "fused_cache_is_fresh",
     resource_key: str = "fused",
     shared_token_env: Optional[str] = None,
+    ins: Optional[Mapping[str, dg.AssetIn]] = None,
     **check_arguments: Any,
 ) -> dg.AssetChecksDefinition:
     """A check that an invalidation covered what was loaded: sampled tiles of the partition are requested through a shared
@@ -245,6 +293,7 @@ def build_fused_cache_check(
         resource_key: the key of the `FusedResource`.
         shared_token_env: the name of the environment variable with this UDF's shared token. Default: the resource's
             ``shared_token``.
+        ins: as for `build_fused_cache_asset`.
         check_arguments: further arguments of ``dagster.asset_check``: ``blocking``, ``description``, …
 
     Returns:
@@ -274,6 +323,7 @@ def build_fused_cache_check(
         severity=severity,
         name=name,
         resource_key=resource_key,
+        ins=ins,
         check_arguments=check_arguments,
     )
 
@@ -288,6 +338,8 @@ def build_fused_refresh_check(
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
     name: str = "fused_cache_is_warm",
     resource_key: str = "fused",
+    shared_token_env: Optional[str] = None,
+    ins: Optional[Mapping[str, dg.AssetIn]] = None,
     **check_arguments: Any,
 ) -> dg.AssetChecksDefinition:
     """A check that refreshes: the UDF is run for the tiles of the partition, so that the first visitor does not wait.
@@ -304,6 +356,8 @@ def build_fused_refresh_check(
         severity: the severity of a failed check. Default: a warning, since the map is right, only slow at first.
         name: the check's name.
         resource_key: the key of the `FusedResource`.
+        shared_token_env: as for `build_fused_cache_check`.
+        ins: as for `build_fused_cache_asset`.
         check_arguments: further arguments of ``dagster.asset_check``.
 
     Returns:
@@ -314,7 +368,7 @@ def build_fused_refresh_check(
     """
 
     def look(execution: Any, fused: Any, keywords: Mapping[str, Any]) -> tuple[bool, str, dict[str, Any]]:
-        found = refresh(execution, fused, udf, keywords)
+        found = refresh(execution, fused, udf, keywords, shared_token_env)
         return found.is_complete, str(found), found.to_dict()
 
     described = "The tiles of the Fused UDF {} that changed are cached again."
@@ -329,6 +383,7 @@ def build_fused_refresh_check(
         severity=severity,
         name=name,
         resource_key=resource_key,
+        ins=ins,
         check_arguments=check_arguments,
     )
 
@@ -345,6 +400,7 @@ def _check(
     severity: dg.AssetCheckSeverity,
     name: str,
     resource_key: str,
+    ins: Optional[Mapping[str, dg.AssetIn]],
     check_arguments: dict[str, Any],
 ) -> dg.AssetChecksDefinition:
     """A check of what a partition changed. ``look`` says whether it passed, a sentence, and the metadata."""
@@ -353,18 +409,23 @@ def _check(
     known = dict(selection or {})
     if selection_fn is None and not known:
         raise dg.DagsterInvalidDefinitionError(f"{what}: pass selection_fn or selection, to determine which tiles to request.")
-    arguments: dict[str, Any] = {"description": described.format(shown)} | check_arguments
+    _refuse_unread(what, ins, selection_fn)
+    arguments: dict[str, Any] = {"description": described.format(shown), "additional_ins": ins or {}} | check_arguments
     if partitions_def is None:
         partitions_def = getattr(asset, "partitions_def", None)
     resources = {*arguments.pop("required_resource_keys", ()), resource_key}
 
-    @dg.asset_check(asset=asset, name=name, required_resource_keys=resources, **arguments)
-    def look_at_what_changed(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    def look_at_what_changed(context: dg.AssetCheckExecutionContext, **values: Any) -> dg.AssetCheckResult:
         execution = context.op_execution_context
         with permanent_failures():
             keys = partition_keys(execution.instance, context.run, partitions_def)
-            keywords = select(selection_fn, known, ((context, key) for key in keys))
+            keywords = select(selection_fn, known, ((context, key) for key in keys), values)
             passed, said, metadata = look(execution, getattr(execution.resources, resource_key), keywords)
         return dg.AssetCheckResult(passed=passed, severity=severity, description=said, metadata=metadata)
 
-    return look_at_what_changed
+    # Dagster takes a check's inputs by the names of its parameters.
+    own = inspect.signature(look_at_what_changed)
+    inputs = [inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY) for each in ins or ()]
+    look_at_what_changed.__signature__ = own.replace(parameters=[own.parameters["context"], *inputs])  # type: ignore[attr-defined]
+    decorate = dg.asset_check(asset=asset, name=name, required_resource_keys=resources, **arguments)
+    return decorate(look_at_what_changed)
