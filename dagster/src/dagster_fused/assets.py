@@ -27,7 +27,6 @@ from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, Select
 
 if TYPE_CHECKING:
     from fused_cache_ops import CacheMap
-    from fused_cache_ops.cache_map.reading import MapEntry
 
 AFTER_EACH_LOAD: dg.AutomationCondition[Any] = dg.AutomationCondition.any_deps_updated().with_label("after_each_load")
 """``AutomationCondition.any_deps_updated()``: each materialization of an upstream asset is followed by one of the cache, even
@@ -57,8 +56,8 @@ def build_fused_cache_asset(
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         deps: the tables that the UDF reads.
         ins: tables whose values ``selection_fn`` gets as keyword arguments, loaded by their IO managers:
-            ``{"parcels": dg.AssetIn("raw_parcels")}`` for ``selection_fn(context, partition_key, parcels)``. In a run of several
-            partitions, it gets the value of each.
+            ``{"parcels": dg.AssetIn("raw_parcels")}`` for ``selection_fn(context, partition_key, parcels)``. In a run of
+            several partitions, it gets the value of each.
         selection_fn: ``selection_fn(context, partition_key)`` returns what a partition changed: an iterable of tiles, or a
             dict of the core's keywords such as ``{"bounds": (…)}``. It is called once for each partition of the run, with the
             `dagster.AssetExecutionContext` and the partition key (None if the asset has no partitions). The selections of
@@ -229,7 +228,7 @@ def build_fused_cache_assets(
     return built
 
 
-def _tokens(given: Union[str, Mapping[str, str], None], entries: Iterable["MapEntry"], source: str) -> dict[str, Optional[str]]:
+def _tokens(given: Union[str, Mapping[str, str], None], entries: Iterable[Any], source: str) -> dict[str, Optional[str]]:
     """The variable with the shared token of each UDF: what the map says, or what is given.
 
     Raises:

@@ -516,8 +516,8 @@ class FusedCacheMapComponent(dg.Component, FusedSettings):
             _resolve_variables,
             model_field_type=dict[str, str],
             inject_before_resolve=False,
-            description="For each UDF as the map names it, the name of the environment variable that holds its shared token, for "
-            "verify_tiles and refresh. Not for UDFs of which the map says it.",
+            description="For each UDF as the map names it, the name of the environment variable that holds its shared token, "
+            "for verify_tiles and refresh. Not for UDFs of which the map says it.",
         ),
     ] = None
     datasets: Annotated[

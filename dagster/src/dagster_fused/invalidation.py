@@ -214,7 +214,7 @@ def _step_of(context: Any) -> Any:
 
 
 def describe(result: "InvalidationResult", plan: Optional["InvalidationPlan"] = None) -> dict[str, Any]:
-    """A result as metadata: its counts, and of what was planned the tiles at each zoom as a table, and the footprint as GeoJSON.
+    """A result as metadata: its counts, and of the plan the tiles at each zoom as a table, and the footprint as GeoJSON.
 
     The footprint needs the core's extra ``geo``, and is omitted without it.
     """
