@@ -22,7 +22,6 @@ from dagster_fused.invalidation import (
     shared_token_of,
 )
 from dagster_fused.loads import latest_loads, time_of_load
-from fused_cache_ops import InvalidInputError
 from fused_cache_ops.integration import SELECTION_DEFAULTS, CallKeywords, SelectionKeywords
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def build_fused_cache_assets(
     datasets: Optional[Iterable[str]] = None,
     key_prefix: Union[str, list[str]] = "fused_cache",
     resource_key: str = "fused",
-    shared_token_env: Union[str, Mapping[str, str], None] = None,
+    backfill_policy: Optional[dg.BackfillPolicy] = None,
     **asset_arguments: Any,
 ) -> list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]]:
     """An asset for every UDF in a cache map, downstream of the asset of its dataset.
@@ -165,15 +164,14 @@ def build_fused_cache_assets(
         datasets: the keys to build assets for. Default: all of the map.
         key_prefix: what the assets' keys begin with.
         resource_key: the key of the `FusedResource`.
-        shared_token_env: the name of the environment variable with a UDF's shared token, for each UDF as the map names it:
-            ``{"roads": "ROADS_TOKEN"}``, for UDFs of which the map says none. A name alone is for all of these.
+        backfill_policy: as for `build_fused_cache_asset`, for the assets that have partitions.
         asset_arguments: further arguments of `build_fused_cache_asset`, for all of them.
 
     Returns:
         The assets, named after their UDFs. Where the map says ``verify_tiles``, a check of the asset comes after it.
 
     Raises:
-        InvalidInputError: the map cannot be read, or does not list a dataset or a UDF, or says another token for it.
+        InvalidInputError: the map cannot be read, or does not list a dataset.
         dagster.DagsterInvalidDefinitionError: a UDF is not ``whole_udf = true``, and has no ``selection_fn``.
     """
     from fused_cache_ops import CacheMap
@@ -183,7 +181,6 @@ def build_fused_cache_assets(
     for given in (selection_fn, partitions_def):
         for key in given if isinstance(given, Mapping) else ():
             read.entries(key)  # raises for a key that the map does not list
-    tokens = _tokens(shared_token_env, [entry for entries in chosen.values() for entry in entries], read.source)
     names = Counter(asset_name(entry.label) for entries in chosen.values() for entry in entries)
     built: list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]] = []
     for key, entries in chosen.items():
@@ -198,6 +195,7 @@ def build_fused_cache_assets(
                 )
             keywords = dict(entry.keywords)
             verify_tiles = keywords.pop("verify_tiles", 0)
+            partitions = _of_dataset(partitions_def, key)
             known = cast("CallKeywords", keywords | ({"whole_udf": True} if entry.is_whole else {}))
             asset = build_fused_cache_asset(
                 name,
@@ -205,10 +203,11 @@ def build_fused_cache_assets(
                 deps=[dg.AssetKey.from_user_string(key)],
                 selection_fn=function,
                 selection=known or None,
-                partitions_def=_of_dataset(partitions_def, key),
+                partitions_def=partitions,
+                backfill_policy=None if partitions is None else backfill_policy,
                 key_prefix=key_prefix,
                 resource_key=resource_key,
-                shared_token_env=tokens[entry.label],
+                shared_token_env=entry.shared_token_env,
                 **asset_arguments,
             )
             built.append(asset)
@@ -221,32 +220,11 @@ def build_fused_cache_assets(
                     selection=selecting or None,
                     verify_tiles=verify_tiles,
                     resource_key=resource_key,
-                    shared_token_env=tokens[entry.label],
+                    shared_token_env=entry.shared_token_env,
                     ins=asset_arguments.get("ins"),
                 )
                 built.append(check)
     return built
-
-
-def _tokens(given: Union[str, Mapping[str, str], None], entries: Iterable[Any], source: str) -> dict[str, Optional[str]]:
-    """The variable with the shared token of each UDF: what the map says, or what is given.
-
-    Raises:
-        InvalidInputError: one is given for a UDF that the map does not list, or for which it says one.
-    """
-    in_map = {entry.label: entry.shared_token_env for entry in entries}
-    if not isinstance(given, Mapping):
-        return {label: variable or given for label, variable in in_map.items()}
-    for label in given:
-        if label not in in_map:
-            raise InvalidInputError(
-                f"shared_token_env: {label!r} is no UDF of the chosen datasets in {source}: {', '.join(in_map)} are."
-            )
-        if in_map[label] is not None:
-            raise InvalidInputError(
-                f"shared_token_env: {source} says {in_map[label]!r} for {label}: give the name of its variable in one place."
-            )
-    return in_map | dict(given)
 
 
 def _of_dataset(given: Any, key: str) -> Any:
@@ -424,7 +402,7 @@ def _check(
 
     # Dagster takes a check's inputs by the names of its parameters.
     own = inspect.signature(look_at_what_changed)
-    inputs = [inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY) for each in ins or ()]
+    inputs = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in ins or ()]
     look_at_what_changed.__signature__ = own.replace(parameters=[own.parameters["context"], *inputs])  # type: ignore[attr-defined]
     decorate = dg.asset_check(asset=asset, name=name, required_resource_keys=resources, **arguments)
     return decorate(look_at_what_changed)

@@ -124,13 +124,6 @@ def _resolve_variable(context: dg.ResolutionContext, value: Optional[str]) -> Op
     return value
 
 
-def _resolve_variables(context: dg.ResolutionContext, value: Optional[dict[str, str]]) -> Optional[dict[str, str]]:
-    if value is not None:
-        for each in value.values():
-            _resolve_variable(context, each)
-    return value
-
-
 def _resolve_group(declared: Mapping[str, Option], name: str) -> Callable[[dg.ResolutionContext, Any], Any]:
     """A group of options, whose misspelled keys are found when the YAML is loaded."""
 
@@ -510,16 +503,6 @@ class FusedCacheMapComponent(dg.Component, FusedSettings):
             "template such as {{ dg.MonthlyPartitionsDefinition(start_date='2026-01-01') }}. Default: none.",
         ),
     ] = None
-    shared_token_envs: Annotated[
-        Optional[dict[str, str]],
-        dg.Resolver(
-            _resolve_variables,
-            model_field_type=dict[str, str],
-            inject_before_resolve=False,
-            description="For each UDF as the map names it, the name of the environment variable that holds its shared token, "
-            "for verify_tiles and refresh. Not for UDFs of which the map says it.",
-        ),
-    ] = None
     datasets: Annotated[
         Optional[list[str]], dg.Resolver.default(description="The keys to build assets for. Default: all of the map.")
     ] = None
@@ -539,7 +522,6 @@ class FusedCacheMapComponent(dg.Component, FusedSettings):
             datasets=self.datasets,
             key_prefix=self.key_prefix,
             resource_key=resource_key,
-            shared_token_env=self.shared_token_envs,
             backfill_policy=self.backfill_policy,
             **group,
             **self.of_steps(),
