@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fused_cache_ops.cache_map.dataset import calls_of_dataset
     from fused_cache_ops.cache_map.file import DEFAULT_MAP
     from fused_cache_ops.cache_map.reading import MapLocation
     from fused_cache_ops.dbt.artifacts import DbtPath, is_build, read_manifest
@@ -139,6 +140,7 @@ __all__ = [
     "TilesFile",
     "WhenTooMany",
     "Zooms",
+    "calls_of_dataset",
     "check_keys",
     "defaults_of",
     "find_map",
@@ -225,6 +227,7 @@ _HOMES = {
     "WHOLE_UDF": "keywords.values",
     "WhenTooMany": "keywords.values",
     "Zooms": "tiles.zooms",
+    "calls_of_dataset": "cache_map.dataset",
     "check_keys": "keywords.option",
     "is_build": "dbt.artifacts",
     "is_given": "keywords.rules",

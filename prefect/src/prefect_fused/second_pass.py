@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 LARGEST_PARAMETERS = 500_000
 """Bytes of JSON. Prefect's server refuses parameters of more than 512 kB."""
 
+_RUNS = (
+    "{0} comes after the second pass, whose worker knows the UDF's shared token only if the block has it: save it in the "
+    "block, omit {0}, or omit again_deployment"
+)
+
 _SHAPES = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom")
 
 
@@ -38,6 +44,7 @@ class SecondPass:
         credentials: The block, or None for the environment of the deployment's worker.
         keywords: The core's keywords.
         deadline: Seconds that the second pass may take, or None.
+        runs: Whether it can run the UDF, with the shared token that the block has.
 
     Raises:
         fused_cache_ops.InvalidInputError: The second pass could not be given as parameters, or is not asked for.
@@ -50,6 +57,8 @@ class SecondPass:
         credentials: FusedCredentials | None,
         keywords: CallKeywords,
         deadline: float | None,
+        *,
+        runs: bool = False,
     ) -> None:
         self._deployment = deployment
         self._id: UUID | None = None
@@ -61,8 +70,7 @@ class SecondPass:
                 not isinstance(udf, str),
                 "Prefect stores parameters in plain text, and udf is a shared token: pass its id or name",
             ),
-            (keywords.get("verify_tiles"), "verify_tiles would run before the second pass: omit it, or omit again_deployment"),
-            (is_given(keywords, "refresh"), "refresh would run before the second pass: omit it, or omit again_deployment"),
+            *((is_given(keywords, name) and not runs, _RUNS.format(name)) for name in ("verify_tiles", "refresh")),
             (keywords.get("shard"), "a shard cannot be given to it: omit shard, or omit again_deployment"),
             (
                 credentials is not None and block is None,
@@ -81,6 +89,10 @@ class SecondPass:
             "max_related": keywords.get("max_related", CALL_DEFAULTS["max_related"]),
             "inner_caches": _folders(keywords),
             "h3_index": None,  # the first pass has waited for it
+            "again_after": 0,
+            "again_deployment": None,
+            "verify_tiles": keywords.get("verify_tiles", 0),
+            "refresh": _refresh(keywords.get("refresh", 0)),
             "loaded_at": _moment(keywords),
             **({} if deadline is None else {"deadline": deadline}),
             **_selection(keywords),
@@ -157,6 +169,13 @@ def _selection(keywords: CallKeywords) -> dict[str, Any]:
     # Those beyond the limit only serve to show that it is exceeded.
     tiles = [str(tile) for tile in itertools.islice(plan.tiles(), LARGEST_PARAMETERS // 8)]
     return {"tiles": tiles, "max_zoom": keywords.get("max_zoom", SELECTION_DEFAULTS["max_zoom"])}
+
+
+def _refresh(given: Any) -> Any:
+    """A refresh as a parameter."""
+    if not isinstance(given, Mapping):
+        return given
+    return {name: _zooms(value) if name == "zooms" else value for name, value in given.items()}
 
 
 def _folders(keywords: CallKeywords) -> list[str] | None:
