@@ -149,6 +149,7 @@ def build_fused_cache_assets(
     key_prefix: Union[str, list[str]] = "fused_cache",
     resource_key: str = "fused",
     backfill_policy: Optional[dg.BackfillPolicy] = None,
+    ins: Optional[Mapping[str, dg.AssetIn]] = None,
     **asset_arguments: Any,
 ) -> list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]]:
     """An asset for every UDF in a cache map, downstream of the asset of its dataset.
@@ -165,6 +166,7 @@ def build_fused_cache_assets(
         key_prefix: what the assets' keys begin with.
         resource_key: the key of the `FusedResource`.
         backfill_policy: as for `build_fused_cache_asset`, for the assets that have partitions.
+        ins: as for `build_fused_cache_asset`, for the assets that have a ``selection_fn``.
         asset_arguments: further arguments of `build_fused_cache_asset`, for all of them.
 
     Returns:
@@ -205,6 +207,7 @@ def build_fused_cache_assets(
                 selection=known or None,
                 partitions_def=partitions,
                 backfill_policy=None if partitions is None else backfill_policy,
+                ins=None if function is None else ins,
                 key_prefix=key_prefix,
                 resource_key=resource_key,
                 shared_token_env=entry.shared_token_env,
@@ -221,7 +224,7 @@ def build_fused_cache_assets(
                     verify_tiles=verify_tiles,
                     resource_key=resource_key,
                     shared_token_env=entry.shared_token_env,
-                    ins=asset_arguments.get("ins"),
+                    ins=ins,
                 )
                 built.append(check)
     return built
