@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.errors import (
         AuthenticationError,
         ConfigurationError,
+        FollowUpError,
         FusedCacheError,
         InvalidationCancelledError,
         InvalidInputError,
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
         Unfinished,
     )
     from fused_cache_ops.invalidate import invalidate_cache, invalidate_dataset, invalidate_dbt, refresh_cache
+    from fused_cache_ops.keywords.announce import AnnounceOptions
     from fused_cache_ops.keywords.client import ClientSettings
     from fused_cache_ops.keywords.h3_index import H3IndexOptions
     from fused_cache_ops.keywords.refresh import RefreshOptions
     from fused_cache_ops.keywords.values import WHOLE_UDF
     from fused_cache_ops.lineage.report import UdfReport
+    from fused_cache_ops.outcome.announcement import Announcement, AnnouncementError
     from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
     from fused_cache_ops.outcome.dbt import DbtNodesFailedError, DbtResult
     from fused_cache_ops.outcome.indexing import DatasetIndexWait, IndexWait
@@ -56,6 +59,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WHOLE_UDF",
+    "AnnounceOptions",
+    "Announcement",
+    "AnnouncementError",
     "AuthenticationError",
     "CacheMap",
     "ClientSettings",
@@ -70,6 +76,7 @@ __all__ = [
     "DbtPlan",
     "DbtResult",
     "FirstPass",
+    "FollowUpError",
     "FusedCacheError",
     "FusedClient",
     "H3IndexOptions",
@@ -142,6 +149,9 @@ _HOMES = {
     "PermissionDeniedError": "errors",
     "RateLimitedError": "errors",
     "RefreshError": "outcome.invalidation",
+    "Announcement": "outcome.announcement",
+    "AnnouncementError": "outcome.announcement",
+    "AnnounceOptions": "keywords.announce",
     "RefreshOptions": "keywords.refresh",
     "RefreshResult": "outcome.refresh",
     "TeamEnvironment": "client",

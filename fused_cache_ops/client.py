@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import CacheMap, MapLocation
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, UnavailableError
+from fused_cache_ops.keywords.announce import Announce, read_announce, sealed_announce
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, CallKeywords
 from fused_cache_ops.keywords.h3_index import H3IndexOptions, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
@@ -30,7 +31,7 @@ from fused_cache_ops.secret import Secret, sealed, sealed_udf
 from fused_cache_ops.selection.reading import read_selection, refuse_single_use
 from fused_cache_ops.selection.selection import Selection, WholeUdf
 from fused_cache_ops.selection.spans import Spans
-from fused_cache_ops.sending.call import Call
+from fused_cache_ops.sending.call import Call, check_announcing
 from fused_cache_ops.sending.checkpoint import check_location
 from fused_cache_ops.sending.indexing import look_at_index, look_at_indexes
 from fused_cache_ops.sending.targets import Targets, check_related, find_targets, refuse_shard
@@ -202,6 +203,7 @@ class FusedClient:
         """
         udf = sealed_udf(udf)
         keywords["shared_token"] = sealed(keywords.get("shared_token"))
+        keywords["announce"] = sealed_announce(keywords.get("announce", NOT_GIVEN))
         call, _ = self._call(udf, keywords, on_progress, on_plan)
         return call.run()
 
@@ -229,6 +231,7 @@ class FusedClient:
         """
         udf = sealed_udf(udf)
         keywords["shared_token"] = sealed(keywords.get("shared_token"))
+        keywords["announce"] = sealed_announce(keywords.get("announce", NOT_GIVEN))
         call, plan = self._call(udf, keywords, on_progress, on_plan, only_pass=1)
         return FirstPass(plan.fingerprint, call.run())
 
@@ -259,6 +262,7 @@ class FusedClient:
         """
         udf = sealed_udf(udf)
         keywords["shared_token"] = sealed(keywords.get("shared_token"))
+        keywords["announce"] = sealed_announce(keywords.get("announce", NOT_GIVEN))
         if not isinstance(first, FirstPass):
             raise InvalidInputError(f"first is of type {type(first).__name__}: pass what first_pass returned.")
         call, plan = self._call(udf, keywords, on_progress, on_plan, only_pass=2)
@@ -292,7 +296,10 @@ class FusedClient:
         folders = read_folders(given["inner_caches"])
         loaded_at = None if given["loaded_at"] is NOT_GIVEN else read_moment("loaded_at", given["loaded_at"])
         index = read_h3_index(given["h3_index"], given["loaded_at"])
-        refresh = _planned_refresh(selection, given["refresh"])
+        announcing = read_announce(sealed_announce(given["announce"]))
+        if announcing is not None:
+            check_announcing(announcing, given["related"])
+        refresh = _planned_refresh(selection, given["refresh"], is_read_again=announcing is not None)
         # Counting takes time, and exhausts what can be read only once. The call itself refuses to send that twice.
         plan = (
             plan_selection(reference, selection, refresh)
@@ -302,7 +309,12 @@ class FusedClient:
 
         def show(targets: Targets | None) -> None:
             if on_plan is not None and plan is not None:
-                shown = replace(plan, h3_index=None if index is None or targets is None else str(index))
+                is_sent = targets is not None
+                shown = replace(
+                    plan,
+                    h3_index=str(index) if index is not None and is_sent else None,
+                    announce=str(announcing) if announcing is not None and is_sent else None,
+                )
                 on_plan(shown if targets is None else shown.sent_to(_planned(targets)))
 
         call = Call(
@@ -323,6 +335,7 @@ class FusedClient:
             loaded_at=loaded_at,
             again_after=given["again_after"],
             refresh_plan=refresh,
+            announcing=announcing,
             only_pass=only_pass,
         )
         return call, cast("InvalidationPlan", plan)
@@ -489,6 +502,7 @@ class FusedClient:
         h3_index: H3IndexOptions | NotGiven = NOT_GIVEN,
         loaded_at: LoadedAt | NotGiven = NOT_GIVEN,
         refresh: Refresh = 0,
+        announce: Announce | NotGiven = NOT_GIVEN,
         **selection: Unpack[SelectionKeywords],
     ) -> InvalidationPlan:
         """What `invalidate_cache` would do with the same keywords, and where: the instances, the callers and the callees are
@@ -504,6 +518,7 @@ class FusedClient:
             h3_index: as there. Its index is not looked at.
             loaded_at: as there.
             refresh: as there. The plan's ``refresh_runs`` says how many runs it would be.
+            announce: as there.
             selection: the keywords that select tiles.
 
         Raises:
@@ -516,6 +531,9 @@ class FusedClient:
         check_related(related, max_related)
         folders = read_folders(inner_caches)
         index = read_h3_index(h3_index, loaded_at)
+        announcing = read_announce(sealed_announce(announce))
+        if announcing is not None:
+            check_announcing(announcing, related)
         retrier = self._service.start()
         reference = parse_udf(udf)
         read = read_selection(retrier.check, **selection)
@@ -526,7 +544,11 @@ class FusedClient:
             return plan
         has_tiles = isinstance(read, Selection)
         found = find_targets(self._service, retrier, reference, related, max_related, folders, has_tiles=has_tiles)
-        return replace(plan.sent_to(_planned(found)), h3_index=None if index is None else str(index))
+        return replace(
+            plan.sent_to(_planned(found)),
+            h3_index=None if index is None else str(index),
+            announce=None if announcing is None else str(announcing),
+        )
 
     def look_at_index(
         self, h3_index: H3IndexOptions, waiting: IndexWait | None = None, *, loaded_at: LoadedAt | NotGiven = NOT_GIVEN
@@ -719,9 +741,11 @@ def _planned(targets: Targets) -> tuple[PlannedTarget, ...]:
     )
 
 
-def _planned_refresh(selection: Selection | WholeUdf, refresh: Refresh) -> RefreshPlan | None:
+def _planned_refresh(selection: Selection | WholeUdf, refresh: Refresh, *, is_read_again: bool) -> RefreshPlan | None:
     """What is to be refreshed. If the selection cannot be read to its end, the error has what was read."""
     try:
+        if is_read_again and isinstance(selection, Selection):
+            selection.file()
         return plan_refresh(selection, refresh)
     except (Exception, KeyboardInterrupt) as error:
         left = selection.unwatched().remaining(Spans()) if isinstance(selection, Selection) else None

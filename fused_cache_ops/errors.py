@@ -19,11 +19,13 @@ from ``fused_cache_ops``::
     │   └── UnavailableError              no connection, timeout, 408, 5xx; a file or store that cannot be read
     ├── InvalidationCancelledError        ended by `FusedClient.cancel`
     ├── PartialInvalidationError          some tiles were invalidated before the failure
-    ├── VerificationError                 everything is invalidated, but a tile still comes from the cache
-    ├── RefreshError                      everything is invalidated, but not all of it refreshed
+    ├── FollowUpError                     everything is invalidated, but not what was to follow it
+    │   ├── VerificationError             a tile still comes from the cache
+    │   ├── RefreshError                  not everything could be refreshed
+    │   └── AnnouncementError             open maps were not told
     └── DatasetInvalidationError          some UDFs of a dataset failed
 
-The last five are about work of which a part is done: only their ``retryable`` says whether a retry may help.
+The last ones are about work of which a part is done: only their ``retryable`` says whether a retry may help.
 """
 
 from __future__ import annotations
@@ -161,6 +163,12 @@ class UnavailableError(TransientError):
 
 class StaleConnectionError(UnavailableError):
     """The server had closed a kept-alive connection. The request is retried at once on another connection."""
+
+
+class FollowUpError(FusedCacheError):
+    """Base class of errors after an invalidation that is complete. ``result`` is what was done, as an `InvalidationResult`."""
+
+    result: Any = None
 
 
 class InvalidationCancelledError(FusedCacheError):

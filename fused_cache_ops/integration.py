@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from fused_cache_ops.cache_map.reading import MapLocation
     from fused_cache_ops.dbt.artifacts import DbtPath, is_build, read_manifest
     from fused_cache_ops.dbt.maps import find_map, shown_udfs
+    from fused_cache_ops.keywords.announce import (
+        ANNOUNCE_OPTIONS,
+        Announce,
+        announce_options,
+        refuse_stored_webhook,
+        webhook_of,
+    )
     from fused_cache_ops.keywords.call import (
         CALL_DEFAULTS,
         CALL_OPTIONS,
@@ -89,6 +96,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.udf_reference import parse_udf
 
 __all__ = [
+    "ANNOUNCE_OPTIONS",
     "CALL_DEFAULTS",
     "CALL_OPTIONS",
     "CLIENT_OPTIONS",
@@ -112,6 +120,7 @@ __all__ = [
     "SENDING_OPTIONS",
     "STATED",
     "WHOLE_UDF",
+    "Announce",
     "Antimeridian",
     "Bounds",
     "CallKeywords",
@@ -140,6 +149,7 @@ __all__ = [
     "TilesFile",
     "WhenTooMany",
     "Zooms",
+    "announce_options",
     "calls_of_dataset",
     "check_keys",
     "defaults_of",
@@ -159,6 +169,7 @@ __all__ = [
     "read_seconds",
     "refresh_options",
     "refuse_single_use",
+    "refuse_stored_webhook",
     "refuse_unknown",
     "refuse_what_takes_long",
     "refuse_without_selection",
@@ -171,9 +182,15 @@ __all__ = [
     "shown_udfs",
     "stated",
     "types_of",
+    "webhook_of",
 ]
 
 _HOMES = {
+    "ANNOUNCE_OPTIONS": "keywords.announce",
+    "Announce": "keywords.announce",
+    "announce_options": "keywords.announce",
+    "refuse_stored_webhook": "keywords.announce",
+    "webhook_of": "keywords.announce",
     "LoadedAt": "keywords.values",
     "InnerCaches": "keywords.values",
     "runs_an_index": "keywords.h3_index",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import MapLocation
 from fused_cache_ops.client import FusedClient
+from fused_cache_ops.keywords.announce import Announce, sealed_announce
 from fused_cache_ops.keywords.call import CALL_DEFAULTS
 from fused_cache_ops.keywords.client import ClientSettings, checked_settings, sealed_client
 from fused_cache_ops.keywords.h3_index import H3IndexOptions
@@ -87,6 +88,7 @@ def invalidate_cache(
     loaded_at: LoadedAt | NotGiven = NOT_GIVEN,
     again_after: float = 0,
     refresh: Refresh = 0,
+    announce: Announce | NotGiven = NOT_GIVEN,
     client: Client = None,
     max_zoom: int = HIGHEST_ZOOM,
 ) -> InvalidationResult:
@@ -187,6 +189,13 @@ def invalidate_cache(
             to the end first. With ``shard``, each shard refreshes its own tiles. ``verify_tiles`` reads the same responses.
             What could not be refreshed is in the result's ``refresh``, and is not an error. A mapping of `RefreshOptions` says
             more: ``{"count": 500, "zooms": "0-8", "must_succeed": True}``.
+        announce: afterwards, put what has changed where maps that are open in a browser look for it: a path, a URL that fsspec
+            supports, or an https address, which gets it as a POST. A place that ends in ``/`` is a folder with one document per
+            UDF, which ``related`` needs. ``"env:NAME"`` takes the place from an environment variable. A mapping of
+            `AnnounceOptions` says more: ``{"to": …, "source": "roads", "secret": "MAP_SECRET", "must_succeed": True}``. A
+            failure to announce is in the result's ``announcement``, and is an error only with ``must_succeed``. What is
+            confirmed is announced, also if the call then fails. A selection that can be read only once is read to the end
+            first.
         client: a `FusedClient`, which is left open, or a mapping of its settings: ``{"deadline": 300}``. Default: the
             environment.
         max_zoom: the highest zoom that the selection may contain.
@@ -201,11 +210,13 @@ def invalidate_cache(
         InvalidationCancelledError: `FusedClient.cancel` ended the call.
         VerificationError: everything is invalidated, but a tile still comes from the cache (``fail_on_stale``).
         RefreshError: everything is invalidated, but not everything could be refreshed (``must_succeed``).
+        AnnouncementError: everything is invalidated, but it could not be announced (``must_succeed``).
         PartialInvalidationError: the call failed after something was invalidated. ``remaining`` holds the rest, and
             ``unfinished`` the rest of each UDF and instance.
         FusedCacheError: the call failed before that. The subclass says why, and ``retryable`` whether a retry may help.
     """
     udf, shared_token, client = sealed_udf(udf), sealed(shared_token), sealed_client(client)
+    announce = sealed_announce(announce)
     with _opened(client) as opened:
         return opened.invalidate_cache(
             udf,
@@ -242,6 +253,7 @@ def invalidate_cache(
             loaded_at=loaded_at,
             again_after=again_after,
             refresh=refresh,
+            announce=announce,
         )
 
 
@@ -322,6 +334,7 @@ def invalidate_dataset(
         DatasetInvalidationError: a UDF failed. The others are invalidated.
     """
     client = sealed_client(client)
+    keywords["announce"] = sealed_announce(keywords.get("announce", NOT_GIVEN))
     with _opened(client) as opened:
         return opened.invalidate_dataset(dataset, cache_map=cache_map, on_progress=on_progress, on_plan=on_plan, **keywords)
 
@@ -366,6 +379,7 @@ def invalidate_dbt(
         DbtNodesFailedError: dbt did not build everything. The maps of what was built are invalidated.
     """
     client = sealed_client(client)
+    keywords["announce"] = sealed_announce(keywords.get("announce", NOT_GIVEN))
     with _opened(client) as opened:
         return opened.invalidate_dbt(
             path,

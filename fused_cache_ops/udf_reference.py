@@ -38,6 +38,12 @@ class UdfReference:
     secret: Secret | None = field(default=None, repr=False)
 
     @property
+    def name(self) -> str | None:
+        """Its name, as far as it was given by it."""
+        last = self.lookup[-1] if self.lookup and self.secret is None else None
+        return last if isinstance(last, str) else None
+
+    @property
     def identity(self) -> object:
         if self.udf_id is not None:
             return self.udf_id

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import SELECTING, SENDING, TOKEN_KEY, CacheMap, MapEntry, MapLocation, without_zooms
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidationCancelledError, InvalidInputError
+from fused_cache_ops.keywords.announce import announce_options, merged_announce, read_announce, sealed_announce
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, SENDING_OPTIONS, DatasetKeywords
 from fused_cache_ops.keywords.h3_index import H3Index, h3_index_options, merged_h3_index, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
@@ -36,7 +37,7 @@ from fused_cache_ops.running.refresh import RefreshPlan, plan_refresh
 from fused_cache_ops.secret import Secret
 from fused_cache_ops.selection.reading import check_selection, read_selections, refuse_single_use
 from fused_cache_ops.selection.selection import Covered, Selection, WholeUdf, nobody_watches, nothing
-from fused_cache_ops.sending.call import Call
+from fused_cache_ops.sending.call import Call, check_announcing
 from fused_cache_ops.sending.checkpoint import check_location, is_folder
 from fused_cache_ops.sending.folders import Folders
 from fused_cache_ops.sending.indexing import Indexes
@@ -136,7 +137,14 @@ def plan_parts(dataset: str, parts: Sequence[_Part]) -> DatasetPlan:
             plan = plan_selection(part.entry.udf, part.selection, part.refresh)
             folders, index = read_folders(part.sending["inner_caches"]), part.sending["h3_index"]
             said = None if index is None else str(index)
-            plans[part.entry.label] = replace(plan, udf=part.entry.label, inner_caches=folders, h3_index=said)
+            announcing = part.sending["announcing"]
+            plans[part.entry.label] = replace(
+                plan,
+                udf=part.entry.label,
+                inner_caches=folders,
+                h3_index=said,
+                announce=None if announcing is None else str(announcing),
+            )
     return DatasetPlan(dataset, plans, refused)
 
 
@@ -158,6 +166,8 @@ def read_parts(
             f"There is no selection, and {cache_map.source} does not say whole_udf = true for {shown}: pass what changed, or "
             "whole_udf=True to invalidate everything."
         )
+    if "announce" in given:
+        given["announce"] = sealed_announce(given["announce"])
     for entry in entries:
         _refuse_contradiction(entry, given, cache_map.source)
     checkpoint = given.get("checkpoint")
@@ -180,7 +190,42 @@ def read_parts(
         raise InvalidInputError(
             f"h3_index: path is missing, and {cache_map.source} does not say it for any UDF of the dataset."
         )
+    _check_announcing(parts, given, cache_map.source)
     return parts
+
+
+def _check_announcing(parts: Sequence[_Part], given: Mapping[str, Any], source: str) -> None:
+    """Reject places that cannot tell the UDFs of a dataset apart.
+
+    Raises:
+        InvalidInputError: as said.
+    """
+    options = announce_options(given.get("announce", NOT_GIVEN))
+    if parts and options and not any(part.sending["announcing"] for part in parts):
+        raise InvalidInputError(f"announce: to is missing, and {source} does not say it for any UDF of the dataset.")
+    if "source" in options:
+        raise InvalidInputError(
+            f"announce: source = {quoted(options['source'])} names one map: say it for each UDF of the dataset in {source}."
+        )
+    if "to" in options:
+        read = read_announce(options)
+        if read is not None and not read.can_tell_apart:
+            raise InvalidInputError(
+                f"announce: to = {quoted(read.shown)} must be a folder, which ends in '/': each UDF of a dataset has a "
+                "document of its own in it."
+            )
+    named: dict[object, str] = {}
+    for part in parts:
+        announcing = part.sending["announcing"]
+        if announcing is None:
+            continue
+        name = (announcing.source or part.entry.udf.name) if announcing.can_tell_apart else ""
+        first = named.setdefault((announcing.shown, name), part.entry.label) if name is not None else part.entry.label
+        if first != part.entry.label:
+            raise InvalidInputError(
+                f"announce: {first} and {part.entry.label} would have the same document at {announcing.shown}: give one of "
+                f"them another source in {source}."
+            )
 
 
 def _refuse_contradiction(entry: MapEntry, given: Mapping[str, Any], source: str) -> None:
@@ -188,8 +233,8 @@ def _refuse_contradiction(entry: MapEntry, given: Mapping[str, Any], source: str
     for name, value in entry.keywords.items():
         if name not in given or (entry.is_whole and name in _OF_TILES):
             continue
-        if name in ("refresh", "h3_index"):  # key by key
-            keys = _keys_of_refresh if name == "refresh" else h3_index_options
+        if name in _KEYS:  # key by key
+            keys = _KEYS[name]
             both = keys(given[name]).keys() & keys(value).keys()
             if not both:
                 continue
@@ -201,6 +246,14 @@ def _refuse_contradiction(entry: MapEntry, given: Mapping[str, Any], source: str
 
 def _keys_of_refresh(given: Any) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", refresh_options(given) or {"count": 0})
+
+
+_KEYS: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
+    "refresh": _keys_of_refresh,
+    "h3_index": h3_index_options,
+    "announce": announce_options,
+}
+"""The groups, and what reads their keys."""
 
 
 _OF_TILES = tuple(name for name, option in SELECTION_OPTIONS.items() if option.needs_selection)
@@ -255,6 +308,7 @@ def calls_of_dataset(
         sending = {name: value for name, value in {**given, **entry.keywords}.items() if name in SENDING_OPTIONS}
         if refresh := merged_refresh(given.get("refresh", 0), entry.keywords.get("refresh", 0)):
             sending["refresh"] = refresh
+        sending["announce"] = merged_announce(given.get("announce", NOT_GIVEN), entry.keywords.get("announce", NOT_GIVEN))
         calls[entry.label] = (entry.reference, {**selecting, **sending})
     return calls
 
@@ -309,6 +363,9 @@ def _part(
     loaded_at = sending["loaded_at"]
     index = merged_h3_index(given.get("h3_index", NOT_GIVEN), entry.keywords.get("h3_index", NOT_GIVEN))
     sending["h3_index"] = read_h3_index(index, loaded_at)
+    del sending["announce"]
+    announcing = merged_announce(given.get("announce", NOT_GIVEN), entry.keywords.get("announce", NOT_GIVEN))
+    sending["announcing"] = read_announce(announcing)
     sending["loaded_at"] = None if loaded_at is NOT_GIVEN else read_moment("loaded_at", loaded_at)
     refresh = merged_refresh(given.get("refresh", 0), entry.keywords.get("refresh", 0))
     sending["checkpoint"] = given.get("checkpoint") if isinstance(selection, Selection) else None
@@ -322,6 +379,10 @@ def _part(
     plan = None
     if not isinstance(selection, InvalidInputError):
         try:
+            if sending["announcing"] is not None:
+                check_announcing(sending["announcing"], sending["related"])
+                if isinstance(selection, Selection):
+                    selection.file()
             plan = plan_refresh(selection, refresh)
         except InvalidInputError as error:
             selection = error

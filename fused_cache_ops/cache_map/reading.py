@@ -26,6 +26,7 @@ from typing import Any, Union
 from fused_cache_ops.cache_map.defaults import read_settings
 from fused_cache_ops.cache_map.file import DEFAULT_MAP, read_tables
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.keywords.announce import announce_options, merged_announce, read_announce, sealed_announce
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, NEEDS_SELECTION, SENDING_OPTIONS
 from fused_cache_ops.keywords.h3_index import h3_index_options, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
@@ -318,6 +319,8 @@ def _entry(given: Any, where: str) -> MapEntry:
         if token_env is not None and (not isinstance(token_env, str) or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", token_env)):
             raise InvalidInputError(f"{TOKEN_KEY} must be the name of an environment variable, not the token itself.")
         keywords = {name: value for name, value in given.items() if name not in ("udf", "whole_udf", TOKEN_KEY)}
+        if "announce" in keywords:
+            keywords["announce"] = sealed_announce(keywords["announce"])
         if whole and (shapers := [name for name in keywords if name in NEEDS_SELECTION]):
             raise InvalidInputError(f"{shapers[0]} cannot shape the whole UDF: remove it, or whole_udf = true.")
         _check_values(keywords, bool(whole))
@@ -351,6 +354,9 @@ def _check_values(keywords: Mapping[str, Any], whole: bool) -> None:
     if "loaded_at" in index:
         raise InvalidInputError("h3_index: loaded_at is what no file can know: pass it with each load.")
     read_h3_index(sending["h3_index"], 0)
+    announcing = announce_options(sending["announce"])
+    if announcing:
+        read_announce(merged_announce({"to": "/"}, announcing))
     plan_refresh(WholeUdf() if whole else read_selection(tiles=[]), sending["refresh"])
     if is_boolean(sending["verify_tiles"]) or not isinstance(sending["verify_tiles"], int) or sending["verify_tiles"] < 0:
         raise InvalidInputError(f"verify_tiles = {quoted(sending['verify_tiles'])} must be a whole number of tiles.")

@@ -22,10 +22,12 @@ from typer.main import get_command
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.keywords.announce import ANNOUNCE_OPTIONS
 from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
 from fused_cache_ops.keywords.inner_caches import OWN
-from fused_cache_ops.keywords.option import check_keys
+from fused_cache_ops.keywords.option import Option, check_keys
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
+from fused_cache_ops.outcome.announcement import Announcement
 from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.wording import rendered_to_nothing
 
@@ -41,7 +43,14 @@ _SHOWN = (
     *("client_ids", "inner_caches", "h3_index", "seconds_until_invalidated", "seconds_until_fresh", "objects_deleted"),
     *("requests_sent", "request_count", "refresh_runs", "note", "warnings"),
 )
-_FAILED = {2: "wrong inputs", 3: "failed after a part was done", 4: "not verified", 5: "not refreshed", 75: "failed for now"}
+_FAILED = {
+    2: "wrong inputs",
+    3: "failed after a part was done",
+    4: "not verified",
+    5: "not refreshed",
+    6: "not announced",
+    75: "failed for now",
+}
 _MARKUP = re.compile(r"(?![.-]\d)[^\w ,/()]|_")
 """What could be markup, also what would make a list, a link or an emphasis."""
 
@@ -170,22 +179,28 @@ def _arguments(command: str, inputs: Mapping[str, str], *, strict: bool = False)
 
 
 def _flat(inputs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The inputs, with ``refresh`` and ``h3-index`` as the options that their keys are."""
+    """The inputs, with groups as the options that their keys are."""
     for name, value in inputs.items():
         if name == "refresh":
             yield from _refresh(value)
-        elif name == "h3-index":
-            yield from _h3_index(value)
+        elif name in _GROUPS:
+            yield from _keys(name, value, *_GROUPS[name])
         else:
             yield name, value
 
 
-def _h3_index(text: str) -> Iterator[tuple[str, str]]:
-    """The options of an index: from a path, a JSON mapping, or lines of NAME=VALUE."""
-    pairs = _pairs("h3-index", text, H3_INDEX_OPTIONS) if "=" in text or text.lstrip().startswith("{") else None
-    single = [("path", text.strip())] if pairs is None else pairs
-    for key, value in single:
-        yield "h3-index" if key == "path" else f"h3-index-{key.replace('_', '-')}", value
+_GROUPS: Mapping[str, tuple[Mapping[str, Option], str]] = {
+    "h3-index": (H3_INDEX_OPTIONS, "path"),
+    "announce": (ANNOUNCE_OPTIONS, "to"),
+}
+"""The keys of each group, and the one that stands for it."""
+
+
+def _keys(group: str, text: str, options: Mapping[str, Option], main: str) -> Iterator[tuple[str, str]]:
+    """The options of a group: from what stands for it, such as a path, a JSON mapping, or lines of NAME=VALUE."""
+    is_mapping = text.lstrip().startswith("{") or text.partition("=")[0].strip() in options
+    for key, value in _pairs(group, text, options) if is_mapping else [(main, text.strip())]:
+        yield group if key == main else f"{group}-{key.replace('_', '-')}", value
 
 
 def _pairs(name: str, text: str, keys: Iterable[str]) -> list[tuple[str, str]]:
@@ -346,6 +361,10 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[object, ...]]:
     shown = {name: ", ".join(each) if isinstance(each, list) else each for name, each in result.items() if name in _SHOWN}
     if result.get("refresh"):
         shown["refreshed"] = str(RefreshResult.from_dict(result["refresh"])).removeprefix("refreshed: ")
+    if isinstance(result.get("announcement"), dict):
+        shown["open maps"] = str(Announcement.from_dict(result["announcement"]))
+    if result.get("announce"):
+        shown["afterwards"] = result["announce"]
     return [("tiles", _tiles(result)), *((name.replace("_", " "), value) for name, value in shown.items() if value)]
 
 

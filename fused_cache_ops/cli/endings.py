@@ -10,6 +10,7 @@ from typing import Any
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.spelling import as_options
 from fused_cache_ops.errors import FusedCacheError, Remaining
+from fused_cache_ops.outcome.announcement import AnnouncementError
 from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
 from fused_cache_ops.outcome.dbt import DbtNodesFailedError
 from fused_cache_ops.outcome.invalidation import PartialInvalidationError, RefreshError, VerificationError
@@ -66,6 +67,8 @@ def exit_code(error: BaseException) -> int:
         return 75  # sysexits' EX_TEMPFAIL
     if all(isinstance(each, RefreshError) for each in failures):
         return 5
+    if all(isinstance(each, AnnouncementError) for each in failures):
+        return 6
     if isinstance(error, (DatasetInvalidationError, DbtNodesFailedError)):
         return 3 if any(result.client_ids for result in error.result.results.values()) else 1
     return 3 if isinstance(error, PartialInvalidationError) else 1

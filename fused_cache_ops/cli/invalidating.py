@@ -14,6 +14,7 @@ from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cli.connection import Connection, connecting
 from fused_cache_ops.cli.endings import CommandFailed
 from fused_cache_ops.cli.options import (
+    KEYS,
     AsJson,
     CacheMapFile,
     OnlyPlan,
@@ -22,7 +23,6 @@ from fused_cache_ops.cli.options import (
     SharedToken,
     UdfName,
     Yes,
-    index_name,
     local_file,
     refresh_name,
     selecting,
@@ -33,7 +33,6 @@ from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
 from fused_cache_ops.cli.spelling import as_options
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining
-from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
 from fused_cache_ops.keywords.inner_caches import OWN, read_folders
 from fused_cache_ops.keywords.selection import SelectionKeywords
 from fused_cache_ops.keywords.values import NOT_GIVEN
@@ -53,7 +52,7 @@ _ASKED = 5
 
 _PLANNED = (
     *("related", "max_related", "inner_caches", "loaded_at"),
-    *map(index_name, H3_INDEX_OPTIONS),
+    *KEYS,
     *map(refresh_name, ("count", "zooms", "max_tiles")),
 )
 """The options for sending that a plan takes."""
@@ -207,10 +206,12 @@ def _drawn(done: InvalidationResult) -> Iterator["RenderableType"]:
         "loaded_at",
         "seconds_until_invalidated",
         "seconds_until_fresh",
+        "announcement",
     )
     rows = {
         "verification": done.verification,
         "refresh": done.refresh and str(done.refresh).removeprefix("refreshed: "),
+        "announcement": done.announcement and str(done.announcement).removeprefix("announced: "),
         "related": "\n".join(map(str, done.related.values())),
         "client_ids": ", ".join(done.client_ids),
         "inner_caches": ", ".join(done.inner_caches),

@@ -5,11 +5,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional, cast
+from typing import Annotated, Any, NamedTuple, Optional, cast
 
 import typer
 
 from fused_cache_ops.cli.connection import with_signature
+from fused_cache_ops.keywords.announce import ANNOUNCE_OPTIONS
 from fused_cache_ops.keywords.call import SENDING_OPTIONS
 from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
 from fused_cache_ops.keywords.option import Option
@@ -109,7 +110,7 @@ _DIFFERENCE: dict[str, Any] = {
 }
 """Options that other keywords are made of."""
 
-_GROUPS = ("refresh", "h3_index")
+_GROUPS = ("refresh", "h3_index", "announce")
 """The keywords whose keys are options of their own."""
 
 _SENDING: dict[str, Any] = {name: _derived(name, option) for name, option in SENDING_OPTIONS.items() if name not in _GROUPS} | {
@@ -143,10 +144,24 @@ def refresh_name(key: str) -> str:
 _REFRESH: dict[str, Any] = {refresh_name(key): _refresh_option(key, option) for key, option in REFRESH_OPTIONS.items()}
 
 
-def _index_option(key: str, option: Option) -> Any:
-    """An option for a key of ``h3_index``. All of them are None if they are left out."""
-    name = "--h3-index" if key == "path" else f"--h3-index-{key.replace('_', '-')}"
-    more: dict[str, Any] = {"help": option.help, "rich_help_panel": "H3 index", "show_default": False}
+class _Group(NamedTuple):
+    """A keyword whose keys are options of their own: one is named as the keyword, the others ``--keyword-key``."""
+
+    options: Mapping[str, Option]
+    main: str
+    panel: str
+
+
+_KEYED: Mapping[str, _Group] = {
+    "h3_index": _Group(H3_INDEX_OPTIONS, "path", "H3 index"),
+    "announce": _Group(ANNOUNCE_OPTIONS, "to", "Announcement"),
+}
+
+
+def _key_option(group: str, key: str, option: Option) -> Any:
+    """An option for a key of a group. All of them are None if they are left out."""
+    name = f"--{key_name(group, key).replace('_', '-')}"
+    more: dict[str, Any] = {"help": option.help, "rich_help_panel": _KEYED[group].panel, "show_default": False}
     if key == "prefix":
         return Annotated[Optional[list[str]], typer.Option(name, **{**more, "help": f"{option.help} Repeat for more."})]
     if key == "deadline":
@@ -154,12 +169,15 @@ def _index_option(key: str, option: Option) -> Any:
     return Annotated[Optional[_KINDS.get(option.read, str)], typer.Option(name, **more)]
 
 
-def index_name(key: str) -> str:
-    """The name of the option for a key of ``h3_index``, as a command's parameter."""
-    return "h3_index" if key == "path" else f"h3_index_{key}"
+def key_name(group: str, key: str) -> str:
+    """The name of the option for a key of a group, as a command's parameter."""
+    return group if key == _KEYED[group].main else f"{group}_{key}"
 
 
-_INDEX: dict[str, Any] = {index_name(key): _index_option(key, option) for key, option in H3_INDEX_OPTIONS.items()}
+KEYS = {key_name(name, key): (name, key) for name, group in _KEYED.items() for key in group.options}
+"""The options that are keys of groups, as a command's parameters, each with its group and key."""
+
+_OF_GROUPS: dict[str, Any] = {name: _key_option(group, key, _KEYED[group].options[key]) for name, (group, key) in KEYS.items()}
 
 
 @dataclass(frozen=True)
@@ -207,7 +225,7 @@ def sending(*, only: tuple[str, ...] | None = None, described: Mapping[str, str]
         only: the names of the options that it takes. Default: all.
         described: its own help for some of them.
     """
-    types = {name: each for name, each in (_SENDING | _INDEX | _REFRESH).items() if only is None or name in only}
+    types = {name: each for name, each in (_SENDING | _OF_GROUPS | _REFRESH).items() if only is None or name in only}
     for name, text in (described or {}).items():
         types[name] = _derived(name, SENDING_OPTIONS[name], help=text)
     return lambda command: _with_options(command, types, "sending", _read_sending)
@@ -257,7 +275,7 @@ def is_from_file(ctx: typer.Context, name: str) -> bool:
 def _read_sending(ctx: typer.Context, given: dict[str, Any]) -> Sending:
     from_file = {name for name in given if is_from_file(ctx, name)}
     refresh = {name: given.pop(name) for name in _REFRESH if name in given}
-    index = {key: given.pop(index_name(key)) for key in H3_INDEX_OPTIONS if index_name(key) in given}
+    keys = {name: given.pop(name) for name in KEYS if name in given}
     parts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for name, value in given.items():
         if SENDING_OPTIONS[name].default is not NOT_GIVEN or not _is_left_out(value):
@@ -269,8 +287,10 @@ def _read_sending(ctx: typer.Context, given: dict[str, Any]) -> Sending:
         raise typer.BadParameter(f"{option} says how to refresh: add --refresh all, or --refresh with a number of tiles.")
     if said:
         parts[0]["refresh"] = said
-    if wanted := {key: value for key, value in index.items() if value is not None and value is not False and value != []}:
-        parts[0]["h3_index"] = wanted
+    for name, value in keys.items():
+        if value is not None and value is not False and value != []:
+            group, key = KEYS[name]
+            parts[name in from_file].setdefault(group, {})[key] = value
     if how:
         parts[1]["refresh"] = how
     return Sending(*parts)

@@ -2,6 +2,7 @@
 
 from typing import Annotated, TypedDict
 
+from fused_cache_ops.keywords.announce import Announce
 from fused_cache_ops.keywords.h3_index import H3IndexOptions
 from fused_cache_ops.keywords.option import Option, options_of
 from fused_cache_ops.keywords.refresh import Refresh
@@ -92,6 +93,16 @@ class SendingKeywords(TypedDict, total=False):
         Option(
             0,
             "Afterwards, run the UDF again for this many of the tiles, or for all, so that visitors find them cached.",
+            read_mapping_or_text,
+        ),
+    ]
+
+    announce: Annotated[
+        Announce | NotGiven,
+        Option(
+            NOT_GIVEN,
+            "Afterwards, put what has changed where open maps look for it: a path, a URL that fsspec supports, an https "
+            "address to POST it to, or a mapping with to, source, secret and must_succeed.",
             read_mapping_or_text,
         ),
     ]

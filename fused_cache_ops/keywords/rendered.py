@@ -6,6 +6,7 @@ Text that rendered to nothing is an error, in a group as outside of it.
 from collections.abc import Mapping
 from typing import Any
 
+from fused_cache_ops.keywords.announce import ANNOUNCE_OPTIONS
 from fused_cache_ops.keywords.call import CALL_OPTIONS
 from fused_cache_ops.keywords.client import LIMIT_OPTIONS
 from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
@@ -15,6 +16,7 @@ from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
 GROUPS: Mapping[str, Mapping[str, Option]] = {
     "refresh": REFRESH_OPTIONS,
     "h3_index": H3_INDEX_OPTIONS,
+    "announce": ANNOUNCE_OPTIONS,
     "limits": LIMIT_OPTIONS,
 }
 """The keywords that may be a mapping of options, with these."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import IO, Any, Literal, NamedTuple, Protocol, Union
 
+from fused_cache_ops.stores import Store
 from fused_cache_ops.tiles.tile import TileLike
 
 
@@ -55,31 +56,10 @@ TileOrder = Literal["zxy", "xyz"]
 WhenTooMany = Literal["fail", "whole-udf", "coarser"]
 
 
-class CheckpointRecord(Protocol):
-    """One small record. Errors of the store are of type OSError.
-
-    Attributes:
-        name: what messages call it.
-        interval: seconds between two writes.
-    """
-
-    name: str
-    interval: float
-
-    def read(self) -> bytes | None:
-        """The record, or None if there is none."""
-
-    def write(self, content: bytes) -> None:
-        """Replace the record as a whole."""
-
-    def delete(self) -> None:
-        """Remove the record, if there is one."""
-
-
 class CheckpointStore(Protocol):
     """Where an orchestrator keeps records."""
 
-    def record(self, name: str) -> CheckpointRecord:
+    def record(self, name: str) -> Store:
         """The record of that name."""
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from fused_cache_ops.errors import FusedCacheError, InvalidInputError, Remaining, Unfinished
+from fused_cache_ops.errors import FollowUpError, FusedCacheError, InvalidInputError, Remaining, Unfinished
 from fused_cache_ops.notebook import table
+from fused_cache_ops.outcome.announcement import Announcement
 from fused_cache_ops.outcome.refresh import RefreshResult
 from fused_cache_ops.wording import counted
 
@@ -77,6 +78,7 @@ class InvalidationResult:
         seconds_until_invalidated: seconds from the load to the last confirmation. None: the load's time was not given.
         seconds_until_fresh: seconds from the load to the first tile that a verification or a refresh found to be computed anew.
             None: there was none, or the load's time was not given.
+        announcement: for ``announce``, where it was announced and as which version, or why not. None: nothing was.
         second_pass: for ``again_after``, ``"done"``. An orchestrator that has only scheduled it says ``"scheduled"``.
         warnings: what could keep the map stale all the same, from the records that the call has read. None: it read none.
     """
@@ -101,6 +103,7 @@ class InvalidationResult:
     loaded_at: str | None = None
     seconds_until_invalidated: float | None = None
     seconds_until_fresh: float | None = None
+    announcement: Announcement | None = None
 
     @property
     def stale_time(self) -> str | None:
@@ -116,6 +119,7 @@ class InvalidationResult:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} | {
             "verification": self.verification and self.verification.to_dict(),
             "refresh": self.refresh and self.refresh.to_dict(),
+            "announcement": self.announcement and self.announcement.to_dict(),
             "related": {udf_id: result.to_dict() for udf_id, result in self.related.items()},
         }
 
@@ -123,10 +127,12 @@ class InvalidationResult:
     def from_dict(cls, fields: Mapping[str, Any]) -> InvalidationResult:
         """A result from the dict that `to_dict` returned."""
         checked, refreshed = fields.get("verification"), fields.get("refresh")
+        announced = fields.get("announcement")
         related = fields.get("related") or {}
         read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()} | {
             "verification": checked and Verification(**{name: tuple(tiles) for name, tiles in checked.items()}),
             "refresh": refreshed and RefreshResult.from_dict(refreshed),
+            "announcement": announced and Announcement.from_dict(announced),
             "related": {udf_id: cls.from_dict(result) for udf_id, result in related.items()},
         }
         return cls(**read)
@@ -178,6 +184,7 @@ class InvalidationResult:
             loaded_at=min((part.loaded_at for part in parts if part.loaded_at), default=None),
             seconds_until_invalidated=max(_known(part.seconds_until_invalidated for part in parts), default=None),
             seconds_until_fresh=min(_known(part.seconds_until_fresh for part in parts), default=None),
+            announcement=Announcement.merge(part.announcement for part in parts if part.announcement),
         )
 
     def followed_by(self, second: InvalidationResult) -> InvalidationResult:
@@ -214,6 +221,7 @@ class InvalidationResult:
             ("inner caches deleted", ", ".join(self.inner_caches) or None),
             ("second pass", self.second_pass),
             ("how long it was stale", self.stale_time),
+            ("open maps", self.announcement and str(self.announcement)),
             ("note", self.note),
             *(("warning", warning) for warning in self.warnings or ()),
         ]
@@ -238,6 +246,7 @@ class InvalidationResult:
         verified = f"; {self.verification}" if self.verification else ""
         verified += f"; {self.refresh}" if self.refresh else ""
         verified += f"; {self.stale_time}" if self.stale_time else ""
+        verified += f"; {self.announcement}" if self.announcement else ""
         note = f"; {self.note}" if self.note else ""
         return f"invalidated {what}{earlier}{objects} ({requests}{retries}, {self.elapsed_seconds:.2f} s){verified}{note}"
 
@@ -292,7 +301,7 @@ def _rebuild_partial(message: str, named: dict[str, Any]) -> PartialInvalidation
     return PartialInvalidationError(message, **named)
 
 
-class RefreshError(FusedCacheError):
+class RefreshError(FollowUpError):
     """What was to be invalidated is invalidated, but some of it could not be refreshed: its first visitor waits.
 
     Attributes:
@@ -318,7 +327,7 @@ class RefreshError(FusedCacheError):
         return RefreshError, (self.refresh, self.not_refreshed, self.result)
 
 
-class VerificationError(FusedCacheError):
+class VerificationError(FollowUpError):
     """What was to be invalidated is invalidated, but tiles that were looked at afterwards still came from the cache.
 
     They were invalidated and requested again, twice, since a visitor may have come in between.

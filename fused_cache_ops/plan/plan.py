@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
+from fused_cache_ops.keywords.announce import Announce, read_announce, sealed_announce
 from fused_cache_ops.keywords.h3_index import H3IndexOptions, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.refresh import Refresh
@@ -82,6 +83,7 @@ class InvalidationPlan:
         inner_caches: the folders of inner caches that would be deleted. ``"own"``: those that the code names, which was not
             looked up.
         h3_index: what the index of an H3 table must have before anything is sent, as a sentence. None: none is given.
+        announce: where what is confirmed would be announced, as a sentence. None: nowhere.
     """
 
     udf: str
@@ -97,6 +99,7 @@ class InvalidationPlan:
     refresh_runs: int | None = None
     inner_caches: tuple[str, ...] = ()
     h3_index: str | None = None
+    announce: str | None = None
 
     def sent_to(self, targets: tuple[PlannedTarget, ...]) -> InvalidationPlan:
         """The same plan for these targets."""
@@ -135,6 +138,7 @@ class InvalidationPlan:
             "refresh_runs": self.refresh_runs,
             "inner_caches": list(self.inner_caches),
             "h3_index": self.h3_index,
+            "announce": self.announce,
         }
 
     def shards(self, n: int) -> list[InvalidationPlan]:
@@ -186,6 +190,7 @@ class InvalidationPlan:
         rows += [("total", "everything" if self.tile_count is None else self.tile_count), ("requests", self.request_count)]
         rows += [("runs to refresh", self.refresh_runs), ("note", self.note)]
         rows += [("inner caches", ", ".join(self.inner_caches) or None), ("before that", self.h3_index)]
+        rows += [("afterwards", self.announce)]
         try:
             picture = self.to_svg(_BLOCKS_IN_NOTEBOOK) if (self.tile_count or 0) <= DEFAULT_MAX_TILES else ""
         except FusedCacheError:  # the file of a list has changed since
@@ -219,8 +224,9 @@ class InvalidationPlan:
         if self.h3_index:
             requests += f"; before that, {self.h3_index}"
         refresh = "" if self.refresh_runs is None else f", and run it {counted(self.refresh_runs, 'time')} to refresh"
+        announced = f"; afterwards, {self.announce}" if self.announce else ""
         note = f"; {self.note}" if self.note else ""
-        return f"would invalidate {what} of UDF {self.udf} in {requests}{refresh}{note}"
+        return f"would invalidate {what} of UDF {self.udf} in {requests}{refresh}{announced}{note}"
 
 
 OnPlan = Callable[[InvalidationPlan], object]
@@ -235,6 +241,7 @@ def plan_invalidation(
     h3_index: H3IndexOptions | NotGiven = NOT_GIVEN,
     loaded_at: LoadedAt | NotGiven = NOT_GIVEN,
     refresh: Refresh = 0,
+    announce: Announce | NotGiven = NOT_GIVEN,
     **selection: Unpack[SelectionKeywords],
 ) -> InvalidationPlan:
     """What `invalidate_cache` would do with the same keywords. Sends nothing, and needs no token.
@@ -255,8 +262,14 @@ def plan_invalidation(
     refuse_single_use(selection, "the plan would use it up", pipes=True)
     read = read_selection(**selection)
     folders, index = read_folders(inner_caches), read_h3_index(h3_index, loaded_at)
+    announcing = read_announce(sealed_announce(announce))
     plan = plan_selection(parse_udf(udf), read, plan_refresh(read, refresh))
-    return replace(plan, inner_caches=folders, h3_index=None if index is None else str(index))
+    return replace(
+        plan,
+        inner_caches=folders,
+        h3_index=None if index is None else str(index),
+        announce=None if announcing is None else str(announcing),
+    )
 
 
 def plan_selection(udf: UdfReference, selection: Selection | WholeUdf, refresh: RefreshPlan | None = None) -> InvalidationPlan:

@@ -37,6 +37,10 @@ class Batch(Protocol):
         """The tiles as blocks."""
         ...
 
+    def extents(self) -> Iterator[Block]:
+        """Blocks of which each contains some of the tiles, and which contain all of them. They need not be full."""
+        ...
+
     def counts(self) -> Iterator[int]:
         """How often each tile is requested. 0 if that is not known."""
         ...
@@ -73,7 +77,29 @@ class TileBatch:
         raise IndexError(offset)
 
     def blocks(self) -> Iterator[Block]:
-        return (Block(tile.z, tile.x, tile.y, 1, 1) for tile in self)
+        """Tiles that follow each other in a row or a column are one block."""
+        z = x = y = -1
+        width = height = 1
+        for zoom, column, row in self:
+            if zoom == z and column == x and row == y + height and width == 1:
+                height += 1
+            elif zoom == z and row == y and column == x + width and height == 1:
+                width += 1
+            else:
+                if z >= 0:
+                    yield Block(z, x, y, width, height)
+                z, x, y, width, height = zoom, column, row, 1, 1
+        if z >= 0:
+            yield Block(z, x, y, width, height)
+
+    def extents(self) -> Iterator[Block]:
+        for piece in self._pieces:
+            zooms, columns, rows = (piece.numbers[each::3] for each in range(3))
+            if zooms.count(zooms[0]) < len(zooms):
+                yield from self.blocks()
+                return
+            west, north = min(columns), min(rows)
+            yield Block(zooms[0], west, north, max(columns) - west + 1, max(rows) - north + 1)
 
     def counts(self) -> Iterator[int]:
         return itertools.chain.from_iterable(piece.counts or itertools.repeat(0, len(piece)) for piece in self._pieces)
@@ -107,6 +133,9 @@ class BlockBatch:
         raise IndexError(offset)
 
     def blocks(self) -> Iterator[Block]:
+        return iter(self._blocks)
+
+    def extents(self) -> Iterator[Block]:
         return iter(self._blocks)
 
     def counts(self) -> Iterator[int]:

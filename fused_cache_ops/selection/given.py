@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+
+from fused_cache_ops.stores import local_path
 
 _LISTS = ("tiles", "bounds", "geometry", "cells")
 
@@ -18,11 +18,6 @@ def as_read(kind: str, value: Any) -> Any:
     if kind in _LISTS and _is_list(value) and len(value) and _is_inner(kind, value[0]):
         return list(itertools.chain.from_iterable(each if _is_inner(kind, each) else (each,) for each in value))
     return value
-
-
-def local_path(text: str) -> str:
-    """The path that a ``file://`` URL names, and any other text unchanged."""
-    return url2pathname(urlsplit(text).path) if text.startswith("file://") else text
 
 
 def _is_list(value: Any) -> bool:

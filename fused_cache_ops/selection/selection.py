@@ -205,6 +205,11 @@ class Selection:
         stream: Any = self._stream()
         return BlockBatches(stream, size, windows) if self._blocks else TileBatches(stream, size, windows)
 
+    def those_in(self, positions: Spans) -> Iterator[Batch]:
+        """The tiles at some of its positions, in batches."""
+        stream: Any = self._stream()
+        return (BlockBatches if self._blocks else TileBatches)(stream, _READ_AHEAD, tuple(positions))
+
     def tiles(self) -> Iterator[Tile]:
         """The tiles, one by one."""
         return itertools.chain.from_iterable(self.batches(_READ_AHEAD))

@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
+from fused_cache_ops.announcements.announce import announce
+from fused_cache_ops.announcements.changed import Changed
+from fused_cache_ops.announcements.places import PATIENCE, check_place
 from fused_cache_ops.errors import (
+    FollowUpError,
     FusedCacheError,
     InvalidationCancelledError,
     InvalidInputError,
@@ -22,14 +26,15 @@ from fused_cache_ops.errors import (
     UnavailableError,
     Unfinished,
 )
+from fused_cache_ops.keywords.announce import Announcing, checked_source
 from fused_cache_ops.keywords.h3_index import H3Index
 from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.values import CheckpointLocation, Related
+from fused_cache_ops.outcome.announcement import Announcement, AnnouncementError
 from fused_cache_ops.outcome.interruption import InvalidationInterrupted
 from fused_cache_ops.outcome.invalidation import (
     InvalidationResult,
     PartialInvalidationError,
-    RefreshError,
     Verification,
     VerificationError,
 )
@@ -51,6 +56,7 @@ from fused_cache_ops.sending.indexing import Indexes
 from fused_cache_ops.sending.outbox import Outbox
 from fused_cache_ops.sending.stale_time import StaleTime
 from fused_cache_ops.sending.targets import Targets, check_again_after, check_related, find_targets, refuse_shard
+from fused_cache_ops.service.canvases import read_udf
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.tiles.tile import ZOOM_LIMIT, Tile, is_boolean, parse_tile
@@ -75,6 +81,7 @@ class Call:
         udf: the UDF.
         selection: what to invalidate.
         refresh_plan: what to refresh afterwards, or None.
+        announcing: where to announce what is confirmed, or None. The selection can be read more than once then.
         h3_index: the index that must have what was loaded, or None.
         loaded_at: when the load was done, or None.
         folders: what deletes inner caches, if other calls share it.
@@ -111,6 +118,7 @@ class Call:
         inner_caches: Any,
         again_after: float,
         refresh_plan: RefreshPlan | None,
+        announcing: Announcing | None = None,
         h3_index: H3Index | None = None,
         loaded_at: datetime | None = None,
         folders: Folders | None = None,
@@ -158,6 +166,12 @@ class Call:
         self._refresh_plan = None if only_pass == 1 else refresh_plan
         self._refreshed: Spans | None = None  # positions
         self._refresh: RefreshResult | None = None
+        if announcing is not None:
+            check_place(announcing)
+        self._announcing = announcing
+        self._is_announced_later = only_pass == 1
+        self._sources: dict[str, str] = {}  # what the documents call each UDF
+        self._announcements: dict[str, Announcement] = {}
         self._verify_tiles = 0 if only_pass == 1 else verify_tiles
         self._fail_on_stale = fail_on_stale
         self._sample = Sample(self._verify_tiles) if self._verify_tiles else None
@@ -228,6 +242,8 @@ class Call:
                 )
                 if self._run_token is not None:
                     refuse_another_udf(self._service, self._retrier, self._udf, self._run_token, self._targets.udf_id)
+                if self._announcing is not None:
+                    self._sources = self._named_sources(self._announcing, self._targets)
         self._on_targets(self._targets)
 
     def send(self) -> float | None:
@@ -256,19 +272,25 @@ class Call:
     def conclude(self) -> InvalidationResult:
         """Verify and refresh, if requested, and return the result."""
         with self._accounted():
-            if self._record is not None and self._refresh_plan is None:
+            is_over = self._refresh_plan is None and not (self._announcing and self._announcing.must_succeed)
+            if self._record is not None and is_over:
                 self._record.remove()
             if self._targets is not None:
                 self._look(self._targets)
             else:  # nothing was selected, so there is nothing to look at
                 self._verification = None if self._sample is None else Verification()
                 self._refresh = None if self._refresh_plan is None else RefreshResult(note=self._refresh_plan.note)
+            if not self._is_announced_later:
+                self._announce()
             result = self._result()
             if (stale := self._stale()) and self._fail_on_stale:
                 raise VerificationError(result, RemainingTiles(stale.__iter__))
             if self._refresh_plan is not None and self._refresh is not None and self._refreshed is not None:
                 report_failures(self._refresh_plan, self._refresh, self._refreshed, result)
-            if self._record is not None and self._refresh_plan is not None:
+            failed = tuple(each for each in self._announcements.values() if each.error is not None)
+            if failed and self._announcing is not None and self._announcing.must_succeed:
+                raise AnnouncementError(result, failed)
+            if self._record is not None and not is_over:
                 self._record.remove()
         logger.info("Fused cache: %s", result)
         return result
@@ -454,6 +476,57 @@ class Call:
             on_fresh=self._stale_time.is_fresh,
         )
 
+    # -- what open maps are told ---------------------------------------------------------------------------------
+
+    def _named_sources(self, announcing: Announcing, targets: Targets) -> dict[str, str]:
+        """What the documents call each UDF.
+
+        Raises:
+            InvalidInputError: the service does not tell a name.
+        """
+        sources: dict[str, str] = {}
+        for target in targets.all:
+            if target.is_folder or target.cache.udf_id in sources:
+                continue
+            is_named = target.relation == "udf"
+            name = announcing.source if is_named and announcing.source is not None else target.name
+            if name is None and is_named:
+                name = read_udf(self._service, self._udf, retrier=self._retrier).name
+            if name is None:
+                raise InvalidInputError(
+                    f"announce: source is missing, because the service does not tell the name of {target.shown}. Nothing was "
+                    "sent."
+                )
+            sources[target.cache.udf_id] = checked_source(name)
+        return sources
+
+    def _announce(self) -> None:
+        """Announce what is confirmed, once."""
+        if self._announcing is None or self._announcements:
+            return
+        patience = 1.0 if self._retrier.cancelled else PATIENCE
+        for udf_id, source in self._sources.items():
+            if change := self._confirmed([each for each in self._sent() if each.target.cache.udf_id == udf_id]):
+                self._announcements[udf_id] = announce(self._announcing, source, change, patience)
+
+    def _sent(self) -> list[Delivery]:
+        """The deliveries that say what is confirmed: those of the first pass, once it is over."""
+        return self._earlier or self._deliveries
+
+    @staticmethod
+    def _confirmed(deliveries: list[Delivery]) -> dict[str, Any]:
+        """What is confirmed of one UDF on every instance, as an entry of a document. Empty: nothing."""
+        if not deliveries or deliveries[0].tiles is None:
+            return {"everything": True} if deliveries and all(each.is_complete for each in deliveries) else {}
+        done, _ = confirmed_on_each(deliveries)
+        if not done.count:
+            return {}
+        try:
+            return Changed().add(deliveries[0].tiles.unwatched().those_in(done)).entry()
+        except Exception:  # what was sent cannot be read again: its file has changed since
+            logger.warning("Fused cache: which tiles are confirmed cannot be read again, so everything is announced.")
+            return {"everything": True}
+
     # -- the outcome ---------------------------------------------------------------------------------------------
 
     def _named(self, deliveries: Iterable[Delivery] | None = None) -> list[Delivery]:
@@ -483,6 +556,7 @@ class Call:
                 "related": {udf_id: self._relative(udf_id) for udf_id in others},
                 "warnings": None if targets is None else targets.warnings,
                 "inner_caches": self._deleted_folders(),
+                "announcement": None if targets is None else self._announcements.get(targets.udf_id),
                 **self._stale_time.to_dict(),
             },
         )
@@ -504,7 +578,8 @@ class Call:
             return [each for each in deliveries if each.target.cache.udf_id == udf_id]
 
         found = own(self._deliveries)
-        return self._result_of(udf_id, own, found[0].tiles, extra={"note": self._why_whole(found)})
+        extra = {"note": self._why_whole(found), "announcement": self._announcements.get(udf_id)}
+        return self._result_of(udf_id, own, found[0].tiles, extra=extra)
 
     def _result_of(
         self,
@@ -514,7 +589,7 @@ class Call:
         *,
         extra: dict[str, Any],
     ) -> InvalidationResult:
-        now, both = choose(self._earlier or self._deliveries), choose(self._all())
+        now, both = choose(self._sent()), choose(self._all())
         done, recorded = confirmed_on_each(now)
         client_ids = tuple(each.target.cache.client_id for each in now)
         fields: dict[str, Any] = {
@@ -545,11 +620,12 @@ class Call:
             self._save()
             remaining = None if self._tiles is None else self._remaining(self._tiles)
             raise InvalidationInterrupted(interrupt, remaining=remaining) from interrupt
-        except (RefreshError, VerificationError):
+        except FollowUpError:
             self._save()
             raise
         except Exception as error:
             self._save()
+            self._announce()
             failed = self._failed(error)
             if failed is error:
                 raise
@@ -634,6 +710,19 @@ class Call:
         if self._record is not None and self._record.saved_count:
             remedy += f" The checkpoint records {self._record.saved_count:,} tiles: run the same call again to send the rest."
         return remedy
+
+
+def check_announcing(announcing: Announcing, related: Related | None) -> None:
+    """Reject a place that cannot tell apart the UDFs that are announced there.
+
+    Raises:
+        InvalidInputError: as said.
+    """
+    if related is not None and not announcing.can_tell_apart:
+        raise InvalidInputError(
+            f"announce: to = {quoted(announcing.shown)} must be a folder, which ends in '/': with related, each UDF has a "
+            "document of its own in it."
+        )
 
 
 def _listed(failures: list[Exception]) -> str:

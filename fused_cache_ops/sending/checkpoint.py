@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import time
-import uuid
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError, UnavailableError, unreadable
-from fused_cache_ops.keywords.values import CheckpointLocation, CheckpointRecord, RunCheckpoint
-from fused_cache_ops.selection.given import local_path
+from fused_cache_ops.keywords.values import CheckpointLocation, RunCheckpoint
 from fused_cache_ops.selection.spans import Spans
-from fused_cache_ops.wording import quoted, rendered_to_nothing, without_credentials
+from fused_cache_ops.stores import Store, local_path, open_store, reason
+from fused_cache_ops.wording import quoted, rendered_to_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +27,6 @@ everything is sent. So is one from the future, which would never expire."""
 
 _CLOCKS_DIFFER = timedelta(seconds=5)
 _BEGINNING = b'{\n "format": "%s"' % FORMAT.encode()
-
-_INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds between writes
 
 
 class Checkpoint:
@@ -67,7 +62,7 @@ class Checkpoint:
         try:
             self._write()
         except OSError as error:
-            said = f"checkpoint = {self._store.name!r} cannot be written: {_reason(error)}."
+            said = f"checkpoint = {self._store.name!r} cannot be written: {reason(error)}."
             raise unreadable(error, said, ConfigurationError) from error
         if self.saved_count:
             logger.info("Fused cache: resuming from %s, which records %s tiles.", self._store.name, f"{self.saved_count:,}")
@@ -103,7 +98,7 @@ class Checkpoint:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                logger.warning("The checkpoint %s cannot be written: %s.", self._store.name, _reason(error))
+                logger.warning("The checkpoint %s cannot be written: %s.", self._store.name, reason(error))
 
     def remove(self) -> None:
         """Remove the record once everything is done, so that the next load starts from scratch."""
@@ -112,7 +107,7 @@ class Checkpoint:
         except OSError as error:
             raise UnavailableError(
                 f"All tiles are invalidated, but the checkpoint {self._store.name!r} cannot be removed "
-                f"({_reason(error)}). Remove it by hand: otherwise the next call that uses it sends nothing."
+                f"({reason(error)}). Remove it by hand: otherwise the next call that uses it sends nothing."
             ) from error
 
     def _count(self) -> int:
@@ -143,7 +138,7 @@ class Checkpoint:
         try:
             content = self._store.read()
         except OSError as error:
-            said = f"checkpoint = {self._store.name!r} cannot be read: {_reason(error)}."
+            said = f"checkpoint = {self._store.name!r} cannot be read: {reason(error)}."
             raise unreadable(error, said, ConfigurationError) from error
         if content is None or not content.strip(b" \t\r\n\0"):  # nothing, or what a crash left of it
             return
@@ -203,81 +198,6 @@ class Checkpoint:
         self._done = {target: Spans(spans) for target, spans in done.items()}
 
 
-class _LocalFile:
-    interval = _INTERVAL_LOCAL
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._path = path
-
-    def read(self) -> bytes | None:
-        try:
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def write(self, content: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.draft")
-        try:
-            with draft.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # otherwise a crash may leave a renamed file of zeros
-            draft.replace(self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise
-
-    def delete(self) -> None:
-        self._path.unlink(missing_ok=True)
-
-
-class _Object:
-    """An object in a store that fsspec supports. Such stores replace an object atomically."""
-
-    interval = _INTERVAL_REMOTE
-
-    def __init__(self, url: str) -> None:
-        try:
-            import fsspec
-        except ImportError:
-            raise ConfigurationError(
-                "A checkpoint at a URL needs fsspec and the store's own package: pip install 'fused-cache-ops[fsspec]'"
-            ) from None
-        self.name = without_credentials(url, url)
-        try:
-            self._files, self._path = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise ConfigurationError(f"checkpoint = {self.name!r} cannot be used: {error}.") from None
-
-    def read(self) -> bytes | None:
-        def read() -> bytes | None:
-            self._files.invalidate_cache()
-            content: bytes = self._files.cat_file(self._path)
-            return content
-
-        return self._try(read)
-
-    def write(self, content: bytes) -> None:
-        self._try(lambda: self._files.pipe_file(self._path, content))
-
-    def delete(self) -> None:
-        self._try(lambda: self._files.rm_file(self._path))
-
-    @staticmethod
-    def _try(action: Callable[[], bytes | None]) -> bytes | None:
-        try:
-            return action()
-        except FileNotFoundError:
-            return None
-        except OSError:
-            raise
-        except Exception as error:  # each store has its own errors
-            raise OSError(f"{type(error).__name__}: {error}") from error
-
-
 def check_location(location: Any) -> None:
     """Reject an invalid checkpoint location.
 
@@ -315,24 +235,13 @@ def _age(record: dict[str, Any]) -> timedelta:
         return timedelta(0)
 
 
-def _open_store(location: CheckpointLocation, name: str) -> CheckpointRecord:
+def _open_store(location: CheckpointLocation, name: str) -> Store:
     check_location(location)
     place = _place(location)
     if hasattr(place, "record"):
         return place.record(name)  # type: ignore[no-any-return]
-    place = local_path(os.fspath(place))
-    if "://" in place:
-        return _Object(place + name if place.endswith("/") else place)
-    try:
-        path = Path(place).expanduser()
-        return _LocalFile(path / name if place.endswith(("/", os.sep)) or path.is_dir() else path)
-    except RuntimeError as error:  # ~nobody
-        raise InvalidInputError(f"checkpoint = {quoted(place)} is not a path: {error}.") from None
+    return open_store(local_path(os.fspath(place)), name, "checkpoint")
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or f"{type(error).__name__}: {error}"

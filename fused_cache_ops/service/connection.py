@@ -7,6 +7,7 @@ redirect.
 
 from __future__ import annotations
 
+import contextvars
 import ipaddress
 import logging
 import os
@@ -15,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,10 +46,15 @@ _LOOK = 0.1  # seconds between checks by the watchdog thread
 _IDLE = 5.0  # idle seconds after which it ends
 
 
+_hidden: contextvars.ContextVar[tuple[Secret, ...]] = contextvars.ContextVar("hidden", default=())
+"""The target of the request that is being sent, if no log may show it."""
+
+
 def _mask_addresses(record: logging.LogRecord) -> bool:
     """urllib3 logs every address at DEBUG level, and a shared token or a session token in an address grants access."""
     if isinstance(record.args, tuple):
-        record.args = tuple(masked_address(each) if isinstance(each, str) else each for each in record.args)
+        hidden = _hidden.get()
+        record.args = tuple(masked(masked_address(each), hidden) if isinstance(each, str) else each for each in record.args)
     return True
 
 
@@ -164,6 +170,8 @@ class Connections:
         owner: Call,
         body: bytes | None = None,
         authorization: Secret | None = None,
+        headers: Mapping[str, str | Secret] | None = None,
+        is_hidden: bool = False,
         secrets: Iterable[Secret | None] = (),
         wait: float,
         seconds: float,
@@ -177,6 +185,8 @@ class Connections:
             owner: the call that the request belongs to, for `abort`.
             body: the JSON body.
             authorization: the value of the Authorization header of this request, in place of the common one.
+            headers: further headers of this request.
+            is_hidden: whether the target grants access, so that no log may show it.
             secrets: what else is masked in the response, as the token is.
             wait: seconds that connecting may take.
             seconds: seconds after which the response must be complete.
@@ -188,12 +198,13 @@ class Connections:
             urllib3.exceptions.HTTPError: the connection failed.
             OSError: the connection failed.
         """
-        headers = self._headers if body is None else self._headers | {"Content-Type": "application/json"}
+        headers = {**self._headers, **({} if body is None else {"Content-Type": "application/json"}), **(headers or {})}
         if authorization is not None:
             headers = headers | {"Authorization": authorization}
         secrets = (self._secret, *secrets)
         exchange = _Exchange(time.monotonic() + seconds, owner)
         self._exchanges[threading.get_ident()] = exchange
+        hiding = _hidden.set((target,) if is_hidden else ())
         exchange.cut_off = owner.is_over()  # checked once `abort` would see the exchange
         if not self._watching:
             self._watch()
@@ -233,6 +244,7 @@ class Connections:
                 raise ConnectionDropped from None
             raise
         finally:
+            _hidden.reset(hiding)
             del self._exchanges[threading.get_ident()]
         if exchange.connection is not None:
             exchange.connection.served = True

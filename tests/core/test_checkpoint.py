@@ -18,7 +18,8 @@ from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, PermissionDeniedError
 from fused_cache_ops.integration import RunCheckpoint
 from fused_cache_ops.outcome.invalidation import PartialInvalidationError
-from fused_cache_ops.sending.checkpoint import FORMAT, _LocalFile
+from fused_cache_ops.sending.checkpoint import FORMAT
+from fused_cache_ops.stores import LocalFile
 
 TILES = [Tile(17, number % 1000, number // 1000) for number in range(95)]
 
@@ -332,7 +333,7 @@ def test_a_record_that_could_not_be_written_is_not_promised(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 10)
-    written = _LocalFile.write
+    written = LocalFile.write
     count = 0
 
     def until_the_disk_is_full(store: Any, content: bytes) -> None:
@@ -342,7 +343,7 @@ def test_a_record_that_could_not_be_written_is_not_promised(
             raise OSError(28, "No space left on device")
         written(store, content)
 
-    monkeypatch.setattr(_LocalFile, "write", until_the_disk_is_full)
+    monkeypatch.setattr(LocalFile, "write", until_the_disk_is_full)
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=403, times=None)
     with pytest.raises(PartialInvalidationError) as caught:
         client.invalidate_cache(udf.id, tiles=[f"9/{x}/0" for x in range(50)], checkpoint=place)
@@ -355,7 +356,7 @@ def test_a_draft_that_could_not_be_written_is_not_left_behind(tmp_path: Path, mo
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        _LocalFile(tmp_path / "record.json").write(b"{}")
+        LocalFile(tmp_path / "record.json").write(b"{}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,9 +19,18 @@ from airflow_provider_fused.operators import (
 from dagster_fused import FusedCacheMapComponent, FusedInvalidateCacheComponent, FusedResource, InvalidateCacheConfig
 from dagster_fused.component import SelectionModel
 from dagster_fused.fields import FIELDS, left_out
-from fused_cache_ops import FusedClient, H3IndexOptions, RefreshOptions, invalidate_cache, invalidate_dataset, refresh_cache
+from fused_cache_ops import (
+    AnnounceOptions,
+    FusedClient,
+    H3IndexOptions,
+    RefreshOptions,
+    invalidate_cache,
+    invalidate_dataset,
+    refresh_cache,
+)
 from fused_cache_ops.cli import options
 from fused_cache_ops.cli.commands import dataset, invalidate, plan, refresh
+from fused_cache_ops.keywords.announce import ANNOUNCE_OPTIONS
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, CALL_OPTIONS, NEEDS_SELECTION, SENDING_OPTIONS, CallKeywords
 from fused_cache_ops.keywords.client import CLIENT_OPTIONS, LIMIT_OPTIONS
 from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
@@ -46,8 +55,8 @@ def defaults_of(function: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "declared",
-    [CALL_OPTIONS, REFRESH_OPTIONS, H3_INDEX_OPTIONS, CLIENT_OPTIONS],
-    ids=["call", "refresh", "index", "client"],
+    [CALL_OPTIONS, REFRESH_OPTIONS, H3_INDEX_OPTIONS, ANNOUNCE_OPTIONS, CLIENT_OPTIONS],
+    ids=["call", "refresh", "index", "announce", "client"],
 )
 def test_every_keyword_has_a_line_of_help(declared: Any) -> None:
     assert [name for name, option in declared.items() if not re.fullmatch(r"[A-Z].+\.", option.help)] == []
@@ -68,6 +77,9 @@ def test_every_keyword_is_described_where_it_is_explained() -> None:
     index = (Path(__file__).parents[2] / "docs/h3-index.md").read_text()
     assert [name for name in H3_INDEX_OPTIONS if f"| `{name}` |" not in index] == []
     assert [name for name in H3_INDEX_OPTIONS if f"    {name}: " not in (H3IndexOptions.__doc__ or "")] == []
+    maps = (Path(__file__).parents[2] / "docs/open-maps.md").read_text()
+    assert [name for name in ANNOUNCE_OPTIONS if f"| `{name}` |" not in maps] == []
+    assert [name for name in ANNOUNCE_OPTIONS if f"    {name}: " not in (AnnounceOptions.__doc__ or "")] == []
     page = (Path(__file__).parents[2] / "docs/refresh.md").read_text()
     assert [name for name in REFRESH_OPTIONS if f"| `{name}` |" not in page] == []
     assert [name for name in REFRESH_OPTIONS if f"    {name}: " not in (RefreshOptions.__doc__ or "")] == []
@@ -183,12 +195,12 @@ def test_the_commands_options_are_the_declaration(command: Any) -> None:
     if command is not plan:
         own = {options.refresh_name(key) for key in REFRESH_OPTIONS}
         if command is not refresh:
-            own |= {options.index_name(key) for key in H3_INDEX_OPTIONS}
+            own |= options.KEYS.keys()
         assert found.keys() >= own - (
             {"refresh_must_succeed"} if command is refresh else set()
         )  # that it fails is what it is for
 
 
 def test_each_option_has_help() -> None:
-    declared = options._SELECTING | options._SENDING | options._INDEX | options._REFRESH
+    declared = options._SELECTING | options._SENDING | options._OF_GROUPS | options._REFRESH
     assert [name for name, each in declared.items() if not each.__metadata__[0].help] == []

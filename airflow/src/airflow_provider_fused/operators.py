@@ -22,6 +22,8 @@ from fused_cache_ops.integration import (
     SELECTION_DEFAULTS,
     STATED,
     WHOLE_UDF,
+    refuse_stored_webhook,
+    webhook_of,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_fused.hooks import FusedHook
     from fused_cache_ops import CacheMap, FusedCacheError, FusedClient, H3IndexOptions, IndexWait
     from fused_cache_ops.integration import (
+        Announce,
         Antimeridian,
         Bounds,
         CallKeywords,
@@ -94,9 +97,18 @@ class _FusedOperator(BaseOperator):
             )
         self.udf = udf
 
+    def _refuse_stored(self, announce: Any) -> None:
+        """Reject an address to post to that Airflow would store.
+
+        :raises InvalidInputError: as said
+        """
+        if self.has_dag():  # type: ignore[no-untyped-call]
+            refuse_stored_webhook(announce, "Airflow stores a DAG's arguments")
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "udf" and _is_shared_token(value):  # before Airflow stores what was rendered
-            mask_secret(value)
+        secret = value if name == "udf" and _is_shared_token(value) else webhook_of(value) if name == "announce" else None
+        if secret is not None:  # before Airflow stores what was rendered
+            mask_secret(secret)
         super().__setattr__(name, value)
 
     def _refuse_timeout(self, seconds: float) -> None:
@@ -122,6 +134,7 @@ class _FusedOperator(BaseOperator):
             if name in ("udf", *CALL_FIELDS) and name not in taken:
                 raise TypeError(f"{type(self).__name__} takes no {name}: it takes {', '.join(taken)}.")
         refuse_tables(given)
+        self._refuse_stored(given.get("announce", NOT_GIVEN))
         for name in taken:
             setattr(self, name, given.get(name, NOT_GIVEN if name in STATED else CALL_OPTIONS[name].default))
 
@@ -262,6 +275,10 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         cached. Or a mapping of ``fused_cache_ops.RefreshOptions``: ``{"count": 500, "zooms": "0-8", "must_succeed": True}``.
         Each run costs credits. What could not be refreshed is in the result, and fails the task only with ``must_succeed``
         (templated, also inside the mapping)
+    :param announce: afterwards, put what has changed where maps that are open in a browser look for it: a path, or a URL that
+        the core's extra ``fsspec`` supports, such as ``"s3://bucket/roads.json"``. Or a mapping of
+        ``fused_cache_ops.AnnounceOptions``: ``{"to": "env:MAP_WEBHOOK", "source": "roads"}``. A failure to announce is in the
+        result, and fails the task only with ``must_succeed`` (templated, also inside the mapping)
     :param fused_conn_id: the connection of type ``fused`` (templated)
     :param max_zoom: the highest zoom that the selection may contain (templated)
     :param tiles_from_events: instead of ``tiles``: the key under which the extra of asset events lists the tiles, such as
@@ -272,7 +289,8 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         ``objects_deleted`` (None if the service does not report it), ``requests_sent``, ``retries``, ``elapsed_seconds``,
         ``tiles_already_done``, ``verification``, ``zooms_left_stale``, ``note``, ``client_ids``, ``related`` (the result of
         each related UDF by its id), ``second_pass``, ``warnings``, ``refresh``,
-        ``inner_caches``, ``loaded_at``, ``seconds_until_invalidated``, ``seconds_until_fresh``
+        ``inner_caches``, ``loaded_at``, ``seconds_until_invalidated``, ``seconds_until_fresh``, ``announcement`` (where it was
+        announced and as which version, or why not)
     :raises AirflowFailException: a permanent error, which fails the task without retries
     :raises FusedUnavailableError: a transient error that outlasted the core's own retries. The task's ``retries`` apply
 
@@ -317,6 +335,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         loaded_at: LoadedAt | XComArg | NotGiven = NOT_GIVEN,
         again_after: float | str | XComArg = 0,
         refresh: Refresh | str | XComArg = 0,
+        announce: Announce | XComArg | NotGiven = NOT_GIVEN,
         fused_conn_id: str = "fused_default",
         max_zoom: int | str | XComArg = CALL_DEFAULTS["max_zoom"],
         tiles_from_events: str | NotGiven = NOT_GIVEN,
@@ -326,6 +345,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         refuse_tables({"tiles": tiles, "geometry": geometry, "cells": cells})
         _refuse_two_sources(tiles_from_events, tiles)
         self.tiles_from_events = tiles_from_events
+        self._refuse_stored(announce)
         self._name(udf)
         self.tiles = tiles
         self.bounds = bounds
@@ -357,6 +377,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         self.loaded_at = loaded_at
         self.again_after = again_after
         self.refresh = refresh
+        self.announce = announce
         self.fused_conn_id = fused_conn_id
         self.max_zoom = max_zoom
         self._returned: dict[str, Any] | None = None  # by a decorated function, which is not called again

@@ -27,6 +27,7 @@ from dagster_fused.assets import (
 from dagster_fused.fields import SelectionFields
 from dagster_fused.resources import FusedResource
 from fused_cache_ops.integration import (
+    ANNOUNCE_OPTIONS,
     CALL_OPTIONS,
     H3_INDEX_OPTIONS,
     LIMIT_OPTIONS,
@@ -395,6 +396,15 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
             f"{CALL_OPTIONS['refresh'].help} A number, all, or a mapping with {', '.join(REFRESH_OPTIONS)}.",
         ),
     ] = _default("refresh")
+    announce: Annotated[
+        Any,
+        _group(
+            ANNOUNCE_OPTIONS,
+            "announce",
+            Union[str, dict[str, Any]],
+            CALL_OPTIONS["announce"].help,
+        ),
+    ] = _default("announce")
     verify_tiles: Annotated[
         int,
         dg.Resolver.default(

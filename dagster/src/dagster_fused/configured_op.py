@@ -4,13 +4,14 @@ from typing import Any, cast
 
 import dagster as dg
 from dagster._config import String
+from dagster._config.config_type import Any as AnyType
 from pydantic import Field
 
 from dagster_fused.fields import CallFields
 from dagster_fused.ops import RESULT, START_AFTER, invalidate_in_op
 from dagster_fused.resources import FusedResource
 from fused_cache_ops import InvalidInputError
-from fused_cache_ops.integration import CallKeywords, Secret, sealed_udf
+from fused_cache_ops.integration import CallKeywords, Secret, refuse_stored_webhook, sealed_udf
 
 
 class InvalidateCacheConfig(CallFields, dg.Config):  # type: ignore[misc]
@@ -45,4 +46,14 @@ class _UdfName(String):
         return value
 
 
-cast(Any, invalidate_cache_op.config_schema.config_type).fields["udf"].config_type = _UdfName()  # type: ignore[no-untyped-call]
+class _Place(AnyType):
+    """Where to announce, which is not an address to post to. It is checked as `_UdfName`."""
+
+    def post_process(self, value: Any) -> Any:
+        refuse_stored_webhook(value, "Dagster stores a run's configuration")
+        return value
+
+
+_fields = cast(Any, invalidate_cache_op.config_schema.config_type).fields
+_fields["udf"].config_type = _UdfName()  # type: ignore[no-untyped-call]
+_fields["announce"].config_type = _Place()  # type: ignore[no-untyped-call]

@@ -221,6 +221,8 @@ def describe(result: "InvalidationResult", plan: Optional["InvalidationPlan"] = 
     metadata = result.to_dict()
     if result.refresh:
         metadata["refresh"] = dg.MetadataValue.json(result.refresh.to_dict())
+    if result.announcement:
+        metadata["announcement"] = str(result.announcement)
     if result.related:
         metadata["related"] = dg.MetadataValue.table(
             [

@@ -17,6 +17,7 @@ from fused_cache_ops.integration import (
     MapLocation,
     parse_udf,
     read_rendered,
+    refuse_stored_webhook,
 )
 from prefect_fused.credentials import FusedCredentials
 from prefect_fused.events import read_event
@@ -67,6 +68,7 @@ def invalidate_cache_flow(
     max_related: Annotated[int, Field(ge=1)] = CALL_DEFAULTS["max_related"],
     inner_caches: Optional[list[str]] = None,
     h3_index: Optional[dict[str, Any]] = None,
+    announce: Optional[Union[str, dict[str, Any]]] = None,
     loaded_at: Optional[str] = None,
     verify_tiles: Annotated[int, Field(ge=0)] = 0,
     refresh: Union[int, str, dict[str, Any]] = 0,
@@ -111,6 +113,8 @@ def invalidate_cache_flow(
             own stands for those that the UDF's code names.
         h3_index: The index of the H3 table that the UDF queries, which must have what was loaded: path, loaded_at, run, prefix,
             deadline. The flow waits while the index is run.
+        announce: Afterwards, put what has changed where open maps look for it: a path, a URL that fsspec supports, or a mapping
+            with to, source, secret and must_succeed. env:NAME takes an address to post to from the worker's environment.
         loaded_at: When the load was done, with its time zone. Default: the time of the event.
         verify_tiles: Afterwards, request this many of the tiles through the shared token of the block, and fail if
             one is stale.
@@ -133,6 +137,7 @@ def invalidate_cache_flow(
             "udf is a shared token, which grants access, and Prefect stores a flow run's parameters in plain text: pass the "
             "UDF's id or name instead."
         )
+    refuse_stored_webhook(announce, "Prefect stores a flow run's parameters")
     given = {
         "tiles": tiles,
         "bounds": bounds,
@@ -155,6 +160,7 @@ def invalidate_cache_flow(
         "related": related,
         "inner_caches": inner_caches,
         "h3_index": h3_index,
+        "announce": announce,
         "loaded_at": loaded_at or _time_of(event),
     }
     if whole_udf == bool(selection):

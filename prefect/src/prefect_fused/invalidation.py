@@ -23,10 +23,10 @@ from fused_cache_ops import (
     DatasetInvalidationError,
     DatasetResult,
     DbtNodesFailedError,
+    FollowUpError,
     FusedCacheError,
     InvalidInputError,
     RefreshError,
-    VerificationError,
 )
 from fused_cache_ops.integration import (
     RunCheckpoint,
@@ -203,7 +203,7 @@ class Invalidation(Sending):
         with self._client as client, logs_of(self._run), self._cancelled_with_the_flow():
             try:
                 result = self._invalidate(client, progress)
-            except (RefreshError, VerificationError) as error:  # everything is invalidated
+            except FollowUpError as error:  # everything is invalidated
                 if error.result is not None:
                     self._report(progress, plans, error.result)
                 raise
@@ -379,9 +379,7 @@ class DatasetInvalidation(Sending):
     def _report(self, result: DatasetResult) -> None:
         """An artifact for all, and for each UDF the event that a call of its own would emit."""
         report_dataset(self._run, self._shown, result)
-        failed = {
-            udf: error for udf, error in result.failed.items() if not isinstance(error, (RefreshError, VerificationError))
-        }
+        failed = {udf: error for udf, error in result.failed.items() if not isinstance(error, FollowUpError)}
         for udf, each in result.results.items():
             if udf not in failed and each.udf_id is not None:
                 self._emit(INVALIDATED, udf, each.udf_id, each.to_dict())

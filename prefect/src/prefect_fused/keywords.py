@@ -69,7 +69,7 @@ DATASET_TASK_DEFAULTS = defaults_of(DatasetAgainKeywords)
 DBT_TASK_DEFAULTS = defaults_of(DatasetTaskKeywords)
 REFRESH_TASK_DEFAULTS = defaults_of(RefreshTaskKeywords)
 
-GROUPS = ("refresh", "h3_index", "limits")
+GROUPS = ("refresh", "h3_index", "announce", "limits")
 """The keywords that may be a mapping, which `.map` must not split."""
 
 

@@ -14,14 +14,25 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
 from fused_cache_ops import FusedCacheError, InvalidInputError, plan_invalidation
-from fused_cache_ops.integration import CALL_DEFAULTS, DETAILS, KINDS, NOT_GIVEN, SELECTION_DEFAULTS, is_given, kinds_in
+from fused_cache_ops.integration import (
+    CALL_DEFAULTS,
+    DETAILS,
+    KINDS,
+    NOT_GIVEN,
+    SELECTION_DEFAULTS,
+    Secret,
+    announce_options,
+    is_given,
+    kinds_in,
+    webhook_of,
+)
 from prefect_fused.events import api_error
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from fused_cache_ops import InvalidationResult
-    from fused_cache_ops.integration import CallKeywords, Secret
+    from fused_cache_ops.integration import CallKeywords
     from prefect_fused.credentials import FusedCredentials
 
 LARGEST_PARAMETERS = 500_000
@@ -71,6 +82,10 @@ class SecondPass:
                 "Prefect stores parameters in plain text, and udf is a shared token: pass its id or name",
             ),
             *((is_given(keywords, name) and not runs, _RUNS.format(name)) for name in ("verify_tiles", "refresh")),
+            (
+                _is_written_webhook(keywords.get("announce", NOT_GIVEN)),
+                "Prefect stores parameters in plain text, and announce is an address to post to: pass env:NAME",
+            ),
             (keywords.get("shard"), "a shard cannot be given to it: omit shard, or omit again_deployment"),
             (
                 credentials is not None and block is None,
@@ -93,6 +108,7 @@ class SecondPass:
             "again_deployment": None,
             "verify_tiles": keywords.get("verify_tiles", 0),
             "refresh": _refresh(keywords.get("refresh", 0)),
+            "announce": _announced(keywords),
             "loaded_at": _moment(keywords),
             **({} if deadline is None else {"deadline": deadline}),
             **_selection(keywords),
@@ -181,6 +197,21 @@ def _refresh(given: Any) -> Any:
 def _folders(keywords: CallKeywords) -> list[str] | None:
     given: Any = keywords.get("inner_caches", NOT_GIVEN)
     return None if given is NOT_GIVEN else [given] if isinstance(given, str) else list(given)
+
+
+def _is_written_webhook(announce: Any) -> bool:
+    """Whether an address to post to is written out, in the call or, sealed, in a cache map."""
+    place = announce.get("to") if isinstance(announce, Mapping) else announce
+    return webhook_of(announce) is not None or isinstance(place, Secret)
+
+
+def _announced(keywords: CallKeywords) -> Any:
+    given: Any = keywords.get("announce", NOT_GIVEN)
+    return (
+        None
+        if given is NOT_GIVEN
+        else {key: str(each) if key == "to" else each for key, each in announce_options(given).items()}
+    )
 
 
 def _moment(keywords: CallKeywords) -> str | None:

@@ -91,7 +91,7 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
     """Invalidate the cached results of a Fused UDF: all of them, or those of the tiles that a load changed.
 
     One run sends any number of tiles, up to 50,000 per request. To `.map` over UDFs, wrap blocks and lists in `unmapped`,
-    because Prefect would map over them too. The mappings `refresh`, `h3_index` and `limits` are never mapped over.
+    because Prefect would map over them too. The mappings `refresh`, `h3_index`, `announce` and `limits` are never mapped over.
 
     Omit every selection for the whole UDF. An empty selection invalidates nothing. None is an error, so that a load that forgot
     its `return` cannot invalidate everything.
@@ -104,7 +104,8 @@ def _invalidation(udf: str, credentials: FusedCredentials | None = None, **keywo
         What was done: `udf_id`, `client_id`, `tiles_invalidated` (None for the whole UDF), `objects_deleted` (None if the
         service does not report it), `requests_sent`, `retries`, `elapsed_seconds`, `tiles_already_done`, `verification`,
         `zooms_left_stale`, `note`, `client_ids`, `related` (the result of each related UDF by its id), `second_pass`,
-        `warnings`, `refresh`, `inner_caches`, `loaded_at`, `seconds_until_invalidated`, `seconds_until_fresh`.
+        `warnings`, `refresh`, `inner_caches`, `loaded_at`, `seconds_until_invalidated`, `seconds_until_fresh`,
+        `announcement`.
 
     Raises:
         fused_cache_ops.FusedCacheError: The invalidation failed. Prefect retries only transient errors.
@@ -143,7 +144,7 @@ class FusedTask(Task[P, R]):
     """A task whose groups of options `.map` hands over whole. Prefect would map over their keys."""
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Like Prefect's own, with the mappings `refresh`, `h3_index` and `limits` as `unmapped`.
+        """Like Prefect's own, with the mappings `refresh`, `h3_index`, `announce` and `limits` as `unmapped`.
 
         Raises:
             fused_cache_ops.InvalidInputError: Another argument is a mapping, of which Prefect would pass the keys alone.

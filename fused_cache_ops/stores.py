@@ -1,0 +1,174 @@
+"""Places for one small document: a local file, or an object in a store that fsspec supports. Each is replaced atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.wording import quoted, without_credentials
+
+_INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds
+
+
+class Store(Protocol):
+    """One document.
+
+    Attributes:
+        name: what messages call it, without credentials.
+        interval: seconds that should pass between two writes.
+    """
+
+    name: str
+    interval: float
+
+    def read(self) -> bytes | None:
+        """The document. None: there is none."""
+        ...
+
+    def write(self, content: bytes) -> None:
+        """Replace it."""
+        ...
+
+    def delete(self) -> None:
+        """Delete it, if it is there."""
+        ...
+
+
+class LocalFile:
+    """A file of this machine."""
+
+    interval = _INTERVAL_LOCAL
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.path = path
+
+    def read(self) -> bytes | None:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, content: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.draft")
+        try:
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # otherwise a crash may leave a renamed file of zeros
+            draft.replace(self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+
+    def delete(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+class StoredObject:
+    """An object in a store that fsspec supports. Such stores replace an object atomically.
+
+    Args:
+        url: its address.
+        what: the keyword that names it, for messages.
+
+    Raises:
+        ConfigurationError: fsspec or the store's own package is not installed.
+    """
+
+    interval = _INTERVAL_REMOTE
+
+    def __init__(self, url: str, what: str) -> None:
+        try:
+            import fsspec
+        except ImportError:
+            raise ConfigurationError(
+                f"A URL as {what} needs fsspec and the store's own package: pip install 'fused-cache-ops[fsspec]'"
+            ) from None
+        self.name = without_credentials(url, url)
+        try:
+            self._files, self._path = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError(f"{what} = {self.name!r} cannot be used: {error}.") from None
+
+    def read(self) -> bytes | None:
+        def read() -> bytes | None:
+            self._files.invalidate_cache()
+            content: bytes = self._files.cat_file(self._path)
+            return content
+
+        found: bytes | None = self._try(read)
+        return found
+
+    def write(self, content: bytes, options: Mapping[str, Any] | None = None) -> None:
+        """Replace it, with options of the store's own."""
+        self._try(lambda: self._files.pipe_file(self._path, content, **(options or {})))
+
+    def delete(self) -> None:
+        self._try(lambda: self._files.rm_file(self._path))
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What the store's addresses begin with, such as ``s3``."""
+        found = self._files.protocol
+        return (found,) if isinstance(found, str) else tuple(found)
+
+    def info(self) -> dict[str, Any]:
+        """What the store says of it. Empty: there is none."""
+
+        def ask() -> Any:
+            self._files.invalidate_cache()
+            return self._files.info(self._path)
+
+        return self._try(ask) or {}
+
+    @staticmethod
+    def _try(action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            raise
+        except Exception as error:  # each store has its own errors
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def open_store(place: str, name: str, what: str) -> LocalFile | StoredObject:
+    """What is at a path or URL.
+
+    Args:
+        place: a path or URL. One that ends in ``/``, and a folder that exists, gets the document as a file in it.
+        name: the file's name then.
+        what: the keyword that names the place, for messages.
+
+    Raises:
+        InvalidInputError: it is not a path.
+        ConfigurationError: the store cannot be used.
+    """
+    if "://" in place:
+        return StoredObject(place + name if place.endswith("/") else place, what)
+    try:
+        path = Path(place).expanduser()
+        return LocalFile(path / name if place.endswith(("/", os.sep)) or path.is_dir() else path)
+    except RuntimeError as error:  # ~nobody
+        raise InvalidInputError(f"{what} = {quoted(place)} is not a path: {error}.") from None
+
+
+def local_path(text: str) -> str:
+    """The path that a ``file://`` URL names, and any other text unchanged."""
+    return url2pathname(urlsplit(text).path) if text.startswith("file://") else text
+
+
+def reason(error: OSError) -> str:
+    """Why a file or an object could not be used."""
+    return error.strerror or f"{type(error).__name__}: {error}"
