@@ -132,6 +132,7 @@ _HOMES = {
     "DbtNodesFailedError": "outcome.dbt",
     "DbtPlan": "dbt.call",
     "DbtResult": "outcome.dbt",
+    "FollowUpError": "errors",
     "FirstPass": "outcome.passes",
     "FusedCacheError": "errors",
     "FusedClient": "client",
