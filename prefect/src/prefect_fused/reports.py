@@ -97,7 +97,7 @@ def report_stale_time(run: Run, shown: str, resource_id: str, result: dict[str, 
                 "Loaded at": each["loaded_at"],
                 "Seconds until invalidated": each["seconds_until_invalidated"],
                 "Seconds until fresh": each.get("seconds_until_fresh"),
-                "": "█" * max(1, round(_BAR * each["seconds_until_invalidated"] / longest)),
+                "Compared": "█" * max(1, round(_BAR * each["seconds_until_invalidated"] / longest)),
             }
             for each in known
         ]
