@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _PROGRESS_INTERVAL = 5.0  # seconds before the first progress update, and between updates
 _LARGEST_PICTURE = 200_000  # bytes
 _MOST_FAILURES = 20
-_MOST_LOADS, _BAR = 50, 20  # rows of the table of stale times, and the width of its longest bar
+_MOST_LOADS, _BAR = 50, 10  # rows of the table of stale times, and the width of its longest bar
 
 
 class Progress:
