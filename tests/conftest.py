@@ -105,6 +105,12 @@ def planted(request: pytest.FixtureRequest) -> Callable[..., str]:
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Announce without trying again."""
+    monkeypatch.setattr("fused_cache_ops.sending.call.PATIENCE", 0.2)
+
+
+@pytest.fixture
 def leaked() -> Callable[[str], set[str]]:
     """Which pieces of the secret are in a text."""
     pieces = {SECRET[at : at + PIECE] for at in range(len(SECRET) - PIECE + 1)}

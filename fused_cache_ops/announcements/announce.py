@@ -6,12 +6,25 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from fused_cache_ops.announcements.places import PATIENCE, open_place
 from fused_cache_ops.errors import FusedCacheError
 from fused_cache_ops.keywords.announce import Announcing
 from fused_cache_ops.outcome.announcement import Announcement
 
 logger = logging.getLogger(__name__)
+
+PATIENCE = 20.0
+"""Seconds that announcing may take, retries included. They do not count toward the deadline of a call."""
+
+
+def check_place(announcing: Announcing) -> None:
+    """Reject what cannot be announced to on this machine: a variable that is not set, or a store's package that is missing.
+
+    Raises:
+        FusedCacheError: as said.
+    """
+    from fused_cache_ops.announcements import places  # slow to import
+
+    places.check_place(announcing)
 
 
 def announce(announcing: Announcing, source: str, change: Mapping[str, Any], patience: float = PATIENCE) -> Announcement:
@@ -23,6 +36,8 @@ def announce(announcing: Announcing, source: str, change: Mapping[str, Any], pat
         change: what has changed.
         patience: seconds that this may take, retries included.
     """
+    from fused_cache_ops.announcements.places import open_place  # slow to import
+
     what = next(name for name in ("everything", "ranges", "tiles") if name in change)
     try:
         place = open_place(announcing, source)

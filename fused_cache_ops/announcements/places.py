@@ -24,9 +24,6 @@ from fused_cache_ops.service.answers import cleaned, is_permanent, reason_of
 from fused_cache_ops.service.connection import AnswerTimedOut, ConnectionDropped, Connections
 from fused_cache_ops.stores import LocalFile, StoredObject, open_store, reason
 
-PATIENCE = 20.0
-"""Seconds that announcing may take, retries included. They do not count toward the deadline of a call."""
-
 _NO_NAME = re.compile(r"[^\w.-]+")
 _S3: Mapping[str, Any] = {"CacheControl": "no-cache", "ContentType": "application/json"}
 _GCS: Mapping[str, Any] = {"content_type": "application/json", "fixed_key_metadata": {"cache_control": "no-cache"}}
@@ -55,11 +52,7 @@ class Place(Protocol):
 
 
 def check_place(announcing: Announcing) -> None:
-    """Reject what cannot be announced to on this machine: a variable that is not set, or a store's package that is missing.
-
-    Raises:
-        FusedCacheError: as said.
-    """
+    """As `fused_cache_ops.announcements.announce.check_place`."""
     opened = announcing.opened()
     if isinstance(opened.to, Secret):
         _key_of(announcing.secret)

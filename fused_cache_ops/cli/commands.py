@@ -5,7 +5,7 @@ from fused_cache_ops.cli.invalidating import dataset, invalidate, plan  # isort:
 from fused_cache_ops.cli.refreshing import refresh  # isort: skip
 from fused_cache_ops.cli.looking import check, inspect, udfs  # isort: skip
 from fused_cache_ops.cli.maps import map_program  # isort: skip
-from fused_cache_ops.cli.local import completion, demo, emulator  # isort: skip
+from fused_cache_ops.cli.local import completion, demo, emulator, listener  # isort: skip
 from fused_cache_ops.cli.ci import ci  # isort: skip
 from fused_cache_ops.cli.program import program
 
@@ -18,6 +18,7 @@ __all__ = [
     "emulator",
     "inspect",
     "invalidate",
+    "listener",
     "map_program",
     "plan",
     "program",

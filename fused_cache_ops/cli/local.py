@@ -1,4 +1,4 @@
-"""The commands that run something on this machine: the emulator, the demonstration, the completion of a shell."""
+"""The commands that run something on this machine: the emulator, the demonstration, the listener, the completion of a shell."""
 
 import contextlib
 import errno
@@ -81,10 +81,26 @@ class Orchestrator(str, Enum):
 @program.command()
 def demo(
     orchestrator: Annotated[Orchestrator, typer.Argument(metavar="NAME", help="Which one to run.")] = Orchestrator.all,
+    map_: Annotated[
+        bool, typer.Option("--map", help="Serve a page with an open map instead, until Ctrl-C. It needs Node.js.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="The page's port on 127.0.0.1. 0 picks a free one.")] = 0,
 ) -> None:
     """Run end to end in a real orchestrator: a load makes a map stale, and the pipeline's next step makes it fresh."""
     _need_emulator()
     from rich.console import Console
+
+    if port and not map_:
+        raise typer.BadParameter("--port is the page's: it goes with --map.")
+    if map_:
+        from fused_cache_ops.demo.map import run_map_demo
+
+        try:
+            run_map_demo(Console(), port)
+        except (RuntimeError, OSError, OverflowError) as error:
+            output.complain(f"The page cannot be served: {error}")
+            raise typer.Exit(1) from None
+        return
 
     from fused_cache_ops.demo.pipelines import PIPELINES
     from fused_cache_ops.demo.run import run_demo
@@ -93,6 +109,25 @@ def demo(
     console = Console(width=None if sys.stdout.isatty() else 120)
     if not run_demo(names, console):
         raise typer.Exit(1)
+
+
+@program.command()
+def listener(
+    file: Annotated[Optional[Path], typer.Option("--output", metavar="FILE", help="Write it to this file.")] = None,
+) -> None:
+    """Print fused-cache-listener.js, by which an open map hears of what is announced."""
+    from importlib.resources import files
+
+    code = (files("fused_cache_ops") / "announcements" / "fused-cache-listener.js").read_text(encoding="utf-8")
+    if file is None:
+        output.write([code])
+        return
+    try:
+        file.write_text(code, encoding="utf-8", newline="\n")
+    except OSError as error:
+        output.complain(f"{file} cannot be written: {error.strerror or error}.")
+        raise typer.Exit(1) from None
+    output.say(f"Written to {file}.")
 
 
 class Shell(str, Enum):

@@ -14,6 +14,8 @@ class Assumptions:
         fresh_headers: the headers of a result that was computed.
         memory_headers: the headers of a result from the memory tier.
         storage_headers: the headers of a result from object storage.
+        shared_headers: further headers of a shared run, such as ``Cache-Control`` for browsers and CDNs. By default, pages of
+            every origin may read it.
         refusal_status: the status for a shared run without access, or with a session token that is no longer valid.
         public_mint_status: the status for a session token of a public canvas, which needs none.
         mixed_instances: whether invalidating on one instance reaches the results of every instance.
@@ -25,6 +27,7 @@ class Assumptions:
     fresh_headers: Mapping[str, str] = field(default_factory=lambda: {"x-cache": "Miss"})
     memory_headers: Mapping[str, str] = field(default_factory=lambda: {"x-cache": "Hit"})
     storage_headers: Mapping[str, str] = field(default_factory=lambda: {"x-cache": "Miss", "x-fused-cached": "true"})
+    shared_headers: Mapping[str, str] = field(default_factory=lambda: {"access-control-allow-origin": "*"})
     refusal_status: int = 403
     public_mint_status: int = 400
     mixed_instances: bool = False

@@ -12,13 +12,17 @@ from fused_cache_ops.emulator.store import Store, Udf
 
 DEFAULT_AGE = 14 * 86400  # [docs] how long results are kept by default, in seconds
 
+JSON = "application/json"
+_IMAGES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+
 TileIndex = tuple[int, int, int]
 
 
 class Outcome(NamedTuple):
-    """The result of a run as JSON, and the headers that say where it came from."""
+    """The result of a run, and the headers that say where it came from."""
 
     body: bytes
+    media_type: str
     headers: Mapping[str, str]
 
 
@@ -82,7 +86,7 @@ class Runner:
         hit = self._store.cached(client_id, udf.id, tile, key, max_age=max_age)
         if hit is not None:
             headers = self._assumptions.memory_headers if hit.in_memory else self._assumptions.storage_headers
-            return Outcome(hit.body, headers)
+            return Outcome(hit.body, hit.media_type, headers)
         began = self._store.invalidations(client_id, udf.id)
         function = self.functions.get(udf.id)
         if function is None:
@@ -91,14 +95,15 @@ class Runner:
         running = _RUNNING.set(_Running(udf, client_id))
         try:
             answer = function(**(dict(zip("zxy", tile or ())) | dict(parameters)))
-            body = json.dumps(answer).encode()
+            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         except Exception as error:
             raise UdfFailed(f"UDF {udf.slug} failed: {type(error).__name__}: {error}") from error
         finally:
             _RUNNING.reset(running)
+        media_type = _media_type(body) if isinstance(answer, bytes) else JSON
         if self._assumptions.late_results_are_stored or began == self._store.invalidations(client_id, udf.id):
-            self._store.cache_many(client_id, udf.id, [tile], key, body)
-        return Outcome(body, self._assumptions.fresh_headers)
+            self._store.cache_many(client_id, udf.id, [tile], key, body, media_type)
+        return Outcome(body, media_type, self._assumptions.fresh_headers)
 
     @property
     def client_id(self) -> str | None:
@@ -117,6 +122,12 @@ class Runner:
 
         def call(**parameters: Any) -> Any:
             tile = (parameters.pop("z"), parameters.pop("x"), parameters.pop("y")) if {*"zxy"} <= {*parameters} else None
-            return json.loads(self.run(udf, client_id, tile, parameters).body)
+            outcome = self.run(udf, client_id, tile, parameters)
+            return json.loads(outcome.body) if outcome.media_type == JSON else outcome.body
 
         return call
+
+
+def _media_type(body: bytes) -> str:
+    """What a UDF's bytes are. What is no image is taken for a vector tile."""
+    return next((kind for start, kind in _IMAGES.items() if body.startswith(start)), "application/vnd.mapbox-vector-tile")

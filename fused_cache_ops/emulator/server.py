@@ -165,7 +165,8 @@ class Emulator:
 
         Args:
             function: called with the tile's ``z``, ``x``, ``y`` and the query parameters (as strings), by keyword.
-                Its result must be JSON-serializable. It may run other UDFs with `load`.
+                Its result must be JSON-serializable, or the bytes of an image or a vector tile. It may run other UDFs with
+                `load`.
             name: the UDF's name. Default: the function's name.
             canvas: the canvas it belongs to. One that does not exist is created as a public canvas: see `add_canvas`.
             email: the user who owns it. None: the team.

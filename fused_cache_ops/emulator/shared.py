@@ -60,7 +60,9 @@ def shared_runs(store: Store, runner: Runner, assumptions: Assumptions) -> APIRo
             raise HTTPException(404, "Shared token not found")
         parameters = {key: value for key, value in request.query_params.items() if key not in _NO_PARAMETERS}
         age = max_age(request.query_params)
-        return await respond(runner.run, udf, store.shared_client_id(udf), tile, parameters, age)
+        answer = await respond(runner.run, udf, store.shared_client_id(udf), tile, parameters, age)
+        answer.headers.update(assumptions.shared_headers)
+        return answer
 
     def check_access(canvas: Canvas, request: Request) -> None:
         """Refuse a run for which the canvas demands more than the shared token. The statuses are not documented."""
@@ -83,7 +85,7 @@ async def respond(run: Callable[..., Outcome], *arguments: Any) -> Response:
         outcome = await run_in_threadpool(run, *arguments)
     except UdfFailed as error:
         raise HTTPException(500, str(error)) from error
-    return Response(outcome.body, media_type="application/json", headers=dict(outcome.headers))
+    return Response(outcome.body, media_type=outcome.media_type, headers=dict(outcome.headers))
 
 
 def max_age(query: Mapping[str, str]) -> int | None:

@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS udfs (
 );
 CREATE TABLE IF NOT EXISTS results (
     client_id TEXT NOT NULL, udf_id TEXT NOT NULL REFERENCES udfs, z INTEGER, x INTEGER, y INTEGER, parameters TEXT NOT NULL,
-    body BLOB NOT NULL, stored_at REAL NOT NULL, in_memory INTEGER NOT NULL
+    body BLOB NOT NULL, media_type TEXT NOT NULL, stored_at REAL NOT NULL, in_memory INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS result_key ON results (udf_id, z, x, y, parameters, client_id);
 CREATE TABLE IF NOT EXISTS requests (
@@ -144,6 +144,7 @@ class CachedResult:
     """A cached body, and whether the memory tier had it."""
 
     body: bytes
+    media_type: str
     in_memory: bool
 
 
@@ -384,12 +385,12 @@ class Store:
         key = (client_id, udf_id, *(tile or _WHOLE_MAP), parameters)
         this = "client_id = ? AND udf_id = ? AND z = ? AND x = ? AND y = ? AND parameters = ?"
         with self._transaction() as db:
-            row = db.execute(f"SELECT body, in_memory, stored_at FROM results WHERE {this}", key).fetchone()
-            if row is None or time.time() - row[2] >= max_age:
+            row = db.execute(f"SELECT body, media_type, in_memory, stored_at FROM results WHERE {this}", key).fetchone()
+            if row is None or time.time() - row[3] >= max_age:
                 return None
-            if not row[1]:
+            if not row[2]:
                 db.execute(f"UPDATE results SET in_memory = 1 WHERE {this}", key)
-        return CachedResult(row[0], bool(row[1]))
+        return CachedResult(row[0], row[1], bool(row[2]))
 
     def cache_many(
         self,
@@ -398,12 +399,13 @@ class Store:
         tiles: Iterable[tuple[int, int, int] | None],
         parameters: str = "{}",
         body: bytes = b"null",
+        media_type: str = "application/json",
     ) -> None:
         """Cache one body for many tiles, as if each had been requested. None stands for a request without a tile."""
         now = time.time()
-        rows = ((client_id, udf_id, *(tile or _WHOLE_MAP), parameters, body, now) for tile in tiles)
+        rows = ((client_id, udf_id, *(tile or _WHOLE_MAP), parameters, body, media_type, now) for tile in tiles)
         with self._transaction() as db:
-            db.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)", rows)
+            db.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)", rows)
 
     def cached_tiles(self, udf_id: str, client_id: str | None = None) -> set[tuple[int, int, int]]:
         """The tiles that have cached results, on one instance or on any."""

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from fused_cache_ops.announcements.announce import announce
+from fused_cache_ops.announcements.announce import PATIENCE, announce, check_place
 from fused_cache_ops.announcements.changed import Changed
-from fused_cache_ops.announcements.places import PATIENCE, check_place
 from fused_cache_ops.errors import (
     FollowUpError,
     FusedCacheError,

@@ -251,3 +251,44 @@ def test_it_stops_within_moments_and_frees_its_port() -> None:
     assert time.monotonic() - started < 30  # idle connections are kept for longer
     with pytest.raises(requests.ConnectionError):
         requests.get(url, timeout=120)
+
+
+# -- tiles as a browser gets them -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n...", "image/png"),
+        (b"\xff\xd8\xff\xe0", "image/jpeg"),
+        (b"RIFF....WEBP", "image/webp"),
+        (b"\x1a\x05\x0a\x03abc", "application/vnd.mapbox-vector-tile"),
+        (b"", "application/vnd.mapbox-vector-tile"),
+    ],
+)
+def test_bytes_of_a_udf_arrive_as_they_are_from_the_cache_too(fused_emulator: Emulator, body: bytes, kind: str) -> None:
+    udf = fused_emulator.register(lambda **tile: body, name="pictures")
+    for tier in ("Miss", "Hit"):
+        answer = requests.get(fused_emulator.tile_url(udf, 10, 1, 2), timeout=60)
+        assert (answer.content, answer.headers["content-type"], answer.headers["x-cache"]) == (body, kind, tier)
+
+
+def test_bytes_of_a_udf_are_bytes_for_a_udf_that_loads_it(fused_emulator: Emulator) -> None:
+    fused_emulator.register(lambda z, x, y: b"\x89PNG", name="pictures")
+    udf = fused_emulator.register(lambda z, x, y: len(fused_emulator.load("pictures")(z=z, x=x, y=y)), name="sizes")
+    assert requests.get(fused_emulator.tile_url(udf, 10, 1, 2), timeout=60).json() == 4
+
+
+def test_pages_of_every_origin_may_read_a_tile_and_keep_it_as_long_as_they_are_told(fused_emulator: Emulator) -> None:
+    udf = fused_emulator.register(lambda **tile: tile, name="roads")
+    first = requests.get(fused_emulator.tile_url(udf, 10, 1, 2), timeout=60)
+    assert first.headers["access-control-allow-origin"] == "*"
+    assert "cache-control" not in first.headers
+    fused_emulator.assumptions.shared_headers = {"cache-control": "public, max-age=600"}
+    again = requests.get(fused_emulator.tile_url(udf, 10, 1, 2), timeout=60)
+    assert again.headers["cache-control"] == "public, max-age=600"
+    assert "access-control-allow-origin" not in again.headers
+
+
+def test_what_needs_a_token_is_not_for_pages_of_other_origins(fused_emulator: Emulator) -> None:
+    assert "access-control-allow-origin" not in call(fused_emulator, "GET", "/execution-env/self").headers

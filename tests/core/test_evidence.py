@@ -47,6 +47,7 @@ MISSES = [
     {"x-cache-hits": ""},
     {"x-cache-hits": "0,"},
     {"warning": '199 - "110 is not a code here"'},
+    {"warning": '199 - "nor is 110 one here"'},
     {"server-timing": "cdn-cache; desc=MISS, hit; dur=1"},
     {"x-fused-cache-tier": "hit"},
     {"cf-cache-status": "DYNAMIC"},

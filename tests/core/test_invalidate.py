@@ -161,6 +161,7 @@ def test_the_result_is_json(client: FusedClient, udf: Udf) -> None:
         "loaded_at",
         "seconds_until_invalidated",
         "seconds_until_fresh",
+        "announcement",
     ]
 
 

@@ -8,7 +8,14 @@ import pytest
 
 from fused_cache_ops import InvalidInputError
 from fused_cache_ops.keywords.call import NEEDS_SELECTION
-from fused_cache_ops.keywords.rules import kinds_in, refuse_without_selection, require_kind
+from fused_cache_ops.keywords.rules import (
+    STATED,
+    kinds_in,
+    refuse_what_takes_long,
+    refuse_without_selection,
+    require_kind,
+    stated,
+)
 from fused_cache_ops.keywords.selection import KINDS, SELECTION_DEFAULTS
 from fused_cache_ops.keywords.values import NOT_GIVEN, WHOLE_UDF
 from fused_cache_ops.selection.reading import check_limits, check_shard, read_selection, refuse_single_use
@@ -64,6 +71,42 @@ def test_a_shaper_that_merely_equals_its_default_is_refused_too(value: Any) -> N
 
 def test_shapers_at_their_defaults_ask_for_nothing() -> None:
     refuse_without_selection({**SELECTION_DEFAULTS, "max_tiles": int("1000000")})
+
+
+def test_what_needs_a_selection_is_shown_with_its_value_and_shortened() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        refuse_without_selection({"buffer": 7, "zooms": "9" * 100})
+    assert f"zooms = '{'9' * 36}..., buffer = 7 need a selection" in caught.value.message
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_may_be_missing_is_not_what_was_omitted(name: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"^{name} is None, which may be a value that is missing"):
+        stated({name: None})
+    assert stated({name: NOT_GIVEN}) == {}
+    assert stated({}) == {}
+    assert stated({name: "x"}) == {name: "x"}
+
+
+def test_what_has_no_value_that_may_be_missing_stays() -> None:
+    assert stated({"inner_caches": NOT_GIVEN, "checkpoint": None}) == {"inner_caches": NOT_GIVEN, "checkpoint": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"again_after": 130}, "again_after"),
+        ({"refresh": 5}, "refresh"),
+        ({"h3_index": {"path": "a", "run": True}}, "run in h3_i"),
+    ],
+)
+def test_what_takes_long_is_refused_where_nothing_can_wait(given: Any, named: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"^{named}.* takes long, and a hook cannot wait for it: use the op"):
+        refuse_what_takes_long(given, "a hook", "the op")
+
+
+def test_what_takes_no_time_may_be_given_where_nothing_can_wait() -> None:
+    refuse_what_takes_long({"again_after": 0, "refresh": 0, "h3_index": {"path": "a"}, "tiles": []}, "a hook", "the op")
 
 
 LIMITS: dict[str, Any] = {"buffer": 0, "max_tiles": 1, "when_too_many": "fail", "max_zoom": 0}

@@ -136,6 +136,12 @@ def test_what_an_address_grants_access_with_is_masked(address: str, shown: str) 
     assert without_credentials(OSError(f"no {address}"), address) == f"no {shown}"
 
 
+def test_the_parts_of_an_address_are_masked_where_a_text_has_them_alone() -> None:
+    address = "s3://me:hunter2@bucket/a?one=two://three"
+    assert without_credentials("denied for me:hunter2", address) == "denied for ********"
+    assert without_credentials("bad one=two://three", address) == "bad ********"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -59,6 +59,20 @@ PLACES: dict[str, Callable[[FusedClient, Callable[..., str]], Any]] = {
         h3_index={"path": at(), "run": True},
     ),
     "the plan of h3_index": lambda _, at: plan_invalidation("roads", h3_index={"path": at(), "run": True}),
+    "announce": lambda client, at: client.invalidate_cache("roads", tiles=["1/0/0"], announce=at(".json")),
+    "announce, must succeed": lambda client, at: client.invalidate_cache(
+        "roads", tiles=["1/0/0"], announce={"to": at(".json"), "must_succeed": True}
+    ),
+    "the source of announce": lambda client, at: client.invalidate_cache(
+        "roads", tiles=["1/0/0"], announce={"to": "maps/", "source": at() * 9}
+    ),
+    "a folder of announce": lambda client, at: client.invalidate_dataset(
+        "d",
+        cache_map=CacheMap.from_dict({"datasets": {"d": {"udfs": [{"udf": "roads", "announce": at(".json")}]}}}),
+        tiles=["1/0/0"],
+        announce=at("/"),
+    ),
+    "the plan of announce": lambda _, at: plan_invalidation("roads", announce=at(".json")),
     "inner_caches": lambda client, at: client.invalidate_cache("roads", inner_caches=[at()]),
     "loaded_at": lambda client, at: client.invalidate_cache("roads", loaded_at=at()),
     "the plan of a file": lambda _, at: plan_invalidation("roads", tiles_file=at(".txt")),
@@ -77,6 +91,7 @@ def leaving(outcome: Any) -> str:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_no_piece_of_a_planted_secret_leaves_a_call(
     place: Any, planted: Any, leaked: Any, client: FusedClient, udf: Any, caplog: pytest.LogCaptureFixture
@@ -100,6 +115,8 @@ COMMANDS = {
     "dataset": ["dataset", "{at}", "1/0/0"],
     "index": ["invalidate", "roads", "1/0/0", "--h3-index", "{at}", "--h3-index-run"],
     "plan of an index": ["plan", "roads", "1/0/0", "--h3-index", "{at}", "--h3-index-run"],
+    "announce": ["invalidate", "roads", "1/0/0", "--announce", "{at}", "--announce-must-succeed"],
+    "plan of announce": ["plan", "roads", "1/0/0", "--announce", "{at}"],
     "inner caches": ["invalidate", "roads", "1/0/0", "--inner-caches", "{at}"],
     "time": ["invalidate", "roads", "1/0/0", "--loaded-at", "{at}"],
     "map": ["map", "check", "--map", "{at}"],
@@ -118,6 +135,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_no_piece_of_a_planted_secret_leaves_a_command(
     command: list[str], planted: Any, leaked: Any, udf: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch

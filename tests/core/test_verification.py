@@ -11,9 +11,11 @@ from fused_cache_ops import FusedClient, InvalidationResult, Tile, invalidate_ca
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
 from fused_cache_ops.outcome.invalidation import Verification
+from fused_cache_ops.running import asking
 from fused_cache_ops.running.asking import freshness
 from fused_cache_ops.running.verification import Sample
 from fused_cache_ops.selection.batches import TileBatch, TileBatches
+from fused_cache_ops.service.service import Service
 
 ALL = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
 
@@ -26,6 +28,28 @@ def test_what_was_invalidated_comes_fresh(client: FusedClient, fused_emulator: E
     runs = [request for request in fused_emulator.requests if "/run/tiles/" in request.path]
     assert len(runs) == 3
     assert {run.scheme for run in runs} == {""}  # the service's token does not go along
+
+
+def test_a_verification_keeps_to_the_limit_of_runs_and_ends_with_its_call(
+    client: FusedClient, udf: Udf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiters, retriers = [], []
+    branch, read = Service.branch, asking.read_udf
+
+    def branching(self: Service, retrier: Any, **how: Any) -> Any:
+        limiters.append((how.get("limiter"), self.run_limiter))
+        return branch(self, retrier, **how)
+
+    def reading(service: Service, reference: Any, *, retrier: Any) -> Any:
+        retriers.append(retrier)
+        return read(service, reference, retrier=retrier)
+
+    monkeypatch.setattr(Service, "branch", branching)
+    monkeypatch.setattr(asking, "read_udf", reading)
+    client.verify_cache("roads", tiles=ALL, verify_tiles=1, shared_token=udf.shared_token)
+    assert any(given is of_runs for given, of_runs in limiters)
+    assert len(retriers) == 2  # the named UDF, and that of the token
+    assert None not in retriers
 
 
 def test_what_somebody_asked_for_in_between_is_told(

@@ -35,6 +35,12 @@ def decorated(returned: Any) -> Any:
     return lambda: made().operator.execute({})
 
 
+def decorated_to(place: str) -> Any:
+    how = {"to": place, "must_succeed": True}
+    made = fused_invalidate_cache_task(lambda: ["1/0/0"], task_id="invalidate", udf="roads", announce=how)
+    return lambda: made().operator.execute({})
+
+
 PLACES: dict[str, Callable[[Planted], Callable[[], Any]]] = {
     "a list": lambda at: decorated({"tiles_file": at(".txt")}),
     "a table": lambda at: decorated({"geometry": at(".parquet"), "zooms": 3}),
@@ -48,10 +54,12 @@ PLACES: dict[str, Callable[[Planted], Callable[[], Any]]] = {
             tiles=["1/0/0"],
         ).execute({})
     ),
+    "what is announced": lambda at: decorated_to(at(".json")),
     "the notifier": lambda at: lambda: FusedInvalidateCacheNotifier(udf="roads", tiles_file=at(".txt")).notify({}),
 }
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("place", PLACES)
 def test_no_piece_of_a_secret_leaves_a_task(
     place: str, planted: Planted, leaked: Any, udf: Udf, caplog: pytest.LogCaptureFixture

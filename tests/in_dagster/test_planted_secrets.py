@@ -39,6 +39,16 @@ def test_no_piece_of_a_secret_is_stored_of_an_asset(
     assert leaked(log) == set()
 
 
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("must_succeed", [True, False])
+def test_no_piece_of_a_secret_is_stored_of_what_is_announced(
+    planted: Planted, leaked: Any, fused_emulator: Emulator, udf: Udf, must_succeed: bool
+) -> None:
+    how: Any = {"tiles": ["1/0/0"], "announce": {"to": planted(".json"), "must_succeed": must_succeed}}
+    log = stored([build_fused_cache_asset("cache", udf="roads", selection=how)], fused_emulator)
+    assert leaked(log) == set()
+
+
 def test_no_piece_of_a_secret_is_stored_of_a_dataset(planted: Planted, leaked: Any, fused_emulator: Emulator, udf: Udf) -> None:
     cache_map = CacheMap.from_dict({"datasets": {planted(): {"udfs": [{"udf": "roads"}, {"udf": "gone"}]}}})
 

@@ -24,6 +24,7 @@ Planted = Callable[..., str]
 PLACES: dict[str, Callable[[Planted], dict[str, Any]]] = {
     "a list": lambda at: {"tiles_file": at(".txt")},
     "a table": lambda at: {"geometry": at(".parquet"), "zooms": 3},
+    "what is announced": lambda at: {"tiles": ["1/0/0"], "announce": {"to": at(".json"), "must_succeed": True}},
     "a dataset": lambda at: {
         "dataset": at(),
         "cache_map": CacheMap.from_dict({"datasets": {at(): {"udfs": [{"udf": "gone"}]}}}),
@@ -44,6 +45,7 @@ def stored(flow_run_id: Any) -> str:
     return asyncio.run(ask())
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("place", PLACES)
 def test_no_piece_of_a_secret_is_stored_of_a_task(
     place: str, planted: Planted, leaked: Any, fused_emulator: Emulator, udf: Udf, caplog: pytest.LogCaptureFixture

@@ -317,7 +317,7 @@ def test_the_data_on_a_page_can_be_read(page: Path) -> None:
     for block in blocks(page, "json"):
         json.loads(block)
     languages = set(re.findall(r"^```(\S+)", page.read_text(), re.MULTILINE))
-    assert languages <= {"python", "sh", "text", "toml", "yaml", "json"}
+    assert languages <= {"python", "sh", "text", "toml", "yaml", "json", "js"}
 
 
 # -- what is sent to catalogues -------------------------------------------------------------------------------------------

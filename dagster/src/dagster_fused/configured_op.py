@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import dagster as dg
 from dagster._config import String
-from dagster._config.config_type import Any as AnyType
+from dagster._config.config_type import ConfigType, ConfigTypeKind
 from pydantic import Field
 
 from dagster_fused.fields import CallFields
@@ -46,8 +46,11 @@ class _UdfName(String):
         return value
 
 
-class _Place(AnyType):
+class _Place(ConfigType):
     """Where to announce, which is not an address to post to. It is checked as `_UdfName`."""
+
+    def __init__(self) -> None:
+        super().__init__("FusedAnnouncement", ConfigTypeKind.ANY)
 
     def post_process(self, value: Any) -> Any:
         refuse_stored_webhook(value, "Dagster stores a run's configuration")
@@ -56,4 +59,4 @@ class _Place(AnyType):
 
 _fields = cast(Any, invalidate_cache_op.config_schema.config_type).fields
 _fields["udf"].config_type = _UdfName()  # type: ignore[no-untyped-call]
-_fields["announce"].config_type = _Place()  # type: ignore[no-untyped-call]
+_fields["announce"].config_type = _Place()
