@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
     from fused_cache_ops.tiles.zooms import Zooms
     from fused_cache_ops.udf_reference import parse_udf
+    from fused_cache_ops.wording import quoted_address
 
 __all__ = [
     "ANNOUNCE_OPTIONS",
@@ -162,6 +163,7 @@ __all__ = [
     "merged_h3_index",
     "merged_refresh",
     "parse_udf",
+    "quoted_address",
     "read_boolean",
     "read_manifest",
     "read_number",
@@ -255,6 +257,7 @@ _HOMES = {
     "merge_selections": "selection.merging",
     "merged_refresh": "keywords.refresh",
     "parse_udf": "udf_reference",
+    "quoted_address": "wording",
     "read_boolean": "keywords.text",
     "read_manifest": "dbt.artifacts",
     "read_number": "keywords.text",

@@ -114,6 +114,24 @@ def test_an_event_that_does_not_say_what_it_changed_invalidates_nothing(
     assert fused_emulator.requests == []
 
 
+def test_the_message_about_an_event_does_not_have_the_password_of_its_asset(roads: Udf) -> None:
+    table = SimpleNamespace(name="postgres://loader:s3cret@host/db/roads", uri="postgres://host/db/roads")
+    task = operator(tiles_from_events="tiles")
+    with pytest.raises(AirflowFailException, match="has no list of tiles") as failed:
+        task.execute({"triggering_asset_events": _Events({table.name: (table, [event()])})})
+    assert "s3cret" not in str(failed.value)
+
+
+class _Events(dict[str, Any]):
+    """Events by assets that cannot be hashed."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (asset for asset, _ in self.values())
+
+    def __getitem__(self, asset: Any) -> Any:
+        return dict.__getitem__(self, asset.name)[1]
+
+
 @pytest.mark.parametrize("key", [None, "", " "])
 def test_a_key_that_rendered_to_nothing_invalidates_nothing(fused_emulator: Emulator, key: Any) -> None:
     with pytest.raises(AirflowFailException, match="tiles_from_events is"):
@@ -349,11 +367,10 @@ def test_a_deadline_alert_invalidates_in_the_triggerer(fused_emulator: Emulator,
     assert fused_emulator.cached_tiles(roads) == {(1, 0, 1), KEPT}
 
 
-@pytest.mark.parametrize("given", ["udf", "shared_token"])
-def test_a_shared_token_that_airflow_would_store_in_plain_text_is_refused(
-    fused_emulator: Emulator, roads: Udf, given: str
-) -> None:
-    arguments: dict[str, Any] = {"udf": "roads", given: roads.shared_token}
+@pytest.mark.parametrize("given", ["udf", "shared_token", "announce"])
+def test_a_secret_that_airflow_would_store_in_plain_text_is_refused(fused_emulator: Emulator, roads: Udf, given: str) -> None:
+    secret = f"https://maps.example.com/{roads.shared_token}" if given == "announce" else roads.shared_token
+    arguments: dict[str, Any] = {"udf": "roads", given: secret}
     with pytest.raises(InvalidInputError, match="plain text") as refused:
         asyncio.run(FusedInvalidateCacheNotifier(**arguments, tiles=["1/0/0"]).async_notify({}))
     assert roads.shared_token not in str(refused.value)
@@ -385,6 +402,17 @@ def test_how_long_a_map_was_stale_is_a_metric(roads: Udf, monkeypatch: pytest.Mo
     assert more == {"tags": {"dag_id": "d", "task_id": "t", "udf_id": roads.id}}
     assert (own_name, own_passed) == ("fused.d.t.seconds_until_invalidated", passed)
     assert timedelta(seconds=60) <= passed < timedelta(seconds=600)
+
+
+def test_a_metric_that_cannot_be_sent_does_not_fail_the_task(
+    roads: Udf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*given: Any, **more: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("airflow_provider_fused.metrics.send_timing", fail)
+    operator(tiles=["1/0/0"], loaded_at="2026-11-29T00:00:00Z").execute(context_of(_Accessor()))
+    assert "could not be sent: no route to host" in caplog.text
 
 
 def test_what_is_not_known_is_no_metric(roads: Udf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_fused._compat import get_current_context
 from fused_cache_ops import InvalidInputError
-from fused_cache_ops.integration import read_rendered
+from fused_cache_ops.integration import quoted_address, read_rendered
 
 KEY = "fused_loads_until"
 """In the extra of the map's event: for each table, when the last load that it covers was reported."""
@@ -81,7 +81,7 @@ def _tiles_in(extra: dict[str, Any], key: str, table: Any) -> list[Any]:
         found = read_rendered({"tiles": found})["tiles"]
     if not isinstance(found, (list, tuple)):
         raise InvalidInputError(
-            f"An event of {_name(table)!r} has no list of tiles under {key!r}, so it does not say "
+            f"An event of {quoted_address(_name(table))} has no list of tiles under {key!r}, so it does not say "
             f"what the load changed: let the load add it, as in Metadata(table, {{{key!r}: tiles}}). Nothing was invalidated."
         )
     return list(found)

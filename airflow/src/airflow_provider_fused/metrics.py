@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from airflow_provider_fused._compat import send_timing
+
+logger = logging.getLogger(__name__)
 
 STALE_TIMES = ("seconds_until_invalidated", "seconds_until_fresh")
 
@@ -26,5 +29,8 @@ def report_stale_times(results: Iterable[Mapping[str, Any]], context: Any) -> No
         for name in STALE_TIMES:
             if (seconds := result.get(name)) is not None:
                 passed = timedelta(seconds=seconds)
-                send_timing(f"fused.{name}", passed, tags={**task, "udf_id": str(result["udf_id"])})
-                send_timing(f"fused.{instance.dag_id}.{instance.task_id}.{name}", passed)
+                try:
+                    send_timing(f"fused.{name}", passed, tags={**task, "udf_id": str(result["udf_id"])})
+                    send_timing(f"fused.{instance.dag_id}.{instance.task_id}.{name}", passed)
+                except Exception as error:  # a failing metric must not fail the invalidation
+                    logger.warning("The metric fused.%s could not be sent: %s", name, error)

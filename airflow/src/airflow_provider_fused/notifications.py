@@ -74,8 +74,9 @@ class FusedInvalidateCacheNotifier(BaseNotifier):
 
         :raises fused_cache_ops.FusedCacheError: the invalidation failed, or an argument is a shared token. Airflow only logs it
         """
-        from fused_cache_ops.integration import Secret, sealed_udf
+        from fused_cache_ops.integration import NOT_GIVEN, Secret, refuse_stored_webhook, sealed_udf
 
+        refuse_stored_webhook(getattr(self, "announce", NOT_GIVEN), "Airflow stores the arguments of a deadline alert")
         keywords = self._keywords()
         if isinstance(sealed_udf(self.udf), Secret) or keywords.get("shared_token") is not None:
             raise InvalidInputError(
