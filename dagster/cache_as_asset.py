@@ -1,5 +1,6 @@
 """A map's cache as an asset: when a district has been loaded, automation invalidates its tiles."""
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -28,6 +29,8 @@ parcels_cache = build_fused_cache_asset(
     selection=ZOOMS,
     partitions_def=DISTRICTS,
     retry_policy=dg.RetryPolicy(max_retries=2, delay=10),
+    # The page of the asset turns red if no load has reached the map for a day and a half.
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)),
 )
 
 fresh = build_fused_cache_check(parcels_cache, udf="parcels", selection_fn=changed, selection=ZOOMS, verify_tiles=5)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fused_cache_ops.cache_map.dataset import calls_of_dataset
     from fused_cache_ops.cache_map.file import DEFAULT_MAP
     from fused_cache_ops.cache_map.reading import MapLocation
     from fused_cache_ops.dbt.artifacts import DbtPath, is_build, read_manifest
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
     from fused_cache_ops.tiles.zooms import Zooms
     from fused_cache_ops.udf_reference import parse_udf
+    from fused_cache_ops.wording import quoted_address
 
 __all__ = [
     "ANNOUNCE_OPTIONS",
@@ -149,6 +151,7 @@ __all__ = [
     "WhenTooMany",
     "Zooms",
     "announce_options",
+    "calls_of_dataset",
     "check_keys",
     "defaults_of",
     "find_map",
@@ -160,6 +163,7 @@ __all__ = [
     "merged_h3_index",
     "merged_refresh",
     "parse_udf",
+    "quoted_address",
     "read_boolean",
     "read_manifest",
     "read_number",
@@ -242,6 +246,7 @@ _HOMES = {
     "WHOLE_UDF": "keywords.values",
     "WhenTooMany": "keywords.values",
     "Zooms": "tiles.zooms",
+    "calls_of_dataset": "cache_map.dataset",
     "check_keys": "keywords.option",
     "is_build": "dbt.artifacts",
     "is_given": "keywords.rules",
@@ -252,6 +257,7 @@ _HOMES = {
     "merge_selections": "selection.merging",
     "merged_refresh": "keywords.refresh",
     "parse_udf": "udf_reference",
+    "quoted_address": "wording",
     "read_boolean": "keywords.text",
     "read_manifest": "dbt.artifacts",
     "read_number": "keywords.text",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 def fused_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A running `fused_cache_ops.emulator.Emulator`, new for each test. The test's environment points to it.
 
-    ``FUSED_BASE_URL`` and ``FUSED_SERVICE_ACCOUNT_TOKEN`` are set. Every other ``FUSED_…`` setting of this package is
-    removed, so that no test reaches the real service.
+    ``FUSED_BASE_URL`` and ``FUSED_SERVICE_ACCOUNT_TOKEN`` are set, and Airflow's connection ``fused_default``. Every other
+    ``FUSED_…`` setting of this package is removed, so that no test reaches the real service.
     """
     from fused_cache_ops.emulator import Emulator
 
@@ -31,4 +32,6 @@ def fused_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
             monkeypatch.delenv(name, raising=False)
         for name, value in emulator.environment().items():
             monkeypatch.setenv(name, value)
+        connection = {"conn_type": "fused", "host": emulator.base_url, "password": emulator.token}
+        monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(connection))
         yield emulator

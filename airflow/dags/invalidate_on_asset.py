@@ -6,7 +6,7 @@ from airflow.sdk import Asset, Metadata, dag, task
 from airflow.timetables.assets import AssetOrTimeSchedule
 from airflow.timetables.trigger import CronTriggerTimetable
 
-from airflow_provider_fused.assets import loads_since_invalidation
+from airflow_provider_fused.operators import FusedInvalidateCacheOperator
 
 TABLE = Asset("parcels_table")
 MAP = Asset("parcels_map")
@@ -31,11 +31,9 @@ def load_parcels():
 )
 def invalidate_on_asset():
     # The result is attached to the map's event, with the loads that it covers.
-    @task.fused_invalidate_cache(udf="parcels", inlets=[TABLE, MAP], outlets=[MAP], retries=2)
-    def invalidate() -> list[str]:
-        return [tile for load in loads_since_invalidation(TABLE, MAP) for tile in load["tiles"]]
-
-    invalidate()
+    FusedInvalidateCacheOperator(
+        task_id="invalidate", udf="parcels", tiles_from_events="tiles", inlets=[TABLE, MAP], outlets=[MAP], retries=2
+    )
 
 
 load_parcels()

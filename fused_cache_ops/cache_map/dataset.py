@@ -273,16 +273,44 @@ def _selections(
             kept = {name: value for name, value in common.items() if name not in _OF_TILES or name in DETAILS}
             wanted.append({**kept, "zooms": (0,)} if kind in AREAS else kept)
         else:
-            own = {name: value for name, value in entry.keywords.items() if name in SELECTING}
-            if kind not in DETAILS["render_resolution"]:
-                own.pop("render_resolution", None)
-            wanted.append({**common, **own})
+            wanted.append(_of_tiles(entry, common, kind))
     try:
         found = read_selections(wanted, watch)
     except InvalidInputError as error:
         raise _of_its_entry(error, entries, wanted, {"zooms": (0,) if kind in AREAS else None, **common}, where) from None
     shard = given.get("shard")
     return [_whole_if_changed(selection, shard) if entry.is_whole else selection for entry, selection in zip(entries, found)]
+
+
+def _of_tiles(entry: MapEntry, common: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The keywords of the selection of a UDF that is not invalidated as a whole."""
+    own = {name: value for name, value in entry.keywords.items() if name in SELECTING}
+    if kind not in DETAILS["render_resolution"]:
+        own.pop("render_resolution", None)
+    return {**common, **own}
+
+
+def calls_of_dataset(
+    cache_map: CacheMap, dataset: str, **keywords: Unpack[DatasetKeywords]
+) -> dict[str, tuple[str | Secret, dict[str, Any]]]:
+    """For each UDF of a dataset, by its label: the UDF, and the keywords of a call that sends it again by itself.
+
+    Raises:
+        InvalidInputError: the map does not list the dataset, or the selection is contradictory.
+    """
+    given: dict[str, Any] = {name: value for name, value in keywords.items() if is_given(keywords, name)}
+    kind = one_kind_in(given)
+    common = {name: value for name, value in given.items() if name in SELECTION_DEFAULTS}
+    calls: dict[str, tuple[str | Secret, dict[str, Any]]] = {}
+    for entry in cache_map.entries(dataset):
+        is_whole = entry.is_whole or kind in (None, "whole_udf")
+        selecting = {"whole_udf": True} if is_whole or kind is None else _of_tiles(entry, common, kind)
+        sending = {name: value for name, value in {**given, **entry.keywords}.items() if name in SENDING_OPTIONS}
+        if refresh := merged_refresh(given.get("refresh", 0), entry.keywords.get("refresh", 0)):
+            sending["refresh"] = refresh
+        sending["announce"] = merged_announce(given.get("announce", NOT_GIVEN), entry.keywords.get("announce", NOT_GIVEN))
+        calls[entry.label] = (entry.reference, {**selecting, **sending})
+    return calls
 
 
 def _of_its_entry(

@@ -4,8 +4,9 @@ import datetime
 import enum
 import os
 from collections.abc import Iterable, Mapping
-from typing import IO, Any, Literal, NamedTuple, Union
+from typing import IO, Any, Literal, NamedTuple, Protocol, Union
 
+from fused_cache_ops.stores import Store
 from fused_cache_ops.tiles.tile import TileLike
 
 
@@ -55,16 +56,23 @@ TileOrder = Literal["zxy", "xyz"]
 WhenTooMany = Literal["fail", "whole-udf", "coarser"]
 
 
+class CheckpointStore(Protocol):
+    """Where an orchestrator keeps records."""
+
+    def record(self, name: str) -> Store:
+        """The record of that name."""
+
+
 class RunCheckpoint(NamedTuple):
     """A checkpoint of one step of an orchestrator's run. A record that another run wrote is ignored.
 
     Attributes:
-        location: a path, or a URL that fsspec supports.
+        location: a path, a URL that fsspec supports, or the orchestrator's own store.
         run: what identifies the run and the step. It is the same for a retry, and different for everything that may follow
             another load.
     """
 
-    location: str | os.PathLike[str]
+    location: str | os.PathLike[str] | CheckpointStore
     run: str
 
     def __repr__(self) -> str:

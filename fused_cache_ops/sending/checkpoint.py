@@ -205,6 +205,8 @@ def check_location(location: Any) -> None:
         InvalidInputError: it is not a path or URL, or looks like a template that rendered to nothing.
     """
     location = _place(location)
+    if hasattr(location, "record"):
+        return
     if not isinstance(location, (str, os.PathLike)):
         raise InvalidInputError(f"checkpoint is of type {type(location).__name__}: pass a path or a URL.")
     if "\0" in os.fspath(location):
@@ -215,7 +217,10 @@ def check_location(location: Any) -> None:
 
 def is_folder(location: CheckpointLocation) -> bool:
     """Whether a location is a folder, with one file for each UDF and selection."""
-    place = os.fspath(_place(location))
+    place = _place(location)
+    if hasattr(place, "record"):
+        return True
+    place = os.fspath(place)
     return place.endswith(("/", os.sep)) or ("://" not in place and Path(place).is_dir())
 
 
@@ -232,8 +237,10 @@ def _age(record: dict[str, Any]) -> timedelta:
 
 def _open_store(location: CheckpointLocation, name: str) -> Store:
     check_location(location)
-    place = local_path(os.fspath(_place(location)))
-    return open_store(place, name, "checkpoint")
+    place = _place(location)
+    if hasattr(place, "record"):
+        return place.record(name)  # type: ignore[no-any-return]
+    return open_store(local_path(os.fspath(place)), name, "checkpoint")
 
 
 def _now() -> str:

@@ -291,7 +291,7 @@ def main() -> None:
                 capture_output=True,
                 text=True,
             )
-            for run in json.loads(runs.stdout):
+            for run in json.loads(runs.stdout.splitlines()[-1]):  # after warnings, such as that graphviz is missing
                 print(f"Run {run['run_id']}: {run['state']}")
             refresh_datasets(home, airflow, environment, emulator)
             load_partitions(home, url, emulator)

@@ -12,10 +12,9 @@ import pytest
 from airflow.exceptions import TaskDeferred
 
 from airflow_provider_fused._compat import IS_AIRFLOW_2, AirflowFailException
-from airflow_provider_fused.decorators import LARGEST_STORED
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.notifications import FusedInvalidateCacheNotifier
-from airflow_provider_fused.operators import FusedInvalidateCacheOperator
+from airflow_provider_fused.operators import LARGEST_STORED, FusedInvalidateCacheOperator
 from fused_cache_ops import InvalidInputError
 from fused_cache_ops.emulator import Emulator, H3Table, Udf
 

@@ -62,7 +62,7 @@ def test_the_form_describes_every_field() -> None:
     fields = FusedCredentials.model_fields
     assert [name for name, field in fields.items() if not (field.description or "").endswith(".")] == []
     assert "secret_fields" in FusedCredentials.model_json_schema()
-    assert FusedCredentials.model_json_schema()["secret_fields"] == ["token", "passcode"]
+    assert FusedCredentials.model_json_schema()["secret_fields"] == ["token", "passcode", "shared_token"]
     assert FusedCredentials.get_description()
     assert "invalidate_cache" in (FusedCredentials.get_code_example() or "")
 

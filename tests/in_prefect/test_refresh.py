@@ -93,8 +93,8 @@ def test_an_unknown_keyword_is_refused() -> None:
         refresh_cache.fn("roads", related="callers")  # type: ignore[call-arg]
 
 
-def test_a_second_pass_of_a_deployment_does_not_refresh(udf: Udf) -> None:
-    with pytest.raises(InvalidInputError, match="refresh would run before the second pass"):
+def test_a_second_pass_of_a_deployment_does_not_get_a_token_that_was_passed(udf: Udf) -> None:
+    with pytest.raises(InvalidInputError, match="refresh comes after the second pass"):
         invalidate_cache.fn(
             "roads", tiles=ALL, again_after=130, again_deployment="a/b", refresh="all", shared_token=udf.shared_token
         )

@@ -1,12 +1,15 @@
 """A real Prefect server: deployments that are served and worked on, a trigger, a cancellation, and a look for the token."""
 
 import contextlib
+import json
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
@@ -246,3 +249,56 @@ def test_the_token_is_in_no_table_and_no_file_of_the_server(house: House) -> Non
     assert [table for table, found in rows.items() if TOKEN in str(found)] == []
     files = [path for path in house.home.rglob("*") if path.is_file()]
     assert [str(path) for path in files if TOKEN.encode() in path.read_bytes()] == []
+
+
+ALERTED = """
+import sys, time
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.events import DeploymentEventTrigger, emit_event
+from prefect_fused import build_failed_trigger_alert, invalidate_cache_flow
+
+if __name__ == "__main__":
+    webhook = CustomWebhookNotificationBlock(name="maps", url=sys.argv[1], json_data={"said": "{{subject}}: {{body}}"})
+    webhook.save("maps")
+    build_failed_trigger_alert(webhook, triggers=["misfit__automation_*"]).create()
+    event = {"expect": {"load.done"}, "match": {"prefect.resource.id": "load.one"}}
+    trigger = DeploymentEventTrigger(**event, parameters={"udf": "roads", "bounds": "not four numbers"})
+    invalidate_cache_flow.to_deployment("misfit", triggers=[trigger]).apply()
+    while True:
+        emit_event("load.done", {"prefect.resource.id": "load.one"})
+        time.sleep(3)
+"""
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[tuple[str, list[Any]]]:
+    """A place that notifications are sent to, and what has arrived there."""
+    arrived: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            arrived.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *given: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/alert", arrived
+        server.shutdown()
+
+
+def test_somebody_is_told_of_a_trigger_that_started_no_run(house: House, end_process: Any, tmp_path: Path) -> None:
+    (tmp_path / "alerted.py").write_text(ALERTED)
+    with listening() as (address, arrived):
+        command = [sys.executable, str(tmp_path / "alerted.py"), address]
+        process = subprocess.Popen(command, env=house.environment, stdout=DEVNULL, stderr=DEVNULL)
+        try:
+            eventually(lambda: arrived)
+        finally:
+            end_process(process)
+    said = arrived[0]["said"]
+    assert said.startswith("A load was not followed by an invalidation: The trigger misfit__automation_")
+    assert "bounds" in said
+    assert house.emulator.token not in said

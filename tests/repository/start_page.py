@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-BLOCK = re.compile(r'^```(sh|text|python title="(.+?)")\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r'^```(sh|text|(?:python|toml) title="(.+?)")\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
 def follow(

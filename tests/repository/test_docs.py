@@ -214,16 +214,33 @@ def test_a_newcomer_can_follow_the_page(start_page: ModuleType, name: str, templ
     assert start_page.follow(DOCS / "start" / f"{name}.md", tmp_path, environment=environment, instead=instead) == 3
 
 
+@pytest.mark.parametrize("name", [pytest.param("airflow", marks=pytest.mark.xdist_group("airflow-page"))])
+def test_the_same_pipeline_in_all_three_makes_the_map_fresh(
+    start_page: ModuleType, name: str, templates: Path, tmp_path: Path
+) -> None:
+    instead = {"airflow db migrate": f"cp {shlex.quote(str(templates / 'airflow.db'))} ."}
+    environment = environment_in(tmp_path / "home")
+    page = DOCS / "start/from-dataset-to-map.md"
+    assert start_page.follow(page, tmp_path, environment=environment, instead=instead) == 4
+
+
+def test_the_page_on_partitions_shows_the_example_that_is_run() -> None:
+    [shown] = blocks(DOCS / "airflow-partitions.md", "python")
+    assert shown == (ROOT / "airflow/dags/invalidate_on_partition.py").read_text()
+
+
 @pytest.mark.parametrize("page", sorted((DOCS / "start").glob("*.md")), ids=named)
 def test_a_newcomer_is_told_what_to_save_a_file_as(page: Path) -> None:
-    said = re.findall(r'[Ss]ave this as\s+`([^`]+)`:\n\n```python title="([^"]+)"', page.read_text())
-    titles = re.findall(r'^```python title="([^"]+)"', page.read_text(), re.MULTILINE)
+    said = re.findall(r'[Ss]ave this as\s+`([^`]+)`:\n\n```(?:python|toml) title="([^"]+)"', page.read_text())
+    titles = re.findall(r'^```(?:python|toml) title="([^"]+)"', page.read_text(), re.MULTILINE)
     assert said == [(title, title) for title in titles]
 
 
 NEEDS_JAVA = DOCS / "spark.md"  # scripts/spark runs the job that it shows
+OF_AIRFLOW = DOCS / "airflow-partitions.md"  # an example that runs with the others
+FOLLOWED = [*sorted((DOCS / "start").glob("*.md")), *sorted((DOCS / "everyday").glob("*.md"))]
 WITH_PYTHON = [
-    page for page in [*PAGES, READMES[0]] if page.parent.name != "start" and page != NEEDS_JAVA and blocks(page, "python")
+    page for page in [*PAGES, READMES[0]] if page not in (NEEDS_JAVA, OF_AIRFLOW, *FOLLOWED) and blocks(page, "python")
 ]
 
 

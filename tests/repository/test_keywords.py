@@ -40,7 +40,7 @@ from fused_cache_ops.keywords.selection import DETAILS, KINDS, SELECTION_DEFAULT
 from fused_cache_ops.keywords.values import NOT_GIVEN
 from prefect_fused import ainvalidate_cache, invalidate_cache_flow
 from prefect_fused import invalidate_cache as task
-from prefect_fused.keywords import DATASET_TASK_DEFAULTS, REFRESH_TASK_DEFAULTS, TASK_DEFAULTS
+from prefect_fused.keywords import DATASET_TASK_DEFAULTS, DBT_TASK_DEFAULTS, REFRESH_TASK_DEFAULTS, TASK_DEFAULTS
 
 CALLBACKS = {"on_progress", "on_plan"}  # not text, and each orchestrator has places of its own for what they say
 
@@ -113,22 +113,25 @@ def test_the_client_refuses_what_is_not_declared(client: FusedClient) -> None:
 def test_airflows_operator_is_the_declaration() -> None:
     found = defaults_of(FusedInvalidateCacheOperator)
     assert {name: found[name] for name in CALL_DEFAULTS} == OF_STEPS
-    # These are Airflow's own, and the connection.
-    assert found.keys() - CALL_DEFAULTS.keys() == {"udf", "fused_conn_id", "kwargs"}
+    # These are Airflow's own, the connection, and what only Airflow has.
+    assert found.keys() - CALL_DEFAULTS.keys() == {"udf", "fused_conn_id", "tiles_from_events", "kwargs"}
 
 
 def test_every_field_of_airflow_is_templated() -> None:
-    assert set(FusedInvalidateCacheOperator.template_fields) == {"udf", "fused_conn_id"} | CALL_DEFAULTS.keys()
+    own = {"udf", "fused_conn_id", "tiles_from_events"}
+    assert set(FusedInvalidateCacheOperator.template_fields) == own | CALL_DEFAULTS.keys()
     refreshing = {*SELECTION_DEFAULTS, "refresh", "shared_token"}
     assert set(FusedRefreshCacheOperator.template_fields) == {"udf", "fused_conn_id"} | refreshing
-    of_a_dataset = {"dataset", "cache_map", "fused_conn_id"} | (CALL_DEFAULTS.keys() - {"shared_token"})
+    of_a_dataset = {"dataset", "cache_map", "fused_conn_id", "tiles_from_events"} | (CALL_DEFAULTS.keys() - {"shared_token"})
     assert set(FusedInvalidateDatasetOperator.template_fields) == of_a_dataset
 
 
 def test_airflows_notifier_has_the_operators_signature() -> None:
     operators, found = defaults_of(FusedInvalidateCacheOperator), defaults_of(FusedInvalidateCacheNotifier)
+    assert found.pop("context") is None  # which a deadline alert passes
     assert found == {name: operators[name] for name in found}
-    assert operators.keys() - found.keys() == {"kwargs", "again_after", "refresh"}  # a callback cannot wait
+    # A callback cannot wait, and no event has triggered it.
+    assert operators.keys() - found.keys() == {"kwargs", "again_after", "refresh", "tiles_from_events"}
 
 
 @pytest.mark.parametrize("function", [task, ainvalidate_cache], ids=["task", "coroutine"])
@@ -136,7 +139,8 @@ def test_prefects_tasks_are_the_declaration_and_the_limits_of_a_call(function: A
     own = {"limits": None, "again_deployment": None}  # the latter makes the second pass, so that no worker waits for it
     assert defaults_of(function.fn) == {"udf": inspect.Parameter.empty, "credentials": None} | OF_STEPS | own
     assert set(TASK_DEFAULTS) == CALL_DEFAULTS.keys() | own.keys()
-    assert set(DATASET_TASK_DEFAULTS) == TASK_DEFAULTS.keys() - {"shared_token", "again_deployment"}
+    assert set(DATASET_TASK_DEFAULTS) == TASK_DEFAULTS.keys() - {"shared_token"}
+    assert set(DBT_TASK_DEFAULTS) == TASK_DEFAULTS.keys() - {"shared_token", "again_deployment"}
     assert set(REFRESH_TASK_DEFAULTS) == {*SELECTION_DEFAULTS, "refresh", "shared_token", "limits"}
 
 
@@ -147,11 +151,12 @@ def test_prefects_tasks_describe_each_keyword(name: str) -> None:
 
 def test_prefects_flow_is_a_form_of_its_own() -> None:
     found = defaults_of(invalidate_cache_flow.fn)
-    # No shard: a form starts one run. No secret: Prefect keeps parameters in clear. The whole UDF has to be said. No second
-    # pass: it is scheduled as a run of this flow. No refresh, which needs the secret: there is a task for it.
-    left_out = {"shard", "shared_token", "verify_tiles", "fail_on_stale", "checkpoint", "again_after", "refresh"}
+    # No shard: a form starts one run. No secret: Prefect keeps parameters in clear, and the block has it. The whole UDF has to
+    # be said.
+    left_out = {"shard", "shared_token", "fail_on_stale", "checkpoint"}
     event = {"event", "event_entry"}  # what an asset's event says need not fit into parameters
-    assert found.keys() == {"udf", "credentials", "whole_udf", "deadline"} | event | (CALL_DEFAULTS.keys() - left_out)
+    own = {"udf", "credentials", "whole_udf", "deadline", "again_deployment"}
+    assert found.keys() == own | event | (CALL_DEFAULTS.keys() - left_out)
     assert {found[name] for name in KINDS} == {None}
     assert found["partition"] is None  # a form cannot leave a field out
     shapes = SELECTION_DEFAULTS.keys() - {*KINDS, "shard", "partition"}

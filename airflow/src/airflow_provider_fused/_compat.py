@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, get_current_context
@@ -33,6 +35,17 @@ else:
     except ImportError:
         from airflow.utils.log.secrets_masker import mask_secret
 
+
+def send_timing(name: str, passed: timedelta, tags: dict[str, Any] | None = None) -> None:
+    """Send a time to where Airflow sends its metrics. Imported on use, because it takes a while."""
+    try:
+        metrics: Any = import_module("airflow.sdk.observability.stats")
+    except ImportError:
+        metrics = import_module("airflow.stats")
+    send = getattr(metrics, "timing", None) or metrics.Stats.timing  # the latter before Airflow 3.3
+    send(name, passed, tags=tags)
+
+
 IS_AIRFLOW_2 = not BaseOperator.__module__.startswith("airflow.sdk")
 
 __all__ = [
@@ -45,4 +58,5 @@ __all__ = [
     "BaseOperatorLink",
     "get_current_context",
     "mask_secret",
+    "send_timing",
 ]

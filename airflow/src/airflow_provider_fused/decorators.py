@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fused._compat import AirflowFailException
-from airflow_provider_fused.operators import SELECTION_FIELDS, FusedInvalidateCacheOperator, in_airflows_terms
+from airflow_provider_fused.operators import SELECTION_FIELDS, FusedInvalidateCacheOperator
 from fused_cache_ops import InvalidInputError
-from fused_cache_ops.integration import read_rendered, require_kind, runs_an_index
+from fused_cache_ops.integration import require_kind
 
 if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import DecoratedOperator, determine_kwargs, task_decorator_factory
@@ -24,10 +23,6 @@ else:
         from airflow.decorators.base import DecoratedOperator, task_decorator_factory
         from airflow.utils.context import context_merge
         from airflow.utils.operator_helpers import determine_kwargs
-
-
-LARGEST_STORED = 64_000
-"""Bytes of JSON that a deferred task may keep in Airflow's database."""
 
 
 class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateCacheOperator):
@@ -53,6 +48,8 @@ class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateC
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if "tiles_from_events" in kwargs:
+            raise InvalidInputError("The function returns what changed: omit tiles_from_events, or use the operator.")
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -60,13 +57,7 @@ class _FusedInvalidateCacheDecoratedOperator(DecoratedOperator, FusedInvalidateC
         returned = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, context))
         if inspect.iscoroutine(returned):
             returned = asyncio.run(returned)
-        selection = _selection(returned)
-        with in_airflows_terms():
-            given = read_rendered({"again_after": self.again_after, "h3_index": self.h3_index})
-        if given["again_after"] or runs_an_index(given):
-            selection = self._returned = _storable(selection)
-        for name, value in selection.items():
-            setattr(self, name, value)
+        self._take(_selection(returned), context)
         return FusedInvalidateCacheOperator.execute(self, context)
 
 
@@ -87,27 +78,6 @@ def _selection(returned: Any) -> Mapping[str, Any]:
     except InvalidInputError as error:
         raise AirflowFailException(str(error)) from error
     return returned
-
-
-def _storable(selection: Mapping[str, Any]) -> dict[str, Any]:
-    """The selection as Airflow can store it while the task is deferred.
-
-    :raises AirflowFailException: it is too large, or not JSON
-    """
-    tiles = selection.get("tiles")
-    listed = {"tiles": list(tiles)} if isinstance(tiles, Set) else {}
-    try:
-        text = json.dumps({**selection, **listed})
-    except (TypeError, ValueError, RecursionError):
-        text = ""
-    if not text or len(text) > LARGEST_STORED:
-        what = f"has {len(text):,} bytes as JSON, over {LARGEST_STORED:,}" if text else "cannot be written as JSON"
-        raise AirflowFailException(
-            f"With again_after or a run of h3_index, Airflow stores what the function returned while it waits, and that "
-            f"{what}. Nothing was invalidated. Write the tiles to a file, and return {{'tiles_file': path}}."
-        )
-    stored: dict[str, Any] = json.loads(text)
-    return stored
 
 
 def fused_invalidate_cache_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:

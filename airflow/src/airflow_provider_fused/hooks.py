@@ -57,16 +57,38 @@ class FusedHook(BaseHook):
 
         :raises fused_cache_ops.ConfigurationError: a field is missing or invalid
         """
-        from fused_cache_ops import ConfigurationError, FusedClient, InvalidInputError
-        from fused_cache_ops.integration import sealed
-
         try:
             connection = self.get_connection(self.fused_conn_id)
         except AirflowNotFoundException:
-            raise ConfigurationError(
-                f"Connection {self.fused_conn_id!r} does not exist: create it with the type 'fused', or pass the id of another "
-                "one as fused_conn_id."
-            ) from None
+            raise self._missing() from None
+        return self._client_of(connection)
+
+    async def aget_conn(self) -> FusedClient:
+        """Like `get_conn`, for the event loop of a trigger. The client itself is synchronous: call it in a thread.
+
+        :raises fused_cache_ops.ConfigurationError: a field is missing or invalid
+        """
+        find = getattr(self, "aget_connection", None)
+        if find is None:  # before Airflow 3.1
+            return self.get_conn()
+        try:
+            connection = await find(self.fused_conn_id)
+        except AirflowNotFoundException:
+            raise self._missing() from None
+        return self._client_of(connection)
+
+    def _missing(self) -> Exception:
+        from fused_cache_ops import ConfigurationError
+
+        return ConfigurationError(
+            f"Connection {self.fused_conn_id!r} does not exist: create it with the type 'fused', or pass the id of another "
+            "one as fused_conn_id."
+        )
+
+    def _client_of(self, connection: Any) -> FusedClient:
+        from fused_cache_ops import ConfigurationError, FusedClient, InvalidInputError
+        from fused_cache_ops.integration import sealed
+
         try:
             return FusedClient(
                 token=sealed(connection.password or None),

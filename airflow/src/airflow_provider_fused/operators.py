@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from airflow_provider_fused._compat import IS_AIRFLOW_2, AirflowFailException, BaseOperator, mask_secret
 from airflow_provider_fused.exceptions import FusedUnavailableError
-from airflow_provider_fused.links import BASE_URL_KEY, FusedWorkbenchLink
+from airflow_provider_fused.links import FusedWorkbenchLink, workbench_of
+from airflow_provider_fused.metrics import report_stale_times
+from airflow_provider_fused.task_state import TASK_STATE, store_of
 from airflow_provider_fused.templating import refuse_tables
 from fused_cache_ops.integration import (
     CALL_DEFAULTS,
@@ -65,7 +68,20 @@ class _FusedOperator(BaseOperator):
         super().__init__(**kwargs)
         self._client: FusedClient | None = None
         self._result: dict[str, Any] = {}
+        self._extras: dict[str, dict[str, Any]] = {}
         self.base_url: str | None = None  # set when the task runs, for the link
+
+    def _label(self, context: Any) -> None:
+        """Name the instances of a task that is mapped over UDFs after these, unless the DAG says how to name them. A shared
+        token is masked."""
+        from fused_cache_ops import FusedCacheError
+        from fused_cache_ops.integration import parse_udf
+
+        is_mapped = getattr(context.get("ti"), "map_index", -1) >= 0
+        if is_mapped and _is_mapped_over_udfs(self) and not context.get("map_index_template"):
+            with contextlib.suppress(FusedCacheError):  # the call itself raises it
+                context["fused_udf"] = parse_udf(cast("str", self.udf)).shown.strip("'")
+                context["map_index_template"] = "{{ fused_udf }}"
 
     def _name(self, udf: Any) -> None:
         """Set the UDF. A shared token grants access, and Airflow would store one that a DAG's file holds.
@@ -134,6 +150,7 @@ class _FusedOperator(BaseOperator):
         from airflow_provider_fused.templating import read_fields
         from fused_cache_ops.integration import require_kind
 
+        self._label(context)
         keywords = read_fields({name: getattr(self, name) for name in self.fields})
         if _is_expanded_from_dicts(self):
             given = {name: value for name, value in keywords.items() if value is not CALL_OPTIONS[name].default}
@@ -144,8 +161,8 @@ class _FusedOperator(BaseOperator):
             keywords["loaded_at"] = _time_of_load(context)
         with self.hook.get_conn() as client:
             self._client, self.base_url = client, client.base_url
-            if IS_AIRFLOW_2 and "ti" in context:  # where the web server makes the link
-                context["ti"].xcom_push(key=BASE_URL_KEY, value=client.base_url)
+            if "ti" in context:  # the link is there while the task runs, or is deferred
+                context["ti"].xcom_push(key=FusedWorkbenchLink().xcom_key, value=workbench_of(client.base_url))
             yield client, keywords
 
     def _deferred(
@@ -165,9 +182,17 @@ class _FusedOperator(BaseOperator):
         events = context.get("outlet_events")
         for outlet in self.outlets or ():
             if events is not None and hasattr(outlet, "uri"):  # an asset, not an asset alias
-                events[outlet].extra = {**result, **events[outlet].extra}  # what a decorated function has set stays
+                # What a decorated function has set stays, also what it set before the task was deferred.
+                events[outlet].extra = {**result, **self._extras.get(str(outlet.uri), {}), **events[outlet].extra}
         self._result = result
+        report_stale_times(self._results(), context)
         return result
+
+    def _extras_set(self, context: Any) -> dict[str, dict[str, Any]]:
+        """What has been added to the events of the outlets, for after a wait, when it is no longer known."""
+        events = context.get("outlet_events")
+        outlets = [outlet for outlet in self.outlets or () if events is not None and hasattr(outlet, "uri")]
+        return {str(outlet.uri): dict(events[outlet].extra) for outlet in outlets if events[outlet].extra}
 
     def on_kill(self) -> None:
         if self._client is not None:
@@ -256,6 +281,9 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         result, and fails the task only with ``must_succeed`` (templated, also inside the mapping)
     :param fused_conn_id: the connection of type ``fused`` (templated)
     :param max_zoom: the highest zoom that the selection may contain (templated)
+    :param tiles_from_events: instead of ``tiles``: the key under which the extra of asset events lists the tiles, such as
+        ``"tiles"``. With ``inlets=[TABLE, MAP], outlets=[MAP]``, all events of the tables since the map's own asset was last
+        updated. Otherwise, those that triggered the DAG run. An event without the key fails the task (templated)
 
     :returns: what was done, to XCom: ``udf_id``, ``client_id``, ``tiles_invalidated`` (None for the whole UDF),
         ``objects_deleted`` (None if the service does not report it), ``requests_sent``, ``retries``, ``elapsed_seconds``,
@@ -269,7 +297,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
     Each asset among the task's ``outlets`` gets the result as the extra of its event.
     """
 
-    template_fields: Sequence[str] = ("udf", *CALL_FIELDS, "fused_conn_id")
+    template_fields: Sequence[str] = ("udf", *CALL_FIELDS, "tiles_from_events", "fused_conn_id")
     fields = CALL_FIELDS
     operator_extra_links: Any = (FusedWorkbenchLink(),)
 
@@ -310,10 +338,13 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         announce: Announce | XComArg | NotGiven = NOT_GIVEN,
         fused_conn_id: str = "fused_default",
         max_zoom: int | str | XComArg = CALL_DEFAULTS["max_zoom"],
+        tiles_from_events: str | NotGiven = NOT_GIVEN,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         refuse_tables({"tiles": tiles, "geometry": geometry, "cells": cells})
+        _refuse_two_sources(tiles_from_events, tiles)
+        self.tiles_from_events = tiles_from_events
         self._refuse_stored(announce)
         self._name(udf)
         self.tiles = tiles
@@ -352,7 +383,34 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         self._returned: dict[str, Any] | None = None  # by a decorated function, which is not called again
 
     def execute(self, context: Any) -> dict[str, Any]:
+        self._take_events(context)
         return self._after_index(context, None)
+
+    def _take_events(self, context: Any) -> None:
+        """Select the tiles that asset events name, if they are to be taken from these."""
+        if self.tiles_from_events is NOT_GIVEN or self._returned is not None:
+            return
+        from airflow_provider_fused.assets import tiles_from_events
+
+        with in_airflows_terms():
+            tiles, is_repeatable = tiles_from_events(context, self, self.tiles_from_events)
+        if is_repeatable:
+            self.tiles = tiles
+        else:
+            self._take({"tiles": tiles}, context)
+
+    def _take(self, selection: Mapping[str, Any], context: Any) -> None:
+        """Use a selection that is known only now. If the task is deferred, Airflow stores it, because what it comes from may
+        be another one afterwards."""
+        from fused_cache_ops.integration import read_rendered, runs_an_index
+
+        with in_airflows_terms():
+            given = read_rendered({"again_after": self.again_after, "h3_index": self.h3_index})
+        if given["again_after"] or runs_an_index(given):
+            selection = _storable(selection)
+            self._returned = {**selection, "_extras": self._extras_set(context)}
+        for name, value in selection.items():
+            setattr(self, name, value)
 
     def index_looked_at(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Airflow calls this instead of ``execute`` once it is time to look at the index of the H3 table again."""
@@ -361,6 +419,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         for name, value in (event["returned"] or {}).items():
             setattr(self, name, value)
         self._returned = event["returned"]
+        self._take_events(context)
         return self._after_index(context, IndexWait.from_dict(event["first"]))
 
     def _after_index(self, context: Any, waiting: IndexWait | None) -> dict[str, Any]:
@@ -389,6 +448,8 @@ class FusedInvalidateCacheOperator(_FusedOperator):
 
         for name, value in (event["returned"] or {}).items():
             setattr(self, name, value)
+        self._returned = event["returned"]
+        self._take_events(context)
         with in_airflows_terms(), self._keywords(context) as (client, keywords):
             result = client.second_pass(cast("str", self.udf), FirstPass.from_dict(event["first"]), **keywords)
         return self._with_outlets(context, result.to_dict())
@@ -458,6 +519,8 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
     :param fields: the selection and the arguments for sending of `FusedInvalidateCacheOperator`, except for ``udf`` and
         ``shared_token``. They hold for every UDF, so what the map says for one cannot be said here too. ``checkpoint`` must be
         a folder
+    :param tiles_from_events: instead of ``tiles``: the key under which the extra of the events that triggered the DAG run lists
+        the tiles. Each dataset gets those of its own events (templated)
 
     :returns: what was done, to XCom, by dataset: ``results`` (the result of each UDF), ``failed``, ``elapsed_seconds``,
         ``note``
@@ -466,7 +529,7 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
     """
 
     fields = DATASET_FIELDS
-    template_fields: Sequence[str] = ("dataset", "cache_map", *DATASET_FIELDS, "fused_conn_id")
+    template_fields: Sequence[str] = ("dataset", "cache_map", *DATASET_FIELDS, "tiles_from_events", "fused_conn_id")
 
     def __init__(
         self,
@@ -474,12 +537,15 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
         dataset: str | XComArg | NotGiven = NOT_GIVEN,
         cache_map: str | XComArg = "fused-cache.toml",
         fused_conn_id: str = "fused_default",
+        tiles_from_events: str | NotGiven = NOT_GIVEN,
         **fields: Any,
     ) -> None:
         own = {name: fields.pop(name) for name in ("udf", *CALL_FIELDS) if name in fields}
         super().__init__(**fields)
         self._set(own, DATASET_FIELDS)
+        _refuse_two_sources(tiles_from_events, own.get("tiles", WHOLE_UDF))
         self.dataset = dataset
+        self.tiles_from_events = tiles_from_events
         self.cache_map = cache_map
         self.fused_conn_id = fused_conn_id
 
@@ -559,7 +625,7 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
                 self._refuse_timeout(max([given["again_after"], *waits]))
             for key in keys:
                 try:
-                    done[key] = send(client, key, {**given, "cache_map": read})
+                    done[key] = send(client, key, {**given, **self._of_events(context, read, key), "cache_map": read})
                 except InvalidationCancelledError:
                     raise
                 except FusedCacheError as error:
@@ -569,6 +635,17 @@ class FusedInvalidateDatasetOperator(_FusedOperator):
                     if first is not None and first.fingerprints:
                         done[key] = first.to_dict()
         return done, failures
+
+    def _of_events(self, context: Any, read: CacheMap, key: str) -> dict[str, Any]:
+        """The tiles that the events of a dataset name, if they are to be taken from these."""
+        if self.tiles_from_events is NOT_GIVEN:
+            return {}
+        from airflow_provider_fused.assets import tiles_from_events
+
+        def is_of_dataset(asset: Any) -> bool:
+            return read.key_of(str(getattr(asset, "uri", asset)), getattr(asset, "name", None)) == key
+
+        return {"tiles": tiles_from_events(context, self, self.tiles_from_events, is_of_dataset)[0]}
 
     def _results(self) -> list[dict[str, Any]]:
         return [result for dataset in self._result.values() for result in dataset["results"].values()]
@@ -706,6 +783,42 @@ def _raise_one(failures: Sequence[FusedCacheError]) -> None:
         raise next((error for error in failures if error.retryable), failures[0])
 
 
+def _refuse_two_sources(key: Any, tiles: Any) -> None:
+    """Reject tiles that are given beside those of events.
+
+    :raises InvalidInputError: as said
+    """
+    if key is not NOT_GIVEN and tiles is not WHOLE_UDF:
+        from fused_cache_ops import InvalidInputError
+
+        raise InvalidInputError("tiles and tiles_from_events are both given: use one kind of selection at a time.")
+
+
+LARGEST_STORED = 64_000
+"""Bytes of JSON that a deferred task may keep in Airflow's database."""
+
+
+def _storable(selection: Mapping[str, Any]) -> dict[str, Any]:
+    """The selection as Airflow can store it while the task is deferred.
+
+    :raises AirflowFailException: it is too large, or not JSON
+    """
+    tiles = selection.get("tiles")
+    listed = {"tiles": list(tiles)} if isinstance(tiles, Set) else {}
+    try:
+        text = json.dumps({**selection, **listed})
+    except (TypeError, ValueError, RecursionError):
+        text = ""
+    if not text or len(text) > LARGEST_STORED:
+        what = f"has {len(text):,} bytes as JSON, over {LARGEST_STORED:,}" if text else "cannot be written as JSON"
+        raise AirflowFailException(
+            f"With again_after or a run of h3_index, Airflow stores what is selected while the task waits, and that {what}. "
+            "Nothing was invalidated. Write the tiles to a file, and select by {'tiles_file': path}."
+        )
+    stored: dict[str, Any] = json.loads(text)
+    return stored
+
+
 def _is_shared_token(udf: Any) -> bool:
     from fused_cache_ops.integration import Secret, sealed_udf
 
@@ -731,6 +844,8 @@ def own_checkpoint(checkpoint: Any, context: Any) -> Any:
     cleared, even while it was running, nor a run that was deleted and made again with the same id."""
     from fused_cache_ops.integration import RunCheckpoint
 
+    if checkpoint == TASK_STATE:
+        checkpoint = store_of(context)
     instance = context.get("ti")
     if checkpoint is None or instance is None:
         return checkpoint
@@ -750,12 +865,24 @@ def own_checkpoint(checkpoint: Any, context: Any) -> Any:
 
 def _time_of_load(context: Any) -> Any:
     """When the data was loaded, as far as Airflow knows: the time of the latest asset event that triggered the DAG run."""
-    triggering = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
-    events = [event for asset in triggering for event in triggering[asset]]
+    try:
+        triggering = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
+        events = [event for asset in triggering for event in triggering[asset]]
+    except Exception:  # `dag.test()` of Airflow 2 cannot read them in a task that is mapped, and a time is no reason to fail
+        return NOT_GIVEN
     return max((moment for event in events if (moment := getattr(event, "timestamp", None)) is not None), default=NOT_GIVEN)
+
+
+def _defined(operator: BaseOperator) -> Any:
+    """A task as the DAG defines it: before it was mapped, if it is."""
+    return operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None  # type: ignore[no-untyped-call]
 
 
 def _is_expanded_from_dicts(operator: BaseOperator) -> bool:
     """Whether a task is an item of ``expand_kwargs``, so its selection comes from data."""
-    defined = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None  # type: ignore[no-untyped-call]
-    return "ListOfDicts" in type(getattr(defined, "expand_input", None)).__name__
+    return "ListOfDicts" in type(getattr(_defined(operator), "expand_input", None)).__name__
+
+
+def _is_mapped_over_udfs(operator: BaseOperator) -> bool:
+    """Whether the items of a mapped task are of different UDFs."""
+    return "udf" not in getattr(_defined(operator), "partial_kwargs", {"udf": None})

@@ -1,5 +1,6 @@
 """The cache of a UDF as an asset downstream of the table that the UDF reads, and a check of that asset."""
 
+import inspect
 import os
 import re
 import sys
@@ -37,6 +38,7 @@ def build_fused_cache_asset(
     *,
     udf: str,
     deps: Optional[Iterable[Any]] = None,
+    ins: Optional[Mapping[str, dg.AssetIn]] = None,
     selection_fn: Optional[SelectionFn] = None,
     selection: Optional[CallKeywords] = None,
     partitions_def: Optional[dg.PartitionsDefinition[str]] = None,
@@ -52,6 +54,9 @@ def build_fused_cache_asset(
         name: the asset's name.
         udf: id, ``name``, ``canvas/name``, ``team/name``, ``user@host/name`` or shared token.
         deps: the tables that the UDF reads.
+        ins: tables whose values ``selection_fn`` gets as keyword arguments, loaded by their IO managers:
+            ``{"parcels": dg.AssetIn("raw_parcels")}`` for ``selection_fn(context, partition_key, parcels)``. In a run of
+            several partitions, it gets the value of each.
         selection_fn: ``selection_fn(context, partition_key)`` returns what a partition changed: an iterable of tiles, or a
             dict of the core's keywords such as ``{"bounds": (…)}``. It is called once for each partition of the run, with the
             `dagster.AssetExecutionContext` and the partition key (None if the asset has no partitions). The selections of
@@ -75,6 +80,7 @@ def build_fused_cache_asset(
         dagster.DagsterInvalidDefinitionError: the UDF or the selection cannot be read, or tiles are selected twice.
     """
     shown = check_definition(f"Asset {name!r}", udf, selection, selection_fn=selection_fn)
+    _refuse_unread(f"Asset {name!r}", ins, selection_fn)
     known = dict(selection or {})
     arguments: dict[str, Any] = {
         "description": f"The cached results of the Fused UDF {shown}. Materializing it invalidates what changed.",
@@ -85,10 +91,10 @@ def build_fused_cache_asset(
     if partitions_def is not None and backfill_policy is None:
         backfill_policy = dg.BackfillPolicy.single_run()
 
-    def invalidate_changed(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def invalidate_changed(context: dg.AssetExecutionContext, **values: Any) -> dg.MaterializeResult[Any]:
         with permanent_failures():
             loaded = latest_loads(context)
-            keywords = select(selection_fn, known, ((context, key) for key in _partitions_of(context)))
+            keywords = select(selection_fn, known, ((context, key) for key in _partitions_of(context)), values)
             moment = time_of_load(context)
             if moment is not None:
                 keywords.setdefault("loaded_at", moment)
@@ -100,6 +106,7 @@ def build_fused_cache_asset(
         asset: dg.AssetsDefinition = dg.asset(
             name=name,
             deps=deps,
+            ins=ins,
             partitions_def=partitions_def,
             automation_condition=automation_condition,
             backfill_policy=backfill_policy,
@@ -107,6 +114,18 @@ def build_fused_cache_asset(
             **arguments,
         )(invalidate_changed)
     return asset
+
+
+def _refuse_unread(what: str, ins: Optional[Mapping[str, dg.AssetIn]], selection_fn: Optional[SelectionFn]) -> None:
+    """Reject values that nothing would read.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: there are some, and no function.
+    """
+    if ins and selection_fn is None:
+        raise dg.DagsterInvalidDefinitionError(
+            f"{what}: ins are for selection_fn, which gets their values: pass it, or name the assets as deps."
+        )
 
 
 def _partitions_of(context: dg.AssetExecutionContext) -> Sequence[Optional[str]]:
@@ -129,6 +148,8 @@ def build_fused_cache_assets(
     datasets: Optional[Iterable[str]] = None,
     key_prefix: Union[str, list[str]] = "fused_cache",
     resource_key: str = "fused",
+    backfill_policy: Optional[dg.BackfillPolicy] = None,
+    ins: Optional[Mapping[str, dg.AssetIn]] = None,
     **asset_arguments: Any,
 ) -> list[Union[dg.AssetsDefinition, dg.AssetChecksDefinition]]:
     """An asset for every UDF in a cache map, downstream of the asset of its dataset.
@@ -144,6 +165,8 @@ def build_fused_cache_assets(
         datasets: the keys to build assets for. Default: all of the map.
         key_prefix: what the assets' keys begin with.
         resource_key: the key of the `FusedResource`.
+        backfill_policy: as for `build_fused_cache_asset`, for the assets that have partitions.
+        ins: as for `build_fused_cache_asset`, for the assets that have a ``selection_fn``.
         asset_arguments: further arguments of `build_fused_cache_asset`, for all of them.
 
     Returns:
@@ -174,6 +197,7 @@ def build_fused_cache_assets(
                 )
             keywords = dict(entry.keywords)
             verify_tiles = keywords.pop("verify_tiles", 0)
+            partitions = _of_dataset(partitions_def, key)
             known = cast("CallKeywords", keywords | ({"whole_udf": True} if entry.is_whole else {}))
             asset = build_fused_cache_asset(
                 name,
@@ -181,7 +205,9 @@ def build_fused_cache_assets(
                 deps=[dg.AssetKey.from_user_string(key)],
                 selection_fn=function,
                 selection=known or None,
-                partitions_def=_of_dataset(partitions_def, key),
+                partitions_def=partitions,
+                backfill_policy=None if partitions is None else backfill_policy,
+                ins=None if function is None else ins,
                 key_prefix=key_prefix,
                 resource_key=resource_key,
                 shared_token_env=entry.shared_token_env,
@@ -198,6 +224,7 @@ def build_fused_cache_assets(
                     verify_tiles=verify_tiles,
                     resource_key=resource_key,
                     shared_token_env=entry.shared_token_env,
+                    ins=ins,
                 )
                 built.append(check)
     return built
@@ -224,6 +251,7 @@ def build_fused_cache_check(
     name: str = "fused_cache_is_fresh",
     resource_key: str = "fused",
     shared_token_env: Optional[str] = None,
+    ins: Optional[Mapping[str, dg.AssetIn]] = None,
     **check_arguments: Any,
 ) -> dg.AssetChecksDefinition:
     """A check that an invalidation covered what was loaded: sampled tiles of the partition are requested through a shared
@@ -245,6 +273,7 @@ def build_fused_cache_check(
         resource_key: the key of the `FusedResource`.
         shared_token_env: the name of the environment variable with this UDF's shared token. Default: the resource's
             ``shared_token``.
+        ins: as for `build_fused_cache_asset`.
         check_arguments: further arguments of ``dagster.asset_check``: ``blocking``, ``description``, …
 
     Returns:
@@ -274,6 +303,7 @@ def build_fused_cache_check(
         severity=severity,
         name=name,
         resource_key=resource_key,
+        ins=ins,
         check_arguments=check_arguments,
     )
 
@@ -288,6 +318,8 @@ def build_fused_refresh_check(
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
     name: str = "fused_cache_is_warm",
     resource_key: str = "fused",
+    shared_token_env: Optional[str] = None,
+    ins: Optional[Mapping[str, dg.AssetIn]] = None,
     **check_arguments: Any,
 ) -> dg.AssetChecksDefinition:
     """A check that refreshes: the UDF is run for the tiles of the partition, so that the first visitor does not wait.
@@ -304,6 +336,8 @@ def build_fused_refresh_check(
         severity: the severity of a failed check. Default: a warning, since the map is right, only slow at first.
         name: the check's name.
         resource_key: the key of the `FusedResource`.
+        shared_token_env: as for `build_fused_cache_check`.
+        ins: as for `build_fused_cache_asset`.
         check_arguments: further arguments of ``dagster.asset_check``.
 
     Returns:
@@ -314,7 +348,7 @@ def build_fused_refresh_check(
     """
 
     def look(execution: Any, fused: Any, keywords: Mapping[str, Any]) -> tuple[bool, str, dict[str, Any]]:
-        found = refresh(execution, fused, udf, keywords)
+        found = refresh(execution, fused, udf, keywords, shared_token_env)
         return found.is_complete, str(found), found.to_dict()
 
     described = "The tiles of the Fused UDF {} that changed are cached again."
@@ -329,6 +363,7 @@ def build_fused_refresh_check(
         severity=severity,
         name=name,
         resource_key=resource_key,
+        ins=ins,
         check_arguments=check_arguments,
     )
 
@@ -345,6 +380,7 @@ def _check(
     severity: dg.AssetCheckSeverity,
     name: str,
     resource_key: str,
+    ins: Optional[Mapping[str, dg.AssetIn]],
     check_arguments: dict[str, Any],
 ) -> dg.AssetChecksDefinition:
     """A check of what a partition changed. ``look`` says whether it passed, a sentence, and the metadata."""
@@ -353,18 +389,23 @@ def _check(
     known = dict(selection or {})
     if selection_fn is None and not known:
         raise dg.DagsterInvalidDefinitionError(f"{what}: pass selection_fn or selection, to determine which tiles to request.")
-    arguments: dict[str, Any] = {"description": described.format(shown)} | check_arguments
+    _refuse_unread(what, ins, selection_fn)
+    arguments: dict[str, Any] = {"description": described.format(shown), "additional_ins": ins or {}} | check_arguments
     if partitions_def is None:
         partitions_def = getattr(asset, "partitions_def", None)
     resources = {*arguments.pop("required_resource_keys", ()), resource_key}
 
-    @dg.asset_check(asset=asset, name=name, required_resource_keys=resources, **arguments)
-    def look_at_what_changed(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    def look_at_what_changed(context: dg.AssetCheckExecutionContext, **values: Any) -> dg.AssetCheckResult:
         execution = context.op_execution_context
         with permanent_failures():
             keys = partition_keys(execution.instance, context.run, partitions_def)
-            keywords = select(selection_fn, known, ((context, key) for key in keys))
+            keywords = select(selection_fn, known, ((context, key) for key in keys), values)
             passed, said, metadata = look(execution, getattr(execution.resources, resource_key), keywords)
         return dg.AssetCheckResult(passed=passed, severity=severity, description=said, metadata=metadata)
 
-    return look_at_what_changed
+    # Dagster takes a check's inputs by the names of its parameters.
+    own = inspect.signature(look_at_what_changed)
+    inputs = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in ins or ()]
+    look_at_what_changed.__signature__ = own.replace(parameters=[own.parameters["context"], *inputs])  # type: ignore[attr-defined]
+    decorate = dg.asset_check(asset=asset, name=name, required_resource_keys=resources, **arguments)
+    return decorate(look_at_what_changed)

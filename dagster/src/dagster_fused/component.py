@@ -4,13 +4,16 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Annotated, Any, Optional, Union, cast, get_args
+from typing import Annotated, Any, Literal, Optional, Union, cast, get_args
 
 import dagster as dg
 from dagster.components.resolved.core_models import (
     AssetAttributesModel,
     AssetSpecKwargs,
+    MultiRunBackfillPolicyModel,
+    SingleRunBackfillPolicyModel,
     resolve_asset_spec,
+    resolve_backfill_policy,
     resolve_partitions_def,
 )
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
@@ -161,8 +164,39 @@ def _resolve_asset(context: dg.ResolutionContext, model: Any) -> dg.AssetSpec:
     return spec
 
 
+class RetryPolicyModel(dg.Model):
+    """A ``dagster.RetryPolicy`` in YAML."""
+
+    max_retries: int = Field(default=1, ge=0, description="How often a step is retried.")
+    delay: Optional[float] = Field(default=None, ge=0, description="Seconds before the first retry.")
+    backoff: Optional[Literal["LINEAR", "EXPONENTIAL", "linear", "exponential"]] = Field(
+        default=None, description="How the delay grows."
+    )
+    jitter: Optional[Literal["FULL", "PLUS_MINUS", "full", "plus_minus"]] = Field(
+        default=None, description="How the delay is spread."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suggest(cls, given: Any) -> Any:
+        return _with_known_keys(given, cls, "retry_policy")
+
+
+def _resolve_retry_policy(context: dg.ResolutionContext, model: Any) -> Optional[dg.RetryPolicy]:
+    if model is None:
+        return None
+    given = RetryPolicyModel.model_validate(context.resolve_value(model.model_dump(exclude_none=True)))
+    return dg.RetryPolicy(
+        max_retries=given.max_retries,
+        delay=given.delay,
+        backoff=None if given.backoff is None else dg.Backoff(given.backoff.upper()),
+        jitter=None if given.jitter is None else dg.Jitter(given.jitter.upper()),
+    )
+
+
 class FusedSettings(dg.Model, dg.Resolvable):
-    """The settings of a `FusedResource` in YAML. Secrets are named by environment variables, never written."""
+    """How both components run: the settings of a `FusedResource`, and those of the steps. Secrets are named by environment
+    variables, never written."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -224,6 +258,33 @@ class FusedSettings(dg.Model, dg.Resolvable):
         ),
     ] = None
 
+    retry_policy: Annotated[
+        Optional[dg.RetryPolicy],
+        dg.Resolver(
+            _resolve_retry_policy,
+            model_field_type=RetryPolicyModel,
+            description="How steps are retried after transient errors: max_retries, delay in seconds, backoff (linear, "
+            "exponential) and jitter (full, plus_minus). Default: the run's.",
+        ),
+    ] = None
+    pool: Annotated[
+        Optional[str],
+        dg.Resolver.default(description="The pool that limits how many of these steps run at once, in the whole deployment."),
+    ] = None
+    op_tags: Annotated[
+        Optional[dict[str, Any]],
+        dg.Resolver.default(description="Tags of the steps, such as the resources that they need on Kubernetes."),
+    ] = None
+    backfill_policy: Annotated[
+        Optional[dg.BackfillPolicy],
+        dg.Resolver(
+            resolve_backfill_policy,
+            model_field_type=Union[SingleRunBackfillPolicyModel, MultiRunBackfillPolicyModel],
+            description="How many partitions of a backfill a run has: type single_run, or multi_run with "
+            "max_partitions_per_run. Default: single_run.",
+        ),
+    ] = None
+
     @classmethod
     def model(cls) -> type[BaseModel]:
         """The model of the YAML, which suggests the nearest for a key that it does not have."""
@@ -234,6 +295,10 @@ class FusedSettings(dg.Model, dg.Resolvable):
 
         validator: Any = model_validator(mode="before")(classmethod(suggest))  # type: ignore[arg-type]
         return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __validators__={"suggest": validator})
+
+    def of_steps(self) -> dict[str, Any]:
+        """The arguments of assets and checks that say how their steps run."""
+        return {name: value for name in ("retry_policy", "pool", "op_tags") if (value := getattr(self, name)) is not None}
 
     def resources(self, key: str) -> dict[str, Any]:
         """A resource of these settings under a key of its own, so that components do not conflict. Empty if the project
@@ -364,11 +429,13 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
             selection=cast(CallKeywords, self.selection | sending) or None,
             partitions_def=spec.partitions_def,
             automation_condition=(spec.automation_condition or AFTER_EACH_LOAD) if is_automated else None,
+            backfill_policy=self.backfill_policy,
             resource_key=resource_key,
             key_prefix=spec.key.path[:-1] or None,
             kinds=spec.kinds | {"fused"},
             tags={name: value for name, value in spec.tags.items() if not name.startswith("dagster/kind/")},
             **{name: value for name, value in given.items() if value},
+            **self.of_steps(),
         )
         if not (self.shared_token_env or self.resource_key or isinstance(sealed_udf(self.udf), Secret)):
             for name in ("verify_tiles", "refresh"):
@@ -387,6 +454,7 @@ class FusedInvalidateCacheComponent(dg.Component, FusedSettings):
                     selection=self.selection or None,  # type: ignore[arg-type]
                     verify_tiles=self.verify_tiles,
                     resource_key=resource_key,
+                    **self.of_steps(),
                 )
             )
         return dg.Definitions(assets=[asset], asset_checks=checks, resources=self.resources(resource_key))
@@ -464,7 +532,9 @@ class FusedCacheMapComponent(dg.Component, FusedSettings):
             datasets=self.datasets,
             key_prefix=self.key_prefix,
             resource_key=resource_key,
+            backfill_policy=self.backfill_policy,
             **group,
+            **self.of_steps(),
         )
         return dg.Definitions(
             assets=[each for each in built if not isinstance(each, dg.AssetChecksDefinition)],

@@ -1,6 +1,7 @@
 """What ops, assets, hooks and sensors share: the core's call, and its errors and results in Dagster's terms."""
 
 import contextlib
+import functools
 import json
 import os
 import time
@@ -32,9 +33,9 @@ from fused_cache_ops.integration import (
 if TYPE_CHECKING:
     from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult, RefreshResult
 
-SelectionFn = Callable[[Any, Optional[str]], Any]
+SelectionFn = Callable[..., Any]
 """``selection_fn(context, partition_key)``: what changed, as tiles or as the core's keywords (``{"bounds": …}``). The key is
-None if there are no partitions."""
+None if there are no partitions. With ``ins``, it gets the upstream values too, by their names."""
 
 _DONE = "done"
 _SOON = 1.0  # seconds before the second pass is due, that are not worth another attempt
@@ -80,7 +81,8 @@ def invalidate(
         shared_token_env: the name of the environment variable with the UDF's shared token. None: the resource's token.
 
     Raises:
-        FusedCacheError: the invalidation failed. See `permanent_failures`.
+        dagster.Failure: a part of it is done, and that is in the metadata. A retry policy applies if the error is transient.
+        FusedCacheError: nothing was done. See `permanent_failures`.
     """
     from fused_cache_ops.integration import refuse_single_use
 
@@ -94,12 +96,40 @@ def invalidate(
         location: Any = keywords["checkpoint"]
         keywords["checkpoint"] = RunCheckpoint(location, f"dagster run {step.run_id}, step {step.step.key}")
     with fused.get_client() as client:
-        result = _send(context, client, udf, keywords, plans.append)
+        try:
+            result = _send(context, client, udf, keywords, plans.append)
+        except FusedCacheError as error:
+            done: Optional[InvalidationResult] = getattr(error, "result", None)
+            if done is None:
+                raise
+            told = describe(done) | _what_is_left(error, plans)
+            raise dg.Failure(str(error), metadata=told, allow_retries=error.retryable) from error
     context.log.info(str(result))
     return result.to_dict(), describe(result, plans[0])
 
 
-def refresh(context: Any, fused: FusedResource, udf: str, keywords: Mapping[str, Any]) -> "RefreshResult":
+def _what_is_left(error: FusedCacheError, plans: Sequence["InvalidationPlan"]) -> dict[str, Any]:
+    """What a call that failed has not done, as metadata."""
+    left: dict[str, Any] = {"tiles_selected": plans[0].tile_count} if plans and plans[0].tile_count is not None else {}
+    if error.unfinished:
+        left["unfinished"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "udf_id": each.udf_id,
+                        "instance": each.client_id,
+                        "left": "the whole UDF" if each.remaining is None else "tiles",
+                    }
+                )
+                for each in error.unfinished
+            ]
+        )
+    return left
+
+
+def refresh(
+    context: Any, fused: FusedResource, udf: str, keywords: Mapping[str, Any], shared_token_env: Optional[str] = None
+) -> "RefreshResult":
     """Run a UDF for a selection, so that it is cached. What could not be refreshed is in the result.
 
     Args:
@@ -107,13 +137,14 @@ def refresh(context: Any, fused: FusedResource, udf: str, keywords: Mapping[str,
         fused: the resource.
         udf: the UDF.
         keywords: the core's keywords. Those of an invalidation are left out.
+        shared_token_env: as for `invalidate`.
 
     Raises:
         FusedCacheError: nothing was requested. See `permanent_failures`.
     """
     wanted: Any = {name: keywords[name] for name in (*SELECTION_DEFAULTS, "refresh") if name in keywords}
     with fused.get_client() as client:
-        found = client.refresh_cache(udf, shared_token=sealed(fused.shared_token or None), **wanted)
+        found = client.refresh_cache(udf, shared_token=shared_token_of(fused, shared_token_env), **wanted)
     context.log.info(str(found))
     return found
 
@@ -182,8 +213,8 @@ def _step_of(context: Any) -> Any:
     return getattr(getattr(context, "op_execution_context", context), "_step_execution_context", None)
 
 
-def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str, Any]:
-    """A result as metadata: its counts, the tiles at each zoom as a table, and the footprint as GeoJSON.
+def describe(result: "InvalidationResult", plan: Optional["InvalidationPlan"] = None) -> dict[str, Any]:
+    """A result as metadata: its counts, and of the plan the tiles at each zoom as a table, and the footprint as GeoJSON.
 
     The footprint needs the core's extra ``geo``, and is omitted without it.
     """
@@ -207,7 +238,7 @@ def describe(result: "InvalidationResult", plan: "InvalidationPlan") -> dict[str
         )
     if result.warnings:
         metadata["warnings"] = dg.MetadataValue.md("\n".join(f"- {warning}" for warning in result.warnings))
-    if plan.tiles_per_zoom:
+    if plan is not None and plan.tiles_per_zoom:
         metadata["tiles_per_zoom"] = dg.MetadataValue.table(
             [dg.TableRecord({"zoom": zoom, "tiles": tiles}) for zoom, tiles in plan.tiles_per_zoom.items()],
             dg.TableSchema([dg.TableColumn("zoom", "int"), dg.TableColumn("tiles", "int")]),
@@ -275,16 +306,36 @@ def refuse_to_wait(what: str, known: Mapping[str, Any]) -> None:
 
 
 def select(
-    selection_fn: Optional[SelectionFn], known: Mapping[str, Any], changes: Iterable[tuple[Any, Optional[str]]]
+    selection_fn: Optional[SelectionFn],
+    known: Mapping[str, Any],
+    changes: Iterable[tuple[Any, Optional[str]]],
+    values: Optional[Mapping[str, Any]] = None,
 ) -> CallKeywords:
-    """The core's keywords for all ``changes``: the known ones, and those that ``selection_fn`` returns for each, merged.
+    """The core's keywords for all ``changes``: the known ones, and those that ``selection_fn`` returns for each, merged. It
+    gets the ``values`` of assets upstream too, of each change's partition.
 
     Raises:
         InvalidInputError: ``selection_fn`` returned None, or something that cannot be read or merged.
     """
     if selection_fn is None:
         return cast(CallKeywords, dict(known))
-    return merged(known, [selected(selection_fn, change, partition) for change, partition in changes])
+    pairs = list(changes)
+    keys = {key for _, key in pairs if key is not None}
+    return merged(
+        known,
+        [
+            selected(functools.partial(selection_fn, **_of_partition(values or {}, partition, keys)), change, partition)
+            for change, partition in pairs
+        ],
+    )
+
+
+def _of_partition(values: Mapping[str, Any], partition: Optional[str], keys: set[str]) -> dict[str, Any]:
+    """The values of one partition. If a run covers several, an IO manager loads a dict with a value for each."""
+    return {
+        name: value[partition] if isinstance(value, Mapping) and keys and keys == set(value) else value
+        for name, value in values.items()
+    }
 
 
 def merged(known: Mapping[str, Any], selections: Sequence[CallKeywords]) -> CallKeywords:

@@ -24,6 +24,7 @@ def build_invalidate_cache_op(
     udf: str,
     from_upstream: Union[Upstream, Sequence[Upstream], None] = None,
     selection: Optional[CallKeywords] = None,
+    shared_token_env: Optional[str] = None,
     **op_arguments: Any,
 ) -> dg.OpDefinition:
     """An op that invalidates one UDF.
@@ -39,6 +40,8 @@ def build_invalidate_cache_op(
         selection: the core's keywords that are known in advance: ``{"bounds": (…), "zooms": "10-14"}``, or just
             ``{"zooms": "10-14"}`` with ``from_upstream="geometry"``. ``checkpoint`` and ``verify_tiles`` go here too. With
             neither, the whole UDF is invalidated.
+        shared_token_env: the name of the environment variable with this UDF's shared token. Default: the resource's
+            ``shared_token``.
         op_arguments: further arguments of ``dagster.op``, such as ``retry_policy``, ``pool``, ``tags``.
 
     Returns:
@@ -60,13 +63,13 @@ def build_invalidate_cache_op(
 
         @dg.op(name=name, ins={"start_after": START_AFTER, **changed}, out=RESULT, **arguments)
         def invalidate_from_upstream(context: dg.OpExecutionContext, fused: FusedResource, **inputs: Any) -> dict[str, Any]:
-            return invalidate_in_op(context, fused, udf, cast(CallKeywords, known | inputs))
+            return invalidate_in_op(context, fused, udf, cast(CallKeywords, known | inputs), shared_token_env)
 
         return invalidate_from_upstream
 
     @dg.op(name=name, ins={"start_after": START_AFTER}, out=RESULT, **arguments)
     def invalidate_known(context: dg.OpExecutionContext, fused: FusedResource) -> dict[str, Any]:
-        return invalidate_in_op(context, fused, udf, cast(CallKeywords, known))
+        return invalidate_in_op(context, fused, udf, cast(CallKeywords, known), shared_token_env)
 
     return invalidate_known
 
@@ -77,6 +80,7 @@ def build_refresh_cache_op(
     udf: str,
     from_upstream: Union[Upstream, Sequence[Upstream], None] = None,
     selection: Optional[CallKeywords] = None,
+    shared_token_env: Optional[str] = None,
     **op_arguments: Any,
 ) -> dg.OpDefinition:
     """An op that runs a UDF for some tiles, so that visitors find them cached. It invalidates nothing.
@@ -89,6 +93,7 @@ def build_refresh_cache_op(
         from_upstream: as for `build_invalidate_cache_op`.
         selection: the core's keywords that are known in advance, such as ``{"zooms": "4-9", "refresh": 500}``. Without
             ``refresh``, all tiles of the selection. Without a selection, the UDF is run once, without a tile.
+        shared_token_env: as for `build_invalidate_cache_op`.
         op_arguments: further arguments of ``dagster.op``, such as ``retry_policy``, ``pool``, ``tags``.
 
     Returns:
@@ -108,14 +113,20 @@ def build_refresh_cache_op(
     def refresh_known(context: dg.OpExecutionContext, fused: FusedResource, **given: Any) -> dict[str, Any]:
         with permanent_failures():
             wanted = merged_refresh({"must_succeed": True}, known.get("refresh", "all"))
-            found = refresh(context, fused, udf, {**known, **given, "refresh": wanted}).to_dict()
+            found = refresh(context, fused, udf, {**known, **given, "refresh": wanted}, shared_token_env).to_dict()
         context.add_output_metadata(found)
         return found
 
     return refresh_known
 
 
-def invalidate_in_op(context: dg.OpExecutionContext, fused: FusedResource, udf: str, keywords: CallKeywords) -> dict[str, Any]:
+def invalidate_in_op(
+    context: dg.OpExecutionContext,
+    fused: FusedResource,
+    udf: str,
+    keywords: CallKeywords,
+    shared_token_env: Optional[str] = None,
+) -> dict[str, Any]:
     """The body of an op: returns the result as its output, and adds the metadata.
 
     Raises:
@@ -123,6 +134,6 @@ def invalidate_in_op(context: dg.OpExecutionContext, fused: FusedResource, udf: 
         FusedCacheError: a transient error.
     """
     with permanent_failures():
-        result, metadata = invalidate(context, fused, udf, keywords)
+        result, metadata = invalidate(context, fused, udf, keywords, shared_token_env)
     context.add_output_metadata(metadata)
     return result

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 from prefect_fused.credentials import FusedCredentials
 
 if TYPE_CHECKING:
+    from prefect_fused.automations import build_failed_trigger_alert
     from prefect_fused.flows import build_dataset_triggers, invalidate_cache_flow, invalidate_dataset_flow
-    from prefect_fused.hooks import invalidate_on_commit, invalidate_on_completion
+    from prefect_fused.hooks import ainvalidate_on_completion, invalidate_on_commit, invalidate_on_completion
     from prefect_fused.tasks import ainvalidate_cache, invalidate_cache, invalidate_dataset, invalidate_dbt, refresh_cache
 
 __all__ = [
     "FusedCredentials",
     "ainvalidate_cache",
+    "ainvalidate_on_completion",
     "build_dataset_triggers",
+    "build_failed_trigger_alert",
     "invalidate_cache",
     "invalidate_cache_flow",
     "invalidate_dataset",
@@ -29,6 +32,8 @@ __all__ = [
 
 _HOMES = {
     "ainvalidate_cache": "tasks",
+    "ainvalidate_on_completion": "hooks",
+    "build_failed_trigger_alert": "automations",
     "build_dataset_triggers": "flows",
     "invalidate_cache": "tasks",
     "invalidate_cache_flow": "flows",

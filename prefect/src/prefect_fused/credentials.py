@@ -24,6 +24,7 @@ class FusedCredentials(CredentialsBlock):
         base_url: The deployment's address.
         run_base_url: Where the deployment runs shared UDFs.
         passcode: The passcode of a public canvas, for verification and refresh.
+        shared_token: The shared token of the UDF that the block is for, for verification and refresh.
         max_requests_per_second: The most requests per second.
         ca_bundle: Certificates to trust.
         client_certificate: A certificate to present to the server.
@@ -71,6 +72,11 @@ class FusedCredentials(CredentialsBlock):
         default=None,
         title="Passcode",
         description="The passcode of a public canvas, for verification and refresh. Default: FUSED_CANVAS_PASSCODE.",
+    )
+    shared_token: Optional[SecretStr] = Field(
+        default=None,
+        title="Shared token",
+        description="The shared token of a UDF, for verification and refresh of that UDF. Not needed for others.",
     )
     max_requests_per_second: Optional[float] = Field(
         default=None,
@@ -120,7 +126,7 @@ class FusedCredentials(CredentialsBlock):
         from fused_cache_ops import FusedClient
         from fused_cache_ops.integration import sealed
 
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name != "shared_token"}
         for name, value in fields.items():
             if isinstance(value, SecretStr):
                 fields[name] = sealed(value.get_secret_value() or None)

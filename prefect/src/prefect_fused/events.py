@@ -59,10 +59,20 @@ def is_known_fresh(resource_id: str) -> bool:
     return max([*stored, *own], default=(None, None))[1] == INVALIDATED
 
 
-def _events(wanted: dict[str, Any]) -> list[dict[str, Any]]:
+def invalidations(resource_id: str, most: int) -> list[dict[str, Any]]:
+    """The results of a UDF's last invalidations, the newest first, as far as Prefect has stored their events.
+
+    Raises:
+        fused_cache_ops.UnavailableError: Prefect's API does not answer.
+    """
+    wanted = {"resource": {"id": [resource_id]}, "event": {"name": [INVALIDATED]}, "order": "DESC"}
+    return [each["payload"] for each in _events(wanted, most)]
+
+
+def _events(wanted: dict[str, Any], most: int = 1) -> list[dict[str, Any]]:
     try:
         with get_client(sync_client=True) as api:
-            answer = api.request("POST", "/events/filter", json={"filter": wanted, "limit": 1})
+            answer = api.request("POST", "/events/filter", json={"filter": wanted, "limit": most})
     except Exception as error:
         raise api_error(error, "Prefect's events cannot be read") from error
     found: list[dict[str, Any]] = answer.json()["events"]

@@ -16,6 +16,7 @@ from fused_cache_ops.integration import (
     SELECTION_DEFAULTS,
     MapLocation,
     parse_udf,
+    read_rendered,
     refuse_stored_webhook,
 )
 from prefect_fused.credentials import FusedCredentials
@@ -69,6 +70,10 @@ def invalidate_cache_flow(
     h3_index: Optional[dict[str, Any]] = None,
     announce: Optional[Union[str, dict[str, Any]]] = None,
     loaded_at: Optional[str] = None,
+    verify_tiles: Annotated[int, Field(ge=0)] = 0,
+    refresh: Union[int, str, dict[str, Any]] = 0,
+    again_after: Annotated[float, Field(ge=0)] = 0,
+    again_deployment: Optional[str] = None,
     event: Optional[str] = None,
     event_entry: Kind = "tiles",
 ) -> dict[str, Any]:
@@ -111,6 +116,11 @@ def invalidate_cache_flow(
         announce: Afterwards, put what has changed where open maps look for it: a path, a URL that fsspec supports, or a mapping
             with to, source, secret and must_succeed. env:NAME takes an address to post to from the worker's environment.
         loaded_at: When the load was done, with its time zone. Default: the time of the event.
+        verify_tiles: Afterwards, request this many of the tiles through the shared token of the block, and fail if
+            one is stale.
+        refresh: Afterwards, run the UDF again for this many of the tiles, for all, or as a mapping says.
+        again_after: Send everything a second time after this many seconds. The flow waits, unless there is a deployment for it.
+        again_deployment: The deployment of this flow that makes the second pass, as flow/deployment.
         event: Instead of tiles: the id of the event of an asset, whose metadata says what changed.
         event_entry: The entry of the event's metadata that says it.
 
@@ -169,6 +179,7 @@ def invalidate_cache_flow(
         limits={"deadline": deadline},
         max_related=max_related,
         **selection,
+        **_afterwards(verify_tiles, refresh, again_after, again_deployment),
         **{name: value for name, value in details.items() if value is not None},  # an empty field of the form
     )
     return result
@@ -192,6 +203,10 @@ def invalidate_dataset_flow(
     credentials: Optional[str] = None,
     deadline: Annotated[float, Field(gt=0)] = DEFAULT_DEADLINE,
     loaded_at: Optional[str] = None,
+    verify_tiles: Annotated[int, Field(ge=0)] = 0,
+    refresh: Union[int, str, dict[str, Any]] = 0,
+    again_after: Annotated[float, Field(ge=0)] = 0,
+    again_deployment: Optional[str] = None,
     event: Optional[str] = None,
     event_entry: Kind = "tiles",
 ) -> dict[str, Any]:
@@ -210,6 +225,11 @@ def invalidate_dataset_flow(
         credentials: The name of a Fused Credentials block. Default: the environment of the process that runs the flow.
         deadline: Seconds that one attempt may take, retried requests included.
         loaded_at: When the load was done, with its time zone. Default: the time of the event.
+        verify_tiles: Afterwards, request this many of the tiles of each UDF, through the shared token that the map
+            names, and fail if one is stale.
+        refresh: Afterwards, run each UDF again for this many of the tiles, for all, or as a mapping says.
+        again_after: Send everything a second time after this many seconds. What the map says for a UDF is not said here.
+        again_deployment: The deployment of invalidate_cache_flow that makes the second passes, as flow/deployment.
         event: Instead of tiles: the id of the event of an asset, whose metadata says what changed.
         event_entry: The entry of the event's metadata that says it.
 
@@ -248,6 +268,7 @@ def invalidate_dataset_flow(
         cache_map=cache_map,
         limits={"deadline": deadline},
         **selection,
+        **_afterwards(verify_tiles, refresh, again_after, again_deployment),
     )
     return result
 
@@ -328,6 +349,21 @@ def _is_asset_key(key: str) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def _afterwards(
+    verify_tiles: int, refresh: Union[int, str, dict[str, Any]], again_after: float, again_deployment: Optional[str]
+) -> dict[str, Any]:
+    """What is to follow, as the tasks take it. The form gives numbers as text where text is possible too."""
+    wanted = read_rendered({"refresh": refresh}) if isinstance(refresh, str) else {"refresh": refresh}
+    if isinstance(wanted["refresh"], str) and wanted["refresh"].strip().isdigit():
+        wanted["refresh"] = int(wanted["refresh"])
+    return {
+        "verify_tiles": verify_tiles,
+        "again_after": again_after,
+        "again_deployment": again_deployment or None,
+        **wanted,
+    }
 
 
 def _block(name: Optional[str]) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from prefect.transactions import BaseTransaction, CommitMode, get_transaction
 from prefect.utilities.asyncutils import run_coro_as_sync
@@ -13,6 +15,7 @@ from typing_extensions import Unpack
 
 from fused_cache_ops import InvalidInputError
 from fused_cache_ops.integration import KINDS, parse_udf, refuse_unknown, refuse_what_takes_long
+from prefect_fused.credentials import FusedCredentials
 from prefect_fused.events import is_known_fresh
 from prefect_fused.invalidation import Invalidation, resource_id
 from prefect_fused.keywords import TASK_DEFAULTS, TaskKeywords, split
@@ -22,16 +25,17 @@ from prefect_fused.run import Run
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-    from prefect_fused.credentials import FusedCredentials
-
     Kind = Literal["tiles", "bounds", "geometry", "tiles_file", "cells", "hex_dataset"]
 
 logger = logging.getLogger(__name__)
 
+Credentials = Union[FusedCredentials, str, None]
+"""A block, the name of one, or None for the environment."""
+
 
 def invalidate_on_completion(
     udf: str,
-    credentials: FusedCredentials | None = None,
+    credentials: FusedCredentials | str | None = None,
     *,
     from_result: Kind | None = None,
     **keywords: Unpack[TaskKeywords],
@@ -42,11 +46,12 @@ def invalidate_on_completion(
     known to have failed, or none is known. A load in a transaction is followed by the invalidation once the transaction
     commits. A run stays Completed even if a hook fails. A failing hook writes an error to the run's log and emits the event
     `fused.cache.invalidation-failed`. If the run should fail with the invalidation, call the task instead. The hook is
-    synchronous: in an async flow it blocks the event loop while it sends.
+    synchronous: an async flow takes `ainvalidate_on_completion`.
 
     Args:
         udf: As for `invalidate_cache`.
-        credentials: As for `invalidate_cache`. A block is loaded when the flow's module is imported.
+        credentials: A block, or the name of one, such as `"production"`, which is loaded when the hook runs, so that importing
+            the flow's module needs no server. Default: the environment.
         from_result: Take this selection, such as `"tiles"`, from the return value of the flow or task.
         keywords: The other keywords of `invalidate_cache`.
 
@@ -55,32 +60,87 @@ def invalidate_on_completion(
             immediately, because a failing hook is easily overlooked.
         TypeError: A keyword is unknown. This too is raised immediately.
     """
-    _check(udf, from_result, "from_result", keywords)
+    hook = _OnCompletion(udf, credentials, from_result, keywords)
 
     def invalidate_fused_cache(subject: Any, run: Any, state: State[Any]) -> None:
-        is_task = hasattr(run, "task_key")  # only a task run has a flow run that it is part of
-        of = Run(run.flow_run_id, run.id) if is_task else Run(run.id, is_over=True, attempt=run.run_count)
-        with logs_of(of):
-            if not state.is_completed():
-                logger.warning("Fused cache of %s: not invalidated, because the run is %s.", _shown(udf), state.name)
-                return
-            try:
-                if state.name == "Cached" and is_known_fresh(resource_id(_shown(udf))):
-                    logger.info("Fused cache of %s: not invalidated, because the load's result was cached.", _shown(udf))
-                    return
-                found: Any = dict(keywords)
-                if from_result:
-                    found[from_result] = _returned(subject, state)
-                if (open_one := _open_transaction()) is not None:
-                    logger.info("Fused cache of %s: invalidated once the load's transaction commits.", _shown(udf))
-                    open_one.on_commit_hooks.append(lambda _: _send_or_log(udf, credentials, found, of))
-                    return
-                _send(udf, credentials, found, of)
-            except Exception as error:
-                logger.error("%s", _stale(udf, error))
-                raise
+        with hook.in_log_of(run):
+            if (sending := hook.prepare(subject, run, state)) is not None:
+                sending.send()
 
     return invalidate_fused_cache
+
+
+def ainvalidate_on_completion(
+    udf: str,
+    credentials: FusedCredentials | str | None = None,
+    *,
+    from_result: Kind | None = None,
+    **keywords: Unpack[TaskKeywords],
+) -> Callable[..., Coroutine[Any, Any, None]]:
+    """Like `invalidate_on_completion`, for an async flow or task: the event loop goes on while the hook sends.
+
+    Args:
+        udf: As for `invalidate_on_completion`, like the others.
+        credentials: As there.
+        from_result: As there.
+        keywords: As there.
+
+    Raises:
+        fused_cache_ops.InvalidInputError: As there.
+        TypeError: As there.
+    """
+    hook = _OnCompletion(udf, credentials, from_result, keywords)
+
+    async def ainvalidate_fused_cache(subject: Any, run: Any, state: State[Any]) -> None:
+        with hook.in_log_of(run):
+            if (sending := await asyncio.to_thread(hook.prepare, subject, run, state)) is not None:
+                await sending.asend()
+
+    return ainvalidate_fused_cache
+
+
+class _OnCompletion:
+    """What a hook on completion sends, and when."""
+
+    def __init__(self, udf: str, credentials: Credentials, from_result: Kind | None, keywords: TaskKeywords) -> None:
+        _check(udf, credentials, from_result, "from_result", keywords)
+        self._udf = udf
+        self._credentials = credentials
+        self._from_result = from_result
+        self._keywords = keywords
+
+    @contextlib.contextmanager
+    def in_log_of(self, run: Any) -> Iterator[None]:
+        """Log to the run, also what fails."""
+        with logs_of(_run_of(run)):
+            try:
+                yield
+            except Exception as error:
+                logger.error("%s", _stale(self._udf, error))
+                raise
+
+    def prepare(self, subject: Any, run: Any, state: State[Any]) -> Invalidation | None:
+        """The invalidation, or None if there is nothing to send now."""
+        if not state.is_completed():
+            logger.warning("Fused cache of %s: not invalidated, because the run is %s.", _shown(self._udf), state.name)
+            return None
+        if state.name == "Cached" and is_known_fresh(resource_id(_shown(self._udf))):
+            logger.info("Fused cache of %s: not invalidated, because the load's result was cached.", _shown(self._udf))
+            return None
+        found: Any = dict(self._keywords)
+        if self._from_result:
+            found[self._from_result] = _returned(subject, state)
+        of = _run_of(run)
+        if (open_one := _open_transaction()) is not None:
+            logger.info("Fused cache of %s: invalidated once the load's transaction commits.", _shown(self._udf))
+            open_one.on_commit_hooks.append(lambda _: _send_or_log(self._udf, self._credentials, found, of))
+            return None
+        return _invalidation(self._udf, self._credentials, found, of)
+
+
+def _run_of(run: Any) -> Run:
+    is_task = hasattr(run, "task_key")  # only a task run has a flow run that it is part of
+    return Run(run.flow_run_id, run.id) if is_task else Run(run.id, is_over=True, attempt=run.run_count)
 
 
 def _returned(subject: Any, state: State[Any]) -> Any:
@@ -113,7 +173,7 @@ def _open_transaction() -> BaseTransaction | None:
 
 def invalidate_on_commit(
     udf: str,
-    credentials: FusedCredentials | None = None,
+    credentials: FusedCredentials | str | None = None,
     *,
     from_transaction: Kind | None = None,
     **keywords: Unpack[TaskKeywords],
@@ -122,11 +182,11 @@ def invalidate_on_commit(
 
     A transaction that is rolled back, or whose record already exists, invalidates nothing. Transient errors are retried
     until the deadline. A failure is written to the run's log and emitted as `fused.cache.invalidation-failed`. It is never
-    raised, because that would roll back a successful load.
+    raised, because that would roll back a successful load. Prefect runs the hook of an async transaction in a thread.
 
     Args:
         udf: As for `invalidate_cache`.
-        credentials: As for `invalidate_cache`.
+        credentials: As for `invalidate_on_completion`.
         from_transaction: Take this selection, such as `"tiles"`, from the value stored in the transaction under that name:
             `transaction.set("tiles", …)`.
         keywords: The other keywords of `invalidate_cache`.
@@ -136,7 +196,7 @@ def invalidate_on_commit(
             immediately.
         TypeError: A keyword is unknown. This too is raised immediately.
     """
-    _check(udf, from_transaction, "from_transaction", keywords)
+    _check(udf, credentials, from_transaction, "from_transaction", keywords)
 
     def invalidate_fused_cache(transaction: BaseTransaction) -> None:
         run = Run.current()
@@ -153,22 +213,25 @@ def invalidate_on_commit(
     return invalidate_fused_cache
 
 
-def _send(udf: str, credentials: FusedCredentials | None, keywords: dict[str, Any], run: Run) -> None:
+def _invalidation(udf: str, credentials: Credentials, keywords: dict[str, Any], run: Run) -> Invalidation:
     given: Any = keywords
-    Invalidation(udf, credentials, *split(given), run).send()
+    block: Any = run_coro_as_sync(FusedCredentials.aload(credentials)) if isinstance(credentials, str) else credentials
+    return Invalidation(udf, block, *split(given), run)
 
 
-def _send_or_log(udf: str, credentials: FusedCredentials | None, keywords: dict[str, Any], run: Run) -> None:
+def _send_or_log(udf: str, credentials: Credentials, keywords: dict[str, Any], run: Run) -> None:
     """Send it at a commit, where an error would roll back a successful load."""
     with logs_of(run):
         try:
-            _send(udf, credentials, keywords, run)
+            _invalidation(udf, credentials, keywords, run).send()
         except Exception as error:
             logger.error("%s", _stale(udf, error))
 
 
-def _check(udf: str, source: str | None, name: str, keywords: TaskKeywords) -> None:
+def _check(udf: str, credentials: Credentials, source: str | None, name: str, keywords: TaskKeywords) -> None:
     parse_udf(udf)
+    if isinstance(credentials, str) and not credentials.strip():
+        raise InvalidInputError("credentials is an empty name: pass the name of a FusedCredentials block, or omit it.")
     refuse_unknown(keywords, TASK_DEFAULTS)
     refuse_what_takes_long(keywords, "a hook", "the tasks invalidate_cache and refresh_cache in a flow")
     if keywords.get("again_deployment"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import dataclasses
 import logging
 import threading
 from collections.abc import Iterator
@@ -24,19 +25,29 @@ from fused_cache_ops import (
     DbtNodesFailedError,
     FollowUpError,
     FusedCacheError,
+    InvalidInputError,
     RefreshError,
 )
-from fused_cache_ops.integration import RunCheckpoint, Secret, find_map, parse_udf, refuse_single_use, sealed_udf
+from fused_cache_ops.integration import (
+    RunCheckpoint,
+    Secret,
+    calls_of_dataset,
+    find_map,
+    is_given,
+    parse_udf,
+    refuse_single_use,
+    sealed_udf,
+)
 from prefect_fused.credentials import FusedCredentials
 from prefect_fused.events import FAILED, INVALIDATED, note_event
 from prefect_fused.logs import logs_of
-from prefect_fused.reports import Progress, report_dataset, report_refresh, report_result
+from prefect_fused.reports import Progress, report_dataset, report_refresh, report_result, report_stale_time
 from prefect_fused.run import Run, flow_file
 from prefect_fused.second_pass import SecondPass
 from prefect_fused.words import in_our_words, respelling
 
 if TYPE_CHECKING:
-    from fused_cache_ops import FusedClient, InvalidationPlan, InvalidationResult
+    from fused_cache_ops import DatasetFirstPass, FusedClient, InvalidationPlan, InvalidationResult
     from fused_cache_ops.integration import CallKeywords, DbtPath, Limits, MapLocation, OnProgress
 
 logger = logging.getLogger(__name__)
@@ -164,12 +175,20 @@ class Invalidation(Sending):
         deployment = keywords.pop("again_deployment", None)  # type: ignore[typeddict-item]
         refuse_single_use(keywords)
         super().__init__(credentials, limits, run)
-        keywords = _unwrapped(_recorded(keywords, self._run))
         udf = sealed_udf(udf)
+        wanted = [name for name in ("verify_tiles", "refresh") if is_given(keywords, name)]
+        runs = isinstance(udf, str) and keywords.get("shared_token") is None and _token_of(credentials) is not None
+        keywords = _unwrapped(_recorded(keywords, self._run))
+        if wanted and runs:
+            keywords = {**keywords, "shared_token": _token_of(credentials)}
         self._shown = parse_udf(udf).shown.strip("'")
         self._udf = udf
         self._keywords: Any = keywords
-        self._later = None if deployment is None else SecondPass(deployment, udf, credentials, keywords, limits.get("deadline"))
+        self._later = (
+            None
+            if deployment is None
+            else SecondPass(deployment, udf, credentials, keywords, limits.get("deadline"), runs=runs)
+        )
 
     def send(self) -> dict[str, Any]:
         """Send the invalidation, and return what was done as a dict of JSON types.
@@ -202,6 +221,7 @@ class Invalidation(Sending):
             report_result(self._run, self._shown, plans[0], result)
         if result.udf_id is not None:  # otherwise there was nothing to send
             self._emit(INVALIDATED, self._shown, result.udf_id, result.to_dict())
+            report_stale_time(self._run, self._shown, resource_id(self._shown), result.to_dict())
 
     def _invalidate(self, client: FusedClient, progress: Progress) -> InvalidationResult:
         if self._later is None:
@@ -231,6 +251,8 @@ class RefreshCall(Sending):
         self._udf = sealed_udf(udf)
         self._shown = parse_udf(self._udf).shown.strip("'")
         self._keywords = _unwrapped(keywords)
+        if isinstance(self._udf, str) and self._keywords.get("shared_token") is None:
+            self._keywords = {**self._keywords, "shared_token": _token_of(credentials)}
 
     def send(self) -> dict[str, Any]:
         """Refresh, and return what was done as a dict of JSON types.
@@ -257,6 +279,12 @@ def _recorded(keywords: Any, run: Run) -> Any:
     return {**keywords, "checkpoint": RunCheckpoint(keywords["checkpoint"], run.step)}
 
 
+def _token_of(credentials: FusedCredentials | None) -> Secret | None:
+    """The shared token of a block."""
+    token = None if credentials is None else credentials.shared_token
+    return Secret(token.get_secret_value()) if token is not None and token.get_secret_value() else None
+
+
 def _unwrapped(keywords: Any) -> Any:
     """The keywords with the shared token as the core's secret."""
     token = keywords.get("shared_token")
@@ -281,12 +309,26 @@ class DatasetInvalidation(Sending):
     def __init__(
         self, dataset: str, cache_map: MapLocation, credentials: FusedCredentials | None, keywords: Any, limits: Limits
     ) -> None:
+        deployment = keywords.pop("again_deployment", None)
         refuse_single_use(keywords)
         super().__init__(credentials, limits)
         self._dataset = dataset
         self._shown: str = DatasetResult(dataset, {}).to_dict()["dataset"]  # without what grants access
         self._map = CacheMap.of(cache_map, beside=flow_file())
         self._keywords = _recorded(keywords, self._run)
+        self._later: dict[str, SecondPass] | None = None
+        if deployment is not None:
+            again: Any = calls_of_dataset(self._map, dataset, **keywords)
+            self._later = {
+                label: SecondPass(deployment, udf, credentials, call, limits.get("deadline"))
+                for label, (udf, call) in again.items()
+                if call.get("again_after")
+            }
+            if not self._later:
+                raise InvalidInputError(
+                    f"again_deployment = {deployment!r} has no second pass to make: neither the call nor {self._map.source} "
+                    "says again_after for a UDF of the dataset. Set it, such as 130, or omit again_deployment."
+                )
 
     def send(self) -> dict[str, Any]:
         """Send the invalidations, and return what was done as a dict of JSON types.
@@ -310,7 +352,25 @@ class DatasetInvalidation(Sending):
         return result.to_dict()
 
     def _invalidate(self, client: FusedClient, on_progress: OnProgress) -> DatasetResult:
-        return client.invalidate_dataset(self._dataset, cache_map=self._map, on_progress=on_progress, **self._keywords)
+        about: Any = {"cache_map": self._map, "on_progress": on_progress, **self._keywords}
+        if self._later is None:
+            return client.invalidate_dataset(self._dataset, **about)
+        for each in self._later.values():
+            each.check()
+        try:
+            first = client.first_dataset_pass(self._dataset, **about)
+        except DatasetInvalidationError as error:  # those that succeeded get their second pass
+            if error.first_pass is not None:
+                self._scheduled(error.first_pass)
+            raise
+        return self._scheduled(first)
+
+    def _scheduled(self, first: DatasetFirstPass) -> DatasetResult:
+        """The result of a first pass, once a run is scheduled for each UDF that has a second one."""
+        results = dict(first.result.results)
+        for label in first.fingerprints:
+            results[label] = (self._later or {})[label].schedule(results[label])
+        return dataclasses.replace(first.result, results=results)
 
     def _labels(self) -> list[str]:
         """The UDFs that were to be invalidated."""
@@ -323,6 +383,7 @@ class DatasetInvalidation(Sending):
         for udf, each in result.results.items():
             if udf not in failed and each.udf_id is not None:
                 self._emit(INVALIDATED, udf, each.udf_id, each.to_dict())
+                report_stale_time(self._run, udf, resource_id(udf), each.to_dict())
         for udf, error in failed.items():
             self._failed(udf, error)
 

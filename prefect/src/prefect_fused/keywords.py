@@ -28,15 +28,14 @@ _LIMITS = Option(
 
 
 class DatasetTaskKeywords(DatasetKeywords, total=False):
-    """The keywords of the task for datasets. Artifacts and logs take the place of the core's callbacks."""
+    """The keywords of the task for dbt. Artifacts and logs take the place of the core's callbacks."""
 
     limits: Annotated[Optional[Limits], _LIMITS]
 
 
-class TaskKeywords(DatasetTaskKeywords, total=False):
-    """The keywords of the tasks and hooks."""
+class DatasetAgainKeywords(DatasetTaskKeywords, total=False):
+    """The keywords of the task for a dataset."""
 
-    shared_token: Annotated[Union[SecretStr, Secret, str, None], CALL_OPTIONS["shared_token"]]
     again_deployment: Annotated[
         Optional[str],
         Option(
@@ -46,6 +45,12 @@ class TaskKeywords(DatasetTaskKeywords, total=False):
             "block, or a token in the environment of the deployment's worker.",
         ),
     ]
+
+
+class TaskKeywords(DatasetAgainKeywords, total=False):
+    """The keywords of the tasks and hooks."""
+
+    shared_token: Annotated[Union[SecretStr, Secret, str, None], CALL_OPTIONS["shared_token"]]
 
 
 class RefreshTaskKeywords(SelectionKeywords, total=False):
@@ -60,7 +65,8 @@ class RefreshTaskKeywords(SelectionKeywords, total=False):
 
 
 TASK_DEFAULTS = defaults_of(TaskKeywords)
-DATASET_TASK_DEFAULTS = defaults_of(DatasetTaskKeywords)
+DATASET_TASK_DEFAULTS = defaults_of(DatasetAgainKeywords)
+DBT_TASK_DEFAULTS = defaults_of(DatasetTaskKeywords)
 REFRESH_TASK_DEFAULTS = defaults_of(RefreshTaskKeywords)
 
 GROUPS = ("refresh", "h3_index", "announce", "limits")

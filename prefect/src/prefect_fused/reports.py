@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import math
 import re
@@ -14,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
 from fused_cache_ops.integration import DEFAULT_MAX_TILES
+from prefect_fused.events import invalidations
 from prefect_fused.run import Run
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 _PROGRESS_INTERVAL = 5.0  # seconds before the first progress update, and between updates
 _LARGEST_PICTURE = 200_000  # bytes
 _MOST_FAILURES = 20
+_MOST_LOADS, _BAR = 50, 10  # rows of the table of stale times, and the width of its longest bar
 
 
 class Progress:
@@ -78,6 +81,32 @@ def report_result(run: Run, shown: str, plan: InvalidationPlan, result: Invalida
             _create(api, run, key=key, type="markdown", data=data, description=f"Fused cache of {shown}")
     except Exception as error:  # a failing artifact must not fail the invalidation
         logger.warning("The result artifact could not be written: %s", error)
+
+
+def report_stale_time(run: Run, shown: str, resource_id: str, result: dict[str, Any]) -> None:
+    """Show how long the map was stale after each of the last loads as a table, the newest first. Each version of the artifact
+    has a load more."""
+    if not run.exists or result.get("seconds_until_invalidated") is None:
+        return
+    try:
+        earlier = [each for each in invalidations(resource_id, _MOST_LOADS) if each.get("loaded_at") != result["loaded_at"]]
+        known = [each for each in (result, *earlier) if each.get("seconds_until_invalidated") is not None][:_MOST_LOADS]
+        longest = max(each["seconds_until_invalidated"] for each in known) or 1.0
+        rows = [
+            {
+                "Loaded at": each["loaded_at"],
+                "Seconds until invalidated": each["seconds_until_invalidated"],
+                "Seconds until fresh": each.get("seconds_until_fresh"),
+                "Compared": "█" * max(1, round(_BAR * each["seconds_until_invalidated"] / longest)),
+            }
+            for each in known
+        ]
+        with get_client(sync_client=True) as api:
+            key = f"{artifact_key(shown if '*' not in shown else str(result['udf_id']))}-stale-time"
+            said = f"How long the map of {shown} was stale after each load"
+            _create(api, run, key=key, type="table", data=json.dumps(rows), description=said)
+    except Exception as error:  # a failing artifact must not fail the invalidation
+        logger.warning("The artifact of stale times could not be written: %s", error)
 
 
 def report_dataset(run: Run, shown: str, result: DatasetResult) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from fused_cache_ops.integration import (
     KINDS,
     NOT_GIVEN,
     SELECTION_DEFAULTS,
+    Secret,
     announce_options,
     is_given,
     kinds_in,
@@ -30,11 +32,16 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from fused_cache_ops import InvalidationResult
-    from fused_cache_ops.integration import CallKeywords, Secret
+    from fused_cache_ops.integration import CallKeywords
     from prefect_fused.credentials import FusedCredentials
 
 LARGEST_PARAMETERS = 500_000
 """Bytes of JSON. Prefect's server refuses parameters of more than 512 kB."""
+
+_RUNS = (
+    "{0} comes after the second pass, whose worker knows the UDF's shared token only if the block has it: save it in the "
+    "block, omit {0}, or omit again_deployment"
+)
 
 _SHAPES = ("zooms", "buffer", "max_tiles", "when_too_many", "max_zoom")
 
@@ -48,6 +55,7 @@ class SecondPass:
         credentials: The block, or None for the environment of the deployment's worker.
         keywords: The core's keywords.
         deadline: Seconds that the second pass may take, or None.
+        runs: Whether it can run the UDF, with the shared token that the block has.
 
     Raises:
         fused_cache_ops.InvalidInputError: The second pass could not be given as parameters, or is not asked for.
@@ -60,6 +68,8 @@ class SecondPass:
         credentials: FusedCredentials | None,
         keywords: CallKeywords,
         deadline: float | None,
+        *,
+        runs: bool = False,
     ) -> None:
         self._deployment = deployment
         self._id: UUID | None = None
@@ -71,10 +81,9 @@ class SecondPass:
                 not isinstance(udf, str),
                 "Prefect stores parameters in plain text, and udf is a shared token: pass its id or name",
             ),
-            (keywords.get("verify_tiles"), "verify_tiles would run before the second pass: omit it, or omit again_deployment"),
-            (is_given(keywords, "refresh"), "refresh would run before the second pass: omit it, or omit again_deployment"),
+            *((is_given(keywords, name) and not runs, _RUNS.format(name)) for name in ("verify_tiles", "refresh")),
             (
-                webhook_of(keywords.get("announce", NOT_GIVEN)),
+                _is_written_webhook(keywords.get("announce", NOT_GIVEN)),
                 "Prefect stores parameters in plain text, and announce is an address to post to: pass env:NAME",
             ),
             (keywords.get("shard"), "a shard cannot be given to it: omit shard, or omit again_deployment"),
@@ -95,6 +104,10 @@ class SecondPass:
             "max_related": keywords.get("max_related", CALL_DEFAULTS["max_related"]),
             "inner_caches": _folders(keywords),
             "h3_index": None,  # the first pass has waited for it
+            "again_after": 0,
+            "again_deployment": None,
+            "verify_tiles": keywords.get("verify_tiles", 0),
+            "refresh": _refresh(keywords.get("refresh", 0)),
             "announce": _announced(keywords),
             "loaded_at": _moment(keywords),
             **({} if deadline is None else {"deadline": deadline}),
@@ -174,9 +187,22 @@ def _selection(keywords: CallKeywords) -> dict[str, Any]:
     return {"tiles": tiles, "max_zoom": keywords.get("max_zoom", SELECTION_DEFAULTS["max_zoom"])}
 
 
+def _refresh(given: Any) -> Any:
+    """A refresh as a parameter."""
+    if not isinstance(given, Mapping):
+        return given
+    return {name: _zooms(value) if name == "zooms" else value for name, value in given.items()}
+
+
 def _folders(keywords: CallKeywords) -> list[str] | None:
     given: Any = keywords.get("inner_caches", NOT_GIVEN)
     return None if given is NOT_GIVEN else [given] if isinstance(given, str) else list(given)
+
+
+def _is_written_webhook(announce: Any) -> bool:
+    """Whether an address to post to is written out, in the call or, sealed, in a cache map."""
+    place = announce.get("to") if isinstance(announce, Mapping) else announce
+    return webhook_of(announce) is not None or isinstance(place, Secret)
 
 
 def _announced(keywords: CallKeywords) -> Any:

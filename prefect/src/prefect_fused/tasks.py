@@ -25,9 +25,11 @@ from fused_cache_ops.integration import (
 )
 from prefect_fused.keywords import (
     DATASET_TASK_DEFAULTS,
+    DBT_TASK_DEFAULTS,
     GROUPS,
     REFRESH_TASK_DEFAULTS,
     TASK_DEFAULTS,
+    DatasetAgainKeywords,
     DatasetTaskKeywords,
     RefreshTaskKeywords,
     TaskKeywords,
@@ -207,19 +209,19 @@ async def ainvalidate_cache(
     task_run_name="invalidate-dataset",
     **_as_usual,
 )
-@_declared(DatasetTaskKeywords)
+@_declared(DatasetAgainKeywords)
 def invalidate_dataset(
     dataset: str,
     credentials: FusedCredentials | None = None,
     *,
     cache_map: MapLocation = "fused-cache.toml",
-    **keywords: Unpack[DatasetTaskKeywords],
+    **keywords: Unpack[DatasetAgainKeywords],
 ) -> dict[str, Any]:
     """Invalidate every UDF that shows a dataset, as a cache map says.
 
     What changed is read and covered once. One UDF that fails does not keep the others from being invalidated. A retry makes
     all of them again, unless there is a `checkpoint` folder. The keywords hold for all UDFs. What the map says for a UDF cannot
-    be said here too. With `again_after`, the task waits.
+    be said here too. With `again_after`, the task waits, unless `again_deployment` names what does instead.
 
     Args:
         dataset: The dataset's key in the map, such as a Prefect asset's key.
@@ -280,7 +282,7 @@ def invalidate_dbt(
     """
     from prefect_fused.invalidation import DbtInvalidation
 
-    refuse_unknown(keywords, DATASET_TASK_DEFAULTS)
+    refuse_unknown(keywords, DBT_TASK_DEFAULTS)
     about = {"newer_than": newer_than, "repeat": repeat}
     return DbtInvalidation(path, cache_map, about, credentials, *split(keywords)).send()
 
