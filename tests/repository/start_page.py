@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-BLOCK = re.compile(r'^```(sh|text|(?:python|toml) title="(.+?)")\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r'^```(sh|text|(?:python|toml|yaml) title="(.+?)")\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
 def follow(
@@ -40,15 +41,16 @@ def follow(
     """
     outputs = folder / "outputs"
     outputs.mkdir()
-    work = folder / "fresh-map" if install else folder  # which the page makes
-    work.mkdir(exist_ok=True)
+    kept = folder / "files"
+    kept.mkdir()
     script, expected = ["set -eu"], {}
     for language, name, content in BLOCK.findall(
         page.read_text().partition("\n## With Fused\n")[0]
     ):  # the rest is for another machine
         if name:
-            (work / name).parent.mkdir(exist_ok=True)
-            (work / name).write_text(content)
+            file = kept / str(len(script))
+            file.write_text(content)
+            script.append(f"mkdir -p {shlex.quote(str(Path(name).parent))} && cp {file} {shlex.quote(name)}")
         elif language == "text":
             expected[len(script)] = content.strip()
         elif install or "pip install" not in content:

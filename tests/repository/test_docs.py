@@ -163,6 +163,7 @@ def test_a_link_leads_to_what_can_be_read_on_github_too(page: Path) -> None:
         assert found not in SITE_ONLY or found.parent.name == "api", f"{target}: link to the file that it shows"
 
 
+FROM_PYPI = ("dagster-webserver", "dagster-dg-cli", "create-dagster", "fastapi<0.151", "-e", ".")
 INSTALL = re.compile(r"pip install ((?:'[^']*'|[^\s'`\"#])+(?: (?:'[^']*'|[^\s'`\"#]+))*)")
 
 
@@ -173,7 +174,7 @@ def test_every_command_to_install_works_from_a_clone(page: Path) -> None:
             path, _, extras = requirement.partition("[")
             found = re.fullmatch(r"\.{1,2}/fused-cache-ops(/\w+)?", path)
             if found is None:
-                assert path in ("dagster-webserver", "fastapi<0.151"), f"{page}: {requirement}"
+                assert path in FROM_PYPI, f"{page}: {requirement}"
                 continue
             declared = tomllib.loads((ROOT / f".{found[1] or ''}" / "pyproject.toml").read_text())["project"]
             assert set(filter(None, extras.rstrip("]").split(","))) <= declared.get("optional-dependencies", {}).keys()
@@ -229,16 +230,34 @@ def test_the_page_on_partitions_shows_the_example_that_is_run() -> None:
     assert shown == (ROOT / "airflow/dags/invalidate_on_partition.py").read_text()
 
 
-@pytest.mark.parametrize("page", sorted((DOCS / "start").glob("*.md")), ids=named)
+EVERYDAY = ("python", *NAMES)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-page")) for name in EVERYDAY])
+def test_the_everyday_job_makes_the_map_fresh(start_page: ModuleType, name: str, templates: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = environment_in(home)
+    if name == "prefect":
+        shutil.copy(templates / "prefect.db", home)
+    if name == "dagster":  # which the page installs
+        environment["PYTHONPATH"] = str(tmp_path / "parcels-project" / "src")
+    instead = {"airflow db migrate": f"cp {shlex.quote(str(templates / 'airflow.db'))} ."}
+    shown = start_page.follow(DOCS / "everyday" / f"{name}.md", tmp_path, environment=environment, instead=instead)
+    assert shown == (3 if name == "python" else 2)
+
+
+FOLLOWED = [*sorted((DOCS / "start").glob("*.md")), *sorted((DOCS / "everyday").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", FOLLOWED, ids=named)
 def test_a_newcomer_is_told_what_to_save_a_file_as(page: Path) -> None:
-    said = re.findall(r'[Ss]ave this as\s+`([^`]+)`:\n\n```(?:python|toml) title="([^"]+)"', page.read_text())
-    titles = re.findall(r'^```(?:python|toml) title="([^"]+)"', page.read_text(), re.MULTILINE)
+    said = re.findall(r'[Ss]ave this as\s+`([^`]+)`:\n\n```(?:python|toml|yaml) title="([^"]+)"', page.read_text())
+    titles = re.findall(r'^```(?:python|toml|yaml) title="([^"]+)"', page.read_text(), re.MULTILINE)
     assert said == [(title, title) for title in titles]
 
 
 NEEDS_JAVA = DOCS / "spark.md"  # scripts/spark runs the job that it shows
 OF_AIRFLOW = DOCS / "airflow-partitions.md"  # an example that runs with the others
-FOLLOWED = [*sorted((DOCS / "start").glob("*.md")), *sorted((DOCS / "everyday").glob("*.md"))]
 WITH_PYTHON = [
     page for page in [*PAGES, READMES[0]] if page not in (NEEDS_JAVA, OF_AIRFLOW, *FOLLOWED) and blocks(page, "python")
 ]
