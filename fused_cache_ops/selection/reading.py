@@ -16,6 +16,7 @@ from fused_cache_ops.keywords.text import read_list
 from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.selection.arrow import is_arrow, read_tiles
 from fused_cache_ops.selection.bounds import read_bounds
+from fused_cache_ops.selection.frames import frame_tiles, is_frame
 from fused_cache_ops.selection.given import as_read
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.selection.selection import Covered, Listed, Once, Selection, Watch, WholeUdf, nobody_watches
@@ -350,14 +351,33 @@ def _listed(readings: list[_Reading], watch: Watch, *, is_shared: bool) -> list[
     kind, value = readings[0].kind, readings[0].read[readings[0].kind or ""]
     highest = sorted({reading.read["max_zoom"] for reading in readings}, reverse=True)
     order = readings[0].read["order"]
-    first = _source(kind, value, highest[0], order, watch)
+    unplaced: list[int] = []
+    first = (
+        _filed_frame(readings, highest[0], unplaced, watch)
+        if is_frame(value)
+        else _source(kind, value, highest[0], order, watch)
+    )
     if isinstance(first, Once) and is_shared:
         first = TileFile(filed(first.read(), watch), kind or "tiles", highest[0])
     sources = {highest[0]: first}
     for max_zoom in highest[1:]:
         is_file = isinstance(first, TileFile)
         sources[max_zoom] = first.limited(max_zoom) if is_file else _source(kind, value, max_zoom, order, watch)
-    return [_of_list(sources[reading.read["max_zoom"]], reading) for reading in readings]
+    made = [_of_list(sources[reading.read["max_zoom"]], reading) for reading in readings]
+    for selection in made:
+        selection.unplaced = sum(unplaced)
+    return made
+
+
+def _filed_frame(readings: list[_Reading], max_zoom: int, unplaced: list[int], watch: Watch) -> TileFile:
+    """The tiles of a DataFrame of Spark, in a temporary file: its job is run once, and nothing is sent before it is done."""
+    if any(reading.read["shard"] is not None for reading in readings):
+        raise InvalidInputError(
+            "shard is given with a DataFrame, whose rows come in another order each time: pass shard to "
+            "fused_cache_ops.spark.tiles instead."
+        )
+    stream = TileStream(frame_tiles(readings[0].read["tiles"], unplaced.append), max_zoom=max_zoom, watch=watch)
+    return TileFile(filed(stream, watch), "tiles", max_zoom)
 
 
 def _of_list(source: Any, reading: _Reading) -> Selection:

@@ -22,6 +22,10 @@ def options(**given: Any) -> dict[str, Any]:
         ({"tiles_file": ""}, {"tiles_file": ""}),
         ({"tiles": ["1/0/0"], "zooms": "", "buffer": 3}, {"tiles": ["1/0/0"], "zooms": "", "buffer": 3}),
         ({"tiles": ["1/0/0"], "shard": "1/4"}, {"tiles": ["1/0/0"], "shard": (1, 4)}),
+        ({"tiles_file": "a", "geometry_column": "geom"}, {"tiles_file": "a", "geometry_column": "geom"}),
+        ({"tiles_file": "a", "geometry_column": "lon, lat"}, {"tiles_file": "a", "geometry_column": ["lon", "lat"]}),
+        ({"tiles_file": "a", "geometry_column": "a,b,c"}, {"tiles_file": "a", "geometry_column": "a,b,c"}),
+        ({"tiles_file": "a", "geometry_column": '["x","y"]'}, {"tiles_file": "a", "geometry_column": '["x","y"]'}),
     ],
     ids=str,
 )

@@ -206,6 +206,38 @@ def test_a_truncated_record_sends_everything_or_is_refused(
         assert (result.tiles_invalidated, result.tiles_already_done) == (95, 0)
 
 
+@pytest.mark.parametrize("left", [b"", b"\0\0\0", b" \0\n", b"\t\r\n"], ids=repr)
+def test_what_a_crash_left_is_no_record(client: FusedClient, udf: Udf, place: Path, left: bytes) -> None:
+    place.write_bytes(left)
+    assert client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place).tiles_invalidated == len(TILES)
+
+
+@pytest.mark.parametrize("other", [b"X", b"XX", b"0"])
+def test_what_is_something_else_is_left_untouched(client: FusedClient, udf: Udf, place: Path, other: bytes) -> None:
+    place.write_bytes(other)
+    with pytest.raises(InvalidInputError, match="is not a checkpoint and is left untouched"):
+        client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place)
+    assert place.read_bytes() == other
+
+
+@pytest.mark.parametrize(("hours", "said"), [(-13, "an earlier load"), (1, "the future")])
+def test_a_record_of_another_time_is_said_to_be(
+    client: FusedClient,
+    fused_emulator: Emulator,
+    udf: Udf,
+    place: Path,
+    caplog: pytest.LogCaptureFixture,
+    hours: int,
+    said: str,
+) -> None:
+    fail_part_way(client, fused_emulator, udf, place)
+    record = json.loads(place.read_text())
+    moment = datetime.now(timezone.utc) + timedelta(hours=hours)
+    place.write_text(json.dumps({**record, "updated": moment.isoformat()}))
+    assert client.invalidate_cache(udf.id, tiles=TILES, checkpoint=place).tiles_invalidated == len(TILES)
+    assert f"is from {said} ({moment.isoformat()}): everything is sent" in caplog.text
+
+
 def test_a_folder_has_a_file_for_each_selection(
     client: FusedClient, fused_emulator: Emulator, udf: Udf, tmp_path: Path
 ) -> None:

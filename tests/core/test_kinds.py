@@ -210,3 +210,36 @@ def test_a_detail_belongs_to_its_kind() -> None:
     selection = read_selection(geometry="POINT (8 50)", crs="EPSG:4326", zooms="1")
     assert isinstance(selection, Selection)
     assert selection.tiles_per_zoom() == {1: 1}
+
+
+def test_a_list_of_what_several_loads_returned_is_one_list() -> None:
+    selection = read_selection(tiles=[["1/0/0"], ["1/0/1", "1/1/0"]])
+    assert isinstance(selection, Selection)
+    assert [str(tile) for tile in selection.tiles()] == ["1/0/0", "1/0/1", "1/1/0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "refused"),
+    [("order", ("zxy", "xyz"), ("zyx", "", 3)), ("antimeridian", ("cross", "literal"), ("CROSS", "", 3))],
+)
+def test_a_choice_is_one_of_those_that_are_named(name: str, allowed: Any, refused: Any) -> None:
+    more: dict[str, Any] = {"tiles": []} if name == "order" else {"geometry": [], "zooms": 3}
+    for value in (*allowed, None):
+        read_selection(**more, **{name: value})
+    for value in refused:
+        with pytest.raises(InvalidInputError, match=f"^{name} = .* must be '{allowed[0]}' or '{allowed[1]}'"):
+            read_selection(**more, **{name: value})
+
+
+@pytest.mark.parametrize("layer", ["", 5, ["a"]])
+def test_a_layer_is_given_by_its_name(layer: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"^layer = .* must be the name of a layer"):
+        read_selection(geometry=[], zooms=3, layer=layer)
+
+
+@pytest.mark.parametrize("given", [("lon", "lat"), ["lon", "lat"], '["lon", "lat"]'])
+def test_two_columns_are_coordinates(given: Any) -> None:
+    table = pyarrow.table({"lon": [-9.1], "lat": [38.7]})
+    selection = read_selection(geometry=table, geometry_column=given, crs="EPSG:4326", zooms=1)
+    assert isinstance(selection, Selection)
+    assert [str(tile) for tile in selection.tiles()] == ["1/0/0"]
