@@ -1,6 +1,7 @@
 """The listener of open maps: what can be said of it without a browser. ``scripts/browser`` runs it in one."""
 
 import re
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,6 +35,15 @@ def test_a_file_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path) 
     done = runner.invoke(program, ["listener", "--output", str(target)], env={"COLUMNS": "300"})
     assert done.exit_code == 1
     assert f"{target} cannot be written: No such file or directory." in done.stderr
+
+
+def test_the_wheel_has_the_listener_and_the_page_of_the_demonstration() -> None:
+    """A wheel has every file of the package that git knows. ``scripts/wheels`` looks into real ones."""
+    assert 'packages = ["fused_cache_ops"]' in (ROOT / "pyproject.toml").read_text()
+    tracked = subprocess.run(
+        ["git", "ls-files", "fused_cache_ops"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert {"fused_cache_ops/announcements/fused-cache-listener.js", "fused_cache_ops/demo/map.html"} <= set(tracked.split())
 
 
 def test_what_the_page_imports_is_exported() -> None:
