@@ -505,7 +505,8 @@ class Call:
             return
         patience = 1.0 if self._retrier.cancelled else PATIENCE
         for udf_id, source in self._sources.items():
-            if change := self._confirmed([each for each in self._sent() if each.target.cache.udf_id == udf_id]):
+            deliveries = [each for each in self._sent() if each.target.cache.udf_id == udf_id]
+            if change := self._confirmed(deliveries, by_earlier_call=self._pass_number == 2):
                 self._announcements[udf_id] = announce(self._announcing, source, change, patience)
 
     def _sent(self) -> list[Delivery]:
@@ -513,15 +514,18 @@ class Call:
         return self._earlier or self._deliveries
 
     @staticmethod
-    def _confirmed(deliveries: list[Delivery]) -> dict[str, Any]:
-        """What is confirmed of one UDF on every instance, as an entry of a document. Empty: nothing."""
+    def _confirmed(deliveries: list[Delivery], *, by_earlier_call: bool) -> dict[str, Any]:
+        """What is confirmed of one UDF on every instance, as an entry of a document. Empty: nothing. If the first pass was a
+        call of its own, it has confirmed all, also where the second one failed."""
         if not deliveries or deliveries[0].tiles is None:
-            return {"everything": True} if deliveries and all(each.is_complete for each in deliveries) else {}
+            is_done = deliveries and (by_earlier_call or all(each.is_complete for each in deliveries))
+            return {"everything": True} if is_done else {}
         done, _ = confirmed_on_each(deliveries)
-        if not done.count:
+        if not done.count and not by_earlier_call:
             return {}
+        tiles = deliveries[0].tiles.unwatched()
         try:
-            return Changed().add(deliveries[0].tiles.unwatched().those_in(done)).entry()
+            return Changed().add(tiles.batches(MAX_BATCH) if by_earlier_call else tiles.those_in(done)).entry()
         except Exception:  # what was sent cannot be read again: its file has changed since
             logger.warning("Fused cache: which tiles are confirmed cannot be read again, so everything is announced.")
             return {"everything": True}

@@ -298,6 +298,21 @@ def test_of_two_passes_the_second_one_announces(client: FusedClient, udf: Udf, p
     assert result.announcement.version == 1
 
 
+@pytest.mark.parametrize("selection", [{"tiles": ["1/0/0"]}, {}], ids=["tiles", "whole"])
+def test_a_second_pass_that_fails_announces_what_the_first_one_confirmed(
+    fused_emulator: Emulator, client: FusedClient, udf: Udf, place: Path, selection: Any
+) -> None:
+    how: Any = {**selection, "again_after": 130, "announce": place}
+    first = client.first_pass(udf.id, **how)
+    fused_emulator.misbehave(status=403, method="DELETE", times=None)
+    fused_emulator.misbehave(status=403, path="delete", times=None)
+    with pytest.raises(FusedCacheError):
+        client.second_pass(udf.id, first, **how)
+    (change,) = read(place)["changes"]
+    assert change.get("tiles") == selection.get("tiles")
+    assert change.get("everything", False) is not bool(selection)
+
+
 def test_a_call_with_both_passes_announces_once(client: FusedClient, udf: Udf, place: Path) -> None:
     client.invalidate_cache(udf.id, tiles=["1/0/0"], again_after=0.01, announce=place)
     assert read(place)["version"] == 1
