@@ -44,7 +44,7 @@ def _settings(fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, airflow
         "conn_type": "fused",
         "host": fused_emulator.base_url,
         "password": fused_emulator.token,
-        "extra": '{"deadline": 3}',
+        "extra": '{"deadline": 3, "max_concurrency": 1}',
     }
     monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
 
@@ -104,7 +104,26 @@ def test_events_of_an_alias_are_not_taken_twice(roads: Udf) -> None:
     assert len(task.tiles) == 1
 
 
-@pytest.mark.parametrize("extra", [{}, {"tiles": None}, {"tiles": 3}, {"rows": []}], ids=str)
+def test_the_payload_of_a_message_queue_is_json(fused_emulator: Emulator, roads: Udf) -> None:
+    events = {TABLE: [event(from_trigger=True, payload='{"tiles": ["1/0/0"]}')]}
+    operator(tiles_from_events="tiles").execute({"triggering_asset_events": events})
+    assert fused_emulator.cached_tiles(roads) == {(1, 0, 1), KEPT}
+
+
+SAYS_NOTHING: list[dict[str, Any]] = [
+    {},
+    {"tiles": None},
+    {"tiles": 3},
+    {"tiles": "1/0/0"},
+    {"tiles": ""},
+    {"tiles": {"z": 1, "x": 0, "y": 0}},
+    {"rows": []},
+    {"from_trigger": True},
+    *({"from_trigger": True, "payload": payload} for payload in ("loaded", "[]", None, ["1/0/0"], 3)),
+]
+
+
+@pytest.mark.parametrize("extra", SAYS_NOTHING, ids=str)
 def test_an_event_that_does_not_say_what_it_changed_invalidates_nothing(
     fused_emulator: Emulator, roads: Udf, extra: dict[str, Any]
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -78,7 +80,8 @@ def tiles_from_events(
 def _tiles_in(extra: dict[str, Any], key: str, table: Any) -> list[Any]:
     found = extra.get(key)
     if isinstance(found, str):
-        found = read_rendered({"tiles": found})["tiles"]
+        with contextlib.suppress(InvalidInputError):  # the message below names the event
+            found = read_rendered({"tiles": found})["tiles"]
     if not isinstance(found, (list, tuple)):
         raise InvalidInputError(
             f"An event of {quoted_address(_name(table))} has no list of tiles under {key!r}, so it does not say "
@@ -97,9 +100,16 @@ def _triggering(context: Any, is_wanted: Callable[[Any], bool] | None) -> Iterat
 
 
 def _said(event: Any) -> dict[str, Any]:
-    """The extra of an event, or of a watcher's event its payload."""
+    """The extra of an event, or of a watcher's event its payload: a mapping, or its JSON, as message queues hand it out.
+    Another payload says nothing."""
     extra: dict[str, Any] = dict(event.extra or {})
-    return dict(extra["payload"]) if extra.get("from_trigger") else extra
+    if not extra.get("from_trigger"):
+        return extra
+    payload = extra.get("payload")
+    if isinstance(payload, (str, bytes)):
+        with contextlib.suppress(ValueError, RecursionError):
+            payload = json.loads(payload)
+    return dict(payload) if isinstance(payload, Mapping) else {}
 
 
 def _loads_since(context: Any, table: Any, cache: Any) -> list[dict[str, Any]]:

@@ -88,14 +88,19 @@ class _FusedOperator(BaseOperator):
 
         :raises InvalidInputError: it is such a token
         """
-        if self.has_dag() and _is_shared_token(udf):  # type: ignore[no-untyped-call]
-            from fused_cache_ops import InvalidInputError
-
-            raise InvalidInputError(
-                "udf is a shared token, which grants access, and Airflow stores a DAG's arguments in plain text: put it into a "
-                "variable, as in udf='{{ var.value.roads_token }}', or pass the UDF's id or name."
-            )
+        if self.has_dag():  # type: ignore[no-untyped-call]
+            _refuse_stored_token(udf)
         self.udf = udf
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """As Airflow's own. No operator is made before the task runs, so what Airflow must not store is rejected here.
+
+        :raises InvalidInputError: ``announce`` is an address to post to, or ``udf`` is a shared token
+        """
+        refuse_stored_webhook(kwargs.get("announce", NOT_GIVEN), "Airflow stores a DAG's arguments")
+        _refuse_stored_token(kwargs.get("udf"))
+        return super().partial(**kwargs)  # type: ignore[misc]
 
     def _refuse_stored(self, announce: Any) -> None:
         """Reject an address to post to that Airflow would store.
@@ -817,6 +822,20 @@ def _storable(selection: Mapping[str, Any]) -> dict[str, Any]:
         )
     stored: dict[str, Any] = json.loads(text)
     return stored
+
+
+def _refuse_stored_token(udf: Any) -> None:
+    """Reject a shared token that Airflow would store.
+
+    :raises InvalidInputError: as said
+    """
+    if _is_shared_token(udf):
+        from fused_cache_ops import InvalidInputError
+
+        raise InvalidInputError(
+            "udf is a shared token, which grants access, and Airflow stores a DAG's arguments in plain text: put it into a "
+            "variable, as in udf='{{ var.value.roads_token }}', or pass the UDF's id or name."
+        )
 
 
 def _is_shared_token(udf: Any) -> bool:
