@@ -152,7 +152,7 @@ def changed_tiles(
     for name, frame in (("before", before), ("after", after)):
         _check_frame(name, frame)
     functions: Any = import_geo("pyspark.sql.functions", extra="spark")
-    keys = [key] if isinstance(key, str) else list(key)
+    keys = [key] if isinstance(key, str) else list(key) if isinstance(key, Sequence) else []
     if not keys or not all(isinstance(name, str) for name in keys):
         raise InvalidInputError(f"key = {quoted(key)} must be the name of a column, or a list of names.")
     place = _place(before, "before", geometry_column, cells_column)
@@ -241,7 +241,8 @@ def _place(frame: Any, what: str, geometry_column: Any, cells_column: str | None
         )
     for name in names:
         _type(frame, types, what, name, "geometry_column", _NUMBERS, "numbers")
-    numbers = tuple(_column(functions, name).cast("double") for name in names)
+    # NaN is no place, like null: otherwise a portion of nothing else would be an error, whatever the other ones hold.
+    numbers = tuple(functions.nanvl(_column(functions, name).cast("double"), functions.lit(None)) for name in names)
     return _Place("coordinates", tuple(names), ("number", "number"), numbers)
 
 

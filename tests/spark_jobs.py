@@ -96,6 +96,9 @@ def types(spark: Any) -> None:
     }
     for name, made in forms.items():
         assert numbers(made) == expected, name
+    nowhere = spark.createDataFrame([(float("nan"), LISBON[1])], "lon double, lat double")
+    beside = nowhere.unionAll(frame.select("lon", "lat"))  # in a partition of its own
+    assert numbers(tiles(beside, geometry_column=("lon", "lat"), crs="EPSG:4326", **how)) == expected
     shards = [numbers(tiles(own, shard=(number, 3), **how)) for number in range(3)]
     assert set().union(*shards) == expected
     assert sum(map(len, shards)) == len(expected)
@@ -174,6 +177,7 @@ def errors(spark: Any) -> None:
         lambda: changed_tiles(twice, frame, key="id", geometry_column="binary", crs=4326, zooms=14),
         "before has several rows with the same key",
     )
+    refused(lambda: changed_tiles(frame, frame, key=None, geometry_column="binary", crs=4326, zooms=14), "key = None")
     nothing = frame.selectExpr("cast(null as int) as id", "binary", "text", "lon", "lat")
     refused(
         lambda: changed_tiles(frame, nothing, key="id", geometry_column="binary", crs=4326, zooms=14),

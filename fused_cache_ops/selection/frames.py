@@ -73,8 +73,10 @@ def our_error(error: BaseException) -> FusedCacheError:
     """What the error of a Spark job says, as one of ours.
 
     Args:
-        error: of an action, such as ``count()``, or of a stream of batches.
+        error: of an action, such as ``count()``, or of a stream of batches. One of ours is returned as it is.
     """
+    if isinstance(error, FusedCacheError):
+        return error
     text = str(error)
     _, mark, after = text.partition(_MARK)
     if mark:

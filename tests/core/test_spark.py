@@ -141,6 +141,11 @@ def test_other_errors_of_a_job_say_what_to_do(text: str, kind: type) -> None:
     assert "Nothing was sent." in error.message
 
 
+def test_an_error_of_ours_stays_as_it_is() -> None:
+    error = InvalidInputError("frame has no column 'G'")
+    assert our_error(error) is error
+
+
 def test_what_an_error_of_a_job_quotes_is_masked() -> None:
     text = "cannot read s3://me:hunter2secret@bucket/a?X-Amz-Signature=abc123"
     assert "hunter2" not in our_error(Exception(text)).message
