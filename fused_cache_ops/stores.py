@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from fused_cache_ops.errors import ConfigurationError, InvalidInputError
+from fused_cache_ops.errors import ConfigurationError, InvalidInputError, UnavailableError
 from fused_cache_ops.wording import quoted, without_credentials
 
+_BROKEN_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 _INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds
 
 
@@ -83,6 +85,7 @@ class StoredObject:
 
     Raises:
         ConfigurationError: fsspec or the store's own package is not installed.
+        UnavailableError: the store does not answer.
     """
 
     interval = _INTERVAL_REMOTE
@@ -97,8 +100,12 @@ class StoredObject:
         self.name = without_credentials(url, url)
         try:
             self._files, self._path = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, TypeError) as error:
             raise ConfigurationError(f"{what} = {self.name!r} cannot be used: {error}.") from None
+        except Exception as error:  # of a store that is looked for at once
+            raise UnavailableError(
+                f"{what} = {self.name!r} cannot be used: {type(error).__name__}: {quoted(str(error), 300)}."
+            ) from None
 
     def read(self) -> bytes | None:
         def read() -> bytes | None:
@@ -154,14 +161,30 @@ def open_store(place: str, name: str, what: str) -> LocalFile | StoredObject:
     Raises:
         InvalidInputError: it is not a path.
         ConfigurationError: the store cannot be used.
+        UnavailableError: it does not answer.
     """
     if "://" in place:
         return StoredObject(place + name if place.endswith("/") else place, what)
     try:
         path = Path(place).expanduser()
-        return LocalFile(path / name if place.endswith(("/", os.sep)) or path.is_dir() else path)
     except RuntimeError as error:  # ~nobody
-        raise InvalidInputError(f"{what} = {quoted(place)} is not a path: {error}.") from None
+        raise InvalidInputError(f"{what} = {quoted(place)} is not a path: {str(error).rstrip('.')}.") from None
+    # Unlike Path.is_dir, this is False where it cannot be looked at. What is written there says why.
+    return LocalFile(path / name if place.endswith(("/", os.sep)) or os.path.isdir(path) else path)  # noqa: PTH112
+
+
+def refuse_broken_url(place: str, what: str) -> None:
+    """Reject a URL that lost a slash, as ``Path("s3://bucket/roads.json")`` does: it would be a path of this machine.
+
+    Raises:
+        InvalidInputError: as said.
+    """
+    if _BROKEN_URL.match(place):
+        scheme = place.partition(":")[0]
+        raise InvalidInputError(
+            f"{what} begins with {scheme}:/, which is neither a path nor a URL: write {scheme}://, as text, because "
+            "Path() takes one slash away."
+        )
 
 
 def local_path(text: str) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import hmac
 import os
 import random
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -18,13 +17,12 @@ from urllib.parse import urlsplit
 
 from fused_cache_ops.announcements.document import AnotherDocumentError, amended
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, UnavailableError, unreadable
-from fused_cache_ops.keywords.announce import Announcing, masked_webhook
+from fused_cache_ops.keywords.announce import Announcing, document_name, masked_webhook
 from fused_cache_ops.secret import MASK, Secret
 from fused_cache_ops.service.answers import cleaned, is_permanent, reason_of
 from fused_cache_ops.service.connection import AnswerTimedOut, ConnectionDropped, Connections
 from fused_cache_ops.stores import LocalFile, StoredObject, open_store, reason
 
-_NO_NAME = re.compile(r"[^\w.-]+")
 _S3: Mapping[str, Any] = {"CacheControl": "no-cache", "ContentType": "application/json"}
 _GCS: Mapping[str, Any] = {"content_type": "application/json", "fixed_key_metadata": {"cache_control": "no-cache"}}
 _CACHING = {"s3": _S3, "s3a": _S3, "gs": _GCS, "gcs": _GCS}
@@ -58,8 +56,9 @@ def check_place(announcing: Announcing) -> None:
         _key_of(announcing.secret)
     elif announcing.secret is not None:
         raise InvalidInputError("announce: secret signs what is posted to an https address. A path or a store needs none.")
-    elif "://" in opened.to:
-        StoredObject(opened.to, "announce")
+    else:
+        with contextlib.suppress(UnavailableError):  # which keeps nothing from being invalidated
+            open_store(opened.to, "map.json", "announce")
 
 
 def open_place(announcing: Announcing, source: str) -> Place:
@@ -71,8 +70,7 @@ def open_place(announcing: Announcing, source: str) -> Place:
     opened = announcing.opened()
     if isinstance(opened.to, Secret):
         return _Webhook(opened.to, announcing.secret)
-    name = _NO_NAME.sub("-", source).strip(".") or "map"
-    store = open_store(opened.to, f"{name}.json", "announce")
+    store = open_store(opened.to, document_name(source), "announce")
     return _File(store) if isinstance(store, LocalFile) else _Object(store)
 
 

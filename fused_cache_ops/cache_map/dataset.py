@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import SELECTING, SENDING, TOKEN_KEY, CacheMap, MapEntry, MapLocation, without_zooms
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidationCancelledError, InvalidInputError
-from fused_cache_ops.keywords.announce import announce_options, merged_announce, read_announce, sealed_announce
+from fused_cache_ops.keywords.announce import announce_options, document_name, merged_announce, read_announce, sealed_announce
 from fused_cache_ops.keywords.call import CALL_DEFAULTS, SENDING_OPTIONS, DatasetKeywords
 from fused_cache_ops.keywords.h3_index import H3Index, h3_index_options, merged_h3_index, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
@@ -209,7 +209,7 @@ def _check_announcing(parts: Sequence[_Part], given: Mapping[str, Any], source: 
         )
     if "to" in options:
         read = read_announce(options)
-        if read is not None and not read.can_tell_apart:
+        if read is not None and not read.opened_here().can_tell_apart:
             raise InvalidInputError(
                 f"announce: to = {quoted(read.shown)} must be a folder, which ends in '/': each UDF of a dataset has a "
                 "document of its own in it."
@@ -219,8 +219,12 @@ def _check_announcing(parts: Sequence[_Part], given: Mapping[str, Any], source: 
         announcing = part.sending["announcing"]
         if announcing is None:
             continue
-        name = (announcing.source or part.entry.udf.name) if announcing.can_tell_apart else ""
-        first = named.setdefault((announcing.shown, name), part.entry.label) if name is not None else part.entry.label
+        place = announcing.opened_here()
+        name = (place.source or part.entry.udf.name) if place.can_tell_apart else ""
+        if name and place.is_folder:
+            name = document_name(name)
+        address = place.to if isinstance(place.to, str) else place.to.reveal()
+        first = named.setdefault((address, name), part.entry.label) if name is not None else part.entry.label
         if first != part.entry.label:
             raise InvalidInputError(
                 f"announce: {first} and {part.entry.label} would have the same document at {announcing.shown}: give one of "

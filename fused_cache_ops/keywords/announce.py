@@ -12,13 +12,14 @@ from fused_cache_ops.keywords.text import read_boolean
 from fused_cache_ops.keywords.values import NOT_GIVEN
 from fused_cache_ops.secret import MASK, Secret, sealed
 from fused_cache_ops.settings import is_loopback
-from fused_cache_ops.stores import local_path
+from fused_cache_ops.stores import local_path, refuse_broken_url
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted, rendered_to_nothing, without_credentials
 
 _ENVIRONMENT = "env:"
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_SOURCE = 200
+_NO_NAME = re.compile(r"[^\w.-]+")
 
 
 class AnnounceOptions(TypedDict, total=False):
@@ -94,6 +95,16 @@ class Announcing(NamedTuple):
         if not os.environ.get(name, "").strip():
             raise InvalidInputError(f"announce: to = {self.to!r}, but the environment variable {name} is not set here.")
         return self._replace(to=_place(os.environ[name].strip(), f"announce: to in {name}"))
+
+    def opened_here(self) -> "Announcing":
+        """As `opened`, or unchanged where the variable is not set, such as on another machine than that of the run."""
+        return self.opened() if not self._variable or os.environ.get(self._variable, "").strip() else self
+
+    @property
+    def _variable(self) -> str | None:
+        """The environment variable that names the place."""
+        is_named = isinstance(self.to, str) and self.to.startswith(_ENVIRONMENT)
+        return str(self.to).removeprefix(_ENVIRONMENT) if is_named else None
 
 
 def announce_options(given: Any) -> Mapping[str, Any]:
@@ -196,6 +207,11 @@ def masked_webhook(address: Secret) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{MASK}"
 
 
+def document_name(source: str) -> str:
+    """The name of a map's file in a folder."""
+    return f"{_NO_NAME.sub('-', source).strip('.') or 'map'}.json"
+
+
 def checked_source(source: Any) -> str:
     """The name of a map.
 
@@ -225,6 +241,7 @@ def _place(given: Any, what: str) -> Union[str, Secret]:
         return _webhook(Secret(place.strip()), what)
     if place.startswith(_ENVIRONMENT) and not _VARIABLE.fullmatch(place.removeprefix(_ENVIRONMENT)):
         raise InvalidInputError(f"{what} = {quoted(place)} must name an environment variable: env:MAP_WEBHOOK.")
+    refuse_broken_url(place, what)
     return local_path(place)
 
 

@@ -721,7 +721,7 @@ def check_announcing(announcing: Announcing, related: Related | None) -> None:
     Raises:
         InvalidInputError: as said.
     """
-    if related is not None and not announcing.can_tell_apart:
+    if related is not None and not announcing.opened_here().can_tell_apart:
         raise InvalidInputError(
             f"announce: to = {quoted(announcing.shown)} must be a folder, which ends in '/': with related, each UDF has a "
             "document of its own in it."

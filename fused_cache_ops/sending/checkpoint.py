@@ -8,13 +8,12 @@ import os
 import time
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError, UnavailableError, unreadable
 from fused_cache_ops.keywords.values import CheckpointLocation, RunCheckpoint
 from fused_cache_ops.selection.spans import Spans
-from fused_cache_ops.stores import Store, local_path, open_store, reason
+from fused_cache_ops.stores import Store, local_path, open_store, reason, refuse_broken_url
 from fused_cache_ops.wording import quoted, rendered_to_nothing
 
 logger = logging.getLogger(__name__)
@@ -213,6 +212,7 @@ def check_location(location: Any) -> None:
         raise InvalidInputError(f"checkpoint = {quoted(location)} is not a path: it holds a NUL character.")
     if rendered_to_nothing(os.fspath(location)):
         raise InvalidInputError(f"checkpoint is {location!r}, which looks like a template that rendered to nothing.")
+    refuse_broken_url(os.fspath(location), "checkpoint")
 
 
 def is_folder(location: CheckpointLocation) -> bool:
@@ -221,7 +221,7 @@ def is_folder(location: CheckpointLocation) -> bool:
     if hasattr(place, "record"):
         return True
     place = os.fspath(place)
-    return place.endswith(("/", os.sep)) or ("://" not in place and Path(place).is_dir())
+    return place.endswith(("/", os.sep)) or ("://" not in place and os.path.isdir(place))  # noqa: PTH112
 
 
 def _place(location: Any) -> Any:

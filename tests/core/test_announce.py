@@ -402,16 +402,26 @@ def test_an_entry_names_a_place_of_its_own(tmp_path: Path) -> None:
         ({"streets": {"announce": "a.json"}, "total": {"announce": "a.json"}}, None, "the same document"),
         ({"streets": {"announce": "a.json"}}, "maps/", "to is given in the call"),
         ({"streets": {}}, {"must_succeed": True}, "to is missing"),
+        ({"streets": {"announce": {"source": "a b"}}, "total": {"announce": {"source": "a-b"}}}, "maps/", "the same document"),
+        ({"streets": {}, "total": {}}, "env:ONE_FILE", "must be a folder"),
+        ({"streets": {"announce": "env:ONE_FILE"}, "total": {"announce": "env:ONE_FILE"}}, None, "the same document"),
     ],
 )
 @pytest.mark.parametrize("act", [invalidate_dataset, plan_dataset])
 def test_places_that_cannot_tell_udfs_apart_are_refused(
-    fused_emulator: Emulator, entries: Any, given: Any, match: str, act: Any
+    fused_emulator: Emulator, entries: Any, given: Any, match: str, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ONE_FILE", "a.json")
     more = {} if given is None else {"announce": given}
     with pytest.raises(InvalidInputError, match=match):
         act("lake", cache_map=dataset_map(**entries), tiles=["1/0/0"], **more)
     assert fused_emulator.requests == []
+
+
+@pytest.mark.usefixtures("canvas")
+def test_two_addresses_of_one_host_are_two_places() -> None:
+    places = {name: {"announce": {"to": f"https://hooks.example.com/{name}", "source": "m"}} for name in ("streets", "total")}
+    assert "2 UDFs" in str(plan_dataset("lake", cache_map=dataset_map(**places), tiles=["1/0/0"]))
 
 
 @pytest.mark.usefixtures("canvas")
@@ -597,6 +607,14 @@ def test_a_failure_to_announce_is_said_and_undoes_nothing(udf: Udf, tmp_path: Pa
     assert "not announced" in caplog.text
 
 
+@pytest.mark.parametrize("to", ["ftp://127.0.0.1:1/a.json", "x" * 300 + ".json"], ids=["no server", "too long"])
+def test_a_place_that_cannot_be_used_keeps_nothing_stale(fused_emulator: Emulator, udf: Udf, to: str) -> None:
+    result = invalidate_cache("roads", tiles=["1/0/0"], announce=to)
+    assert (1, 0, 0) not in fused_emulator.cached_tiles(udf)
+    assert result.announcement is not None
+    assert result.announcement.error is not None
+
+
 def test_a_failure_to_announce_is_an_error_if_it_must_succeed(udf: Udf, hook: Any) -> None:
     hook.statuses = [404]
     with pytest.raises(AnnouncementError, match="Everything is invalidated, but it could not be announced") as caught:
@@ -649,6 +667,13 @@ def test_a_plan_says_where_it_would_be_announced(place: Path) -> None:
     + [{"to": "a", "source": ""}, {"to": "a", "source": 5}, {"to": "a", "source": "a\nb"}, {"to": "a", "source": "x" * 201}]
     + [{"to": "a", "must_succeed": "yes"}, {"to": "a", "secret": "NAME"}, {"to": HOOK, "secret": "not a name"}]
     + ["http://example.com/x", "https://", "https://me:pw@example.com/x", "https://example.com/x#y", "https://exa mple.com/"]
+    + [
+        "~nobody77/a.json",
+        "nosuch://a/b.json",
+        Path("s3://bucket/a.json"),
+        Path("https://hooks.example.com/T0K3N"),
+        "github://a",
+    ]
     + ["env:", "env:not a name", "env:NOT_SET_HERE", "a\0b", {"to": HOOK, "secret": "NOT_SET_HERE"}],
     ids=repr,
 )

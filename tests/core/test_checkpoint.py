@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fused_cache_ops import FusedClient, Tile
+from fused_cache_ops import FusedClient, Tile, invalidate_cache
 from fused_cache_ops.emulator import Emulator, Udf
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidInputError, PermissionDeniedError
 from fused_cache_ops.integration import RunCheckpoint
@@ -447,3 +447,13 @@ def test_a_retry_whose_selection_has_changed_sends_everything(
     result = client.invalidate_cache(udf.id, tiles=TILES[::-1], checkpoint=RunCheckpoint(place, "monday"))
     assert (result.tiles_already_done, result.tiles_invalidated) == (0, 95)
     assert "has changed" in caplog.text
+
+
+def test_a_url_that_lost_a_slash_is_not_taken_for_a_path(
+    fused_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fused_emulator.register(dict, name="roads")
+    with pytest.raises(InvalidInputError, match=r"checkpoint begins with s3:/, .* write s3://, as text"):
+        invalidate_cache("roads", tiles=["1/0/0"], checkpoint=Path("s3://bucket/record.json"))
+    assert list(tmp_path.iterdir()) == []
