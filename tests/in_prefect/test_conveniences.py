@@ -113,6 +113,13 @@ def test_a_stale_tile_fails_the_flow(block: str, udf: Udf, fused_emulator: Emula
         invalidate_cache_flow("roads", tiles=[TILE], credentials=block, verify_tiles=1)
 
 
+def test_a_stale_tile_is_only_told_if_the_flow_is_not_to_fail(block: str, udf: Udf, fused_emulator: Emulator) -> None:
+    fused_emulator.misbehave(status=200, body={"status": "ok"}, times=None, path="delete")
+    fused_emulator.fill_cache(udf, [(1, 0, 0)])
+    result = invalidate_cache_flow("roads", tiles=[TILE], credentials=block, verify_tiles=1, fail_on_stale=False)
+    assert result["verification"]["from_cache"]
+
+
 def test_the_flow_sends_everything_a_second_time(block: str, udf: Udf, fused_emulator: Emulator) -> None:
     result = invalidate_cache_flow("roads", tiles=[TILE], credentials=block, again_after=0.05)
     assert result["second_pass"] == "done"
@@ -122,7 +129,7 @@ def test_the_flow_sends_everything_a_second_time(block: str, udf: Udf, fused_emu
 @pytest.mark.usefixtures("_deployed")
 def test_a_deployment_makes_the_second_pass_and_what_comes_after_it(block: str, udf: Udf, fused_emulator: Emulator) -> None:
     earlier = scheduled()
-    keywords: Any = {"verify_tiles": 1, "refresh": {"count": "all", "zooms": range(1, 2)}}
+    keywords: Any = {"verify_tiles": 1, "fail_on_stale": False, "refresh": {"count": "all", "zooms": range(1, 2)}}
     credentials: Any = FusedCredentials.load(block)
     first = flow(
         lambda: invalidate_cache("roads", credentials, tiles=[TILE], again_after=130, again_deployment=AGAIN, **keywords),
@@ -133,6 +140,7 @@ def test_a_deployment_makes_the_second_pass_and_what_comes_after_it(block: str, 
     [run] = [run for each, run in scheduled().items() if each not in earlier]
     assert udf.shared_token not in json.dumps(run.parameters)
     assert run.parameters["refresh"] == {"count": "all", "zooms": "1"}
+    assert run.parameters["fail_on_stale"] is False
     second = invalidate_cache_flow(**run.parameters)  # as its worker does
     assert second["verification"]["fresh"] == [TILE]
     assert second["second_pass"] is None

@@ -71,6 +71,7 @@ def invalidate_cache_flow(
     announce: Optional[Union[str, dict[str, Any]]] = None,
     loaded_at: Optional[str] = None,
     verify_tiles: Annotated[int, Field(ge=0)] = 0,
+    fail_on_stale: bool = True,
     refresh: Union[int, str, dict[str, Any]] = 0,
     again_after: Annotated[float, Field(ge=0)] = 0,
     again_deployment: Optional[str] = None,
@@ -116,8 +117,8 @@ def invalidate_cache_flow(
         announce: Afterwards, put what has changed where open maps look for it: a path, a URL that fsspec supports, or a mapping
             with to, source, secret and must_succeed. env:NAME takes an address to post to from the worker's environment.
         loaded_at: When the load was done, with its time zone. Default: the time of the event.
-        verify_tiles: Afterwards, request this many of the tiles through the shared token of the block, and fail if
-            one is stale.
+        verify_tiles: Afterwards, request this many of the tiles through the shared token of the block.
+        fail_on_stale: Fail if one of these is stale.
         refresh: Afterwards, run the UDF again for this many of the tiles, for all, or as a mapping says.
         again_after: Send everything a second time after this many seconds. The flow waits, unless there is a deployment for it.
         again_deployment: The deployment of this flow that makes the second pass, as flow/deployment.
@@ -178,6 +179,7 @@ def invalidate_cache_flow(
         max_zoom=max_zoom,
         limits={"deadline": deadline},
         max_related=max_related,
+        fail_on_stale=fail_on_stale,
         **selection,
         **_afterwards(verify_tiles, refresh, again_after, again_deployment),
         **{name: value for name, value in details.items() if value is not None},  # an empty field of the form

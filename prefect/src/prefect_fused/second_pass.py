@@ -107,6 +107,7 @@ class SecondPass:
             "again_after": 0,
             "again_deployment": None,
             "verify_tiles": keywords.get("verify_tiles", 0),
+            "fail_on_stale": keywords.get("fail_on_stale", CALL_DEFAULTS["fail_on_stale"]),
             "refresh": _refresh(keywords.get("refresh", 0)),
             "announce": _announced(keywords),
             "loaded_at": _moment(keywords),
