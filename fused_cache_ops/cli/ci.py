@@ -216,6 +216,8 @@ def _pairs(name: str, text: str, keys: Iterable[str]) -> list[tuple[str, str]]:
         if wrong := [line for line in lines if "=" not in line]:
             raise typer.BadParameter(f"The input {name}: line {wrong[0]!r} is not NAME=VALUE.")
         pairs = [(key.strip(), value.strip()) for key, _, value in (line.partition("=") for line in lines)]
+    if not pairs:
+        raise typer.BadParameter(f"The input {name} has no key: give one, or leave the input out.")
     check_keys(dict(pairs), keys, f"The input {name}")
     if len({key for key, _ in pairs}) < len(pairs):
         raise typer.BadParameter(f"The input {name} has a key twice.")

@@ -239,6 +239,8 @@ def _place(given: Any, what: str) -> Union[str, Secret]:
         raise InvalidInputError(f"{what} = {quoted(place)} is not a path: it holds a NUL character.")
     if is_webhook(place):
         return _webhook(Secret(place.strip()), what)
+    if len(place.splitlines()) > 1:
+        raise InvalidInputError(f"{what} = {quoted(place)} is several lines: give one place.")
     if place.startswith(_ENVIRONMENT) and not _VARIABLE.fullmatch(place.removeprefix(_ENVIRONMENT)):
         raise InvalidInputError(f"{what} = {quoted(place)} must name an environment variable: env:MAP_WEBHOOK.")
     refuse_broken_url(place, what)

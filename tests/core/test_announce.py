@@ -673,6 +673,7 @@ def test_a_plan_says_where_it_would_be_announced(place: Path) -> None:
         Path("s3://bucket/a.json"),
         Path("https://hooks.example.com/T0K3N"),
         "github://a",
+        "a.json\nb.json",
     ]
     + ["env:", "env:not a name", "env:NOT_SET_HERE", "a\0b", {"to": HOOK, "secret": "NOT_SET_HERE"}],
     ids=repr,

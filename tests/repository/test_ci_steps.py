@@ -252,6 +252,16 @@ def test_a_refresh_that_cannot_be_meant_is_refused(
     assert fused_emulator.requests == []
 
 
+@pytest.mark.parametrize("group", ["announce", "h3_index"])
+def test_a_group_without_keys_is_not_taken_for_one_that_was_not_given(
+    github: Run, fused_emulator: Emulator, udf: Udf, group: str
+) -> None:
+    step = github(udf=udf.shared_token, tiles="1/0/0", **{group: "{}"})
+    assert step.code == 2
+    assert f"The input {group.replace('_', '-')} has no key" in step.log
+    assert fused_emulator.requests == []
+
+
 def test_a_dry_run_sends_nothing(github: Run, fused_emulator: Emulator, udf: Udf) -> None:
     step = github(udf="roads", bounds="-9.25,38.68,-9.08,38.80", zooms="10-12", dry_run="true", verify_tiles="3")
     assert (step.code, step.result["tile_count"]) == (0, 15)

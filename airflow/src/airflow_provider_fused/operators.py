@@ -100,7 +100,7 @@ class _FusedOperator(BaseOperator):
         """
         refuse_stored_webhook(kwargs.get("announce", NOT_GIVEN), "Airflow stores a DAG's arguments")
         _refuse_stored_token(kwargs.get("udf"))
-        return super().partial(**kwargs)  # type: ignore[misc]
+        return super().partial(**kwargs)
 
     def _refuse_stored(self, announce: Any) -> None:
         """Reject an address to post to that Airflow would store.
