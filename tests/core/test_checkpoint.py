@@ -19,7 +19,7 @@ from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidI
 from fused_cache_ops.integration import RunCheckpoint
 from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 from fused_cache_ops.sending.checkpoint import FORMAT
-from fused_cache_ops.stores import LocalFile
+from fused_cache_ops.stores import LocalFile, StoredObject, reason
 
 TILES = [Tile(17, number % 1000, number // 1000) for number in range(95)]
 
@@ -457,3 +457,17 @@ def test_a_url_that_lost_a_slash_is_not_taken_for_a_path(
     with pytest.raises(InvalidInputError, match=r"checkpoint begins with s3:/, .* write s3://, as text"):
         invalidate_cache("roads", tiles=["1/0/0"], checkpoint=Path("s3://bucket/record.json"))
     assert list(tmp_path.iterdir()) == []
+
+
+# -- the places of records, and of what is announced ------------------------------------------------------
+
+
+def test_why_a_place_cannot_be_used_is_said_by_the_system_or_by_the_store() -> None:
+    assert reason(OSError(28, "No space left on device")) == "No space left on device"
+    assert reason(OSError("the bucket is gone")) == "OSError: the bucket is gone"
+    assert reason(TimeoutError("late")) == "TimeoutError: late"
+
+
+def test_an_object_is_named_by_its_address_without_what_grants_access() -> None:
+    assert StoredObject("memory://records/a.json", "checkpoint").name == "memory://records/a.json"
+    assert StoredObject("memory://me:hunter2@records/a.json", "checkpoint").name == "memory://********@records/a.json"

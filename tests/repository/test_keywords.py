@@ -153,7 +153,7 @@ def test_prefects_flow_is_a_form_of_its_own() -> None:
     found = defaults_of(invalidate_cache_flow.fn)
     # No shard: a form starts one run. No secret: Prefect keeps parameters in clear, and the block has it. The whole UDF has to
     # be said.
-    left_out = {"shard", "shared_token", "fail_on_stale", "checkpoint"}
+    left_out = {"shard", "shared_token", "checkpoint"}
     event = {"event", "event_entry"}  # what an asset's event says need not fit into parameters
     own = {"udf", "credentials", "whole_udf", "deadline", "again_deployment"}
     assert found.keys() == own | event | (CALL_DEFAULTS.keys() - left_out)
