@@ -83,7 +83,8 @@ def our_error(error: BaseException) -> FusedCacheError:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             said, _ = json.JSONDecoder().raw_decode(after)
             kind = getattr(errors, said["kind"])
-            return kind(said["message"])  # type: ignore[no-any-return]
+            where = "On an executor of Spark: " if kind is ConfigurationError else ""
+            return kind(f"{where}{said['message']}")  # type: ignore[no-any-return]
     if _NO_PACKAGE in text:
         return ConfigurationError(
             "An executor of Spark does not have fused-cache-ops: install 'fused-cache-ops[geo]' there, ship an environment by "

@@ -146,6 +146,11 @@ def test_an_error_of_ours_stays_as_it_is() -> None:
     assert our_error(error) is error
 
 
+def test_what_an_executor_lacks_is_said_to_be_missing_there() -> None:
+    error = our_error(Exception(marked_text(ConfigurationError("This needs shapely."))))
+    assert (type(error), error.message) == (ConfigurationError, "On an executor of Spark: This needs shapely.")
+
+
 def test_what_an_error_of_a_job_quotes_is_masked() -> None:
     text = "cannot read s3://me:hunter2secret@bucket/a?X-Amz-Signature=abc123"
     assert "hunter2" not in our_error(Exception(text)).message
