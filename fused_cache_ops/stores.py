@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.wording import quoted, without_credentials
+from fused_cache_ops.wording import extra_needed, quoted, without_credentials
 
 _INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds
 
@@ -92,7 +92,7 @@ class StoredObject:
             import fsspec
         except ImportError:
             raise ConfigurationError(
-                f"A URL as {what} needs fsspec and the store's own package: pip install 'fused-cache-ops[fsspec]'"
+                f"A URL as {what} needs fsspec and the store's own package. {extra_needed('fsspec', 'fsspec')}"
             ) from None
         self.name = without_credentials(url, url)
         try:

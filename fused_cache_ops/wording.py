@@ -47,6 +47,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
 
 
+def extra_needed(distribution: str, extra: str) -> str:
+    """What to do about a distribution that is missing. Right for an index of packages, and for a clone."""
+    return f"{distribution} is not installed: install fused-cache-ops with the extra {extra} (docs/errors.md shows how)."
+
+
 def a_type_of(value: object) -> str:
     """The type of a value with its article: ``a Table``, ``an ArrowTable``."""
     name = type(value).__name__
