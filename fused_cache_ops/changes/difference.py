@@ -30,7 +30,7 @@ from fused_cache_ops.selection.arrow import (
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
 from fused_cache_ops.selection.reprojection import DEGREES, is_same
 from fused_cache_ops.selection.shapes import import_geo, layers_of, reading
-from fused_cache_ops.wording import a_type_of, quoted, quoted_address, rendered_to_nothing, without_credentials
+from fused_cache_ops.wording import a_type_of, counted, quoted, quoted_address, rendered_to_nothing, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -272,7 +272,7 @@ def _check_keys(state: _State, loaded: _Loaded, keys: list[str], engine: Engine)
     for name, count in zip(keys, present):
         if count < rows:
             raise InvalidInputError(
-                f"{state.what} has {rows - count:,} rows whose key {name!r} is null: a key identifies a row."
+                f"{state.what} has {counted(rows - count, 'row')} whose key {name!r} is null: a key identifies a row."
             )
     if len(keys) == 1 and loaded.keys[0].sql in INTEGERS and engine.has_room(_BYTES_TO_SORT * rows):
         numbers = engine.numbers(f"SELECT k0 FROM ({loaded.sql})")

@@ -413,8 +413,8 @@ def _from_rows(
 def _check_not_all_null(count: int, present: int, what: str) -> None:
     if count and not present:
         raise InvalidInputError(
-            f"{what} has {counted(count, 'row')} whose geometries are all null. Did a join lose them? To select nothing, pass "
-            "one without rows."
+            f"{what} has {counted(count, 'row')}, and nothing but null geometries. Did a join lose them? To select nothing, "
+            "pass one without rows."
         )
 
 

@@ -15,7 +15,7 @@ from fused_cache_ops.errors import ConfigurationError, InvalidInputError, Unavai
 from fused_cache_ops.keywords.values import CheckpointLocation, RunCheckpoint
 from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.stores import Store, local_path, open_store, reason
-from fused_cache_ops.wording import quoted, rendered_to_nothing
+from fused_cache_ops.wording import counted, quoted, rendered_to_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Checkpoint:
             said = f"checkpoint = {self._store.name!r} cannot be written: {reason(error)}."
             raise unreadable(error, said, ConfigurationError) from error
         if self.saved_count:
-            logger.info("Fused cache: resuming from %s, which records %s tiles.", self._store.name, f"{self.saved_count:,}")
+            logger.info("Fused cache: resuming from %s, which records %s.", self._store.name, counted(self.saved_count, "tile"))
 
     def spans(self, udf_id: str, client_id: str, number: int) -> Spans:
         """The positions that are done for one UDF on one instance in a pass. The sender adds to them. The whole UDF has one."""

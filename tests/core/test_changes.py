@@ -242,7 +242,7 @@ def test_a_new_key_that_comes_twice_in_different_portions_is_refused(monkeypatch
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_a_key_that_is_null_is_refused(side: str) -> None:
     states = {"before": BEFORE, "after": BEFORE} | {side: BEFORE.assign(id=pandas.array([1, 2, 3, None], "Int64"))}
-    with pytest.raises(InvalidInputError, match=f"{side}, .* has 1 rows whose key 'id' is null"):
+    with pytest.raises(InvalidInputError, match=f"{side}, .* has 1 row whose key 'id' is null"):
         changed_geometry(**states)
 
 
