@@ -569,6 +569,17 @@ def test_the_message_of_many_udfs_that_do_not_exist_is_short(client):
     assert len(caught.value.result.failed) == 300
 
 
+def test_a_plan_of_a_dataset_says_that_callers_were_not_looked_up() -> None:
+    plan = plan_dataset("parcels", cache_map=THREE, bounds=AREA)
+    assert str(plan).splitlines()[-1].startswith("not looked up, because this plan sends nothing: instances, callers")
+    assert "instances, callers and callees" in plan._repr_html_()
+
+
+def test_a_plan_of_a_dataset_that_no_udf_shows_says_nothing_of_callers() -> None:
+    plan = plan_dataset("a", cache_map=CacheMap.from_dict({"datasets": {"a": {"udfs": []}}}, "a.toml"), tiles=["1/0/0"])
+    assert "callers" not in str(plan)
+
+
 def test_entries_without_zooms_are_named_with_their_file() -> None:
     found = CacheMap.from_dict(
         {"datasets": {"a": {"udfs": [{"udf": "x"}, {"udf": "y", "zooms": "3"}, {"udf": "z"}]}}}, "a.toml"
