@@ -14,7 +14,7 @@ from typing import Any
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError, UnavailableError, unreadable
 from fused_cache_ops.keywords.values import CheckpointLocation, RunCheckpoint
 from fused_cache_ops.selection.spans import Spans
-from fused_cache_ops.stores import Store, local_path, open_store, reason
+from fused_cache_ops.stores import LocalFile, Store, local_path, open_store, reason
 from fused_cache_ops.wording import counted, quoted, rendered_to_nothing
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ class Checkpoint:
         self._done: dict[tuple[str, str, int], Spans] = {}
         self._read()
         try:
+            if isinstance(self._store, LocalFile):
+                self._store.make_folders()
             self._write()
         except OSError as error:
             said = f"checkpoint = {self._store.name!r} cannot be written: {reason(error)}."
@@ -125,6 +127,7 @@ class Checkpoint:
             "started": self._started,
             "updated": _now(),
             "first_pass_ended": self._first_pass_ended,
+            "folders_made": self._store.folders_made if isinstance(self._store, LocalFile) else 0,
             "targets": [
                 {"udf_id": udf_id, "client_id": client_id, "pass": number, "done": [list(span) for span in spans]}
                 for (udf_id, client_id, number), spans in self._done.items()
@@ -153,6 +156,9 @@ class Checkpoint:
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} is not a checkpoint and is left untouched. Use another location."
             )
+        made = record.get("folders_made")
+        if isinstance(self._store, LocalFile) and type(made) is int:
+            self._store.folders_made = max(made, 0)
         age = _age(record)
         if not -_CLOCKS_DIFFER <= age <= LIFETIME:  # whatever it belongs to
             when = "an earlier load" if age > LIFETIME else "the future"
