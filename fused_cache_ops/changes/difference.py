@@ -28,7 +28,7 @@ from fused_cache_ops.selection.arrow import (
     parquet_schema,
 )
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
-from fused_cache_ops.selection.reprojection import DEGREES, is_same
+from fused_cache_ops.selection.reprojection import DEGREES, is_same, name_of
 from fused_cache_ops.selection.shapes import import_geo, layers_of, reading
 from fused_cache_ops.wording import a_type_of, counted, quoted, quoted_address, rendered_to_nothing, without_credentials
 
@@ -390,13 +390,10 @@ def _system(old: _State, new: _State, crs: Any) -> Any:
     one, other = (Systems(crs).find(state.column.system, state.what) for state in (old, new))
     if not is_same(one, other):
         raise InvalidInputError(
-            f"before is in {_name(one)}, but after is in {_name(other)}: reproject one of them, so that they can be compared."
+            f"before is in {name_of(one)}, but after is in {name_of(other)}: reproject one of them, so that they can be "
+            "compared."
         )
     return DEGREES if one is None else one.to_json_dict()
-
-
-def _name(system: Any) -> str:
-    return DEGREES if system is None else quoted(system.name)
 
 
 def _compared(state: _State, keys: Sequence[str], columns: Sequence[str] | None) -> list[str]:

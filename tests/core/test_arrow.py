@@ -171,7 +171,7 @@ def test_the_srid_of_a_plain_column_names_its_reference_system() -> None:
     "given", [pyarrow.table(FRAME.to_arrow()), FRAME, "SRID=4326;POINT (1 2)"], ids=["table", "frame", "EWKT"]
 )
 def test_a_reference_system_that_contradicts_the_data_is_refused(given: Any) -> None:
-    with pytest.raises(InvalidInputError, match="is in EPSG:4326, but crs = 'EPSG:25832' was given: omit crs"):
+    with pytest.raises(InvalidInputError, match="is in 'EPSG:4326', but crs = 'EPSG:25832' was given: omit crs"):
         tiles(geometry=given, zooms=ZOOMS, crs="EPSG:25832")
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from fused_cache_ops.errors import FusedCacheError, UnavailableError
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, UnavailableError
 from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
 from fused_cache_ops.outcome.invalidation import InvalidationResult, RefreshError, Verification, VerificationError
 from fused_cache_ops.outcome.refresh import RefreshResult
+from fused_cache_ops.selection.geometry import Systems
 from fused_cache_ops.selection.remaining import RemainingTiles
 from fused_cache_ops.wording import counted, with_reasons
 
@@ -77,3 +78,12 @@ def test_what_came_from_the_cache_is_named_with_its_tier_once() -> None:
     message = VerificationError(result, NOTHING_LEFT).message
     assert "1,200 of 1,200 tiles still came from the cache" in message
     assert ": 11/0/0, 11/0/1, 11/0/2, and 1,197 more: memory. " in message
+
+
+@pytest.mark.parametrize("degrees", ["EPSG:4326", "OGC:CRS84", "WGS 84"])
+def test_degrees_have_one_name_in_a_message_whatever_they_are_called(degrees: str) -> None:
+    systems = Systems("EPSG:25832")
+    with pytest.raises(InvalidInputError, match=r"^It is in 'EPSG:4326', but crs = 'EPSG:25832' was given"):
+        systems.find(degrees, "It")
+    with pytest.raises(InvalidInputError, match=r"^It is in 'EPSG:25832', but crs = 'EPSG:4326' was given"):
+        Systems(degrees).find("EPSG:25832", "It")

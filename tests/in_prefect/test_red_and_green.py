@@ -24,9 +24,7 @@ class House:
     def __init__(self, emulator: Emulator, udf: Udf, always_cached: Callable[[str], None], errors: Callable[[], str]) -> None:
         self.emulator, self.udf, self.always_cached, self.errors = emulator, udf, always_cached, errors
         self.events: list[str] = []
-        self.credentials = FusedCredentials(
-            token=emulator.token, base_url=emulator.base_url, shared_token=udf.shared_token, deadline=5
-        )
+        self.credentials = FusedCredentials(token=emulator.token, base_url=emulator.base_url, shared_token=udf.shared_token)
 
     def run(self, task: Any, *arguments: Any, **keywords: Any) -> tuple[State[Any], int, list[str]]:
         """The state of a task's run, how many runs of the task there were, and the events."""
@@ -37,7 +35,8 @@ class House:
         @flow
         def pipeline() -> None:
             quick = task.with_options(retry_delay_seconds=0, on_running=[lambda task, run, state: runs.append(state.name)])
-            states.append(quick(*arguments, credentials=self.credentials, return_state=True, **keywords))
+            common = {"credentials": self.credentials, "limits": {"deadline": 5}, "return_state": True}
+            states.append(quick(*arguments, **common, **keywords))
 
         pipeline(return_state=True)
         return states[0], len(runs), list(self.events)
@@ -72,8 +71,10 @@ def transient(house: House) -> None:
 
 
 def permanent(house: House) -> None:
-    state, _, events = house.invalidate(tiles=None)
+    state, _, events = house.invalidate(tiles=iter([TILE]))  # refused before the call
     assert (state.is_failed(), events) == (True, [])
+    state, _, events = house.invalidate(tiles=None)
+    assert (state.is_failed(), events) == (True, [FAILED])
     assert house.emulator.requests == []
     house.emulator.misbehave(status=403, times=None)
     state, _, events = house.invalidate()
