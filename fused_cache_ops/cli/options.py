@@ -94,7 +94,8 @@ _DIFFERENCE: dict[str, Any] = {
         Optional[tuple[str, str]],
         typer.Option(
             help="Two states of a table, as Parquet or vector files. The rows that were added, removed or changed are the "
-            "geometry, with their old and new places. Needs the extra changes.",
+            "geometry, with their old and new places. Needs the extra changes. Or two states of a raster: the blocks that "
+            "differ. Needs the extra raster.",
             metavar="BEFORE AFTER",
         ),
     ],
@@ -320,8 +321,13 @@ def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
         return given
     if given["geometry"]:
         raise typer.BadParameter("--diff and --geometry are both given: use one kind of selection at a time.")
-    from fused_cache_ops.changes import changed_geometry
+    from fused_cache_ops.changes import changed_geometry, changed_raster
+    from fused_cache_ops.selection.rasters import is_raster
 
+    if all(map(is_raster, difference)):
+        if key or columns:
+            raise typer.BadParameter(f"{'--key' if key else '--columns'} is for tables, and --diff names two rasters: omit it.")
+        return given | {"geometry": changed_raster(*difference)}
     column = given["geometry_column"]
     found = changed_geometry(
         *difference,

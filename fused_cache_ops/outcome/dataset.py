@@ -65,7 +65,10 @@ class DatasetResult:
                 # What may have stayed stale, above all.
                 said = [
                     str(each)
-                    for each in (result.verification, result.stale_time, result.note, *(result.warnings or ()))
+                    for each in (
+                        *(result.verification, result.stale_time, result.announcement, result.note),
+                        *(result.warnings or ()),
+                    )
                     if each
                 ]
             rows.append((udf, tiles, requests, ". ".join([failed.get(udf, "invalidated"), *said])))

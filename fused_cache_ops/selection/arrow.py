@@ -43,6 +43,7 @@ _PARQUET = (".parquet", ".geoparquet", ".pq")
 _EXTENSION = b"ARROW:extension:name"
 _METADATA = b"ARROW:extension:metadata"
 _OF_CHANGES = b"fused_cache_ops:changes"
+_MARGIN = b"fused_cache_ops:margin"
 
 
 class Unknown:
@@ -319,19 +320,31 @@ def as_wkb(array: Any, encoding: str, what: str) -> Any:
     return pa.array(shapely.to_wkb(shapes, include_srid=True), pa.large_binary())
 
 
-def marked(chunks: Sequence[Any], system: Any) -> Any:
+def marked(chunks: Sequence[Any], system: Any, *, margin: float = 0) -> Any:
     """Arrays of WKB as a ``pyarrow.Table`` with one column, marked as geometries and as what changed.
 
     Args:
         chunks: the arrays.
         system: their reference system as text or as PROJJSON, or `Unknown`.
+        margin: how far beyond them a tile changes, in pixels of a tile of 256 pixels.
     """
     import pyarrow as pa
 
     metadata = {} if system is Unknown else {"crs": system}
     kind = chunks[0].type if chunks else pa.large_binary()
     marks = {_EXTENSION: b"geoarrow.wkb", _METADATA: json.dumps(metadata).encode(), _OF_CHANGES: b"true"}
+    if margin:
+        marks[_MARGIN] = repr(margin).encode()
     return pa.table([pa.chunked_array(chunks, kind)], schema=pa.schema([pa.field("geometry", kind, metadata=marks)]))
+
+
+def margin_of(source: Any) -> float:
+    """The margin of what `marked` has made, as a share of a tile. 0: it has none."""
+    schema: Any = getattr(source, "schema", None)
+    if getattr(schema, "names", None) != ["geometry"]:
+        return 0.0
+    said = (schema.field(0).metadata or {}).get(_MARGIN)
+    return 0.0 if said is None else float(said) / 256
 
 
 def _decoded(values: Any, encoding: str) -> Shapes:

@@ -27,6 +27,7 @@ from fused_cache_ops.selection.arrow import (
 )
 from fused_cache_ops.selection.bounds import ENDS
 from fused_cache_ops.selection.coverage import in_one_tile
+from fused_cache_ops.selection.rasters import grid_outline, is_dataset, is_raster
 from fused_cache_ops.selection.reprojection import DEGREES, is_same, name_of, reference_system, to_degrees
 from fused_cache_ops.selection.shapes import Portion, import_geo, is_pipe, layers_of, portion_of, reading, single_parts, spooled
 from fused_cache_ops.selection.texts import box, from_bytes, from_texts, from_values, is_geometry, is_null
@@ -64,6 +65,7 @@ class Options(NamedTuple):
         layer: the layer of a file to read. None: all that have geometries.
         antimeridian: see `fused_cache_ops.selection.antimeridian.as_said`.
         unplaced: called with how many rows changed that have no place.
+        widened: what to do with areas in degrees, before they are covered.
         watch: called often while shapes are read. It raises when they are no longer wanted.
     """
 
@@ -73,6 +75,7 @@ class Options(NamedTuple):
     layer: str | None = None
     antimeridian: str | None = None
     unplaced: Callable[[int], object] = bool
+    widened: Callable[[Any], Any] | None = None
     watch: Callable[[], object] = bool
 
 
@@ -117,8 +120,10 @@ def read_geometry(geometry: Any, options: Options) -> Iterator[Portion]:
             raise InvalidInputError("geometry has a NaN or infinite coordinate: coordinates must be finite.")
         if system is None or _in_degrees(system):
             shapes = as_said(shapes, options.antimeridian)
-        if system is not None:
-            yield portion_of(to_degrees(_valid(shapes, shapely), system, options.deepest_zoom))
+        if system is not None or options.widened is not None:
+            valid = _valid(shapes, shapely)
+            found = valid if system is None else to_degrees(valid, system, options.deepest_zoom)
+            yield portion_of(found if options.widened is None else options.widened(found))
             continue
         # Shapes inside a single tile are replaced by their middles.
         west, south, east, north = shapely.bounds(shapes).T
@@ -238,6 +243,8 @@ def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]
     elif _holds_objects(geometry, options.column):
         what = f"geometry, {a_type_of(geometry)},"
         yield from _from_values(geometry[options.column].tolist(), what, shapely)
+    elif is_dataset(geometry):
+        yield _Source(*_outline(geometry, "geometry"))
     elif is_arrow(geometry):
         yield from _from_table(open_table(geometry), options, f"geometry, {a_type_of(geometry)},", shapely)
     elif options.column is not None:
@@ -513,6 +520,9 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     try:
         if "\0" in path:
             raise ValueError("it holds a NUL character")
+        if is_raster(path):
+            yield _Source(*_outline(path, what))
+            return
         if is_parquet(path) or _head(path)[:4] == b"PAR1":
             yield from _from_parquet(path, options, what, shapely)
             return
@@ -548,6 +558,12 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     _check_not_all_null(count, sum(len(shapes) for _, shapes in present), what)
     for system, shapes in present:
         yield from _from_rows([Rows(len(shapes), shapes)], Unknown if system is None else system, what, shapely)
+
+
+def _outline(raster: Any, what: str) -> tuple[Any, Any, str]:
+    """The outline of a raster's grid, its reference system, and how messages name it."""
+    outlines, system = grid_outline(raster, "geometry")
+    return outlines, Unknown if system is None else system, what
 
 
 def _is_file(text: str) -> bool:

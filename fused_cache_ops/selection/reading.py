@@ -326,11 +326,20 @@ def _portions(readings: list[_Reading], unplaced: list[int], watch: Watch) -> It
     every = tuple(sorted(set().union(*zooms.values())))
     if kind == "geometry":
         from fused_cache_ops.selection.geometry import Options, read_geometry
+        from fused_cache_ops.selection.margins import by_margin, widen
 
         said = {name: read[name] for name in ("crs", "layer", "antimeridian")}
         options = Options(every[-1], read["geometry_column"], **said, unplaced=unplaced.append, watch=watch)
-        for portion in read_geometry(read[kind], options):
-            yield _drawn_as(readings[0]), every, portion
+        drawn = _drawn_as(readings[0])
+        for margin, value in by_margin(read[kind]):
+            if not margin:
+                for portion in read_geometry(value, options):
+                    yield drawn, every, portion
+                continue
+            for zoom in every:  # in pixels of a tile, so that it is another area at each zoom
+                widened = options._replace(deepest_zoom=zoom, widened=partial(widen, share=margin / 2**zoom))
+                for portion in read_geometry(value, widened):
+                    yield drawn, (zoom,), portion
         return
     from fused_cache_ops.selection.cells import read_cells, read_hex_dataset, read_rendering
 

@@ -20,7 +20,7 @@ from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidI
 from fused_cache_ops.integration import RunCheckpoint
 from fused_cache_ops.outcome.invalidation import PartialInvalidationError
 from fused_cache_ops.sending.checkpoint import FORMAT
-from fused_cache_ops.stores import LocalFile
+from fused_cache_ops.stores import LocalFile, StoredObject, reason
 
 TILES = [Tile(17, number % 1000, number // 1000) for number in range(95)]
 
@@ -491,3 +491,17 @@ def test_a_retry_whose_selection_has_changed_sends_everything(
     result = client.invalidate_cache(udf.id, tiles=TILES[::-1], checkpoint=RunCheckpoint(place, "monday"))
     assert (result.tiles_already_done, result.tiles_invalidated) == (0, 95)
     assert "has changed" in caplog.text
+
+
+# -- the places of records, and of what is announced ------------------------------------------------------
+
+
+def test_why_a_place_cannot_be_used_is_said_by_the_system_or_by_the_store() -> None:
+    assert reason(OSError(28, "No space left on device")) == "No space left on device"
+    assert reason(OSError("the bucket is gone")) == "OSError: the bucket is gone"
+    assert reason(TimeoutError("late")) == "TimeoutError: late"
+
+
+def test_an_object_is_named_by_its_address_without_what_grants_access() -> None:
+    assert StoredObject("memory://records/a.json", "checkpoint").name == "memory://records/a.json"
+    assert StoredObject("memory://me:hunter2@records/a.json", "checkpoint").name == "memory://********@records/a.json"

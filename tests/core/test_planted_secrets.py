@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fused_cache_ops import CacheMap, FusedCacheError, FusedClient, plan_dataset, plan_invalidation
-from fused_cache_ops.changes import changed_geometry, changes_of_delta
+from fused_cache_ops.changes import changed_geometry, changed_raster, changes_of_delta
 from fused_cache_ops.cli.commands import program
 
 PLACES: dict[str, Callable[[FusedClient, Callable[..., str]], Any]] = {
@@ -43,6 +43,8 @@ PLACES: dict[str, Callable[[FusedClient, Callable[..., str]], Any]] = {
         tiles=["1/0/0"],
     ),
     "udf": lambda client, at: client.invalidate_cache(at(), tiles=["1/0/0"]),
+    "a raster": lambda client, at: client.invalidate_cache("roads", geometry=at(".tif"), zooms=3),
+    "two rasters": lambda _, at: changed_raster(at(".tif"), at(".tif")),
     "before": lambda _, at: changed_geometry(at(".parquet"), at(".parquet")),
     "a Delta table": lambda _, at: changes_of_delta(at(), since=0),
     "h3_index": lambda client, at: client.invalidate_cache("roads", tiles=["1/0/0"], h3_index={"path": at(), "loaded_at": 0}),
@@ -110,6 +112,7 @@ COMMANDS = {
     "invalidate": ["invalidate", "roads", "--tiles-file", "{at}"],
     "geometry": ["invalidate", "roads", "--geometry", "{at}", "--zooms", "3"],
     "difference": ["invalidate", "roads", "--diff", "{at}", "{at}", "--zooms", "3"],
+    "rasters": ["invalidate", "roads", "--diff", "{at}.tif", "{at}.tif", "--zooms", "3"],
     "plan": ["plan", "roads", "--cells", "{at}", "--zooms", "3"],
     "checkpoint": ["invalidate", "roads", "1/0/0", "1/0/1", "--checkpoint", "{at}"],
     "dataset": ["dataset", "{at}", "1/0/0"],

@@ -54,7 +54,7 @@ def follow(
         elif language == "text":
             expected[len(script)] = content.strip()
         elif install or "pip install" not in content:
-            lines = [instead.get(line, line) for line in content.replace("mkdir fresh-map &&", "").splitlines()]
+            lines = [instead.get(line, line) for line in content.splitlines()]
             script.append("\n".join([f"exec >{outputs}/{len(script) + 1}", *lines]))
     text = "\n".join(script)
     inherited = {key: value for key, value in environment.items() if not key.startswith("FUSED_")}

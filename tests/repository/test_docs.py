@@ -10,6 +10,7 @@ import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -254,6 +255,13 @@ def test_the_everyday_job_makes_the_map_fresh(start_page: ModuleType, name: str,
     environment = environment_in(home)
     if name == "prefect":
         shutil.copy(templates / "prefect.db", home)
+    if name == "airflow":  # the port of the page may be taken
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+        environment["AIRFLOW__API__PORT"] = str(port)
+        environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = f"http://127.0.0.1:{port}/execution/"
+        environment["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"] = "120"
     if name == "dagster":  # which the page installs
         environment["PYTHONPATH"] = str(tmp_path / "parcels-project" / "src")
     instead = {"airflow db migrate": f"cp {shlex.quote(str(templates / 'airflow.db'))} ."}

@@ -18,10 +18,12 @@ import polars
 import pyarrow
 import pyarrow.parquet
 import pytest
+import rasterio
+import rasterio.transform
 import shapely
 
 from fused_cache_ops import plan_invalidation
-from fused_cache_ops.changes import changed_geometry, changes_of_delta
+from fused_cache_ops.changes import changed_geometry, changed_raster, changes_of_delta, raster_footprint
 
 PAGE = Path(__file__).parents[2] / "docs/sources.md"
 ROWS = re.findall(r"^\| ((?!you have|---).+) \| `(.+)` \|$", PAGE.read_text(), re.MULTILINE)
@@ -68,6 +70,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     FRAME.to_file(found / "parcels.geojson")
     FRAME.to_file(found / "layers.gpkg", layer="parcels")
     FRAME.to_file(found / "layers.gpkg", layer="others", mode="a")
+    for name, value in (("elevation.tif", 2), ("yesterday.tif", 1)):
+        how: Any = {"transform": rasterio.transform.from_bounds(*BOX, 4, 4), "crs": "EPSG:4326", "dtype": "uint8"}
+        with rasterio.open(found / name, "w", driver="GTiff", width=4, height=4, count=1, **how) as raster:
+            raster.write(np.full((1, 4, 4), value, "uint8"))
     (found / "shapes").mkdir()
     FRAME.to_file(found / "shapes/parcels.shp")
     (found / "stations.dbf").write_bytes((found / "shapes/parcels.dbf").read_bytes())
@@ -86,8 +92,11 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     monkeypatch.chdir(folder)
     marks = {"ARROW:extension:name": "google:sqlType:geography", "ARROW:extension:metadata": '{"encoding": "WKT"}'}
     geography = pyarrow.field("place", pyarrow.string(), metadata=marks)
-    with duckdb.connect() as connection:
+    with duckdb.connect() as connection, rasterio.open("elevation.tif") as dataset:
         yield {
+            "dataset": dataset,
+            "changed_raster": changed_raster,
+            "raster_footprint": raster_footprint,
             "mercantile": mercantile,
             "numpy": np,
             "polars": polars,

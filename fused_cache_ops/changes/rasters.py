@@ -1,0 +1,313 @@
+"""What differs between two states of a raster, and where a raster has valid pixels. Needs the extra ``raster``."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.arrow import Unknown, marked
+from fused_cache_ops.selection.rasters import Grid, grid_of, opened, valid_windows
+from fused_cache_ops.selection.shapes import import_geo
+from fused_cache_ops.tiles.tile import is_boolean
+from fused_cache_ops.wording import quoted, quoted_address, warn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MARGIN = 9
+"""Pixels of a tile of 256 pixels, by which a change reaches beyond the pixels that changed: overviews and resampling."""
+
+_ROWS = 256  # the least height of a unit that is compared at once
+_UNIT = 1 << 22  # pixels of a unit that is read at once
+_LOSSLESS = ("", "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "ZSTD", "PACKBITS", "LZMA")
+"""Compressions that need nothing outside of the block. Two blocks of the same bytes have the same pixels."""
+
+Window = tuple[int, int, int, int]
+"""Left, top, right and bottom: columns and rows."""
+
+
+def changed_raster(
+    before: Any,
+    after: Any,
+    *,
+    bands: int | Sequence[int] | None = None,
+    tolerance: float = 0.0,
+    margin: float = MARGIN,
+    when_grid_differs: Literal["fail", "everything"] = "fail",
+) -> pa.Table:
+    """The blocks in which two states of a raster differ, as rectangles.
+
+    Where both are local GeoTIFFs that are stored alike, blocks of the same bytes are not decoded. NaN equals NaN, -0.0 equals
+    0.0, and so do values that mean "no data". If the georeferencing is the same, but scales, offsets, colors or the value of
+    "no data" differ, or overviews are there in one of them only, everything has changed. Overviews are compared too, because
+    low zooms are drawn from them. The memory does not grow with the size.
+
+    Args:
+        before: the earlier state: a path or URL that GDAL reads, or a dataset of rasterio, which is opened anew.
+        after: the later state, likewise.
+        bands: the bands to compare, counted from 1. Default: all.
+        tolerance: the largest difference of two values that does not count.
+        margin: how far beyond the changed pixels a tile changes, in pixels of a tile of 256 pixels, at each zoom. Resampling
+            and overviews need it: 9 cover those of the COG driver, which are cubic. 0: none.
+        when_grid_differs: what to do if the size, the georeferencing, the number or the types of bands differ: ``"fail"``, or
+            ``"everything"`` for the outlines of both.
+
+    Returns:
+        A table with one column, to be passed as ``geometry``. It has no rows if nothing changed.
+
+    Raises:
+        InvalidInputError: a raster cannot be read, has no georeferencing, or has another grid than the other one.
+        UnavailableError: a store does not answer.
+        ConfigurationError: the extra ``raster`` is not installed.
+
+    Warns:
+        UserWarning: pixels changed, but no overview did: low zooms go on showing the old ones.
+    """
+    for name, given in (("before", before), ("after", after)):
+        _check_given(name, given)
+    if when_grid_differs not in ("fail", "everything"):
+        raise InvalidInputError(f"when_grid_differs = {quoted(when_grid_differs)} must be 'fail' or 'everything'.")
+    for name, number in (("tolerance", tolerance), ("margin", margin)):
+        is_number = isinstance(number, (int, float)) and not is_boolean(number) and math.isfinite(number)
+        if not is_number or not 0 <= number <= (64 if name == "margin" else math.inf):
+            raise InvalidInputError(f"{name} = {quoted(number)} must be a number of 0 or more.")
+    with opened(before, "before") as old, opened(after, "after") as new:
+        grid, other = grid_of(old, "before"), grid_of(new, "after")
+        if why := _different_grids(old, new, grid, other):
+            if when_grid_differs == "fail":
+                raise InvalidInputError(
+                    f"before and after differ in {why}, so their pixels cannot be compared: pass "
+                    "when_grid_differs='everything' to take both as changed."
+                )
+            return _table([(grid, [(0, 0, grid.width, grid.height)]), (other, [(0, 0, other.width, other.height)])], margin)
+        everything = [(0, 0, grid.width, grid.height)]
+        if _says_other(old, new):
+            return _table([(grid, everything)], margin)
+        chosen = _bands(bands, old.count)
+        windows = list(_differing(_Pair(old, new), chosen, tolerance))
+        factors = old.overviews(1)
+        changed_levels = 0
+        found = list(windows)
+        for level, factor in enumerate(factors):
+            with opened(before, "before", overview_level=level) as low, opened(after, "after", overview_level=level) as later:
+                scale = grid.width / low.width, grid.height / low.height
+                of_level = list(_differing(_Pair(low, later), chosen, tolerance))
+            changed_levels += bool(of_level)
+            found += [_scaled(each, scale, grid) for each in of_level] if factor else []
+    if windows and factors and not changed_levels:
+        warn(
+            f"The pixels of {quoted_address(str(getattr(after, 'name', after)))} changed, but none of its overviews did: "
+            "low zooms go on showing the old ones. Build them anew"
+        )
+    return _table([(grid, found)], margin)
+
+
+def raster_footprint(raster: Any, *, valid_data: bool = False) -> pa.Table:
+    """The outline of a raster, or of the blocks in which it has valid pixels.
+
+    Args:
+        raster: a path or URL that GDAL reads, or a dataset of rasterio.
+        valid_data: whether to leave out blocks of which all pixels are masked. This reads the raster once.
+
+    Returns:
+        A table with one column, to be passed as ``geometry``.
+
+    Raises:
+        FusedCacheError: as for `changed_raster`.
+    """
+    _check_given("raster", raster)
+    with opened(raster, "raster") as dataset:
+        grid = grid_of(dataset, "raster")
+        windows = list(valid_windows(dataset)) if valid_data else [(0, 0, grid.width, grid.height)]
+    return _table([(grid, windows)], 0)
+
+
+class _Pair(NamedTuple):
+    """Both states, at the full resolution or at that of an overview."""
+
+    old: Any
+    new: Any
+
+
+def _check_given(name: str, given: Any) -> None:
+    if given is None or not (isinstance(given, (str, os.PathLike)) or hasattr(given, "crs")):
+        raise InvalidInputError(
+            f"{name} is of type {type(given).__name__}: pass the path or URL of a raster, or a dataset of rasterio."
+        )
+
+
+def _different_grids(old: Any, new: Any, grid: Grid, other: Grid) -> str:
+    """What keeps two rasters from being compared pixel by pixel. Empty: nothing."""
+    pairs = {
+        "size": ((old.width, old.height), (new.width, new.height)),
+        "reference system": (old.crs, new.crs),
+        "number of bands": (old.count, new.count),
+        "types of bands": (old.dtypes, new.dtypes),
+    }
+    different = [name for name, (one, two) in pairs.items() if one != two]
+    pixel = max(abs(each) for each in tuple(grid.transform)[:6] if each) * 1e-9
+    if any(abs(one - two) > max(pixel, 1e-12) for one, two in zip(grid.transform, other.transform)):
+        different.append("georeferencing")
+    return " and ".join(different)
+
+
+def _says_other(old: Any, new: Any) -> bool:
+    """Whether the same pixels mean something else."""
+
+    def said(each: Any) -> tuple[Any, ...]:
+        numbers = [None if value is None else repr(float(value)) for value in each.nodatavals]
+        colors = [each.colormap(band) if each.colorinterp[band - 1].name == "palette" else None for band in each.indexes]
+        overviews = [each.overviews(band) for band in each.indexes]
+        return each.scales, each.offsets, numbers, colors, each.colorinterp, each.mask_flag_enums, overviews
+
+    return said(old) != said(new)
+
+
+def _bands(given: Any, count: int) -> list[int]:
+    bands = list(range(1, count + 1)) if given is None else [given] if isinstance(given, int) else list(given)
+    if not bands or not all(isinstance(band, int) and not is_boolean(band) and 1 <= band <= count for band in bands):
+        raise InvalidInputError(f"bands = {quoted(given)} must be numbers from 1 to {count}.")
+    return bands
+
+
+def _differing(pair: _Pair, bands: list[int], tolerance: float) -> Iterator[Window]:
+    """The windows in which both states differ."""
+    old, new = pair
+    has_mask = any("per_dataset" in str(flags) and "alpha" not in str(flags) for flags in old.mask_flag_enums)
+    with ExitStack() as files:
+        compare = None if has_mask else _of_stored_bytes(pair, bands, files)
+        for window, blocks in _units(old, new):
+            if compare is not None and compare(blocks):
+                continue
+            if not _is_same(old, new, bands, window, tolerance, has_mask):
+                left, top, width, height = window.col_off, window.row_off, window.width, window.height
+                yield left, top, left + width, top + height
+
+
+def _units(old: Any, new: Any) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
+    """Windows to compare at once, and the blocks of the first band in each: several, if blocks are small."""
+    windows = import_geo("rasterio.windows", extra="raster")
+    shapes = [dataset.block_shapes[0] for dataset in (old, new)]
+    high, wide = (max(each) for each in zip(*shapes))
+    high, wide = min(high, old.height), min(wide, old.width)
+    is_striped = wide == old.width  # one line is a long rectangle
+    together = max(1, min(-(-_ROWS // high), _UNIT // max(1, high * wide))) if is_striped else 1
+    for top in range(0, old.height, high * together):
+        for left in range(0, old.width, wide):
+            height = min(high * together, old.height - top)
+            window = windows.Window(left, top, min(wide, old.width - left), height)
+            yield window, [(left // wide, (top + step) // high) for step in range(0, height, high)]
+
+
+def _of_stored_bytes(pair: _Pair, bands: list[int], opened_files: ExitStack) -> Callable[[list[tuple[int, int]]], bool] | None:
+    """What says whether blocks are stored in the same bytes. None: the two files are not stored alike, so that this would not
+    mean anything."""
+    old, new = pair
+    if any(each.driver != "GTiff" or not Path(each.name).is_file() for each in (old, new)):
+        return None
+
+    def stored(each: Any) -> tuple[Any, ...]:
+        tags = each.tags(ns="IMAGE_STRUCTURE")
+        return each.block_shapes, sorted(tags.items()), each.interleaving, each.photometric, _head(each.name)
+
+    if stored(old) != stored(new) or old.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "") not in _LOSSLESS:
+        return None
+    separate = bands if "band" in str(old.interleaving) else [1]
+    files = [opened_files.enter_context(Path(each.name).open("rb")) for each in (old, new)]  # noqa: SIM115
+
+    def bytes_of(number: int, band: int, column: int, row: int) -> bytes | None:
+        dataset: Any = pair[number]
+        place = [dataset.get_tag_item(f"BLOCK_{name}_{column}_{row}", "TIFF", bidx=band) for name in ("OFFSET", "SIZE")]
+        if None in place:
+            return None
+        files[number].seek(int(place[0]))
+        return files[number].read(int(place[1]))
+
+    def is_same(blocks: list[tuple[int, int]]) -> bool:
+        return all(
+            bytes_of(0, band, column, row) == bytes_of(1, band, column, row) for band in separate for column, row in blocks
+        )
+
+    return is_same
+
+
+def _head(path: str) -> bytes:
+    """The order of a file's bytes, and its kind of TIFF."""
+    with Path(path).open("rb") as file:
+        return file.read(4)
+
+
+def _is_same(old: Any, new: Any, bands: list[int], window: Any, tolerance: float, has_mask: bool) -> bool:
+    """Whether both states have the same pixels in a window."""
+    import numpy as np
+
+    for band in bands:
+        one, two = (each.read(band, window=window) for each in (old, new))
+        if not np.array_equal(one.view(np.uint8), two.view(np.uint8)):
+            same = (one == two) | ((one != one) & (two != two))
+            if tolerance and one.dtype.kind in "iuf":
+                with np.errstate(invalid="ignore", over="ignore"):
+                    same |= np.abs(one.astype(np.float64) - two.astype(np.float64)) <= tolerance
+            if not same.all():
+                return False
+    return not has_mask or np.array_equal(old.read_masks(window=window), new.read_masks(window=window))
+
+
+def _scaled(window: Window, scale: tuple[float, float], grid: Grid) -> Window:
+    """A window of an overview as one of the raster."""
+    left, top, right, bottom = window
+    return (
+        math.floor(left * scale[0]),
+        math.floor(top * scale[1]),
+        min(grid.width, math.ceil(right * scale[0])),
+        min(grid.height, math.ceil(bottom * scale[1])),
+    )
+
+
+def _table(found: list[tuple[Grid, list[Window]]], margin: float) -> Any:
+    """Windows of grids as what ``geometry`` takes."""
+    import numpy as np
+
+    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
+    pieces = [(grid, grid.outlines(_runs(windows))) for grid, windows in found if windows]
+    if len({grid.system for grid, _ in pieces}) > 1:
+        return _in_degrees(pieces, margin)
+    system = found[0][0].system
+    shapes: Any = np.concatenate([each for _, each in pieces]) if pieces else []
+    chunks = [pyarrow.array(shapely.to_wkb(shapes), pyarrow.large_binary())] if pieces else []
+    return marked(chunks, Unknown if system is None else system, margin=margin)
+
+
+def _in_degrees(pieces: list[tuple[Grid, Any]], margin: float) -> Any:
+    from fused_cache_ops.selection.reprojection import DEGREES, reference_system, to_degrees
+    from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
+
+    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
+    shapes: list[Any] = []
+    for grid, outlines in pieces:
+        system = None if grid.system is None else reference_system(grid.system)
+        shapes += list(outlines) if system is None else to_degrees(outlines, system, HIGHEST_ZOOM)
+    return marked([pyarrow.array(shapely.to_wkb(shapes), pyarrow.large_binary())], DEGREES, margin=margin)
+
+
+def _runs(windows: list[Window]) -> list[Window]:
+    """The same windows in fewer rectangles: neighbors in a row are joined, then rows of the same columns."""
+    for first in (0, 1):
+        axis = (1, 3, 0, 2) if first == 0 else (0, 2, 1, 3)
+        joined: list[Window] = []
+        for window in sorted(set(windows), key=lambda each: tuple(each[number] for number in axis)):
+            a, b, start, stop = axis
+            last = joined[-1] if joined else None
+            if last is not None and (last[a], last[b]) == (window[a], window[b]) and window[start] <= last[stop]:
+                grown = list(last)
+                grown[stop] = max(last[stop], window[stop])
+                joined[-1] = (grown[0], grown[1], grown[2], grown[3])
+            else:
+                joined.append(window)
+        windows = joined
+    return windows

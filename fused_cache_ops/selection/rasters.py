@@ -1,0 +1,152 @@
+"""Where rasters are: the outline of a grid, in its own reference system. Needs the extra ``raster``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
+from fused_cache_ops.selection.reprojection import DEGREES
+from fused_cache_ops.selection.shapes import import_geo, single_parts, within_the_map
+from fused_cache_ops.wording import quoted_address, shortened, without_credentials
+
+_ENDINGS = (".tif", ".tiff", ".gtiff", ".cog", ".vrt")
+_NO_RASTER = "not recognized as being in a supported file format"
+_CACHE = 64  # MiB of blocks that GDAL keeps
+
+
+class Grid(NamedTuple):
+    """The grid of a raster.
+
+    Attributes:
+        transform: from columns and rows to coordinates.
+        width: columns.
+        height: rows.
+        system: its reference system as WKT. None: it does not say it.
+        is_geographic: whether its coordinates are degrees.
+    """
+
+    transform: Any
+    width: int
+    height: int
+    system: str | None
+    is_geographic: bool
+
+    def outlines(self, windows: Any) -> Any:
+        """The outlines of windows (left, top, right, bottom; columns and rows), as an array of polygons.
+
+        Degrees beyond ±180, such as those of a grid from 0 to 360, are moved to the other side, and latitudes end at the
+        poles.
+        """
+        import numpy as np
+
+        shapely = import_geo("shapely")
+        left, top, right, bottom = np.asarray(windows, dtype=float).reshape(-1, 4).T
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        a, b, c, d, e, f = tuple(self.transform)[:6]
+        rings = np.stack([np.stack((a * x + b * y + c, d * x + e * y + f), axis=-1) for x, y in corners], axis=1)
+        if self.is_geographic:
+            rings[..., 1] = rings[..., 1].clip(-90, 90)
+            around = np.ptp(rings[..., 0], axis=1) >= 360  # all the way round, and more
+            rings[around, :, 0] = [-180, 180, 180, -180]
+        polygons = shapely.polygons(rings)
+        return single_parts(within_the_map(polygons)) if self.is_geographic else polygons
+
+
+def is_raster(path: str) -> bool:
+    """Whether a path or URL ends like that of a raster."""
+    return path.partition("?")[0].rstrip("/").lower().endswith(_ENDINGS)
+
+
+def is_dataset(value: Any) -> bool:
+    """Whether a value is a dataset of rasterio."""
+    return type(value).__module__.startswith("rasterio.") and hasattr(value, "transform") and hasattr(value, "crs")
+
+
+@contextmanager
+def opened(raster: Any, what: str, **how: Any) -> Iterator[Any]:
+    """A raster, opened anew: a handle that was opened before a load goes on showing the old pixels.
+
+    Args:
+        raster: a path, a URL, or a dataset of rasterio.
+        what: how messages name it.
+        how: how to open it.
+
+    Raises:
+        InvalidInputError: it cannot be read.
+        UnavailableError: its store does not answer.
+        ConfigurationError: the extra ``raster`` is not installed.
+    """
+    rasterio = import_geo("rasterio", extra="raster")
+    address = raster.name if is_dataset(raster) else os.fspath(raster)
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), _quiet(rasterio):
+            with rasterio.open(address, **how) as dataset:
+                yield dataset
+    except FusedCacheError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) or type(error).__module__.startswith("rasterio")):
+            raise
+        reason = shortened(without_credentials(error, address), 300).rstrip(".")
+        said = f"{what} = {quoted_address(address)} cannot be read as a raster: {reason}."
+        if _NO_RASTER in reason:
+            raise InvalidInputError(said) from None
+        raise unreadable(error, said) from None
+
+
+@contextmanager
+def _quiet(rasterio: Any) -> Iterator[None]:
+    """Without the warning about a missing grid: it is an error of ours."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        yield
+
+
+def grid_of(dataset: Any, what: str) -> Grid:
+    """The grid of an open raster.
+
+    Raises:
+        InvalidInputError: it has none, only ground control points, or coefficients of a sensor.
+    """
+    shown = f"{what}, the raster {quoted_address(dataset.name)},"
+    gcps, _ = dataset.gcps
+    if dataset.crs is None or dataset.transform.is_identity:
+        if gcps or dataset.rpcs:
+            raise InvalidInputError(
+                f"{shown} is placed by {'ground control points' if gcps else 'RPCs'} and has no grid: warp it first, as by "
+                "gdalwarp."
+            )
+        if dataset.transform.is_identity:
+            raise InvalidInputError(f"{shown} has no georeferencing: its coordinates would be pixels.")
+    crs = dataset.crs
+    system = None if crs is None else DEGREES if crs == "EPSG:4326" else crs.to_wkt()
+    return Grid(dataset.transform, dataset.width, dataset.height, system, crs is not None and bool(crs.is_geographic))
+
+
+def whole(grid: Grid) -> Any:
+    """The outline of a grid."""
+    return grid.outlines([(0, 0, grid.width, grid.height)])
+
+
+def grid_outline(raster: Any, what: str) -> tuple[Any, str | None]:
+    """The outline of a raster's grid as polygons, and its reference system.
+
+    Raises:
+        FusedCacheError: as for `opened` and `grid_of`.
+    """
+    with opened(raster, what) as dataset:
+        grid = grid_of(dataset, what)
+    return whole(grid), grid.system
+
+
+def valid_windows(dataset: Any) -> Iterator[tuple[int, int, int, int]]:
+    """The blocks of an open raster that hold valid pixels, as windows."""
+    for _, window in dataset.block_windows(1):
+        if dataset.read_masks(window=window).any():
+            left, top = window.col_off, window.row_off
+            yield left, top, left + window.width, top + window.height

@@ -1,0 +1,366 @@
+"""Rasters: where their grids are, and the blocks in which two states differ."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import mercantile
+import numpy as np
+import pytest
+import rasterio
+import rasterio.warp
+import rasterio.windows
+import shapely
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from typer.testing import CliRunner
+
+from fused_cache_ops import InvalidInputError, UnavailableError, invalidate_cache, plan_invalidation
+from fused_cache_ops.changes import changed_raster, raster_footprint
+from fused_cache_ops.cli.commands import program
+from fused_cache_ops.emulator import Udf
+
+UTM = {"crs": "EPSG:32629", "transform": Affine(10, 0, 480_000, 0, -10, 4_290_000)}  # Lisbon
+DEGREES = {"crs": "EPSG:4326", "transform": Affine(0.01, 0, -10, 0, -0.01, 40)}
+TILED = {"tiled": True, "blockxsize": 64, "blockysize": 64}
+
+
+def write(path: Path, data: Any = None, overviews: Any = (), **how: Any) -> str:
+    """A GeoTIFF of 256 × 256 pixels."""
+    data = np.zeros((1, 256, 256), "float32") if data is None else np.atleast_3d(data) if data.ndim == 3 else data[np.newaxis]
+    profile = {"driver": "GTiff", "count": len(data), "height": data.shape[1], "width": data.shape[2], "dtype": data.dtype}
+    with rasterio.open(path, "w", **{**profile, **UTM, **TILED, "compress": "deflate", **how}) as file:
+        file.write(data)
+    if overviews:
+        with rasterio.open(path, "r+") as file:
+            file.build_overviews(overviews, rasterio.enums.Resampling.average)
+    return str(path)
+
+
+def tiles(geometry: Any, zooms: Any = 12, **more: Any) -> set[Any]:
+    return {tuple(tile) for tile in plan_invalidation("udf", geometry=geometry, zooms=zooms, **more).tiles()}
+
+
+def numbers(seed: int = 1) -> Any:
+    return np.random.default_rng(seed).normal(size=(256, 256)).astype("float32")
+
+
+def changed_windows(table: Any) -> set[Any]:
+    """The rectangles of a difference, in pixels of the grid in UTM."""
+    places = shapely.from_wkb(table.column("geometry").to_numpy())
+    found = [each.bounds for each in places]
+    return {
+        (round((w - 480_000) / 10), round((4_290_000 - n) / 10), round((e - 480_000) / 10), round((4_290_000 - s) / 10))
+        for w, s, e, n in found
+    }
+
+
+# -- footprints --------------------------------------------------------------------------------------------------
+
+
+def test_a_raster_is_where_its_grid_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    box = shapely.box(480_000, 4_290_000 - 2560, 482_560, 4_290_000)
+    assert tiles(path, "10-16") == tiles(box.wkt, "10-16", crs="EPSG:32629")
+
+
+@pytest.mark.parametrize("form", ["dataset", "list", "path", "vrt"])
+def test_every_form_of_a_raster_is_read(tmp_path: Path, form: str) -> None:
+    path = write(tmp_path / "a.tif")
+    if form == "dataset":
+        with rasterio.open(path) as dataset:
+            assert tiles(dataset) == tiles(path)
+    elif form == "vrt":
+        from rasterio.shutil import copy
+
+        copy(path, tmp_path / "a.vrt", driver="VRT")
+        assert tiles(str(tmp_path / "a.vrt")) == tiles(path)
+    else:
+        assert tiles([path, path] if form == "list" else Path(path)) == tiles(path)
+
+
+def test_a_wide_grid_is_reprojected_along_its_edges(tmp_path: Path) -> None:
+    laea = {"crs": "EPSG:3035", "transform": Affine(20_000, 0, 2_500_000, 0, -20_000, 5_500_000)}
+    found = tiles(write(tmp_path / "a.tif", **laea), 6)
+    with rasterio.open(tmp_path / "a.tif") as file:
+        west, south, east, north = rasterio.warp.transform_bounds(file.crs, "EPSG:4326", *file.bounds, densify_pts=101)
+    assert {(each.z, each.x, each.y) for each in mercantile.tiles(west, south, east, north, 6)} >= found
+    assert mercantile.tile(10, north - 0.01, 6).y == min(y for _, _, y in found)  # beyond the corners
+
+
+def test_a_rotated_grid_is_no_box(tmp_path: Path) -> None:
+    rotated = Affine(10, 10, 480_000, 10, -10, 4_290_000)
+    path = write(tmp_path / "a.tif", transform=rotated)
+    corners = [
+        (rotated.a * x + rotated.b * y + rotated.c, rotated.d * x + rotated.e * y + rotated.f)
+        for x, y in itertools.product((0, 256), repeat=2)
+    ]
+    outline = shapely.convex_hull(shapely.multipoints(corners))
+    assert tiles(path, 15) == tiles(outline.wkt, 15, crs="EPSG:32629")
+
+
+@pytest.mark.parametrize("transform", [Affine(0.01, 0, -10, 0, 0.01, 37.44), Affine(-0.01, 0, -7.44, 0, -0.01, 40)])
+def test_a_grid_that_runs_the_other_way_is_the_same_place(tmp_path: Path, transform: Affine) -> None:
+    assert tiles(write(tmp_path / "a.tif", **{**DEGREES, "transform": transform})) == tiles(
+        write(tmp_path / "b.tif", **DEGREES)
+    )
+
+
+def test_longitudes_from_0_to_360_are_all_round_the_earth(tmp_path: Path) -> None:
+    world = {**DEGREES, "transform": Affine(360 / 256, 0, 0, 0, -180 / 256, 90)}
+    assert tiles(write(tmp_path / "a.tif", **world), 3) == set(itertools.product([3], range(8), range(8)))
+
+
+def test_a_grid_across_the_antimeridian_is_on_both_sides(tmp_path: Path) -> None:
+    across = {**DEGREES, "transform": Affine(10 / 256, 0, 175, 0, -10 / 256, 5)}
+    found = tiles(write(tmp_path / "a.tif", **across), 5)
+    assert found == tiles(shapely.MultiPolygon([shapely.box(175, -5, 180, 5), shapely.box(-180, -5, -175, 5)]).wkt, 5)
+
+
+POINTS = [GroundControlPoint(row, column, column, row) for row, column in ((0, 0), (0, 9), (9, 9))]
+
+
+@pytest.mark.parametrize(
+    ("how", "match"),
+    [
+        ({"transform": Affine.identity(), "crs": None}, "has no georeferencing"),
+        ({"crs": None}, "does not say its coordinate reference system"),
+        ({"crs": "EPSG:4326", "transform": Affine.identity(), "gcps": POINTS}, "ground control points"),
+    ],
+    ids=["nothing", "no system", "control points"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_nowhere_is_refused(tmp_path: Path, how: Any, match: str) -> None:
+    with pytest.raises(InvalidInputError, match=match):
+        tiles(write(tmp_path / "a.tif", **how))
+
+
+def test_a_raster_without_a_system_takes_the_one_that_is_named(tmp_path: Path) -> None:
+    assert tiles(write(tmp_path / "a.tif", crs=None), crs="EPSG:32629") == tiles(write(tmp_path / "b.tif"))
+
+
+@pytest.mark.parametrize("path", ["gone.tif", "/vsicurl/http://127.0.0.1:9/a.tif"])
+def test_a_raster_that_is_not_there_may_be_there_later(tmp_path: Path, path: str) -> None:
+    with pytest.raises((UnavailableError, InvalidInputError), match="cannot be read as a raster"):
+        tiles(path)
+
+
+def test_a_file_that_is_no_raster_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_text("hello")
+    with pytest.raises(InvalidInputError, match="cannot be read as a raster"):
+        tiles(str(tmp_path / "a.tif"))
+
+
+def test_valid_data_alone_is_found_by_block(tmp_path: Path) -> None:
+    data = np.full((256, 256), np.nan, "float32")
+    data[70:75, 130:140] = 1
+    path = write(tmp_path / "a.tif", data, nodata=math.nan)
+    assert changed_windows(raster_footprint(path, valid_data=True)) == {(128, 64, 192, 128)}
+    assert changed_windows(raster_footprint(path)) == {(0, 0, 256, 256)}
+
+
+# -- what differs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{}, {"compress": "lzw"}, {"compress": None}, {"tiled": False, "blockysize": 1}], ids=str)
+@pytest.mark.parametrize("other", [{}, {"compress": "zstd"}], ids=["stored alike", "stored otherwise"])
+def test_the_blocks_that_differ_are_found(tmp_path: Path, how: Any, other: Any) -> None:
+    data = numbers()
+    after = data.copy()
+    after[10, 10] += 1
+    after[130:200, 70:80] += 1
+    found = changed_raster(write(tmp_path / "a.tif", data, **how), write(tmp_path / "b.tif", after, **{**how, **other}))
+    area = shapely.union_all([shapely.box(*each) for each in changed_windows(found)])
+    assert area.contains(shapely.box(10, 10, 11, 11))
+    assert area.contains(shapely.box(70, 130, 80, 200))
+    if how.get("tiled", True):
+        assert changed_windows(found) == {(0, 0, 64, 64), (64, 128, 128, 256)}
+
+
+def test_equal_rasters_have_no_changes(tmp_path: Path) -> None:
+    data = numbers()
+    data[:3] = np.nan
+    data[5, 5] = -0.0
+    after = data.copy()
+    after[5, 5] = 0.0
+    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after, compress="zstd"))
+    assert found.num_rows == 0
+    assert tiles(found) == set()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float64", "complex64"])
+def test_every_type_of_pixel_is_compared(tmp_path: Path, dtype: str) -> None:
+    data = np.arange(256 * 256).reshape(256, 256).astype(dtype)
+    after = data.copy()
+    after[200, 200] = 1
+    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after))
+    assert changed_windows(found) == {(192, 192, 256, 256)}
+
+
+def test_small_differences_may_be_tolerated(tmp_path: Path) -> None:
+    data = numbers()
+    after = data + np.float32(0.001)
+    after[0, 0] += 1
+    before, later = write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after)
+    assert changed_windows(changed_raster(before, later, tolerance=0.01)) == {(0, 0, 64, 64)}
+
+
+@pytest.mark.parametrize(("bands", "found"), [(None, 2), ([1, 2], 2), (1, 1), ([2], 1)])
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+def test_bands_can_be_chosen(tmp_path: Path, bands: Any, found: int, interleave: str) -> None:
+    data = np.stack([numbers(1), numbers(2)])
+    after = data.copy()
+    after[0, 0, 0] += 1
+    after[1, 255, 255] += 1
+    before, later = (write(tmp_path / f"{name}.tif", each, interleave=interleave) for name, each in (("a", data), ("b", after)))
+    assert changed_raster(before, later, bands=bands).num_rows == found
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ({"transform": Affine(10, 0, 480_010, 0, -10, 4_290_000)}, "georeferencing"),
+        ({"crs": "EPSG:32630"}, "reference system"),
+    ],
+)
+def test_another_grid_is_an_error_or_everything(tmp_path: Path, how: Any, what: str) -> None:
+    before, after = write(tmp_path / "a.tif", numbers()), write(tmp_path / "b.tif", numbers(), **how)
+    with pytest.raises(InvalidInputError, match=f"differ in {what}"):
+        changed_raster(before, after)
+    found = changed_raster(before, after, when_grid_differs="everything", margin=0)
+    assert tiles(found, 13) == tiles([before, after], 13)
+
+
+def test_another_size_is_everything_too(tmp_path: Path) -> None:
+    before, after = write(tmp_path / "a.tif", numbers()), write(tmp_path / "b.tif", numbers()[:200])
+    with pytest.raises(InvalidInputError, match="differ in size"):
+        changed_raster(before, after)
+    assert changed_raster(before, after, when_grid_differs="everything").num_rows > 0
+
+
+@pytest.mark.parametrize("what", ["nodata", "scales", "offsets", "colors", "overviews"])
+def test_what_gives_the_same_pixels_another_meaning_changes_everything(tmp_path: Path, what: str) -> None:
+    data = np.zeros((256, 256), "uint8")
+    kind = {"photometric": "palette"} if what == "colors" else {}
+    before, after = (write(tmp_path / f"{name}.tif", data, **kind) for name in "ab")
+    with rasterio.open(after, "r+") as file:
+        if what == "nodata":
+            file.nodata = 7
+        elif what == "scales":
+            file.scales = [0.1]
+        elif what == "offsets":
+            file.offsets = [1]
+        elif what == "colors":
+            file.write_colormap(1, {0: (255, 0, 0, 255)})
+        else:
+            file.build_overviews([2], rasterio.enums.Resampling.nearest)
+    assert changed_windows(changed_raster(before, after)) == {(0, 0, 256, 256)}
+
+
+def test_a_mask_counts(tmp_path: Path) -> None:
+    data = numbers()
+    paths = [write(tmp_path / f"{name}.tif", data) for name in "ab"]
+    for number, path in enumerate(paths):
+        mask = np.full((256, 256), 255, "uint8")
+        mask[200:, 200:] = 255 * (1 - number)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            file.write_mask(mask)
+    assert changed_windows(changed_raster(*paths)) == {(192, 192, 256, 256)}
+
+
+def test_pixels_that_changed_without_their_overviews_are_warned_about(tmp_path: Path) -> None:
+    data = numbers()
+    before, after = (write(tmp_path / f"{name}.tif", data, overviews=[2, 4], compress=None) for name in "ab")
+    with rasterio.open(after, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        changed = data[:64, :64].copy()
+        changed[3, 3] += 1
+        file.write(changed, 1, window=rasterio.windows.Window(0, 0, 64, 64))
+    with pytest.warns(UserWarning, match="none of its overviews did"):
+        assert changed_windows(changed_raster(before, after)) == {(0, 0, 64, 64)}
+
+
+def test_overviews_that_were_built_anew_have_changed(tmp_path: Path) -> None:
+    data = numbers()
+    before, after = (write(tmp_path / f"{name}.tif", data, overviews=[2, 4]) for name in "ab")
+    with rasterio.open(after, "r+") as file:
+        file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+    assert changed_windows(changed_raster(before, after)) == {(0, 0, 256, 256)}
+
+
+@pytest.mark.parametrize("zoom", [8, 12, 16])
+def test_a_change_reaches_beyond_its_pixels_at_each_zoom(tmp_path: Path, zoom: int) -> None:
+    data = numbers()
+    after = data.copy()
+    after[0, 0] += 1
+    before, later = write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after)
+    exact = tiles(changed_raster(before, later, margin=0), zoom + 8)  # pixels of the tiles at the zoom
+    reached = {(x + right, y + down) for _, x, y in exact for right in (-9, 9) for down in (-9, 9)}
+    found = tiles(changed_raster(before, later), zoom)
+    assert tiles(changed_raster(before, later, margin=0), zoom) <= found
+    allowed = {(zoom, (x + right) >> 8, (y + down) >> 8) for x, y in reached for right in (-1, 0, 1) for down in (-1, 0, 1)}
+    inner = {(zoom, (x + right) >> 8, (y + down) >> 8) for _, x, y in exact for right in (-8, 8) for down in (-8, 8)}
+    assert inner <= found <= allowed | {(zoom, x >> 8, y >> 8) for _, x, y in exact}
+
+
+def test_differences_can_be_given_together_with_other_areas(tmp_path: Path) -> None:
+    data = numbers()
+    after = data.copy()
+    after[0, 0] += 1
+    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after))
+    assert tiles([found, "POINT (20 20)"], 10) == tiles(found, 10) | tiles("POINT (20 20)", 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"bands": 2}, "must be numbers from 1 to 1"),
+        ({"bands": []}, "must be numbers"),
+        ({"tolerance": -1}, "tolerance = -1"),
+        ({"tolerance": True}, "tolerance = True"),
+        ({"margin": 65}, "margin = 65"),
+        ({"when_grid_differs": "x"}, "when_grid_differs = 'x'"),
+    ],
+)
+def test_what_cannot_be_compared_by_is_refused(tmp_path: Path, given: Any, match: str) -> None:
+    path = write(tmp_path / "a.tif")
+    with pytest.raises(InvalidInputError, match=match):
+        changed_raster(path, path, **given)
+
+
+@pytest.mark.parametrize("given", [None, 5, []])
+def test_what_is_no_raster_is_refused(tmp_path: Path, given: Any) -> None:
+    path = write(tmp_path / "a.tif")
+    for pair in ((given, path), (path, given)):
+        with pytest.raises(InvalidInputError, match="pass the path or URL of a raster"):
+            changed_raster(*pair)
+
+
+@pytest.mark.parametrize(
+    "address", ["/vsicurl/http://me:hunter2secret@127.0.0.1:9/a.tif", "http://127.0.0.1:9/a.tif?sig=hunter2secret"]
+)
+def test_the_credentials_of_an_address_are_not_shown(address: str) -> None:
+    for act in (lambda: tiles(address), lambda: changed_raster(address, address)):
+        with pytest.raises((InvalidInputError, UnavailableError)) as caught:
+            act()
+        assert "hunter2" not in str(caught.value)
+
+
+def test_what_changed_in_a_raster_is_invalidated(udf: Udf, tmp_path: Path) -> None:
+    data = numbers()
+    after = data.copy()
+    after[0, 0] += 1
+    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after))
+    assert invalidate_cache("roads", geometry=found, zooms="8-12").tiles_invalidated
+
+
+def test_the_command_line_compares_rasters(udf: Udf, tmp_path: Path) -> None:
+    data = numbers()
+    after = data.copy()
+    after[0, 0] += 1
+    difference = [write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after)]
+    ran = CliRunner().invoke(program, ["plan", "roads", "--zooms", "14", "--list", "--diff", *difference])
+    assert set(ran.output.split()) == {f"{z}/{x}/{y}" for z, x, y in tiles(changed_raster(*difference), 14)}
+    refused = CliRunner().invoke(program, ["plan", "roads", "--zooms", "14", "--key", "id", "--diff", *difference])
+    assert refused.exit_code == 2
+    assert "--key is for tables" in refused.output
