@@ -89,7 +89,8 @@ def transient(house: House) -> None:
 
 def permanent(house: House) -> None:
     @dg.op
-    def forgot() -> None: ...
+    def forgot() -> Any:
+        return None
 
     invalidate = build_invalidate_cache_op("invalidate", udf="roads", from_upstream="tiles", retry_policy=RETRIES)
 
