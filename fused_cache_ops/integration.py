@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         SELECTION_OPTIONS,
         SelectionKeywords,
     )
-    from fused_cache_ops.keywords.spelling import respelled
+    from fused_cache_ops.keywords.spelling import respelled, without_attributes
     from fused_cache_ops.keywords.text import read_boolean, read_number, read_seconds
     from fused_cache_ops.keywords.values import (
         NOT_GIVEN,
@@ -185,6 +185,7 @@ __all__ = [
     "stated",
     "types_of",
     "webhook_of",
+    "without_attributes",
 ]
 
 _HOMES = {
@@ -276,6 +277,7 @@ _HOMES = {
     "shown_udfs": "dbt.maps",
     "stated": "keywords.rules",
     "types_of": "keywords.option",
+    "without_attributes": "keywords.spelling",
 }
 
 

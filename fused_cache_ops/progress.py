@@ -41,7 +41,9 @@ class Progress:
             self._callback(done, self.total, retries)
         if now - self._logged >= LOG_INTERVAL:
             self._logged = now
-            of = f" of {self.total:,} ({done / self.total:.0%})" if self.total else ""
+            sent = (
+                f"{done:,} of {counted(self.total, 'tile')} ({done / self.total:.0%})" if self.total else counted(done, "tile")
+            )
             retried = f", {counted(retries, 'retry')}" if retries else ""
             took = now - self._started
-            logger.info("Fused cache: %s%s tiles %s in %.0f s%s.", f"{done:,}", of, self._done_what, took, retried)
+            logger.info("Fused cache: %s %s in %.0f s%s.", sent, self._done_what, took, retried)

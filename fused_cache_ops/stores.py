@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError, UnavailableError
-from fused_cache_ops.wording import quoted, without_credentials
+from fused_cache_ops.wording import extra_needed, quoted, without_credentials
 
 _BROKEN_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 _INTERVAL_LOCAL, _INTERVAL_REMOTE = 0.5, 5.0  # seconds
+_TRIES = 10
 
 
 class Store(Protocol):
@@ -44,13 +46,19 @@ class Store(Protocol):
 
 
 class LocalFile:
-    """A file of this machine."""
+    """A file of this machine.
+
+    Attributes:
+        path: where it is.
+        folders_made: how many of the folders around it, from the innermost one outward, were made for it.
+    """
 
     interval = _INTERVAL_LOCAL
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self.path = path
+        self.folders_made = 0
 
     def read(self) -> bytes | None:
         try:
@@ -59,10 +67,9 @@ class LocalFile:
             return None
 
     def write(self, content: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.draft")
         try:
-            with draft.open("wb") as file:
+            with self._opened(draft) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())  # otherwise a crash may leave a renamed file of zeros
@@ -73,7 +80,26 @@ class LocalFile:
             raise
 
     def delete(self) -> None:
+        """Delete it, and the folders that were made for it, as far as they are empty."""
         self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for folder in self.path.parents[: self.folders_made]:
+                folder.rmdir()
+
+    def make_folders(self) -> None:
+        """Make the folders around it that are missing, and note how many."""
+        missing = list(itertools.takewhile(lambda each: not each.exists(), self.path.parents))
+        for number, folder in reversed(list(enumerate(missing, start=1))):
+            with contextlib.suppress(FileExistsError):  # another call has made it just now
+                folder.mkdir()
+                self.folders_made = max(self.folders_made, number)
+
+    def _opened(self, draft: Path) -> BinaryIO:
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):  # another call removes the folder, which it has made, just now
+                self.make_folders()
+                return draft.open("wb")
+        return draft.open("wb")
 
 
 class StoredObject:
@@ -95,7 +121,7 @@ class StoredObject:
             import fsspec
         except ImportError:
             raise ConfigurationError(
-                f"A URL as {what} needs fsspec and the store's own package: pip install 'fused-cache-ops[fsspec]'"
+                f"A URL as {what} needs fsspec and the store's own package. {extra_needed('fsspec', 'fsspec')}"
             ) from None
         self.name = without_credentials(url, url)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 _OURS = ("fused_cache_ops", "airflow_provider_fused", "prefect_fused", "dagster_fused")
 _NO_USER = r"(?!(?<=abfs://)[\w-]+@|(?<=abfss://)[\w-]+@|(?<=wasb://)[\w-]+@|(?<=wasbs://)[\w-]+@)"  # but a container
@@ -45,6 +45,22 @@ def counted(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+
+
+def with_reasons(lines: Iterable[str], most: int = 10) -> Iterator[str]:
+    """Lines of the form ``what: reason``, in which each reason is said once, after at most ``most`` of what has it."""
+    having: dict[str, list[str]] = {}
+    for line in lines:
+        what, colon, reason = line.partition(": ")
+        having.setdefault(f": {reason}" if colon else line, []).append(what if colon else "")
+    for reason, whats in having.items():
+        more = [f"and {len(whats) - most:,} more"] if len(whats) > most else []
+        yield ", ".join([*whats[:most], *more] if any(whats) else []) + reason
+
+
+def extra_needed(distribution: str, extra: str) -> str:
+    """What to do about a distribution that is missing. Right for an index of packages, and for a clone."""
+    return f"{distribution} is not installed: install fused-cache-ops with the extra {extra} (docs/errors.md shows how)."
 
 
 def a_type_of(value: object) -> str:

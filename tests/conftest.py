@@ -55,7 +55,7 @@ else:
 
 from fused_cache_ops import FusedClient  # noqa: E402
 from fused_cache_ops.demo.pipelines import PIPELINES  # noqa: E402
-from fused_cache_ops.emulator import Emulator, H3Table, Udf  # noqa: E402
+from fused_cache_ops.emulator import Assumptions, Emulator, H3Table, Udf  # noqa: E402
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -499,3 +499,26 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, shared_templates: P
         yield PrefectServer(url, home, environment)
     finally:
         _end(server)
+
+
+@pytest.fixture
+def what_happened() -> Callable[[str], set[str]]:
+    """The rows of a README's table "What is red, and what stays green", by what happened."""
+
+    def rows(orchestrator: str) -> set[str]:
+        text = (Path(__file__).parents[1] / orchestrator / "README.md").read_text()
+        table = text.partition("What is red, and what stays green:\n\n")[2].partition("\n\n")[0]
+        return {row.split("|")[1].strip() for row in table.splitlines()[2:]}
+
+    return rows
+
+
+@pytest.fixture
+def always_cached(fused_emulator: Emulator) -> Callable[[str], None]:
+    """Lets a tile come from the cache, whatever is invalidated."""
+
+    def keep(tile: str) -> None:
+        headers = Assumptions().memory_headers
+        fused_emulator.misbehave(status=200, headers=headers, body={}, path=f"/run/tiles/{tile}", times=None)
+
+    return keep

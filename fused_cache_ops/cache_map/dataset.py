@@ -88,12 +88,18 @@ class DatasetPlan:
             for udf, plan in self.plans.items()
         ]
         rows += [(udf, "", "", f"refused: {why}") for udf, why in self.refused.items()]
+        rows += [("", "", "", _NOT_LOOKED_UP)] if self.plans else []
         return table(f"Plan for the dataset {quoted_address(self.dataset)}", rows, ("UDF", "tiles", "requests", "note"))
 
     def __str__(self) -> str:
         lines = [*map(str, self.plans.values()), *(f"refused {udf}: {why}" for udf, why in self.refused.items())]
-        return "\n".join([f"dataset {quoted_address(self.dataset)}, {counted(len(lines), 'UDF')}", *lines])
+        head = f"dataset {quoted_address(self.dataset)}, {counted(len(lines), 'UDF')}"
+        return "\n".join([head, *lines, *([_NOT_LOOKED_UP] if self.plans else [])])
 
+
+_NOT_LOOKED_UP = (
+    "not looked up, because this plan sends nothing: instances, callers and callees. `fused-cache-ops map check` lists them"
+)
 
 OnDatasetPlan = Callable[[DatasetPlan], object]
 """Called once with the plan of a dataset, before anything is sent."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError, unreadable
-from fused_cache_ops.wording import quoted
+from fused_cache_ops.wording import extra_needed, quoted
 
 DEFAULT_MAP = "fused-cache.toml"
 PYPROJECT = "pyproject.toml"
@@ -56,6 +56,4 @@ def _toml() -> Any:
     try:
         return importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     except ImportError:
-        raise ConfigurationError(
-            "A cache map on Python 3.10 needs tomli, which is not installed: pip install 'fused-cache-ops[map]'"
-        ) from None
+        raise ConfigurationError(f"A cache map needs tomli on Python 3.10. {extra_needed('tomli', 'map')}") from None

@@ -201,7 +201,7 @@ def _reason(source: Source) -> str:
 def _shown(reasons: tuple[str, ...]) -> tuple[str, ...]:
     if len(reasons) <= _MOST_REASONS:
         return reasons
-    return (*reasons[:_MOST_REASONS], f"and {len(reasons) - _MOST_REASONS} more")
+    return (*reasons[:_MOST_REASONS], f"and {len(reasons) - _MOST_REASONS:,} more")
 
 
 def _name(udf: str) -> str:

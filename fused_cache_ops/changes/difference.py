@@ -28,9 +28,9 @@ from fused_cache_ops.selection.arrow import (
     parquet_schema,
 )
 from fused_cache_ops.selection.geometry import Systems, is_geopandas
-from fused_cache_ops.selection.reprojection import DEGREES, is_same
+from fused_cache_ops.selection.reprojection import DEGREES, is_same, name_of
 from fused_cache_ops.selection.shapes import import_geo, layers_of, reading
-from fused_cache_ops.wording import a_type_of, quoted, quoted_address, rendered_to_nothing, without_credentials
+from fused_cache_ops.wording import a_type_of, counted, quoted, quoted_address, rendered_to_nothing, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -272,7 +272,7 @@ def _check_keys(state: _State, loaded: _Loaded, keys: list[str], engine: Engine)
     for name, count in zip(keys, present):
         if count < rows:
             raise InvalidInputError(
-                f"{state.what} has {rows - count:,} rows whose key {name!r} is null: a key identifies a row."
+                f"{state.what} has {counted(rows - count, 'row')} whose key {name!r} is null: a key identifies a row."
             )
     if len(keys) == 1 and loaded.keys[0].sql in INTEGERS and engine.has_room(_BYTES_TO_SORT * rows):
         numbers = engine.numbers(f"SELECT k0 FROM ({loaded.sql})")
@@ -390,13 +390,10 @@ def _system(old: _State, new: _State, crs: Any) -> Any:
     one, other = (Systems(crs).find(state.column.system, state.what) for state in (old, new))
     if not is_same(one, other):
         raise InvalidInputError(
-            f"before is in {_name(one)}, but after is in {_name(other)}: reproject one of them, so that they can be compared."
+            f"before is in {name_of(one)}, but after is in {name_of(other)}: reproject one of them, so that they can be "
+            "compared."
         )
     return DEGREES if one is None else one.to_json_dict()
-
-
-def _name(system: Any) -> str:
-    return DEGREES if system is None else quoted(system.name)
 
 
 def _compared(state: _State, keys: Sequence[str], columns: Sequence[str] | None) -> list[str]:

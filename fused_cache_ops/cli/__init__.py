@@ -17,7 +17,9 @@ def main() -> None:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
             raise
-        sys.exit(f"{error.name} is not installed: pip install 'fused-cache-ops[cli]'")
+        from fused_cache_ops.wording import extra_needed
+
+        sys.exit(extra_needed(str(error.name), "cli"))
     try:
         program()
     finally:

@@ -443,7 +443,7 @@ def _confirm(found: Callable[[], Iterable[str]], yes: bool) -> None:
     names = list(dict.fromkeys(found()))
     if not names:
         return
-    shown = [*names[:_ASKED], *([f"{len(names) - _ASKED} more"] if len(names) > _ASKED else ())]
+    shown = [*names[:_ASKED], *([f"{len(names) - _ASKED:,} more"] if len(names) > _ASKED else ())]
     if not typer.confirm(f"Invalidate everything cached by {', and '.join(shown)}?", err=True):
         raise CommandFailed(InvalidInputError("Nothing was invalidated. Use --yes to skip the question."))
 

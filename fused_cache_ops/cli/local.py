@@ -17,6 +17,7 @@ import typer
 
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
+from fused_cache_ops.wording import extra_needed
 
 
 @program.command()
@@ -177,7 +178,7 @@ def _who_listens(port: int) -> str:
 def _need_emulator() -> None:
     missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
-        output.complain(f"{missing[0]} is not installed: pip install 'fused-cache-ops[emulator]'")
+        output.complain(extra_needed(missing[0], "emulator"))
         raise typer.Exit(1)
 
 

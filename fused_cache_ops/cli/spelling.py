@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fused_cache_ops.keywords.announce import ANNOUNCE_OPTIONS
 from fused_cache_ops.keywords.h3_index import H3_INDEX_OPTIONS
 from fused_cache_ops.keywords.refresh import REFRESH_OPTIONS
-from fused_cache_ops.keywords.spelling import respelled
+from fused_cache_ops.keywords.spelling import respelled, without_attributes
 
 _OTHERS: Mapping[str, str] = {
     "token": "--token-file",
@@ -23,9 +23,6 @@ _MORE = (
     *(f"h3_index_{key}" for key in H3_INDEX_OPTIONS),
     *(f"announce_{key}" for key in ANNOUNCE_OPTIONS),
 )
-_HELD = re.compile(r" ?The tiles not yet confirmed are in this error's \.remaining(?:_by_udf\.|: [^.]*\.)")
-_PYTHONS = re.compile(r" \.unfinished lists them for each UDF and instance\.| see this error's \.result\.failed\.")
-
 _BARE = re.compile(r"[\w.,:/…-]+")
 
 
@@ -33,8 +30,7 @@ def as_options(message: str) -> str:
     """A message in the spelling of the command line."""
     message = re.sub(r"^(refresh|h3_index|announce): (\w+)", r"\1_\2", message.replace("announce: to", "announce"))
     message = re.sub(r"the deadline of (?:the )?(refresh|h3_index)\b", r"\1_deadline", message)
-    message = message.replace("Raise the deadline", "Raise deadline")
-    return _PYTHONS.sub("", respelled(_HELD.sub("", message), _option, _MORE)).replace(" pass FUSED_", " set FUSED_").strip()
+    return respelled(without_attributes(message), _option, _MORE).replace(" pass FUSED_", " set FUSED_")
 
 
 def _option(name: str, value: str | None) -> str:

@@ -48,7 +48,8 @@ class Pipeline:
         if spec is None or spec.origin is None:
             distribution = "airflow-provider-fused" if self.title == "Airflow" else self.package.replace("_", "-")
             raise ModuleNotFoundError(
-                f"{self.title} is not set up here: install it with pip install {distribution}", name=self.package
+                f"{self.title} is not set up here: install {distribution} with the extra demo (docs/errors.md shows how).",
+                name=self.package,
             )
         package = Path(spec.origin).parent
         installed = package / "examples" / Path(self.example).name

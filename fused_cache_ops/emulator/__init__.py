@@ -9,7 +9,9 @@ from __future__ import annotations
 try:
     from fused_cache_ops.emulator.server import Emulator
 except ImportError as error:  # pragma: no cover - depends on what is installed
-    raise ImportError(f"The emulator needs {error.name}: install it with pip install 'fused-cache-ops[emulator]'") from error
+    from fused_cache_ops.wording import extra_needed
+
+    raise ImportError(f"The emulator cannot start. {extra_needed(str(error.name), 'emulator')}") from error
 from fused_cache_ops.emulator.assumptions import Assumptions
 from fused_cache_ops.emulator.faults import Fault
 from fused_cache_ops.emulator.runs import Run

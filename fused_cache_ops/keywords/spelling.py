@@ -28,6 +28,7 @@ def respelled(message: str, spell: Spell, more: Iterable[str] = ()) -> str:
     """
     if _OF_A_FILE.match(message):
         return message
+    message = re.sub(r"Raise the deadline(?=,| to )", "Raise deadline", message)
     names = "|".join(sorted({*CALL_OPTIONS, *CLIENT_OPTIONS, *KINDS, *more}, key=len, reverse=True))
     plain = "|".join(name for name in names.split("|") if "_" in name)
     keyword = re.compile(
@@ -48,4 +49,13 @@ def respelled(message: str, spell: Spell, more: Iterable[str] = ()) -> str:
     return keyword.sub(replaced, message)
 
 
+def without_attributes(message: str) -> str:
+    """A message without what only Python can reach: the attributes of the error that it is of."""
+    return _ATTRIBUTES.sub("", message).strip()
+
+
+_ATTRIBUTES = re.compile(
+    r" ?The tiles not yet confirmed are in this error's \.remaining(?:_by_udf\.|: [^.]*\.)"
+    r"| \.unfinished lists them for each UDF and instance\.| see this error's \.result\.failed\."
+)
 _OF_A_FILE = re.compile(r"[^\s,]*(?:\.toml)?, (?:dataset|table|entry) |[^\s:]+\.toml[ :,]|the cache map[:,]")

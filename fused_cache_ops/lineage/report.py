@@ -333,15 +333,18 @@ def warnings_from(
         yield (
             f"Maps run on instance {report.share_client_id}, which client_id leaves out: omit client_id, or add this instance."
         )
-    of_tiles = " What they get from this UDF is cached by parameters and not by tiles, so that it stays old as well."
-    for relatives, direction, effect in (
-        (report.callers, "callers", "keep results of their own"),
-        (report.callees, "callees", "may return old results"),
-    ):
+    for relatives, direction in ((report.callers, "callers"), (report.callees, "callees")):
         if relatives and related not in (direction, "both"):
+            one = len(relatives) == 1
+            effect, more = "may return old results", ""
+            if direction == "callers":
+                effect = "keeps results of its own" if one else "keep results of their own"
+                if has_tiles:
+                    more = f" What {'it gets' if one else 'they get'} from this UDF is cached by parameters and not by tiles, "
+                    more += "so that it stays old as well."
             yield (
                 f"{counted(len(relatives), direction[:-1])} of this UDF {effect} ({_names(relatives)}): pass "
-                f"related='{direction}' to invalidate them too.{of_tiles * (has_tiles and direction == 'callers')}"
+                f"related='{direction}' to invalidate {'it' if one else 'them'} too.{more}"
             )
     if has_tiles:
         for layer in report.layers:
@@ -362,7 +365,8 @@ def warnings_from(
     libraries = {name.name for name in report.outside if name.is_library}
     if libraries:
         pinned = counted(len(libraries), "library")
-        yield f"{pinned} on GitHub, pinned by commit, of which only functions are called: their code is not read."
+        code = "its code" if len(libraries) == 1 else "their code"
+        yield f"{pinned} on GitHub, pinned by commit, of which only functions are called: {code} is not read."
 
 
 def _remedies(caches: list[InnerCache]) -> Iterator[str]:

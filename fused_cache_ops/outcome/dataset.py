@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,9 +79,9 @@ class DatasetResult:
         done = [result for udf, result in self.results.items() if udf not in self.failed]
         tiles = sum(result.tiles_invalidated or 0 for result in done)
         whole = sum(result.tiles_invalidated is None for result in done)
-        parts = [counted(tiles, "tile")] * (whole < len(done)) + [f"{whole} whole"] * (whole > 0)
+        parts = [counted(tiles, "tile")] * (whole < len(done)) + [f"{whole:,} whole"] * (whole > 0)
         requests = counted(sum(result.requests_sent for result in self.results.values()), "request")
-        failed = f"; {len(self.failed)} failed: {', '.join(self.failed)}" if self.failed else ""
+        failed = f"; {len(self.failed):,} failed: {', '.join(self.failed)}" if self.failed else ""
         note = f"; {self.note}" if self.note else ""
         what = f"invalidated {counted(len(done), 'UDF')} of the dataset {quoted_address(self.dataset)}"
         return f"{what} ({', '.join([*parts, requests])}, {self.elapsed_seconds:.2f} s){failed}{note}"
@@ -107,10 +108,13 @@ class DatasetInvalidationError(FusedCacheError):
         others = len(result.results.keys() - result.failed.keys())
         by_reason: dict[str, list[str]] = {}
         for udf, error in result.failed.items():
-            by_reason.setdefault(error.message, []).append(udf)
-        reasons = [f"{_named(udfs)}: {reason}" for reason, udfs in list(by_reason.items())[:_MOST_SHOWN]]
+            by_reason.setdefault(_reason(error.message), []).append(udf)
+        reasons = [
+            f"{_named(udfs)}: {reason if len(udfs) > 1 else result.failed[udfs[0]].message}"
+            for reason, udfs in list(by_reason.items())[:_MOST_SHOWN]
+        ]
         if len(by_reason) > _MOST_SHOWN:
-            reasons.append(f"And {len(by_reason) - _MOST_SHOWN:,} other reasons: see this error's .result.failed.")
+            reasons.append(f"And {counted(len(by_reason) - _MOST_SHOWN, 'other reason')}: see this error's .result.failed.")
         super().__init__(
             f"{count:,} of {counted(count + others, 'UDF')} of the dataset {quoted_address(result.dataset)} failed. "
             f"{' '.join(reasons)} {'The others are invalidated. ' if others else ''}"
@@ -130,6 +134,12 @@ class DatasetInvalidationError(FusedCacheError):
 
 _MOST_SHOWN = 10
 """UDFs and reasons in a message, so that it stays readable."""
+
+
+def _reason(message: str) -> str:
+    """What several UDFs that failed alike have in common: not what was being done, and how often it was tried."""
+    reason = message.partition(": ")[2] if message.startswith("Failed ") else message
+    return re.sub(r" Gave up after [\d,]+ attempts? in [\d.]+ s: ", " Gave up: ", reason)
 
 
 def _named(udfs: list[str]) -> str:

@@ -42,7 +42,7 @@ class DbtResult(DatasetResult):
         }
 
     def __str__(self) -> str:
-        return f"{super().__str__()}; {counted(len(self.changed), 'node')} changed, {len(self.not_built)} not built"
+        return f"{super().__str__()}; {counted(len(self.changed), 'node')} changed, {len(self.not_built):,} not built"
 
 
 class DbtNodesFailedError(FusedCacheError):
@@ -61,8 +61,9 @@ class DbtNodesFailedError(FusedCacheError):
         if len(result.not_built) > _MOST_SHOWN:
             shown.append(f"and {len(result.not_built) - _MOST_SHOWN:,} more")
         super().__init__(
-            f"dbt did not build {counted(len(result.not_built), 'node')}: {', '.join(shown)}. Their maps stay stale. The maps "
-            "of what was built are invalidated. Run dbt retry, and then this again."
+            f"dbt did not build {counted(len(result.not_built), 'node')}: {', '.join(shown)}. What shows "
+            f"{'it' if len(result.not_built) == 1 else 'them'} stays stale. The maps of what was built are invalidated. Run "
+            "dbt retry, and then this again."
         )
         self.result = result
 

@@ -11,7 +11,7 @@ from fused_cache_ops.errors import FollowUpError, FusedCacheError, InvalidInputE
 from fused_cache_ops.notebook import table
 from fused_cache_ops.outcome.announcement import Announcement
 from fused_cache_ops.outcome.refresh import RefreshResult
-from fused_cache_ops.wording import counted
+from fused_cache_ops.wording import counted, with_reasons
 
 _KINDS = ("fresh", "from_cache", "unknown")
 
@@ -49,7 +49,7 @@ class Verification:
         return {name: list(getattr(self, name)) for name in _KINDS}
 
     def __str__(self) -> str:
-        return f"verified: {len(self.fresh)} of {self.sampled}"
+        return f"verified: {len(self.fresh):,} of {self.sampled:,}"
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class InvalidationResult:
         retries = f" including {counted(self.retries, 'retry')}" if self.retries else ""
         earlier = f", {self.tiles_already_done:,} more by an earlier call" if self.tiles_already_done else ""
         if len(self.client_ids) > 1:
-            what += f" on {len(self.client_ids)} instances"
+            what += f" on {counted(len(self.client_ids), 'instance')}"
         if self.related:
             what += f" and {counted(len(self.related), 'related UDF')}"
         if self.inner_caches:
@@ -311,7 +311,7 @@ class RefreshError(FollowUpError):
     """
 
     def __init__(self, refresh: RefreshResult, not_refreshed: Remaining, result: InvalidationResult | None = None) -> None:
-        reasons = "; ".join(refresh.failed[:3]) or "the deadline of the refresh had passed"
+        reasons = "; ".join(list(with_reasons(refresh.failed, 3))[:3]) or "the deadline of the refresh had passed"
         done = "" if result is None else "Everything is invalidated. "
         cold = counted(len(refresh.failed) + refresh.not_requested, "result")
         super().__init__(
@@ -343,9 +343,9 @@ class VerificationError(FollowUpError):
     def __init__(self, result: InvalidationResult, remaining: Remaining) -> None:
         checked = result.verification or Verification()
         stale = checked.from_cache
-        shown = "; ".join(stale[:3]) + ("; …" if len(stale) > 3 else "")
+        shown = "; ".join(with_reasons(stale, 3))
         super().__init__(
-            f"Everything is invalidated, but {len(stale)} of {counted(checked.sampled, 'tile')} still came from the cache, "
+            f"Everything is invalidated, but {len(stale):,} of {counted(checked.sampled, 'tile')} still came from the cache, "
             f"even after being invalidated again: {shown}. `fused-cache-ops inspect` says what may keep a map stale. To "
             "accept stale tiles, pass fail_on_stale=False."
         )

@@ -22,7 +22,7 @@ from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service
 from fused_cache_ops.tiles.tile import Tile, is_boolean
 from fused_cache_ops.udf_reference import UdfReference
-from fused_cache_ops.wording import quoted
+from fused_cache_ops.wording import quoted, with_reasons
 
 logger = logging.getLogger(__name__)
 
@@ -144,5 +144,7 @@ def verified(answers: Iterable[Asked]) -> Verification:
         cached = [
             f"{tile}: from the cache ({tier})" for tile, _, tier in (each.partition(": ") for each in verification.from_cache)
         ]
-        logger.warning("Fused cache: %s (%s)", verification, "; ".join([*cached, *verification.unknown][:5]))
+        logger.warning(
+            "Fused cache: %s (%s)", verification, "; ".join(list(with_reasons([*cached, *verification.unknown], 3))[:5])
+        )
     return verification

@@ -62,7 +62,8 @@ def _rows(frame: Any) -> list[Any]:
     present = [row for row in rows if not all(value != value for value in row)]
     if rows and not present:
         raise InvalidInputError(
-            f"bounds has {counted(len(rows), 'row')} that are all null. Did a join lose them? Pass [] to invalidate nothing."
+            f"bounds has {counted(len(rows), 'row')}, and nothing but nulls. Did a join lose them? Pass [] to invalidate "
+            "nothing."
         )
     if len(present) < len(rows):
         warn(f"bounds has {counted(len(rows) - len(present), 'row')} without a box: skipped")

@@ -28,7 +28,7 @@ from fused_cache_ops.selection.arrow import (
 from fused_cache_ops.selection.bounds import ENDS
 from fused_cache_ops.selection.coverage import in_one_tile
 from fused_cache_ops.selection.rasters import grid_outline, is_dataset, is_raster
-from fused_cache_ops.selection.reprojection import DEGREES, is_same, reference_system, to_degrees
+from fused_cache_ops.selection.reprojection import DEGREES, is_same, name_of, reference_system, to_degrees
 from fused_cache_ops.selection.shapes import Portion, import_geo, is_pipe, layers_of, portion_of, reading, single_parts, spooled
 from fused_cache_ops.selection.texts import box, from_bytes, from_texts, from_values, is_geometry, is_null
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
@@ -221,9 +221,8 @@ class Systems:
                 return found
         found = reference_system(said)
         if self._said is not None and not is_same(found, self._given):
-            name = DEGREES if found is None else quoted(found.name)
             raise InvalidInputError(
-                f"{what} is in {name}, but crs = {quoted(self._said)} was given: omit crs, or correct the data."
+                f"{what} is in {name_of(found)}, but crs = {name_of(self._given)} was given: omit crs, or correct the data."
             )
         self._known.append((said, found))
         return found
@@ -420,8 +419,8 @@ def _from_rows(
 def _check_not_all_null(count: int, present: int, what: str) -> None:
     if count and not present:
         raise InvalidInputError(
-            f"{what} has {counted(count, 'row')} whose geometries are all null. Did a join lose them? To select nothing, pass "
-            "one without rows."
+            f"{what} has {counted(count, 'row')}, and nothing but null geometries. Did a join lose them? To select nothing, "
+            "pass one without rows."
         )
 
 

@@ -74,6 +74,14 @@ def reference_system(given: Any) -> Any:
     return system
 
 
+def name_of(system: Any) -> str:
+    """How messages name a system, as `reference_system` returns it: by its code, or by its name if it has none."""
+    if system is None:
+        return quoted(DEGREES)
+    authority = system.to_authority()
+    return quoted(":".join(authority) if authority else system.name)
+
+
 def is_same(one: Any, other: Any) -> bool:
     """Whether two systems are the same, as `reference_system` returns them."""
     return one is other or (one is not None and other is not None and bool(one.equals(other, ignore_axis_order=True)))

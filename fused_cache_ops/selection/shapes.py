@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError
-from fused_cache_ops.wording import quoted_address, warn, without_credentials
+from fused_cache_ops.wording import extra_needed, quoted_address, warn, without_credentials
 
 _COLLECTIONS = 4
 """From this number of shapely's types on, a geometry consists of others."""
@@ -31,9 +31,7 @@ def import_geo(name: str, distribution: str | None = None, extra: str = "geo") -
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ConfigurationError(
-            f"This needs {distribution or name}, which is not installed: pip install 'fused-cache-ops[{extra}]'"
-        ) from None
+        raise ConfigurationError(extra_needed(distribution or name, extra)) from None
 
 
 def file_system(address: str, extra: str = "geo") -> tuple[Any, str]:

@@ -702,7 +702,9 @@ class Call:
             folder = ", folder" * any(each.target.is_folder for each in self._deliveries)
             return f"{complete} of {found} succeeded (one for each UDF{folder} and instance), but"
         confirmed = sum(each.count_sent for each in self._all())
-        return f"{confirmed:,} tiles were invalidated before" if confirmed else "No tile was invalidated before"
+        if not confirmed:
+            return "No tile was invalidated before"
+        return f"{counted(confirmed, 'tile')} {'was' if confirmed == 1 else 'were'} invalidated before"
 
     def _remedy(self) -> str:
         remedy = ""
@@ -711,7 +713,8 @@ class Call:
         if len(self._deliveries) > 1:
             remedy += " .unfinished lists them for each UDF and instance."
         if self._record is not None and self._record.saved_count:
-            remedy += f" The checkpoint records {self._record.saved_count:,} tiles: run the same call again to send the rest."
+            recorded = counted(self._record.saved_count, "tile")
+            remedy += f" The checkpoint records {recorded}: run the same call again to send the rest."
         return remedy
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from fused_cache_ops.errors import ConfigurationError, InvalidInputError, UnavailableError, unreadable
 from fused_cache_ops.keywords.values import CheckpointLocation, RunCheckpoint
 from fused_cache_ops.selection.spans import Spans
-from fused_cache_ops.stores import Store, local_path, open_store, reason, refuse_broken_url
-from fused_cache_ops.wording import quoted, rendered_to_nothing
+from fused_cache_ops.stores import LocalFile, Store, local_path, open_store, reason, refuse_broken_url
+from fused_cache_ops.wording import counted, quoted, rendered_to_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,14 @@ class Checkpoint:
         self._done: dict[tuple[str, str, int], Spans] = {}
         self._read()
         try:
+            if isinstance(self._store, LocalFile):
+                self._store.make_folders()
             self._write()
         except OSError as error:
             said = f"checkpoint = {self._store.name!r} cannot be written: {reason(error)}."
             raise unreadable(error, said, ConfigurationError) from error
         if self.saved_count:
-            logger.info("Fused cache: resuming from %s, which records %s tiles.", self._store.name, f"{self.saved_count:,}")
+            logger.info("Fused cache: resuming from %s, which records %s.", self._store.name, counted(self.saved_count, "tile"))
 
     def spans(self, udf_id: str, client_id: str, number: int) -> Spans:
         """The positions that are done for one UDF on one instance in a pass. The sender adds to them. The whole UDF has one."""
@@ -124,6 +126,7 @@ class Checkpoint:
             "started": self._started,
             "updated": _now(),
             "first_pass_ended": self._first_pass_ended,
+            "folders_made": self._store.folders_made if isinstance(self._store, LocalFile) else 0,
             "targets": [
                 {"udf_id": udf_id, "client_id": client_id, "pass": number, "done": [list(span) for span in spans]}
                 for (udf_id, client_id, number), spans in self._done.items()
@@ -152,6 +155,9 @@ class Checkpoint:
             raise InvalidInputError(
                 f"checkpoint = {self._store.name!r} is not a checkpoint and is left untouched. Use another location."
             )
+        made = record.get("folders_made")
+        if isinstance(self._store, LocalFile) and type(made) is int:
+            self._store.folders_made = max(made, 0)
         age = _age(record)
         if not -_CLOCKS_DIFFER <= age <= LIFETIME:  # whatever it belongs to
             when = "an earlier load" if age > LIFETIME else "the future"

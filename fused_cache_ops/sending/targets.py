@@ -18,7 +18,7 @@ from fused_cache_ops.service.canvases import UdfRecord
 from fused_cache_ops.service.retry import Retrier
 from fused_cache_ops.service.service import Service, UdfCache
 from fused_cache_ops.udf_reference import UdfReference
-from fused_cache_ops.wording import counted, quoted, rendered_to_nothing
+from fused_cache_ops.wording import counted, quoted, rendered_to_nothing, with_reasons
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Target(NamedTuple):
 
 
 def _named(callers: tuple[str, ...]) -> str:
-    names = [*callers[:_SHOWN], *([f"{len(callers) - _SHOWN} more"] if len(callers) > _SHOWN else [])]
+    names = [*callers[:_SHOWN], *([f"{len(callers) - _SHOWN:,} more"] if len(callers) > _SHOWN else [])]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return f"{listed} {'calls' if len(callers) == 1 else 'call'}"
 
@@ -250,17 +250,18 @@ def _check_number(udf: UdfRecord, levels: tuple[tuple[UdfRecord, ...], ...], mos
     if len(relatives) > most:
         named = ", ".join(each.name or each.id for each in relatives[:_SHOWN]) + (", …" if len(relatives) > _SHOWN else "")
         raise InvalidInputError(
-            f"UDF {udf.name or udf.id} has {counted(len(relatives), 'related UDF')} ({named}), over max_related={most}. "
-            "Nothing was sent. Raise max_related if they are all to be invalidated."
+            f"UDF {udf.name or udf.id} has {counted(len(relatives), 'related UDF')} ({named}), over max_related={most:,}. "
+            "Nothing was sent. Raise max_related to invalidate all of them."
         )
 
 
 def _logged(found: Lookup, warnings: tuple[str, ...]) -> tuple[str, ...]:
     """Log the first warnings as one line. What the token may not see changes what is sent, so that is logged as a warning."""
     if warnings:
+        said = list(with_reasons(warnings))
         logger.log(
             logging.WARNING if found.unknown else logging.INFO,
             "Fused cache: the map may stay stale all the same: %s",
-            " ".join((*warnings[:_LOGGED], *([f"And {len(warnings) - _LOGGED:,} more."] if len(warnings) > _LOGGED else []))),
+            " ".join((*said[:_LOGGED], *([f"And {len(said) - _LOGGED:,} more."] if len(said) > _LOGGED else []))),
         )
     return warnings

@@ -15,6 +15,7 @@ from fused_cache_ops.selection.spans import Spans
 from fused_cache_ops.sending.outbox import Outbox
 from fused_cache_ops.service.retry import Retrier, Stopped
 from fused_cache_ops.service.service import Service, UdfCache
+from fused_cache_ops.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def send_tiles(service: Service, cache: UdfCache, work: Work) -> None:
         except UnconfirmedError as error:  # each tile by itself is a yes or an error
             if not accepted:
                 raise
-            logger.warning("%s Its %s tiles are sent one by one.", error.message, f"{len(batch):,}")
+            logger.warning("%s Sending %s one by one.", error.message, counted(len(batch), "tile"))
             for position in range(len(batch)):
                 service.invalidate_tile(cache, batch.at(position), retrier=work.retrier)
             return None

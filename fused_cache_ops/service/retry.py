@@ -75,6 +75,7 @@ class Retrier:
         self._started = time.monotonic()
         self._stop = threading.Event()
         self._trouble = ""
+        self._logged: set[tuple[str, bool]] = set()
         self._longest_try = _SHORTEST_TRY
         self.lookup = threading.Lock()  # held while the instances are looked up, by one part of the call for all
         self.client_ids: tuple[str, ...] | None = None  # the instances, once they have been looked up
@@ -223,12 +224,21 @@ class Retrier:
             if pause >= left or left < _SHORTEST_TRY:
                 failure.args = (f"{failure.message} {self._gave_up(attempt, retry_after)}",)
                 raise failure
-            if closed_for:
-                logger.warning("%s All requests pause for %.1f s.", failure.message, closed_for)
-            else:
-                logger.info("%s Retrying in %.1f s.", failure.message, pause)
+            self._log(failure.message, pause, closed_for)
             if self._stop.wait(pause):
                 raise self._stopped()
+
+    def _log(self, message: str, pause: float, closed_for: float) -> None:
+        """Say why a request is retried. A call with many workers, or one that waits long, says each reason once, and once more
+        if all requests pause for it."""
+        reason = message.partition(": ")[2] or message  # without what was being done
+        with self._limiter.changed:
+            key, logged = (reason, bool(closed_for)), self.whole._logged
+            is_new = key not in logged
+            logged.add(key)
+        level = (logging.WARNING if closed_for else logging.INFO) if is_new else logging.DEBUG
+        what = f"All requests pause for {closed_for:.1f} s. Retrying" if closed_for else f"Retrying in {pause:.1f} s,"
+        logger.log(level, "%s %s for up to %.0f s.", message, what, max(self.left, 0.0))
 
     def _last_try(self) -> float:
         """The latest time to start an attempt, so that it ends by the deadline."""

@@ -148,7 +148,7 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
     code = "import sys; sys.modules['typer'] = None; from fused_cache_ops.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install 'fused-cache-ops[cli]'" in done.stderr
+    assert "typer is not installed: install fused-cache-ops with the extra cli (docs/errors.md" in done.stderr
 
 
 def ignore_interrupts() -> None:

@@ -188,7 +188,7 @@ def test_boxes_come_as_other_tools_write_them(bounds: Any, wanted: Any) -> None:
 def test_rows_without_a_box_are_skipped_with_a_count() -> None:
     with pytest.warns(UserWarning, match="bounds has 1 row without a box: skipped"):
         assert read_bounds(FRAME.bounds) == [(1, 2, 3, 4), (5, 6, 7, 8)]
-    with pytest.raises(InvalidInputError, match="1 row that are all null"):
+    with pytest.raises(InvalidInputError, match="1 row, and nothing but nulls"):
         read_bounds(FRAME.iloc[1:2].bounds)
 
 

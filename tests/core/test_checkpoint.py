@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -260,9 +261,52 @@ def test_any_store_that_fsspec_knows_will_do(client: FusedClient, fused_emulator
     assert fsspec.filesystem("memory").find("/checkpoints") == []
 
 
+def test_what_was_made_for_a_record_is_removed_with_it(client: FusedClient, udf: Udf, tmp_path: Path) -> None:
+    client.invalidate_cache(udf.id, tiles=TILES, checkpoint=f"{tmp_path}/airflow/run-1/task/")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_were_there_stay(client: FusedClient, udf: Udf, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    client.invalidate_cache(udf.id, tiles=TILES, checkpoint=f"{tmp_path}/checkpoints/run-1/")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "checkpoints"]
+
+
+def test_a_folder_with_something_else_in_it_stays(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "run-1"
+    fail_part_way(client, fused_emulator, udf, f"{folder}/")
+    (folder / "notes.txt").touch()
+    client.invalidate_cache(udf.id, tiles=TILES, checkpoint=f"{folder}/")
+    assert list(folder.iterdir()) == [folder / "notes.txt"]
+
+
+def test_a_retry_removes_the_folders_that_the_first_try_made(
+    client: FusedClient, fused_emulator: Emulator, udf: Udf, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "run-1"
+    fail_part_way(client, fused_emulator, udf, f"{folder}/")
+    assert len(list(folder.iterdir())) == 1
+    client.invalidate_cache(udf.id, tiles=TILES, checkpoint=f"{folder}/")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_calls_that_share_a_new_folder_do_not_lose_it_to_one_another(tmp_path: Path) -> None:
+    def come_and_go(number: int) -> None:
+        for _ in range(200):
+            file = LocalFile(tmp_path / "run" / "task" / f"{number}.json")
+            file.write(b"{}")
+            file.delete()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(4)))
+    assert list(tmp_path.rglob("*.json")) == []
+
+
 def test_without_fsspec_a_url_says_what_to_install(client: FusedClient, udf: Udf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'fused-cache-ops\[fsspec\]'"):
+    with pytest.raises(ConfigurationError, match="install fused-cache-ops with the extra fsspec"):
         client.invalidate_cache(udf.id, tiles=TILES, checkpoint="s3://bucket/key")
 
 

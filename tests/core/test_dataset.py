@@ -561,11 +561,23 @@ def test_the_message_of_many_failures_says_a_common_reason_once(client):
     assert message.count("99 tiles are selected") == 1
 
 
-def test_the_message_of_many_failures_is_short_where_each_has_a_reason_of_its_own(client):
+def test_the_message_of_many_udfs_that_do_not_exist_is_short(client):
     with pytest.raises(DatasetInvalidationError, match="300 of 300 UDFs") as caught:
         client.invalidate_dataset("d", cache_map=many(), tiles=["1/0/0"])
-    assert "And 290 other reasons: see this error's .result.failed." in str(caught.value)
+    assert "u9, and 290 more: " in str(caught.value)
+    assert str(caught.value).count("It does not exist") == 1
     assert len(caught.value.result.failed) == 300
+
+
+def test_a_plan_of_a_dataset_says_that_callers_were_not_looked_up() -> None:
+    plan = plan_dataset("parcels", cache_map=THREE, bounds=AREA)
+    assert str(plan).splitlines()[-1].startswith("not looked up, because this plan sends nothing: instances, callers")
+    assert "instances, callers and callees" in plan._repr_html_()
+
+
+def test_a_plan_of_a_dataset_that_no_udf_shows_says_nothing_of_callers() -> None:
+    plan = plan_dataset("a", cache_map=CacheMap.from_dict({"datasets": {"a": {"udfs": []}}}, "a.toml"), tiles=["1/0/0"])
+    assert "callers" not in str(plan)
 
 
 def test_entries_without_zooms_are_named_with_their_file() -> None:

@@ -561,13 +561,13 @@ def test_an_empty_geometry_selects_nothing(geometry: Any) -> None:
         ({"type": "FeatureCollection", "features": ["a"]}, "is not GeoJSON"),
         (
             {"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": None}] * 2},
-            "2 rows whose geometries are all null",
+            "2 rows, and nothing but null geometries",
         ),
         ({"type": "FeatureCollection", "features": [{"type": "Feature"}]}, "a Feature without 'geometry'"),
         ({"type": "Feature"}, "a Feature without 'geometry'"),
         ({"type": "GeometryCollection"}, "a GeometryCollection that has no 'geometries'"),
-        (geopandas.GeoSeries([None, None]), "a GeoSeries, has 2 rows whose geometries are all null"),
-        (FRAME.set_geometry([None]), "a GeoDataFrame, has 1 row whose geometries are all null"),
+        (geopandas.GeoSeries([None, None]), "a GeoSeries, has 2 rows, and nothing but null geometries"),
+        (FRAME.set_geometry([None]), "a GeoDataFrame, has 1 row, and nothing but null geometries"),
         (5, "is of type int"),
         ([POLYGON, None], "geometry is None"),
         (shapely.Point(500_000, 4_500_000), "Name their reference system by crs="),
@@ -590,7 +590,7 @@ def test_a_file_of_nothing_but_nulls_is_refused_and_one_without_rows_is_not(tmp_
         warnings.simplefilter("ignore")  # geopandas' own, of an empty frame
         nulls = save(FRAME.set_geometry([None], crs="EPSG:4326"), tmp_path / name)
         nothing = save(FRAME.iloc[:0], tmp_path / f"nothing-{name}")
-    with pytest.raises(InvalidInputError, match=r"the file '.*', has 1 row whose geometries are all null"):
+    with pytest.raises(InvalidInputError, match=r"the file '.*', has 1 row, and nothing but null geometries"):
         tiles(nulls, 5)
     assert tiles(nothing, 5) == set()
 
@@ -669,7 +669,7 @@ def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.
     import sys
 
     monkeypatch.setitem(sys.modules, "shapely", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'fused-cache-ops\[geo\]'"):
+    with pytest.raises(ConfigurationError, match="shapely is not installed: install fused-cache-ops with the extra geo"):
         plan_invalidation("roads", geometry="POINT(0 0)", zooms=3)
 
 

@@ -50,7 +50,7 @@ def test_without_being_asked_the_result_warns_of_callers(
     result = invalidate_cache("land/loader")
     assert seen(parcels) == "old"
     assert result.warnings == (
-        "1 caller of this UDF keep results of their own (parcels): pass related='callers' to invalidate them too.",
+        "1 caller of this UDF keeps results of its own (parcels): pass related='callers' to invalidate it too.",
     )
 
 

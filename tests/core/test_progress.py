@@ -87,4 +87,4 @@ def test_the_log_has_a_line_now_and_then(
         client.invalidate_cache(udf.id, tiles=TILES)
     lines = [record.getMessage() for record in caplog.records if record.name == "fused_cache_ops.progress"]
     assert 1 <= len(lines) <= 5
-    assert " of 100 (" in lines[0]
+    assert " of 100 tiles (" in lines[0]

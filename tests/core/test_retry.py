@@ -1,8 +1,9 @@
 """Patience: what a Retry-After means, and how the pauses grow."""
 
+import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 
 import pytest
@@ -159,6 +160,54 @@ def test_one_that_is_not_back_is_tried_until_the_deadline_and_not_beyond(monkeyp
         retrier.run(send)
     assert 14.5 < tries[-1] <= 15.0
     assert len(tries) < 40
+
+
+def logged_by(calls: "list[Retrier]", caplog: pytest.LogCaptureFixture) -> "list[tuple[str, str]]":
+    """Levels and messages above DEBUG, when each of these fails three times for its own UDF and then succeeds."""
+    caplog.set_level(logging.INFO, "fused_cache_ops")
+    for number, each in enumerate(calls):
+        left = iter(range(3))
+
+        def send(seconds_left: float, number: int = number, left: "Iterator[int]" = left) -> None:
+            if next(left, None) is not None:
+                raise UnavailableError(f"Failed looking up UDF 'map{number}': no response.")
+
+        each.run(send)
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> "Callable[[], Retrier]":
+    """Makes a call that pauses for a moment only."""
+    monkeypatch.setattr(retry.random, "uniform", lambda low, high: 0.0)
+    return lambda: Retrier(60, Limiter(draw=lambda low, high: 0.001))
+
+
+def test_a_call_of_many_parts_logs_a_reason_once_and_once_more_if_all_requests_pause(
+    patient: "Callable[[], Retrier]", caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = patient()
+    (info, first), (warning, second) = logged_by([whole.branch() for _ in range(8)], caplog)
+    assert (info, warning) == ("INFO", "WARNING")
+    assert first == "Failed looking up UDF 'map0': no response. Retrying in 0.0 s, for up to 60 s."
+    assert second == "Failed looking up UDF 'map0': no response. All requests pause for 0.0 s. Retrying for up to 60 s."
+
+
+def test_another_call_logs_the_same_reason_again(patient: "Callable[[], Retrier]", caplog: pytest.LogCaptureFixture) -> None:
+    assert [level for level, _ in logged_by([patient(), patient()], caplog)] == ["INFO", "WARNING"] * 2
+
+
+def test_another_reason_is_logged_as_well(patient: "Callable[[], Retrier]", caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fused_cache_ops")
+    reasons = iter(["Failed a: gone.", "Failed a: busy.", "Failed b: gone.", "Failed b: busy.", "Failed c: gone."])
+
+    def send(seconds_left: float) -> None:
+        for reason in reasons:
+            raise UnavailableError(reason)
+
+    patient().run(send)
+    logged = [(record.levelname, record.getMessage().partition(". ")[0]) for record in caplog.records]
+    assert logged == [("INFO", "Failed a: gone"), ("WARNING", "Failed a: busy"), ("WARNING", "Failed b: gone")]
 
 
 def test_a_pause_that_the_server_asks_for_is_never_shortened() -> None:

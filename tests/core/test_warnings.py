@@ -85,15 +85,29 @@ def test_what_is_certain_comes_before_what_is_possible() -> None:
     assert [part in warning for part, warning in zip(parts, warnings)] == [True] * 5
 
 
-def test_the_log_has_ten_and_the_result_has_all(fused_emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+def logged_of(fused_emulator: Emulator, caplog: pytest.LogCaptureFixture, *codes: str) -> str:
     register(fused_emulator, "roads", "def udf(): ...")
-    for number in range(14):
-        register(fused_emulator, f"broken{number}", "def udf(:")
+    for number, code in enumerate(codes):
+        register(fused_emulator, f"broken{number}", code)
     caplog.set_level(logging.INFO, "fused_cache_ops")
     result = invalidate_cache("maps/roads", tiles=[TILE])
-    assert len(result.warnings or ()) == 14
+    assert len(result.warnings or ()) == len(codes)
     (line,) = [record.getMessage() for record in caplog.records if "may stay stale" in record.getMessage()]
-    assert line.count("cannot be parsed") == 10
+    return line
+
+
+def test_the_log_says_a_reason_once_and_the_result_for_each_udf(
+    fused_emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = logged_of(fused_emulator, caplog, *["def udf(:"] * 14)
+    assert line.count("cannot be parsed") == 1
+    assert line.count(", line 1") == 10
+    assert "and 4 more: " in line
+
+
+def test_the_log_has_ten_reasons_and_the_result_has_all(fused_emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    line = logged_of(fused_emulator, caplog, *(f"fused.run(name{number})" for number in range(14)))
+    assert line.count("only known at run time") == 10
     assert line.endswith("And 4 more.")
 
 

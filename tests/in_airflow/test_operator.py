@@ -280,7 +280,7 @@ def test_a_retry_sends_only_what_the_checkpoint_leaves(
     monkeypatch.setattr("fused_cache_ops.sending.call.MAX_BATCH", 2)
     fields = {"udf": "roads", "tiles": ["1/0/0", "1/0/1", "1/1/0"], "checkpoint": str(tmp_path / "c.json")}
     fused_emulator.before_invalidation = lambda: fused_emulator.misbehave(status=403, path="delete")
-    with pytest.raises(AirflowFailException, match="run the same call again to send the rest"):
+    with pytest.raises(AirflowFailException, match="a retry sends the rest"):
         operator(**fields).execute({})
     fused_emulator.before_invalidation = None
     fused_emulator.behave()

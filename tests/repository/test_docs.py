@@ -181,6 +181,21 @@ def test_every_command_to_install_works_from_a_clone(page: Path) -> None:
             assert set(filter(None, extras.rstrip("]").split(","))) <= declared.get("optional-dependencies", {}).keys()
 
 
+def test_no_message_names_a_command_that_needs_a_package_index() -> None:
+    sources = [*(ROOT / "fused_cache_ops").rglob("*.py"), *ROOT.glob("*/src/**/*.py")]
+    assert len(sources) > 100
+    assert [str(each) for each in sources if "pip install" in each.read_text()] == []
+
+
+def test_the_page_that_messages_name_lists_every_extra() -> None:
+    table = (DOCS / "errors.md").read_text().partition("## Something is not installed")[2].partition("\n## ")[0]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    listed = {
+        name for row in table.splitlines() if row.startswith("| `") for name in re.findall(r"`([a-z0-9]+)`", row.split("|")[1])
+    }
+    assert listed == {*declared, "demo"}
+
+
 # -- code -----------------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fused._compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_fused.provider_info import CLIENT_SETTINGS, EXTRA_FIELDS, FIELD_BEHAVIOUR, SECRET_FIELDS
+from airflow_provider_fused.words import in_airflows_words
 
 if TYPE_CHECKING:
     from fused_cache_ops import FusedClient
@@ -97,9 +98,10 @@ class FusedHook(BaseHook):
                 **_settings({name: _configured(name) for name in EXTRA_FIELDS} | _given(connection.extra_dejson)),
             )
         except (ConfigurationError, InvalidInputError) as error:
+            told = in_airflows_words(str(error))
             raise ConfigurationError(
-                f"Connection {self.fused_conn_id!r}: {error} The connection's fields are 'Service account token' "
-                "(password), 'Base URL' (host) and 'Client id' (login)."
+                f"Connection {self.fused_conn_id!r}: {told} The connection's fields are 'Service account token' (password), "
+                "'Base URL' (host) and 'Client id' (login)."
             ) from None
 
     def test_connection(self) -> tuple[bool, str]:
@@ -110,7 +112,7 @@ class FusedHook(BaseHook):
             with self.get_conn() as client:
                 environment = client.check()
         except FusedCacheError as error:
-            return False, str(error)
+            return False, in_airflows_words(str(error))
         return True, f"The token is valid for the environment {environment.name or environment.id}."
 
 

@@ -15,6 +15,7 @@ from airflow_provider_fused.links import FusedWorkbenchLink, workbench_of
 from airflow_provider_fused.metrics import report_stale_times
 from airflow_provider_fused.task_state import TASK_STATE, store_of
 from airflow_provider_fused.templating import refuse_tables
+from airflow_provider_fused.words import in_airflows_words
 from fused_cache_ops.integration import (
     CALL_DEFAULTS,
     CALL_OPTIONS,
@@ -101,6 +102,22 @@ class _FusedOperator(BaseOperator):
         refuse_stored_webhook(kwargs.get("announce", NOT_GIVEN), "Airflow stores a DAG's arguments")
         _refuse_stored_token(kwargs.get("udf"))
         return super().partial(**kwargs)
+
+    def _refuse_without_token(self) -> None:
+        """Reject, where the DAG is defined, what certainly has no shared token to run the UDF by.
+
+        :raises InvalidInputError: as said
+        """
+        verified, udf = getattr(self, "verify_tiles", 0), self.udf
+        what = "verify_tiles" if _is_wanted(verified) else "refresh" if _is_wanted(getattr(self, "refresh", 0)) else ""
+        is_known = isinstance(udf, str) and "{{" not in udf and "{%" not in udf and not _is_shared_token(udf)
+        if what and is_known and getattr(self, "shared_token", None) is None and self.has_dag():  # type: ignore[no-untyped-call]
+            from fused_cache_ops import InvalidInputError
+
+            raise InvalidInputError(
+                f"{what} needs a shared token of UDF {udf!r}, because that is how its tiles are requested, and there is "
+                "none: put it into a variable, and pass shared_token='{{ var.value.roads_token }}', or udf by such a template."
+            )
 
     def _refuse_stored(self, announce: Any) -> None:
         """Reject an address to post to that Airflow would store.
@@ -385,6 +402,7 @@ class FusedInvalidateCacheOperator(_FusedOperator):
         self.announce = announce
         self.fused_conn_id = fused_conn_id
         self.max_zoom = max_zoom
+        self._refuse_without_token()
         self._returned: dict[str, Any] | None = None  # by a decorated function, which is not called again
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -499,6 +517,7 @@ class FusedRefreshCacheOperator(_FusedOperator):
         self._name(udf)
         self.refresh = refresh
         self.fused_conn_id = fused_conn_id
+        self._refuse_without_token()
 
     def execute(self, context: Any) -> dict[str, Any]:
         from fused_cache_ops.integration import merged_refresh
@@ -838,6 +857,13 @@ def _refuse_stored_token(udf: Any) -> None:
         )
 
 
+def _is_wanted(value: Any) -> bool:
+    """Whether a literal ``verify_tiles`` or ``refresh`` certainly asks for something."""
+    if isinstance(value, Mapping):
+        return _is_wanted(value.get("count", "all"))
+    return value == "all" or (isinstance(value, int) and value > 0) or (isinstance(value, str) and value.strip("0").isdigit())
+
+
 def _is_shared_token(udf: Any) -> bool:
     from fused_cache_ops.integration import Secret, sealed_udf
 
@@ -855,7 +881,7 @@ def in_airflows_terms() -> Iterator[None]:
         # A cancelled call can be resumed, whoever cancelled it, so the task's retries apply.
         cancelled = isinstance(error, InvalidationCancelledError) or isinstance(error.__cause__, InvalidationCancelledError)
         failure = FusedUnavailableError if error.retryable or cancelled else AirflowFailException
-        raise failure(str(error)) from error
+        raise failure(in_airflows_words(str(error))) from error
 
 
 def own_checkpoint(checkpoint: Any, context: Any) -> Any:

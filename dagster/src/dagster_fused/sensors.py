@@ -127,7 +127,7 @@ def build_invalidate_on_asset_sensor(
         wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=ids)
         records = context.instance.fetch_materializations(wanted, limit=_MOST_EVENTS).records
         if len(records) < len(ids):
-            context.log.warning(f"{len(ids) - len(records)} materializations are no longer in the event log.")
+            context.log.warning(f"The event log no longer has {len(ids) - len(records):,} of {len(ids):,} materializations.")
         return ((record.asset_materialization, record.partition_key) for record in records)
 
     job = _build_job(name, udf, selection_fn, selection, resource_key, retry_policy, _MATERIALIZATIONS, changes)

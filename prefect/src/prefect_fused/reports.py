@@ -181,7 +181,7 @@ def describe(shown: str, plan: InvalidationPlan, result: InvalidationResult) -> 
         "Verified": result.verification and str(result.verification).removeprefix("verified: "),
         "Refreshed": result.refresh and str(result.refresh).removeprefix("refreshed: "),
         "Zooms left stale": ", ".join(map(str, result.zooms_left_stale)) or None,
-        "Related UDFs": f"{len(result.related)}" if result.related else None,
+        "Related UDFs": f"{len(result.related):,}" if result.related else None,
         "Inner caches deleted": ", ".join(result.inner_caches) or None,
         "Open maps": result.announcement and str(result.announcement),
         "Second pass": result.second_pass,

@@ -19,10 +19,8 @@ def _spelled(name: str, value: str | None) -> str | None:
 
 def in_our_words(message: str) -> str:
     """A message as the caller of a task would put it."""
-    return respelled(
-        message.replace("Raise the deadline,", "Raise deadline,").replace("Raise the deadline to", "Raise deadline to"),
-        _spelled,
-    )
+    told = respelled(message, _spelled)
+    return told.replace(" or pass shared_token=.", " pass shared_token=, or set shared_token of the FusedCredentials block.")
 
 
 @contextlib.contextmanager
