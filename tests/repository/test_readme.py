@@ -90,4 +90,4 @@ def test_the_example_of_large_invalidations_runs(
     fused_emulator.register(dict, name="roads")
     exec(example(ROOT / "docs/at-scale.md"), {})
     assert [request.method for request in fused_emulator.requests].count("POST") == 4
-    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert list(tmp_path.glob("checkpoints/*")) == []
