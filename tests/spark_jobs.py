@@ -253,7 +253,9 @@ def without_the_package(_: Any) -> None:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([f"{folder}/bin/pip", "install", "--quiet", "pyarrow", "pandas<3"], check=True)
         code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import spark_jobs; spark_jobs.lacking()"
-        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYSPARK_PYTHON": f"{folder}/bin/python"})
+        environment = {**os.environ, "PYSPARK_PYTHON": f"{folder}/bin/python"}
+        # In a folder of its own: executors on this machine find what lies in the working folder.
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=folder)
 
 
 def lacking() -> None:
