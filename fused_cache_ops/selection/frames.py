@@ -42,10 +42,10 @@ def frame_tiles(frame: Any, unplaced: Callable[[int], object]) -> Iterator[Any]:
     from array import array
 
     with in_our_terms():
-        if not {"z", "x", "y"} <= set(frame.columns):
-            yield from read_tiles(frame, array("Q"))
-            return
         pa = import_geo("pyarrow")
+        if not {"z", "x", "y"} <= set(frame.columns):
+            yield from read_tiles(pa.RecordBatchReader.from_stream(frame), array("Q"))
+            return
         for batch in pa.RecordBatchReader.from_stream(frame.select("z", "x", "y")):
             placed = batch.filter(batch.column(0).is_valid())
             if missing := batch.num_rows - placed.num_rows:

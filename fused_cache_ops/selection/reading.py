@@ -192,6 +192,8 @@ def refuse_single_use(selection: SelectionKeywords, why: str = "a retry would fi
     """
     for kind in ("tiles", "bounds", "geometry", "cells"):
         value: Any = selection.get(kind)
+        if is_frame(value):  # over Spark Connect, it has a column for whatever is asked for
+            continue
         if _is_single_use(value) or (kind == "tiles" and _may_be_single_use(value)):
             raise InvalidInputError(
                 f"{kind} is of type {type(value).__name__}, which can be read only once: {why}. Pass a list."

@@ -190,7 +190,17 @@ class DataFrame:
         return pa.RecordBatchReader.from_batches(self._table.schema, batches()).__arrow_c_stream__(requested_schema)
 
 
+class ConnectedDataFrame(DataFrame):
+    """One of Spark Connect, which has a column for whatever is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return object()
+
+
 DataFrame.__module__ = "pyspark.sql.dataframe"
+ConnectedDataFrame.__module__ = "pyspark.sql.connect.dataframe"
 TILES = [(5, x, 3) for x in range(10)]
 
 
@@ -244,8 +254,10 @@ def test_a_row_of_nulls_says_that_what_has_no_place_changed(
     assert len(fused_emulator.cached_tiles(udf)) == left
 
 
-def test_other_columns_of_tiles_are_read(udf: Udf) -> None:
-    given = DataFrame(pa.table({"tile": ["1/0/0", "1/0/1"]}))
+@pytest.mark.parametrize("kind", [DataFrame, ConnectedDataFrame])
+def test_other_columns_of_tiles_are_read(udf: Udf, kind: Any) -> None:
+    given = kind(pa.table({"tile": ["1/0/0", "1/0/1"]}))
+    assert plan_invalidation("roads", tiles=given).tile_count == 2
     assert invalidate_cache("roads", tiles=given).tiles_invalidated == 2
 
 
