@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.changes.engine import Engine, OnFraction
 from fused_cache_ops.changes.kinds import INTEGERS, Kind, distinct, equal, from_parquet, kind_of, plain
+from fused_cache_ops.changes.states import refuse_one_state
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.arrow import (
     Column,
@@ -123,6 +124,7 @@ def changed_geometry(
             into the temporary directory. The latter is retryable, because room may be made.
     """
     pa = import_geo("pyarrow")
+    refuse_one_state(before, after)
     keys = _names("key", key)
     columns = None if columns is None else _names("columns", columns)
     with ExitStack() as opened:

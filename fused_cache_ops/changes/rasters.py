@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from fused_cache_ops.changes.states import refuse_one_state
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.arrow import Unknown, marked
-from fused_cache_ops.selection.rasters import Grid, grid_of, opened, valid_windows
+from fused_cache_ops.selection.rasters import Grid, grid_of, is_dataset, is_warped, opened, valid_windows
 from fused_cache_ops.selection.shapes import import_geo
 from fused_cache_ops.tiles.tile import is_boolean
-from fused_cache_ops.wording import quoted, quoted_address, warn
+from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, warn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,10 +69,11 @@ def changed_raster(
         ConfigurationError: the extra ``raster`` is not installed.
 
     Warns:
-        UserWarning: pixels changed, but no overview did: low zooms go on showing the old ones.
+        UserWarning: pixels changed where the first overview did not: low zooms may go on showing the old ones.
     """
     for name, given in (("before", before), ("after", after)):
         _check_given(name, given)
+    refuse_one_state(before, after)
     if when_grid_differs not in ("fail", "everything"):
         raise InvalidInputError(f"when_grid_differs = {quoted(when_grid_differs)} must be 'fail' or 'everything'.")
     for name, number in (("tolerance", tolerance), ("margin", margin)):
@@ -89,21 +93,22 @@ def changed_raster(
         if _says_other(old, new):
             return _table([(grid, everything)], margin)
         chosen = _bands(bands, old.count)
-        windows = list(_differing(_Pair(old, new), chosen, tolerance))
+        windows = _merged(_differing(_Pair(old, new), chosen, tolerance))
         factors = old.overviews(1)
-        changed_levels = 0
-        found = list(windows)
-        for level, factor in enumerate(factors):
+        # An overview that is a file of its own is named as the raster.
+        has_one_file = all(len(each.files) == 1 for each in (old, new))
+        levels: list[list[Window]] = []
+        for level in range(len(factors)):
             with opened(before, "before", overview_level=level) as low, opened(after, "after", overview_level=level) as later:
                 scale = grid.width / low.width, grid.height / low.height
-                of_level = list(_differing(_Pair(low, later), chosen, tolerance))
-            changed_levels += bool(of_level)
-            found += [_scaled(each, scale, grid) for each in of_level] if factor else []
-    if windows and factors and not changed_levels:
+                of_level = _merged(_differing(_Pair(low, later), chosen, tolerance, by_bytes=has_one_file))
+            levels.append([_scaled(each, scale, grid) for each in of_level])
+    if levels and not _covers(levels[0], windows):
         warn(
-            f"The pixels of {quoted_address(str(getattr(after, 'name', after)))} changed, but none of its overviews did: "
-            "low zooms go on showing the old ones. Build them anew"
+            f"Pixels of {quoted_address(str(getattr(after, 'name', after)))} changed where its overviews did not: low zooms "
+            "may go on showing the old ones. Build the overviews anew"
         )
+    found = [window for each in (windows, *levels) for window in each]
     return _table([(grid, found)], margin)
 
 
@@ -120,10 +125,11 @@ def raster_footprint(raster: Any, *, valid_data: bool = False) -> pa.Table:
     Raises:
         FusedCacheError: as for `changed_raster`.
     """
-    _check_given("raster", raster)
+    if valid_data or not is_warped(raster):
+        _check_given("raster", raster)
     with opened(raster, "raster") as dataset:
         grid = grid_of(dataset, "raster")
-        windows = list(valid_windows(dataset)) if valid_data else [(0, 0, grid.width, grid.height)]
+        windows = _merged(valid_windows(dataset)) if valid_data else [(0, 0, grid.width, grid.height)]
     return _table([(grid, windows)], 0)
 
 
@@ -135,9 +141,23 @@ class _Pair(NamedTuple):
 
 
 def _check_given(name: str, given: Any) -> None:
-    if given is None or not (isinstance(given, (str, os.PathLike)) or hasattr(given, "crs")):
+    """Reject what is no raster, and a dataset that does not show what its file holds."""
+    is_path = isinstance(given, (str, os.PathLike))
+    if not is_path and not is_dataset(given):
         raise InvalidInputError(
             f"{name} is of type {type(given).__name__}: pass the path or URL of a raster, or a dataset of rasterio."
+        )
+    if is_path and rendered_to_nothing(os.fspath(given)):
+        raise InvalidInputError(f"{name} is {quoted(os.fspath(given))}, which looks like a value that is missing.")
+    if is_warped(given):
+        raise InvalidInputError(
+            f"{name} is a WarpedVRT, which has no file that can be opened anew, and may show old pixels: pass the raster that "
+            "it is made from, or a file of the format VRT."
+        )
+    if not is_path and not given.closed and given.mode != "r":
+        raise InvalidInputError(
+            f"{name}, the raster {quoted_address(given.name)}, is open for writing, so that its file may lack what was "
+            "written: close it first."
         )
 
 
@@ -150,8 +170,9 @@ def _different_grids(old: Any, new: Any, grid: Grid, other: Grid) -> str:
         "types of bands": (old.dtypes, new.dtypes),
     }
     different = [name for name, (one, two) in pairs.items() if one != two]
-    pixel = max(abs(each) for each in tuple(grid.transform)[:6] if each) * 1e-9
-    if any(abs(one - two) > max(pixel, 1e-12) for one, two in zip(grid.transform, other.transform)):
+    a, b, _, d, e, _ = tuple(grid.transform)[:6]
+    nothing = max(abs(each) for each in (a, b, d, e)) * 1e-6
+    if any(abs(one - two) > nothing for one, two in zip(grid.transform, other.transform)):
         different.append("georeferencing")
     return " and ".join(different)
 
@@ -169,18 +190,25 @@ def _says_other(old: Any, new: Any) -> bool:
 
 
 def _bands(given: Any, count: int) -> list[int]:
-    bands = list(range(1, count + 1)) if given is None else [given] if isinstance(given, int) else list(given)
-    if not bands or not all(isinstance(band, int) and not is_boolean(band) and 1 <= band <= count for band in bands):
+    bands = range(1, count + 1) if given is None else list(given) if isinstance(given, Iterable) else [given]
+    if not bands or not all(isinstance(each, Integral) and not is_boolean(each) and 1 <= int(each) <= count for each in bands):
         raise InvalidInputError(f"bands = {quoted(given)} must be numbers from 1 to {count}.")
-    return bands
+    return [int(band) for band in bands]
 
 
-def _differing(pair: _Pair, bands: list[int], tolerance: float) -> Iterator[Window]:
-    """The windows in which both states differ."""
+def _differing(pair: _Pair, bands: list[int], tolerance: float, *, by_bytes: bool = True) -> Iterator[Window]:
+    """The windows in which both states differ.
+
+    Args:
+        pair: both states.
+        bands: the bands to compare.
+        tolerance: the largest difference that does not count.
+        by_bytes: whether the file that a dataset names holds its blocks, so that these can be compared as they are stored.
+    """
     old, new = pair
     has_mask = any("per_dataset" in str(flags) and "alpha" not in str(flags) for flags in old.mask_flag_enums)
     with ExitStack() as files:
-        compare = None if has_mask else _of_stored_bytes(pair, bands, files)
+        compare = _of_stored_bytes(pair, bands, files) if by_bytes and not has_mask else None
         for window, blocks in _units(old, new):
             if compare is not None and compare(blocks):
                 continue
@@ -213,7 +241,8 @@ def _of_stored_bytes(pair: _Pair, bands: list[int], opened_files: ExitStack) -> 
 
     def stored(each: Any) -> tuple[Any, ...]:
         tags = each.tags(ns="IMAGE_STRUCTURE")
-        return each.block_shapes, sorted(tags.items()), each.interleaving, each.photometric, _head(each.name)
+        of_bands = [sorted(each.tags(band, ns="IMAGE_STRUCTURE").items()) for band in each.indexes]
+        return each.block_shapes, sorted(tags.items()), of_bands, each.interleaving, each.photometric, _head(each.name)
 
     if stored(old) != stored(new) or old.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "") not in _LOSSLESS:
         return None
@@ -250,12 +279,23 @@ def _is_same(old: Any, new: Any, bands: list[int], window: Any, tolerance: float
         one, two = (each.read(band, window=window) for each in (old, new))
         if not np.array_equal(one.view(np.uint8), two.view(np.uint8)):
             same = (one == two) | ((one != one) & (two != two))
-            if tolerance and one.dtype.kind in "iuf":
-                with np.errstate(invalid="ignore", over="ignore"):
-                    same |= np.abs(one.astype(np.float64) - two.astype(np.float64)) <= tolerance
+            if tolerance:
+                same |= _are_near(one, two, tolerance)
             if not same.all():
                 return False
     return not has_mask or np.array_equal(old.read_masks(window=window), new.read_masks(window=window))
+
+
+def _are_near(one: Any, two: Any, tolerance: float) -> Any:
+    """Where two arrays of a type differ by no more than a tolerance. Whole numbers are not rounded."""
+    import numpy as np
+
+    if one.dtype.kind in "iu":
+        distance = np.where(one > two, one - two, two - one).view(f"u{one.dtype.itemsize}")  # right also beyond the type
+        return distance <= min(math.floor(tolerance), np.iinfo(distance.dtype).max)
+    with np.errstate(invalid="ignore", over="ignore"):
+        wide = np.complex128 if one.dtype.kind == "c" else np.float64
+        return np.abs(one.astype(wide) - two.astype(wide)) <= tolerance
 
 
 def _scaled(window: Window, scale: tuple[float, float], grid: Grid) -> Window:
@@ -269,12 +309,21 @@ def _scaled(window: Window, scale: tuple[float, float], grid: Grid) -> Window:
     )
 
 
+def _covers(windows: list[Window], others: list[Window]) -> bool:
+    """Whether windows cover all others."""
+    import numpy as np
+
+    shapely = import_geo("shapely")
+    one, two = (shapely.union_all(shapely.box(*np.reshape(each, (-1, 4)).T)) for each in (windows, others))
+    return bool(shapely.covers(one, two)) or not others
+
+
 def _table(found: list[tuple[Grid, list[Window]]], margin: float) -> Any:
     """Windows of grids as what ``geometry`` takes."""
     import numpy as np
 
     pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
-    pieces = [(grid, grid.outlines(_runs(windows))) for grid, windows in found if windows]
+    pieces = [(grid, grid.outlines(windows)) for grid, windows in found if windows]
     if len({grid.system for grid, _ in pieces}) > 1:
         return _in_degrees(pieces, margin)
     system = found[0][0].system
@@ -295,19 +344,34 @@ def _in_degrees(pieces: list[tuple[Grid, Any]], margin: float) -> Any:
     return marked([pyarrow.array(shapely.to_wkb(shapes), pyarrow.large_binary())], DEGREES, margin=margin)
 
 
-def _runs(windows: list[Window]) -> list[Window]:
-    """The same windows in fewer rectangles: neighbors in a row are joined, then rows of the same columns."""
-    for first in (0, 1):
-        axis = (1, 3, 0, 2) if first == 0 else (0, 2, 1, 3)
-        joined: list[Window] = []
-        for window in sorted(set(windows), key=lambda each: tuple(each[number] for number in axis)):
-            a, b, start, stop = axis
-            last = joined[-1] if joined else None
-            if last is not None and (last[a], last[b]) == (window[a], window[b]) and window[start] <= last[stop]:
-                grown = list(last)
-                grown[stop] = max(last[stop], window[stop])
-                joined[-1] = (grown[0], grown[1], grown[2], grown[3])
-            else:
-                joined.append(window)
-        windows = joined
-    return windows
+def _merged(windows: Iterable[Window]) -> list[Window]:
+    """The same windows in fewer rectangles: neighbors in a row are joined, then rows of the same columns.
+
+    Args:
+        windows: from top to bottom, and from left to right. They are merged as they come, because there may be millions.
+    """
+    done: list[Window] = []
+    last: dict[tuple[int, int], tuple[int, int]] = {}  # the top and bottom of what may go on below, by its left and right
+    for top, row in itertools.groupby(windows, key=lambda window: window[1]):
+        current: dict[tuple[int, int], tuple[int, int]] = {}
+        for left, right, bottom in _joined(row):
+            above = last.get((left, right))
+            goes_on = above is not None and above[1] == top
+            current[left, right] = (last.pop((left, right))[0] if goes_on else top, bottom)
+        done += [(left, above, right, below) for (left, right), (above, below) in last.items()]
+        last = current
+    return done + [(left, above, right, below) for (left, right), (above, below) in last.items()]
+
+
+def _joined(row: Iterable[Window]) -> Iterator[tuple[int, int, int]]:
+    """The left, right and bottom of the runs in a row of windows of the same height."""
+    run: tuple[int, int, int] | None = None
+    for left, _, right, bottom in row:
+        if run is not None and run[1] == left:
+            run = (run[0], right, bottom)
+            continue
+        if run is not None:
+            yield run
+        run = (left, right, bottom)
+    if run is not None:
+        yield run

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import import_geo, single_parts, within_the_map
-from fused_cache_ops.wording import quoted_address, shortened, without_any_credentials, without_credentials
+from fused_cache_ops.wording import counted, quoted_address, shortened, without_any_credentials, without_credentials
 
 _ENDINGS = (".tif", ".tiff", ".gtiff", ".cog", ".vrt")
 _NO_RASTER = "not recognized as being in a supported file format"
@@ -66,6 +66,11 @@ def is_dataset(value: Any) -> bool:
     return type(value).__module__.startswith("rasterio.") and hasattr(value, "transform") and hasattr(value, "crs")
 
 
+def is_warped(value: Any) -> bool:
+    """Whether a value is a view of rasterio, which is warped as it is read."""
+    return is_dataset(value) and type(value).__name__ == "WarpedVRT"
+
+
 @contextmanager
 def opened(raster: Any, what: str, **how: Any) -> Iterator[Any]:
     """A raster, opened anew: a handle that was opened before a load goes on showing the old pixels.
@@ -81,9 +86,15 @@ def opened(raster: Any, what: str, **how: Any) -> Iterator[Any]:
         ConfigurationError: the extra ``raster`` is not installed.
     """
     rasterio = import_geo("rasterio", extra="raster")
+    if is_warped(raster):  # it has no name to be opened by
+        if raster.closed:
+            raise InvalidInputError(f"{what} is a WarpedVRT that is closed: pass it while it is open.")
+        yield raster
+        return
     address = raster.name if is_dataset(raster) else os.fspath(raster)
     try:
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), _quiet(rasterio):
+        # Files beside it, such as masks and overviews, are looked for by their names: listing a store's folder takes long.
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), _quiet(rasterio):
             with rasterio.open(address, **how) as dataset:
                 yield dataset
     except FusedCacheError:
@@ -125,6 +136,11 @@ def grid_of(dataset: Any, what: str) -> Grid:
         InvalidInputError: it has none, only ground control points, or coefficients of a sensor.
     """
     shown = f"{what}, the raster {quoted_address(dataset.name)},"
+    if dataset.subdatasets:
+        raise InvalidInputError(
+            f"{shown} holds {counted(len(dataset.subdatasets), 'raster')}, of which only the first would be read: name each of "
+            f"them, such as {quoted_address(dataset.subdatasets[0])}."
+        )
     gcps, _ = dataset.gcps
     if dataset.crs is None or dataset.transform.is_identity:
         if gcps or dataset.rpcs:

@@ -174,7 +174,7 @@ def test_a_stream_is_what_geometry_takes() -> None:
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     twice = pa.concat_tables([points((1, 1))] * 2)
     with pytest.raises(InvalidInputError, match="several rows with the same key"):
-        changed_geometry(twice, twice, temporary_directory=tmp_path, **GIVEN)
+        changed_geometry(twice, points((1, 1)), temporary_directory=tmp_path, **GIVEN)
     assert list(tmp_path.iterdir()) == []
 
 

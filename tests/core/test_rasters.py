@@ -9,6 +9,8 @@ import mercantile
 import numpy as np
 import pytest
 import rasterio
+import rasterio.enums
+import rasterio.vrt
 import rasterio.warp
 import rasterio.windows
 import shapely
@@ -269,15 +271,114 @@ def test_a_mask_counts(tmp_path: Path) -> None:
     assert changed_windows(changed_raster(*paths)) == {(192, 192, 256, 256)}
 
 
-def test_pixels_that_changed_without_their_overviews_are_warned_about(tmp_path: Path) -> None:
-    data = numbers()
-    before, after = (write(tmp_path / f"{name}.tif", data, overviews=[2, 4], compress=None) for name in "ab")
-    with rasterio.open(after, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_pixels_that_changed_without_their_overviews_are_warned_about(tmp_path: Path, elsewhere: bool) -> None:
+    data = np.tile(numbers(), (2, 2))
+    after = data.copy()
+    if elsewhere:
+        after[500, 500] += 1
+    paths = [
+        write(tmp_path / f"{name}.tif", each, overviews=[2, 4], compress=None) for name, each in (("a", data), ("b", after))
+    ]
+    with rasterio.open(paths[1], "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
         changed = data[:64, :64].copy()
         changed[3, 3] += 1
         file.write(changed, 1, window=rasterio.windows.Window(0, 0, 64, 64))
-    with pytest.warns(UserWarning, match="none of its overviews did"):
-        assert changed_windows(changed_raster(before, after)) == {(0, 0, 64, 64)}
+    with pytest.warns(UserWarning, match="changed where its overviews did not"):
+        assert (0, 0, 64, 64) in changed_windows(changed_raster(*paths))
+
+
+def test_files_beside_a_raster_are_a_part_of_it(tmp_path: Path) -> None:
+    data = numbers()
+    paths = [write(tmp_path / f"{name}.tif", data) for name in "ab"]
+    for path, hidden in zip(paths, (False, True)):
+        mask = np.full((256, 256), 255, "uint8")
+        mask[:20, :20] = 0 if hidden else 255
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+            file.write_mask(mask)
+    assert (tmp_path / "b.tif.msk").exists()
+    assert changed_windows(changed_raster(*paths)) == {(0, 0, 64, 64)}
+
+
+@pytest.mark.parametrize("beside", ["YES", "NO"])
+def test_overviews_are_compared_wherever_they_are(tmp_path: Path, beside: str) -> None:
+    data = numbers()
+    paths = [write(tmp_path / f"{name}.tif", data) for name in "ab"]
+    for path, resampling in zip(paths, ("average", "nearest")):
+        with rasterio.Env(TIFF_USE_OVR=beside), rasterio.open(path, "r+") as file:
+            file.build_overviews([2, 4], rasterio.enums.Resampling[resampling])
+    assert (tmp_path / "a.tif.ovr").exists() == (beside == "YES")
+    assert changed_windows(changed_raster(*paths)) == {(0, 0, 256, 256)}
+
+
+def test_a_file_of_several_rasters_is_refused_and_each_of_them_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", numbers())
+    write(tmp_path / "a.tif", numbers(2), APPEND_SUBDATASET="YES", transform=Affine(10, 0, 580_000, 0, -10, 4_290_000))
+    for act in (lambda: tiles(path), lambda: changed_raster(path, write(tmp_path / "b.tif")), lambda: raster_footprint(path)):
+        with pytest.raises(InvalidInputError, match=r"holds 2 rasters, of which only the first .*GTIFF_DIR:1:"):
+            act()
+    pages = [tiles(f"GTIFF_DIR:{number}:{path}") for number in (1, 2)]
+    assert pages[0]
+    assert pages[1]
+    assert pages[0].isdisjoint(pages[1])
+
+
+def test_a_raster_is_not_compared_with_itself(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    with rasterio.open(path) as opened_before:
+        write(tmp_path / "a.tif", numbers())
+        with pytest.raises(InvalidInputError, match="keep a copy from before the load"):
+            changed_raster(opened_before, path)
+
+
+def test_a_raster_that_is_open_for_writing_is_not_compared(tmp_path: Path) -> None:
+    before = write(tmp_path / "a.tif")
+    with rasterio.open(write(tmp_path / "b.tif"), "r+") as after:
+        with pytest.raises(InvalidInputError, match=r"is open for writing.*close it first"):
+            changed_raster(before, after)
+    assert changed_raster(before, after).num_rows == 0
+
+
+def test_a_warped_view_has_an_outline_and_is_not_compared(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    with rasterio.open(path) as source, rasterio.vrt.WarpedVRT(source, crs="EPSG:3857") as view:
+        assert tiles(view) >= tiles(path)
+        assert raster_footprint(view).num_rows == 1
+        for act in (lambda: changed_raster(view, path), lambda: raster_footprint(view, valid_data=True)):
+            with pytest.raises(InvalidInputError, match="is a WarpedVRT, which has no file"):
+                act()
+    with pytest.raises(InvalidInputError, match="is closed"):
+        tiles(view)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int8", "uint8"])
+def test_a_tolerance_does_not_round_whole_numbers(tmp_path: Path, dtype: str) -> None:
+    most = np.iinfo(dtype).max
+    data = np.full((256, 256), most, dtype)
+    data[100] = np.iinfo(dtype).min
+    after = data.copy()
+    after[0, 0] -= 3
+    after[100, 100] = most  # as far as it gets
+    before, later = write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after)
+    everything = {(0, 0, 64, 64), (64, 64, 128, 128)}
+    assert changed_windows(changed_raster(before, later, tolerance=2.9)) == everything
+    assert changed_windows(changed_raster(before, later, tolerance=3)) == {(64, 64, 128, 128)}
+
+
+def test_a_shift_of_small_pixels_is_another_grid(tmp_path: Path) -> None:
+    small = {"transform": Affine(0.001, 0, 480_000, 0, -0.001, 4_290_000)}
+    moved = {"transform": Affine(0.001, 0, 480_000.002, 0, -0.001, 4_290_000)}
+    with pytest.raises(InvalidInputError, match="differ in georeferencing"):
+        changed_raster(write(tmp_path / "a.tif", **small), write(tmp_path / "b.tif", **moved))
+
+
+def test_neighboring_blocks_are_one_rectangle(tmp_path: Path) -> None:
+    data = numbers()
+    after = data.copy()
+    after[:, 70:180] += 1
+    after[200, 5] += 1
+    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after))
+    assert changed_windows(found) == {(64, 0, 192, 192), (0, 192, 192, 256)}
 
 
 def test_overviews_that_were_built_anew_have_changed(tmp_path: Path) -> None:
@@ -323,9 +424,8 @@ def test_differences_can_be_given_together_with_other_areas(tmp_path: Path) -> N
     ],
 )
 def test_what_cannot_be_compared_by_is_refused(tmp_path: Path, given: Any, match: str) -> None:
-    path = write(tmp_path / "a.tif")
     with pytest.raises(InvalidInputError, match=match):
-        changed_raster(path, path, **given)
+        changed_raster(write(tmp_path / "a.tif"), write(tmp_path / "b.tif"), **given)
 
 
 @pytest.mark.parametrize("given", [None, 5, []])
@@ -340,7 +440,7 @@ def test_what_is_no_raster_is_refused(tmp_path: Path, given: Any) -> None:
     "address", ["/vsicurl/http://me:hunter2secret@127.0.0.1:9/a.tif", "http://127.0.0.1:9/a.tif?sig=hunter2secret"]
 )
 def test_the_credentials_of_an_address_are_not_shown(address: str) -> None:
-    for act in (lambda: tiles(address), lambda: changed_raster(address, address)):
+    for act in (lambda: tiles(address), lambda: changed_raster(address, f"{address}#")):
         with pytest.raises((InvalidInputError, UnavailableError)) as caught:
             act()
         assert "hunter2" not in str(caught.value)

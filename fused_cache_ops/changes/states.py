@@ -1,0 +1,41 @@
+"""What two states of the same thing must be, whatever they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.wording import quoted_address
+
+
+def refuse_one_state(before: Any, after: Any) -> None:
+    """Reject one state that is given twice. Comparing it with itself would always find nothing.
+
+    Raises:
+        InvalidInputError: as said.
+    """
+    names = [_name(each) for each in (before, after)]
+    if before is not after and (None in names or not _is_one_place(*names)):
+        return
+    shown = "" if names[0] is None else f", {quoted_address(names[0])}"
+    raise InvalidInputError(
+        f"before and after are the same{shown}, which never differs from itself. If the load overwrites it, keep a copy from "
+        "before the load, and compare with that."
+    )
+
+
+def _name(given: Any) -> str | None:
+    """The path or URL that a state is read from. None: it is in memory."""
+    if isinstance(given, (str, os.PathLike)):
+        return str(os.fspath(given))
+    name = getattr(given, "name", None)
+    return name if type(given).__module__.startswith("rasterio.") and isinstance(name, str) else None
+
+
+def _is_one_place(one: Any, other: Any) -> bool:
+    try:
+        return one == other or Path(one).samefile(other)
+    except (OSError, ValueError):  # a URL, or what is not there
+        return False
