@@ -27,6 +27,8 @@ MARGIN = 9
 
 _ROWS = 256  # the least height of a unit that is compared at once
 _UNIT = 1 << 22  # pixels of a unit that is read at once
+_CELL = 4  # pixels of an overview, on a side
+_MOST_CELLS = 256  # in a block of an overview
 _LOSSLESS = ("", "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "ZSTD", "PACKBITS", "LZMA")
 """Compressions that need nothing outside of the block. Two blocks of the same bytes have the same pixels."""
 
@@ -93,23 +95,25 @@ def changed_raster(
         if _says_other(old, new):
             return _table([(grid, everything)], margin)
         chosen = _bands(bands, old.count)
-        windows = _merged(_differing(_Pair(old, new), chosen, tolerance))
+        windows = _merged(block for block, _ in _differing(_Pair(old, new), chosen, tolerance))
         factors = old.overviews(1)
         # An overview that is a file of its own is named as the raster.
         has_one_file = all(len(each.files) == 1 for each in (old, new))
-        levels: list[list[Window]] = []
+        of_levels: list[Window] = []
+        is_stale = False
         for level in range(len(factors)):
             with opened(before, "before", overview_level=level) as low, opened(after, "after", overview_level=level) as later:
                 scale = grid.width / low.width, grid.height / low.height
-                of_level = _merged(_differing(_Pair(low, later), chosen, tolerance, by_bytes=has_one_file))
-            levels.append([_scaled(each, scale, grid) for each in of_level])
-    if levels and not _covers(levels[0], windows):
+                found = list(_differing(_Pair(low, later), chosen, tolerance, by_bytes=has_one_file, precisely=True))
+            if level == 0:
+                is_stale = not _covers([_scaled(block, scale, grid) for block, _ in found], windows)
+            of_levels += [_scaled(each, scale, grid) for each in _merged(cell for _, cells in found for cell in cells)]
+    if is_stale:
         warn(
             f"Pixels of {quoted_address(str(getattr(after, 'name', after)))} changed where its overviews did not: low zooms "
             "may go on showing the old ones. Build the overviews anew"
         )
-    found = [window for each in (windows, *levels) for window in each]
-    return _table([(grid, found)], margin)
+    return _table([(grid, windows + of_levels)], margin)
 
 
 def raster_footprint(raster: Any, *, valid_data: bool = False) -> pa.Table:
@@ -196,14 +200,17 @@ def _bands(given: Any, count: int) -> list[int]:
     return [int(band) for band in bands]
 
 
-def _differing(pair: _Pair, bands: list[int], tolerance: float, *, by_bytes: bool = True) -> Iterator[Window]:
-    """The windows in which both states differ.
+def _differing(
+    pair: _Pair, bands: list[int], tolerance: float, *, by_bytes: bool = True, precisely: bool = False
+) -> Iterator[tuple[Window, list[Window]]]:
+    """The blocks in which both states differ, each with where in it: the block itself, or cells of a few pixels.
 
     Args:
         pair: both states.
         bands: the bands to compare.
         tolerance: the largest difference that does not count.
         by_bytes: whether the file that a dataset names holds its blocks, so that these can be compared as they are stored.
+        precisely: whether to tell the cells. A block of an overview may be as large as the raster.
     """
     old, new = pair
     has_mask = any("per_dataset" in str(flags) and "alpha" not in str(flags) for flags in old.mask_flag_enums)
@@ -212,9 +219,11 @@ def _differing(pair: _Pair, bands: list[int], tolerance: float, *, by_bytes: boo
         for window, blocks in _units(old, new):
             if compare is not None and compare(blocks):
                 continue
-            if not _is_same(old, new, bands, window, tolerance, has_mask):
+            different = _different_pixels(old, new, bands, window, tolerance, has_mask, precisely)
+            if different is not None:
                 left, top, width, height = window.col_off, window.row_off, window.width, window.height
-                yield left, top, left + width, top + height
+                block = (left, top, left + width, top + height)
+                yield block, _cells(different, block) if precisely else [block]
 
 
 def _units(old: Any, new: Any) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
@@ -242,11 +251,12 @@ def _of_stored_bytes(pair: _Pair, bands: list[int], opened_files: ExitStack) -> 
     def stored(each: Any) -> tuple[Any, ...]:
         tags = each.tags(ns="IMAGE_STRUCTURE")
         of_bands = [sorted(each.tags(band, ns="IMAGE_STRUCTURE").items()) for band in each.indexes]
-        return each.block_shapes, sorted(tags.items()), of_bands, each.interleaving, each.photometric, _head(each.name)
+        return each.block_shapes, sorted(tags.items()), of_bands, each.photometric, _head(each.name)
 
-    if stored(old) != stored(new) or old.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "") not in _LOSSLESS:
+    structure = old.tags(ns="IMAGE_STRUCTURE")
+    if stored(old) != stored(new) or structure.get("COMPRESSION", "") not in _LOSSLESS:
         return None
-    separate = bands if "band" in str(old.interleaving) else [1]
+    separate = [1] if structure.get("INTERLEAVE") == "PIXEL" else bands
     files = [opened_files.enter_context(Path(each.name).open("rb")) for each in (old, new)]  # noqa: SIM115
 
     def bytes_of(number: int, band: int, column: int, row: int) -> bytes | None:
@@ -271,10 +281,13 @@ def _head(path: str) -> bytes:
         return file.read(4)
 
 
-def _is_same(old: Any, new: Any, bands: list[int], window: Any, tolerance: float, has_mask: bool) -> bool:
-    """Whether both states have the same pixels in a window."""
+def _different_pixels(
+    old: Any, new: Any, bands: list[int], window: Any, tolerance: float, has_mask: bool, in_all_bands: bool
+) -> Any:
+    """Which pixels of a window differ, in all bands or in the first one that does. None: no pixel differs."""
     import numpy as np
 
+    found = None
     for band in bands:
         one, two = (each.read(band, window=window) for each in (old, new))
         if not np.array_equal(one.view(np.uint8), two.view(np.uint8)):
@@ -282,8 +295,32 @@ def _is_same(old: Any, new: Any, bands: list[int], window: Any, tolerance: float
             if tolerance:
                 same |= _are_near(one, two, tolerance)
             if not same.all():
-                return False
-    return not has_mask or np.array_equal(old.read_masks(window=window), new.read_masks(window=window))
+                found = ~same if found is None else found | ~same
+                if not in_all_bands:
+                    return found
+    if has_mask:
+        masked = (old.read_masks(window=window) != new.read_masks(window=window)).any(axis=0)
+        if masked.any():
+            found = masked if found is None else found | masked
+    return found
+
+
+def _cells(different: Any, block: Window) -> list[Window]:
+    """Rectangles that hold all pixels which differ in a block: small ones, or one if these would be many."""
+    import numpy as np
+
+    left, top, right, bottom = block
+    rows, columns = (-(-size // _CELL) for size in different.shape)
+    padded = np.zeros((rows * _CELL, columns * _CELL), dtype=bool)
+    padded[: different.shape[0], : different.shape[1]] = different
+    cells = np.argwhere(padded.reshape(rows, _CELL, columns, _CELL).any(axis=(1, 3))) * _CELL
+    (north, west), (south, east) = cells.min(axis=0).tolist(), (cells.max(axis=0) + _CELL).tolist()
+    whole = [(west, north, east, south)]
+    few = len(cells) <= _MOST_CELLS and _merged((x, y, x + _CELL, y + _CELL) for y, x in cells.tolist())
+    return [
+        (left + west, top + north, min(left + east, right), min(top + south, bottom))
+        for west, north, east, south in few or whole
+    ]
 
 
 def _are_near(one: Any, two: Any, tolerance: float) -> Any:

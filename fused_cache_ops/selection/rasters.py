@@ -15,7 +15,7 @@ from fused_cache_ops.wording import counted, quoted_address, shortened, without_
 
 _ENDINGS = (".tif", ".tiff", ".gtiff", ".cog", ".vrt")
 _NO_RASTER = "not recognized as being in a supported file format"
-_CACHE = 64  # MiB of blocks that GDAL keeps
+_CACHE = 32  # MiB of blocks that GDAL keeps
 
 
 class Grid(NamedTuple):

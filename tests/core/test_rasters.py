@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.enums
+import rasterio.transform
 import rasterio.vrt
 import rasterio.warp
 import rasterio.windows
@@ -32,7 +33,8 @@ def write(path: Path, data: Any = None, overviews: Any = (), **how: Any) -> str:
     """A GeoTIFF of 256 × 256 pixels."""
     data = np.zeros((1, 256, 256), "float32") if data is None else np.atleast_3d(data) if data.ndim == 3 else data[np.newaxis]
     profile = {"driver": "GTiff", "count": len(data), "height": data.shape[1], "width": data.shape[2], "dtype": data.dtype}
-    with rasterio.open(path, "w", **{**profile, **UTM, **TILED, "compress": "deflate", **how}) as file:
+    given = {**profile, **UTM, **TILED, "compress": "deflate", **how}
+    with rasterio.open(path, "w", **{name: value for name, value in given.items() if value is not None}) as file:
         file.write(data)
     if overviews:
         with rasterio.open(path, "r+") as file:
@@ -410,6 +412,39 @@ def test_differences_can_be_given_together_with_other_areas(tmp_path: Path) -> N
     after[0, 0] += 1
     found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after))
     assert tiles([found, "POINT (20 20)"], 10) == tiles(found, 10) | tiles("POINT (20 20)", 10)
+
+
+def rendered(raster: Any, tile: Any, resampling: Any) -> Any:
+    """The pixels of a tile, as servers of tiles make them."""
+    west, south, east, north = mercantile.xy_bounds(*tile)
+    where = {"crs": "EPSG:3857", "transform": rasterio.transform.from_bounds(west, south, east, north, 256, 256)}
+    with rasterio.vrt.WarpedVRT(raster, resampling=resampling, width=256, height=256, **where) as view:
+        return view.read(1)
+
+
+@pytest.mark.parametrize("resampling", ["bilinear", "lanczos"])
+def test_every_tile_that_is_drawn_otherwise_is_found(tmp_path: Path, resampling: str) -> None:
+    data = np.random.default_rng(1).normal(size=(1500, 1500)).astype("float32")
+    after = data.copy()
+    for column, row in ((0, 0), (511, 511), (700, 300), (1499, 1499)):
+        after[row, column] += 1000
+    where = Affine(30, 0, 480_000, 0, -30, 4_290_000)
+    paths = [
+        write(tmp_path / f"{name}.tif", each, driver="COG", blocksize=128, transform=where, **dict.fromkeys(TILED))
+        for name, each in (("a", data), ("b", after))
+    ]
+    found = tiles(changed_raster(*paths), "7-13")
+    with rasterio.open(paths[0]) as one, rasterio.open(paths[1]) as other:
+        assert one.overviews(1)
+        footprint = rasterio.warp.transform_bounds(one.crs, "EPSG:4326", *one.bounds)
+        drawn = set()
+        for tile in mercantile.tiles(*footprint, range(7, 14)):
+            old, new = (rendered(each, tile, rasterio.enums.Resampling[resampling]) for each in (one, other))
+            if not np.array_equal(old, new):
+                drawn.add((tile.z, tile.x, tile.y))
+    assert len(drawn) >= 9
+    assert drawn <= found
+    assert len(found) < 60  # of 150
 
 
 @pytest.mark.parametrize(
