@@ -3,8 +3,8 @@
 python benchmarks/rasters.py [pixels on a side]
 
 Both have overviews as the COG driver makes them, and differ in three places. Each way runs in a process of its own, in turns.
-Shown are the number of rectangles, the least CPU time, and the peak memory, imports included. A ratio above its target is an error
-from 10,000 pixels on: opening the files takes longer than comparing small ones.
+Shown are the number of rectangles, the least CPU time, and the peak memory, imports included. A ratio above its target is an
+error from 10,000 pixels on: opening the files takes longer than comparing small ones.
 """
 
 from __future__ import annotations
