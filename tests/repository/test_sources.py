@@ -1,5 +1,6 @@
 """The table of what users have and what they pass: each row is run."""
 
+import datetime
 import json
 import os
 import re
@@ -17,10 +18,12 @@ import pandas
 import polars
 import pyarrow
 import pyarrow.parquet
+import pystac
 import pytest
 import rasterio
 import rasterio.transform
 import shapely
+import stac_geoparquet.arrow
 
 from fused_cache_ops import plan_invalidation
 from fused_cache_ops.changes import changed_geometry, changed_raster, changes_of_delta, raster_footprint
@@ -53,11 +56,10 @@ LISTS = {
 ITEM = {"type": "Feature", "properties": {}, "geometry": None, "bbox": BOX}
 
 
-class Item:
-    """What pystac's Item offers."""
-
-    def __init__(self) -> None:
-        self.__geo_interface__ = ITEM
+def stac_item(hour: int) -> pystac.Item:
+    when = datetime.datetime(2026, 11, 2, hour, tzinfo=datetime.timezone.utc)
+    properties = {"updated": pystac.utils.datetime_to_str(when)}
+    return pystac.Item("a", shapely.geometry.mapping(shapely.box(*BOX)), BOX, when, properties)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         how: Any = {"transform": rasterio.transform.from_bounds(*BOX, 4, 4), "crs": "EPSG:4326", "dtype": "uint8"}
         with rasterio.open(found / name, "w", driver="GTiff", width=4, height=4, count=1, **how) as raster:
             raster.write(np.full((1, 4, 4), value, "uint8"))
+    for name, hour in (("old.parquet", 6), ("items.parquet", 7)):
+        stac_geoparquet.arrow.to_parquet(stac_geoparquet.arrow.parse_stac_items_to_arrow([stac_item(hour)]), found / name)
     (found / "shapes").mkdir()
     FRAME.to_file(found / "shapes/parcels.shp")
     (found / "stations.dbf").write_bytes((found / "shapes/parcels.dbf").read_bytes())
@@ -91,6 +95,8 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     """What the page's rows are about."""
     monkeypatch.chdir(folder)
     marks = {"ARROW:extension:name": "google:sqlType:geography", "ARROW:extension:metadata": '{"encoding": "WKT"}'}
+    catalogue = pystac.Catalog("scenes", "All scenes")
+    catalogue.add_item(stac_item(7))
     geography = pyarrow.field("place", pyarrow.string(), metadata=marks)
     with duckdb.connect() as connection, rasterio.open("elevation.tif") as dataset:
         yield {
@@ -104,7 +110,9 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
             "shapely": shapely,
             "quadkey": mercantile.quadkey(1944, 1569, 12),
             "item": ITEM,
-            "pystac_item": Item(),
+            "pystac": pystac,
+            "pystac_item": stac_item(7),
+            "collection": catalogue,
             "frame": FRAME,
             "relation": connection.sql("SELECT 1 AS id, 'POINT (-9.14 38.71)'::GEOMETRY AS place"),
             "polars_frame": polars.from_arrow(pyarrow.table(FRAME.to_arrow())),
