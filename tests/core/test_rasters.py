@@ -327,12 +327,18 @@ def test_a_file_of_several_rasters_is_refused_and_each_of_them_read(tmp_path: Pa
     assert pages[0].isdisjoint(pages[1])
 
 
-def test_a_raster_is_not_compared_with_itself(tmp_path: Path) -> None:
+def test_an_open_raster_is_not_compared_with_its_own_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif")
     with rasterio.open(path) as opened_before:
         write(tmp_path / "a.tif", numbers())
         with pytest.raises(InvalidInputError, match="keep a copy from before the load"):
             changed_raster(opened_before, path)
+
+
+def test_a_raster_that_is_compared_with_itself_is_warned_about(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    with pytest.warns(UserWarning, match="keep a copy from before the load"):
+        assert changed_raster(path, Path(path)).num_rows == 0
 
 
 def test_a_raster_that_is_open_for_writing_is_not_compared(tmp_path: Path) -> None:
