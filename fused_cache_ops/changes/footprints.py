@@ -1,0 +1,113 @@
+"""Where the content of a file is, as a few boxes in degrees: of the row groups of a Parquet file, of the grid of a raster, of
+what any other file holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from fused_cache_ops.selection.arrow import as_wkb, find_column, is_parquet, marked, open_parquet, parquet_schema, row_boxes
+from fused_cache_ops.selection.geometry import Options, read_geometry
+from fused_cache_ops.selection.reprojection import DEGREES
+from fused_cache_ops.selection.shapes import Portion, import_geo
+from fused_cache_ops.wording import quoted_address
+
+Box = tuple[float, float, float, float]
+"""West, south, east and north in degrees."""
+
+_MOST_BOXES = 64  # of a file
+_ROWS = 50_000
+_HALF = 180.0
+_WIDEST = 120.0  # of a box that is handed on: an edge over more than half the globe would be ambiguous
+
+
+def read_footprint(address: str, options: Options, system: Any = None) -> list[Box]:
+    """Boxes whose tiles are those of all geometries of a file, or of a raster's grid, and more. None: nothing in it has a place.
+
+    Where a GeoParquet file has a box for each row (its covering), these are read, and not the geometries. The statistics of
+    these columns would be less to read, but they leave out NaN, and do not tell of a row that crosses the antimeridian. The
+    file's own ``bbox`` is not used, because pyarrow keeps it when rows are added.
+
+    Args:
+        address: its path or URL, or its path in ``system``.
+        options: how geometries are to be read.
+        system: the file system of fsspec to open a Parquet file with. None: the one that the address names.
+
+    Raises:
+        FusedCacheError: it cannot be read, as for `read_geometry`.
+    """
+    import numpy as np
+
+    if is_parquet(address) and (options.column is None or isinstance(options.column, str)):
+        sources = _of_parquet(address, options.column, options, system)
+    else:
+        sources = iter([(address, options)])
+    found = [box for source, how in sources for portion in read_geometry(source, how) for box in _around(_ends(portion))]
+    together = math.ceil(len(found) / _MOST_BOXES)
+    if together > 1:
+        found = [box for start in range(0, len(found), together) for box in _around(np.array(found[start : start + together]))]
+    return found
+
+
+def as_geometry(footprints: list[list[Box]]) -> Any:
+    """Footprints as a table to be passed as ``geometry``. One without boxes is null: what changed has no place."""
+    import numpy as np
+
+    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
+    pieces = [piece for boxes in footprints for box in dict.fromkeys(boxes) for piece in _narrow(box)]
+    shapes: list[Any] = [None] * sum(not boxes for boxes in footprints)
+    if pieces:
+        shapes += shapely.box(*np.array(list(dict.fromkeys(pieces))).T).tolist()
+    return marked([pyarrow.array(shapely.to_wkb(np.array(shapes, object)), pyarrow.large_binary())] if shapes else [], DEGREES)
+
+
+def _narrow(box: Box) -> Iterator[Box]:
+    west, south, east, north = box
+    count = max(1, math.ceil((east - west) / _WIDEST))
+    width = (east - west) / count
+    for number in range(count):
+        yield west + number * width, south, east if number == count - 1 else west + (number + 1) * width, north
+
+
+def _of_parquet(address: str, name: str | None, options: Options, system: Any) -> Iterator[tuple[Any, Options]]:
+    """The boxes of row groups, or the geometries of those in which a row may lack its box."""
+    import numpy as np
+
+    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
+    with open_parquet(address, system) as file:
+        what = f"geometry, the file {quoted_address(address)},"
+        column = find_column(parquet_schema(file), name, what)
+        for group in range(file.num_row_groups):
+            boxes = row_boxes(file, group, column.box) if column.box else None
+            if boxes is not None:
+                wkb = shapely.to_wkb(np.array([shapely.box(*box) for box in _around(boxes)], object))
+                of_boxes = marked([pyarrow.array(wkb, pyarrow.large_binary())], column.system)
+                yield of_boxes, options._replace(column=None, antimeridian="literal")
+                continue
+            for batch in file.iter_batches(_ROWS, row_groups=[group], columns=[column.name]):
+                wkb = as_wkb(batch.column(0), column.encoding, what)
+                yield marked([wkb], column.system), options._replace(column=None)
+
+
+def _ends(portion: Portion) -> Any:
+    """The box of each shape in a portion, one row each."""
+    import numpy as np
+
+    shapely = import_geo("shapely")
+    areas = portion.areas.polygons(np.unique(portion.areas.shape))
+    return np.concatenate([np.tile(portion.places, 2), shapely.bounds(portion.lines), shapely.bounds(areas)]).reshape(-1, 4)
+
+
+def _around(boxes: Any) -> list[Box]:
+    """The box around some boxes, or two if there is more than half the globe between them, as at the antimeridian."""
+    import numpy as np
+
+    if not len(boxes):
+        return []
+    boxes = boxes[np.argsort(boxes[:, 0])]
+    gaps = boxes[1:, 0] - np.maximum.accumulate(boxes[:, 2])[:-1]
+    at = int(gaps.argmax()) + 1 if len(gaps) and gaps.max() > _HALF else len(boxes)
+    return [
+        (*part[:, :2].min(axis=0).tolist(), *part[:, 2:].max(axis=0).tolist()) for part in (boxes[:at], boxes[at:]) if len(part)
+    ]
