@@ -23,7 +23,7 @@ _WIDEST = 120.0  # of a box that is handed on: an edge over more than half the g
 
 
 def read_footprint(address: str, options: Options, system: Any = None) -> list[Box]:
-    """Boxes whose tiles are those of all geometries of a file, or of a raster's grid, and more. None: nothing in it has a place.
+    """Boxes whose tiles are those of all that a file holds, and more. None: nothing in it has a place.
 
     Where a GeoParquet file has a box for each row (its covering), these are read, and not the geometries. The statistics of
     these columns would be less to read, but they leave out NaN, and do not tell of a row that crosses the antimeridian. The
