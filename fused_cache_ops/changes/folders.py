@@ -241,7 +241,13 @@ def _state(given: Any, name: str) -> Listing:
         place = local_path(os.fspath(given))
         what = f"{name} = {quoted_address(place)}"
         with in_our_terms(f"{what} cannot be read", place):
-            content = _content(place, what)
+            try:
+                content = _content(place, what)
+            except FileNotFoundError:
+                raise InvalidInputError(
+                    f"{what} does not exist: keep what folder_listing or the command listing returns. This time, invalidate the "
+                    "whole UDF."
+                ) from None
         try:
             given = json.loads(content)
         except (ValueError, RecursionError) as error:

@@ -1,4 +1,5 @@
-"""What a table format has recorded itself since a state, by an address alone: for the command line."""
+"""What a table format has recorded itself since a state, or what changed in a folder, by an address alone: for the command
+line."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from fused_cache_ops.changes.feeds import changes_of_delta
+from fused_cache_ops.changes.folders import changes_of_folder
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing
 
@@ -77,13 +79,24 @@ def _is_delta(address: str, since: str) -> bool:
     return path is None or (path / "_delta_log").is_dir()
 
 
-def _read_delta(address: str, since: str, **options: Any) -> pa.Table:
+def _read_delta(address: str, since: str, antimeridian: Any = None, **options: Any) -> pa.Table:
     if not (since.strip().isascii() and since.strip().isdecimal()):
         raise InvalidInputError(f"since = {quoted(since)} is no version of a Delta table: pass its number, such as 7.")
     return changes_of_delta(address, since=int(since), **options)
 
 
+def _is_listed(address: str, since: str) -> bool:
+    return since.strip().lower().endswith(".json")
+
+
+def _read_folder(address: str, since: str, **options: Any) -> pa.Table:
+    return changes_of_folder(address, since=since, **options)
+
+
 _KINDS: tuple[_Kind, ...] = (
+    _Kind(
+        "a folder, with its listing (.json) as --since", _is_listed, _read_folder, ("geometry_column", "crs", "antimeridian")
+    ),
     # The last one, because what is not on this machine is taken for one: deltalake says what it finds there.
-    _Kind("a Delta table", _is_delta, _read_delta, ("geometry_column", "crs")),
+    _Kind("a Delta table", _is_delta, _read_delta, ("geometry_column", "crs", "antimeridian")),
 )

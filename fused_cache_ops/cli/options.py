@@ -112,13 +112,18 @@ _CHANGES: dict[str, Any] = {
         Optional[str],
         typer.Option(
             help="A Delta table, as a path or URL: what it has recorded itself since the state that --since names is the "
-            "geometry. Needs the extra delta.",
+            "geometry. Needs the extra delta. Or a folder, or its later listing: the files that are new, rewritten or gone "
+            "since a listing.",
             metavar="ADDRESS",
         ),
     ],
     "since": Annotated[
         Optional[str],
-        typer.Option(help="With --changes-of: the state that the map already shows: the number of a version.", metavar="STATE"),
+        typer.Option(
+            help="With --changes-of: the state that the map already shows: the number of a version, or a file that the command "
+            "listing wrote.",
+            metavar="STATE",
+        ),
     ],
 }
 """Options that other keywords are made of."""
@@ -374,7 +379,8 @@ def _with_records(given: dict[str, Any], address: str | None, since: str | None)
         return given
     from fused_cache_ops.changes.records import recorded_changes
 
-    found = recorded_changes(address, since=since, geometry_column=given["geometry_column"], crs=given["crs"])
+    how = {name: given[name] for name in ("geometry_column", "crs", "antimeridian")}
+    found = recorded_changes(address, since=since, **how)
     return given | {"geometry": found, "geometry_column": None}
 
 
