@@ -245,8 +245,8 @@ def _state(given: Any, name: str) -> Listing:
                 content = _content(place, what)
             except FileNotFoundError:
                 raise InvalidInputError(
-                    f"{what} does not exist: keep what folder_listing or the command listing returns. This time, invalidate the "
-                    "whole UDF."
+                    f"{what} does not exist: keep what folder_listing or the command listing returns. This time, invalidate "
+                    "the whole UDF."
                 ) from None
         try:
             given = json.loads(content)
