@@ -5,9 +5,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from fused_cache_ops.selection.arrow import as_wkb, find_column, is_parquet, marked, open_parquet, parquet_schema, row_boxes
+from fused_cache_ops.selection.arrow import (
+    as_wkb,
+    boxes_of,
+    find_column,
+    is_parquet,
+    marked,
+    open_parquet,
+    parquet_schema,
+    row_boxes,
+)
 from fused_cache_ops.selection.geometry import Options, read_geometry
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import Portion, import_geo
@@ -20,6 +29,20 @@ _MOST_BOXES = 64  # of a file
 _ROWS = 50_000
 _HALF = 180.0
 _WIDEST = 120.0  # of a box that is handed on: an edge over more than half the globe would be ambiguous
+
+
+class _Source(NamedTuple):
+    """Geometries to be read.
+
+    Attributes:
+        geometry: what `read_geometry` takes.
+        options: how to read it.
+        has_boxes: whether it holds the boxes that are wanted.
+    """
+
+    geometry: Any
+    options: Options
+    has_boxes: bool = False
 
 
 def read_footprint(address: str, options: Options, system: Any = None) -> list[Box]:
@@ -39,11 +62,15 @@ def read_footprint(address: str, options: Options, system: Any = None) -> list[B
     """
     import numpy as np
 
+    found: list[Box] = []
     if is_parquet(address) and (options.column is None or isinstance(options.column, str)):
         sources = _of_parquet(address, options.column, options, system)
     else:
-        sources = iter([(address, options)])
-    found = [box for source, how in sources for portion in read_geometry(source, how) for box in _around(_ends(portion))]
+        sources = iter([_Source(address, options)])
+    for source in sources:
+        for portion in read_geometry(source.geometry, source.options):
+            ends = _ends(portion)
+            found += map(tuple, ends.tolist()) if source.has_boxes else _around(ends)
     together = math.ceil(len(found) / _MOST_BOXES)
     if together > 1:
         found = [box for start in range(0, len(found), together) for box in _around(np.array(found[start : start + together]))]
@@ -55,10 +82,8 @@ def as_geometry(footprints: list[list[Box]]) -> Any:
     import numpy as np
 
     pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
-    pieces = [piece for boxes in footprints for box in dict.fromkeys(boxes) for piece in _narrow(box)]
-    shapes: list[Any] = [None] * sum(not boxes for boxes in footprints)
-    if pieces:
-        shapes += shapely.box(*np.array(list(dict.fromkeys(pieces))).T).tolist()
+    pieces = dict.fromkeys(piece for boxes in footprints for box in boxes for piece in _narrow(box))
+    shapes = [*_shapes(list(pieces)), *[None] * sum(not boxes for boxes in footprints)]
     return marked([pyarrow.array(shapely.to_wkb(np.array(shapes, object)), pyarrow.large_binary())] if shapes else [], DEGREES)
 
 
@@ -70,24 +95,35 @@ def _narrow(box: Box) -> Iterator[Box]:
         yield west + number * width, south, east if number == count - 1 else west + (number + 1) * width, north
 
 
-def _of_parquet(address: str, name: str | None, options: Options, system: Any) -> Iterator[tuple[Any, Options]]:
-    """The boxes of row groups, or the geometries of those in which a row may lack its box."""
-    import numpy as np
-
+def _of_parquet(address: str, name: str | None, options: Options, system: Any) -> Iterator[_Source]:
+    """The boxes of row groups, and the geometries of those in which a row may lack its box."""
     pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
     with open_parquet(address, system) as file:
         what = f"geometry, the file {quoted_address(address)},"
         column = find_column(parquet_schema(file), name, what)
+        boxes: list[Box] = []
+        others = []
         for group in range(file.num_row_groups):
-            boxes = row_boxes(file, group, column.box) if column.box else None
-            if boxes is not None:
-                wkb = shapely.to_wkb(np.array([shapely.box(*box) for box in _around(boxes)], object))
-                of_boxes = marked([pyarrow.array(wkb, pyarrow.large_binary())], column.system)
-                yield of_boxes, options._replace(column=None, antimeridian="literal")
-                continue
-            for batch in file.iter_batches(_ROWS, row_groups=[group], columns=[column.name]):
-                wkb = as_wkb(batch.column(0), column.encoding, what)
-                yield marked([wkb], column.system), options._replace(column=None)
+            of_rows = row_boxes(file, group, column.box) if column.box else None
+            if of_rows is None:
+                others.append(group)
+            else:
+                boxes += _around(of_rows)
+        options = options._replace(column=None)
+        if boxes:
+            wkb = pyarrow.array(shapely.to_wkb(_shapes(boxes)), pyarrow.large_binary())
+            yield _Source(marked([wkb], column.system), options._replace(antimeridian="literal"), has_boxes=True)
+        if others:
+            schema = marked([], column.system).schema
+            rows = file.iter_batches(_ROWS, row_groups=others, columns=[column.name])
+            batches = (pyarrow.record_batch([as_wkb(each.column(0), column.encoding, what)], schema=schema) for each in rows)
+            yield _Source(pyarrow.RecordBatchReader.from_batches(schema, batches), options)
+
+
+def _shapes(boxes: list[Box]) -> Any:
+    import numpy as np
+
+    return boxes_of(*np.array(boxes, float).reshape(-1, 4).T)
 
 
 def _ends(portion: Portion) -> Any:

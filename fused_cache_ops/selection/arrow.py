@@ -363,7 +363,7 @@ def _decoded(values: Any, encoding: str) -> Shapes:
         found = [read_box(value) for value in values.to_pylist()]
     elif encoding == "box":
         west, south, east, north = (_numbers(end) for end in _fields(values, ENDS))
-        found = _boxes(_outward(west, -np.inf), _outward(south, -np.inf), _outward(east, np.inf), _outward(north, np.inf))
+        found = boxes_of(_outward(west, -np.inf), _outward(south, -np.inf), _outward(east, np.inf), _outward(north, np.inf))
     else:
         offsets = []
         for _ in range(_DEPTHS[encoding]):
@@ -376,8 +376,9 @@ def _decoded(values: Any, encoding: str) -> Shapes:
     return np.asarray(found, dtype=object)
 
 
-def _boxes(west: Any, south: Any, east: Any, north: Any) -> Any:
-    """Boxes as polygons. As in ``bounds``, one whose west is greater than its east crosses the antimeridian."""
+def boxes_of(west: Any, south: Any, east: Any, north: Any) -> Any:
+    """Boxes as polygons, or as lines and points where they have no width or height, because polygons would be invalid. As in
+    ``bounds``, one whose west is greater than its east crosses the antimeridian."""
     import numpy as np
     import shapely
 
@@ -387,7 +388,13 @@ def _boxes(west: Any, south: Any, east: Any, north: Any) -> Any:
         first = int(wrong.argmax())
         said = ", ".join(f"{each[first]:g}" for each in (west, south, east, north))
         raise ValueError(f"({said}) is not west, south, east, north")
-    return shapely.box(west, south, np.where(crosses, east + 360, east), north)
+    east = np.where(crosses, east + 360, east)
+    found = shapely.box(west, south, east, north)
+    ends = np.stack((west, south, east, north), axis=-1).reshape(-1, 2, 2)
+    flat, is_place = (west == east) | (south == north), (west == east) & (south == north)
+    found[flat] = shapely.linestrings(ends[flat])
+    found[is_place] = shapely.points(ends[is_place, 0])
+    return found
 
 
 def _coordinates(values: Any) -> Any:

@@ -28,6 +28,7 @@ from fused_cache_ops.cli.commands import program
 
 LISBON, PARIS, SUVA = shapely.Point(-9.14, 38.71), shapely.Point(2.35, 48.86), shapely.Point(178.44, -18.14)
 COVERED = {"write_covering_bbox": True}
+SAME = {"size": 1, "tag": "1", "modified": None}
 
 
 def write(path: Path, *places: Any, crs: Any = 4326, **how: Any) -> Path:
@@ -67,7 +68,7 @@ def test_nothing_has_changed_in_a_folder_that_nobody_touched(tmp_path: Path) -> 
     assert changes_of_folder(tmp_path, since=before).num_rows == 0
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("kind", ["local", "memory", "obstore"])
 def test_random_changes_are_found(tmp_path: Path, kind: str, seed: int) -> None:
     choose = random.Random(seed)
@@ -202,7 +203,7 @@ def test_a_folder_in_it_that_cannot_be_read_is_no_removal(monkeypatch: pytest.Mo
         return real(self, path, **how)
 
     monkeypatch.setattr(type(memory), "ls", refuse)
-    assert memory.find("/locked") == []  # what fsspec makes of it
+    assert fsspec.AbstractFileSystem.find(memory, "/locked") == []  # what fsspec makes of it
     with pytest.raises(UnavailableError, match="no access"):
         folder_listing("memory://locked")
 
@@ -277,11 +278,19 @@ def test_what_is_no_folder_is_refused(folder: Any, message: str) -> None:
         ({"version": 1, "root": 3, "match": None, "files": {}}, "does not say of what folder"),
         ({"version": 1, "root": None, "match": None, "files": {"a": {"size": 1}}}, "it says"),
         (
-            {"version": 1, "root": None, "match": None, "files": {"a": {"size": 1, "tag": "1", "modified": None, "footprint": [[2]]}}},
+            {"version": 1, "root": None, "match": None, "files": {"a": {"size": 1, "tag": "1", "modified": 1}}},
+            "it says",
+        ),
+        (
+            {"version": 1, "root": None, "match": None, "files": {"a": {**SAME, "footprint": [[2]]}}},
+            "it says",
+        ),
+        (
+            {"version": 1, "root": None, "match": None, "files": {"a": {**SAME, "footprint": [[2, 1, 1, float("nan")]]}}},
             "it says",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_listing_is_refused(tmp_path: Path, listing: Any, message: str) -> None:
     (tmp_path / "since.json").write_text(json.dumps(listing))
     with pytest.raises(InvalidInputError, match=message):
@@ -388,7 +397,7 @@ def test_row_groups_have_boxes_of_their_own(tmp_path: Path) -> None:
     assert found == tiles([LISBON.buffer(0.001), PARIS.buffer(0.001)])
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("size", ["float32", "float64"])
 def test_the_boxes_of_a_covering_hold_all_rows(tmp_path: Path, seed: int, size: str) -> None:
     choose = np.random.default_rng(seed)
@@ -454,9 +463,12 @@ def test_a_file_of_which_nothing_has_a_place_is_null(tmp_path: Path) -> None:
 
 
 def test_a_file_of_many_row_groups_has_few_boxes(tmp_path: Path) -> None:
-    places = [shapely.Point(x / 100, 1) for x in range(300)]
+    places = [shapely.Point(x / 10, 1) for x in range(200)]
+    before = folder_listing(tmp_path)
     write(tmp_path / "a.parquet", *places, row_group_size=1, **COVERED)
-    assert len(folder_listing(tmp_path, footprints=True)["files"]["a.parquet"]["footprint"]) <= 64
+    found = changes_of_folder(tmp_path, since=before)
+    assert 2 < found.num_rows <= 64
+    assert of(*places) <= tiles(found)
 
 
 def test_a_wide_box_is_handed_on_without_a_warning(tmp_path: Path) -> None:
@@ -515,7 +527,7 @@ def test_records_without_an_address_say_that_it_is_missing() -> None:
 def test_a_column_and_a_system_that_files_do_not_name_are_given(tmp_path: Path) -> None:
     before = folder_listing(tmp_path)
     pyarrow.parquet.write_table(pyarrow.table({"place": [LISBON.wkt]}), tmp_path / "a.parquet")
-    with pytest.raises(InvalidInputError, match="a.parquet"):
+    with pytest.raises(InvalidInputError, match=r"a\.parquet.* no column marked as geometries"):
         changes_of_folder(tmp_path, since=before)
     assert tiles(changes_of_folder(tmp_path, since=before, geometry_column="place", crs="EPSG:4326")) == of(LISBON)
     pyarrow.parquet.write_table(pyarrow.table({"lon": [LISBON.x], "lat": [LISBON.y]}), tmp_path / "a.parquet")
