@@ -220,13 +220,17 @@ def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterat
 
 @pytest.fixture
 def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
-    """What the examples load: a delivery for DuckDB, a Delta table, an H3 dataset. Returns which parcels are still cached."""
+    """What the examples load: a delivery for DuckDB, a Delta table, an H3 dataset, a folder of files. Returns which parcels are
+    still cached."""
     import deltalake
     import duckdb
+    import geopandas
     import h3
     import mercantile
     import pyarrow
     import shapely
+
+    from fused_cache_ops.changes import folder_listing
 
     tiles = {name: mercantile.Tile(7782 + 30 * number, 6285, 14) for number, name in enumerate(("kept", "new", "sold", "hex"))}
     wkb = {name: shapely.to_wkb(shapely.box(*mercantile.bounds(tile)).buffer(-0.002)) for name, tile in tiles.items()}
@@ -240,7 +244,13 @@ def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest
     cell = h3.latlng_to_cell((bounds.north + bounds.south) / 2, (bounds.west + bounds.east) / 2, 8)
     (hexes / "date=2026-11-22").mkdir(parents=True)
     (hexes / "date=2026-11-22" / f"{cell}.parquet").touch()
+    files, shown = tmp_path / "files", tmp_path / "shown.json"
+    files.mkdir()
+    for name in ("kept", "sold"):
+        geopandas.GeoDataFrame(geometry=[shapely.from_wkb(wkb[name])], crs=4326).to_parquet(files / f"{name}.parquet")
+    shown.write_text(json.dumps(folder_listing(files, footprints=True)))
     places = {"PARCELS_DATABASE": database, "PARCELS_DELIVERY": delivery, "PARCELS_DELTA": delta, "PARCELS_HEXES": hexes}
+    places |= {"PARCELS_FOLDER": files, "PARCELS_SHOWN": shown}
     for variable, path in places.items():
         monkeypatch.setenv(variable, str(path))
     udf = fused_emulator.register(lambda **tile: tile, name="parcels")

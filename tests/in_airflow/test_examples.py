@@ -155,7 +155,12 @@ def test_the_notifier(run: Callable[..., Any], fused_emulator: Emulator, parcels
 
 @pytest.mark.parametrize(
     ("name", "invalidated"),
-    [("invalidate_loaded_rows", "new"), ("invalidate_delta_changes", "sold"), ("invalidate_hex_partition", "hex")],
+    [
+        ("invalidate_loaded_rows", "new"),
+        ("invalidate_delta_changes", "sold"),
+        ("invalidate_folder_changes", "sold"),
+        ("invalidate_hex_partition", "hex"),
+    ],
 )
 def test_what_changed_comes_from_the_data_itself(
     run: Callable[..., Any],

@@ -189,7 +189,12 @@ def test_every_example_is_run_by_a_test() -> None:
 
 @pytest.mark.parametrize(
     ("name", "invalidated"),
-    [("invalidate_loaded_rows", "new"), ("invalidate_delta_changes", "sold"), ("invalidate_hex_partition", "hex")],
+    [
+        ("invalidate_loaded_rows", "new"),
+        ("invalidate_delta_changes", "sold"),
+        ("invalidate_folder_changes", "sold"),
+        ("invalidate_hex_partition", "hex"),
+    ],
 )
 def test_what_changed_comes_from_the_data_itself(
     fused_emulator: Emulator, parcel_sources: Callable[[], set[str]], name: str, invalidated: str
