@@ -23,7 +23,15 @@ import rasterio.transform
 import shapely
 
 from fused_cache_ops import plan_invalidation
-from fused_cache_ops.changes import changed_geometry, changed_raster, changes_of_delta, raster_footprint
+from fused_cache_ops.changes import (
+    changed_files,
+    changed_geometry,
+    changed_raster,
+    changes_of_delta,
+    changes_of_folder,
+    folder_listing,
+    raster_footprint,
+)
 
 PAGE = Path(__file__).parents[2] / "docs/sources.md"
 ROWS = re.findall(r"^\| ((?!you have|---).+) \| `(.+)` \|$", PAGE.read_text(), re.MULTILINE)
@@ -83,6 +91,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = pyarrow.table({"id": [1], "geometry": [POINT.wkb]})
     deltalake.write_deltalake(found / "parcels", rows.slice(0, 0), configuration={"delta.enableChangeDataFeed": "true"})
     deltalake.write_deltalake(found / "parcels", rows, mode="append")
+    (found / "lake").mkdir()
+    (found / "listing.json").write_text(json.dumps(folder_listing(found / "lake")))
+    FRAME.to_parquet(found / "lake/parcels.parquet")
     return found
 
 
@@ -119,7 +130,10 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
             "eastings": pandas.DataFrame({"x": [-1017460.0], "y": [4681700.0]}),
             "before": pyarrow.table({"id": [1], "place": [POINT.wkt], "name": ["a"]}),
             "after": pyarrow.table({"id": [1], "place": [POINT.wkt], "name": ["b"]}),
+            "changed_files": changed_files,
             "changes_of_delta": changes_of_delta,
+            "changes_of_folder": changes_of_folder,
+            "folder_listing": folder_listing,
             "changed_geometry": changed_geometry,
         }
 
