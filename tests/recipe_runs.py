@@ -1,4 +1,4 @@
-"""The recipes of docs/recipes.md, run as they stand there, with the real tools: which maps became fresh? For scripts/recipes."""
+"""The recipes of docs/recipes.md, run as they stand there with the real tools: which maps became fresh? For scripts/recipes."""
 
 import argparse
 import json
@@ -173,7 +173,7 @@ def watermark(emulator: Emulator, folder: Path, _python: Path) -> None:
 
     load("CREATE TABLE stations (id INT, lon DOUBLE, lat DOUBLE, _airbyte_extracted_at TIMESTAMPTZ)")
     recipe.expect("no row", {"stations": ALL}, fails="invalidate the whole UDF")
-    load("INSERT INTO stations VALUES (1, -9.14, 38.71, '2026-11-17 02:00:00+00')")
+    load("INSERT INTO stations VALUES (0, -9.14, 38.71, '2026-11-16 02:00:00+00'), (1, 20, 20, '2026-11-17 02:00:00+00')")
     recipe.expect("the first look", {"stations": NONE})
     load("INSERT INTO stations VALUES (2, 2.35, 48.86, '2026-11-18 02:00:00+00')")
     recipe.expect("a row", {"stations": {HERE, OTHER}})
