@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from fused_cache_ops.changes.feeds import changes_of_delta
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.stores import local_path
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing
 
 if TYPE_CHECKING:
@@ -64,17 +63,9 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
     return kind.read(address, since, **given)
 
 
-def local_path(address: str) -> Path | None:
-    """The path of an address on this machine. None: it is elsewhere."""
-    if "://" not in address:
-        return Path(address)
-    parts = urlsplit(address)
-    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
-
-
 def _is_delta(address: str, since: str) -> bool:
     path = local_path(address)
-    return path is None or (path / "_delta_log").is_dir()
+    return "://" in path or (Path(path) / "_delta_log").is_dir()
 
 
 def _read_delta(address: str, since: str, **options: Any) -> pa.Table:
