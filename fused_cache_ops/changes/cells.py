@@ -99,7 +99,7 @@ def read_layout(array: Any, groups: list[Any], dimensions: Any, crs: Any, what: 
         raise InvalidInputError(f"{what} does not say its coordinate reference system: name it by crs=, such as 'EPSG:32633'.")
     system = Systems(crs).find(said, what)
     is_geographic = system is None or bool(system.is_geographic)
-    written = DEGREES if system is None else system.to_json_dict()
+    written = DEGREES if system is None else system.to_json()
     values = {name: each[...] for name, each in arrays.items()}
     transform = _transform(mapping, attributes)
     grid: Cells | Grid
@@ -278,6 +278,6 @@ def _of_one_cell(coordinate: Any, groups: list[Any], transform: Any, is_column: 
         step = transform[0 if is_column else 4]
         return np.array([-step / 2, step / 2])
     raise InvalidInputError(
-        f"{what} is a single value, which does not tell how large the cell is: write its edges beside it (the attribute bounds, "
-        "as CF has it), or a GeoTransform."
+        f"{what} is a single value, which does not tell how large the cell is: write its edges beside it (the attribute "
+        "bounds, as CF has it), or a GeoTransform."
     )

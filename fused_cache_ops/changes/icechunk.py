@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.changes.cells import Layout, read_layout
@@ -140,6 +141,8 @@ def _opened(icechunk: Any, repo: Any, address: str, shown: str) -> Any:
             f"repo = {shown} is not on this machine: pass icechunk.Repository.open(…) with its storage, such as "
             "icechunk.s3_storage(bucket=…, prefix=…, from_env=True)."
         )
+    if not Path(path).is_dir():  # which Icechunk would make
+        raise InvalidInputError(f"repo = {shown} is not a folder: {_NO_REPOSITORY[0].lower()}{_NO_REPOSITORY[1:]}")
     return icechunk.Repository.open(icechunk.local_filesystem_storage(path))
 
 
@@ -172,7 +175,10 @@ def _state(repo: Any, snapshot: str, path: str, dimensions: Any, crs: Any, shown
     """An array at a snapshot. None: there is none."""
     import zarr
 
-    root = zarr.open_group(repo.readonly_session(snapshot_id=snapshot).store, mode="r")
+    try:
+        root = zarr.open_group(repo.readonly_session(snapshot_id=snapshot).store, mode="r")
+    except FileNotFoundError:  # as of the first snapshot, which holds nothing
+        return None
     found = root.get(path) if path else None
     if not isinstance(found, zarr.Array):
         return None

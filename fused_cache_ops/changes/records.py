@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.changes.feeds import changes_of_delta
+from fused_cache_ops.changes.icechunk import changes_of_icechunk
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.geometry import refuse_zarr
 from fused_cache_ops.stores import local_path
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing
 
@@ -52,6 +55,7 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
             raise InvalidInputError(f"{name} is {quoted(text)}, which looks like a value that is missing.")
     kind = next((each for each in _KINDS if each.recognizes(address, since)), None)
     if kind is None:
+        refuse_zarr(address, quoted_address(address))
         readable = " or ".join(each.name for each in _KINDS)
         raise InvalidInputError(
             f"{quoted_address(address)} has no record of its changes that can be read: name {readable}, or compare two states "
@@ -74,7 +78,21 @@ def _read_delta(address: str, since: str, **options: Any) -> pa.Table:
     return changes_of_delta(address, since=int(since), **options)
 
 
+def _is_icechunk(address: str, since: str) -> bool:
+    path = Path(local_path(address))
+    return (path / "snapshots").is_dir() and ((path / "refs").is_dir() or (path / "repo").is_file())  # Icechunk 1 and 2
+
+
+def _read_icechunk(address: str, since: str, array: str | None = None, **options: Any) -> pa.Table:
+    if array is None:
+        raise InvalidInputError(f"--array is needed: name the array of {quoted_address(address)} that the map shows.")
+    # It warns of commits to a folder by several processes, which is about those who write.
+    os.environ.setdefault("ICECHUNK_LOG", "error")
+    return changes_of_icechunk(address, since=since, array=array, **options)
+
+
 _KINDS: tuple[_Kind, ...] = (
+    _Kind("an Icechunk repository on this machine", _is_icechunk, _read_icechunk, ("array", "crs")),
     # The last one, because what is not on this machine is taken for one: deltalake says what it finds there.
     _Kind("a Delta table", _is_delta, _read_delta, ("geometry_column", "crs")),
 )
