@@ -21,6 +21,8 @@ _ROWS = ("y", "lat", "latitude", "northing", "northings")
 _COLUMNS = ("x", "lon", "long", "longitude", "easting", "eastings")
 _STANDARD = {"latitude": 0, "projection_y_coordinate": 0, "longitude": 1, "projection_x_coordinate": 1}
 _DEGREES = {"lat", "latitude", "lon", "long", "longitude"}
+_FARTHEST = (90, 540)
+"""Degrees of latitude and of longitude."""
 _METRES = ("m", "meter", "meters", "metre", "metres")
 _KILOMETRES = ("km", "kilometer", "kilometers", "kilometre", "kilometres")
 
@@ -99,6 +101,11 @@ def read_layout(array: Any, groups: list[Any], dimensions: Any, crs: Any, what: 
         raise InvalidInputError(f"{what} does not say its coordinate reference system: name it by crs=, such as 'EPSG:32633'.")
     system = Systems(crs).find(said, what)
     is_geographic = system is None or bool(system.is_geographic)
+    if not is_geographic and any(_means_degrees(name, arrays.get(name)) for name in pair):
+        raise InvalidInputError(
+            f"{what} has coordinates in degrees, {' and '.join(map(quoted, pair))}, but its reference system is projected: "
+            "name the right one by crs=, such as 'EPSG:4326'."
+        )
     written = DEGREES if system is None else system.to_json()
     values = {name: each[...] for name, each in arrays.items()}
     transform = _transform(mapping, attributes)
@@ -107,7 +114,7 @@ def read_layout(array: Any, groups: list[Any], dimensions: Any, crs: Any, what: 
         for name in pair:
             _check_units(arrays[name], system, f"{what[:-1]}: its coordinate {quoted(name)}")
         rows, columns = (
-            _edges(values[name], arrays[name], groups, transform, side == 1, is_geographic, f"{what} whose {quoted(name)}")
+            _edges(values[name], arrays[name], groups, transform, side, is_geographic, f"{what} whose {quoted(name)}")
             for side, name in enumerate(pair)
         )
         grid = Cells(rows, columns, written, is_geographic)
@@ -235,9 +242,7 @@ def _transform(mapping: Mapping[str, Any], attributes: list[dict[str, Any]]) -> 
     return None
 
 
-def _edges(
-    stored: Any, coordinate: Any, groups: list[Any], transform: Any, is_column: bool, is_geographic: bool, what: str
-) -> Any:
+def _edges(stored: Any, coordinate: Any, groups: list[Any], transform: Any, side: int, is_geographic: bool, what: str) -> Any:
     """The edges of cells, halfway between their centers."""
     import numpy as np
 
@@ -247,11 +252,14 @@ def _edges(
     centers = stored.astype(float) * float(said.get("scale_factor", 1)) + float(said.get("add_offset", 0))
     if not np.isfinite(centers).all():
         raise InvalidInputError(f"{what} has values that are no numbers.")
+    most = _FARTHEST[side] if is_geographic else np.inf
+    if (np.abs(centers) > most).any():
+        raise InvalidInputError(f"{what} goes beyond {most} degrees: name the reference system of its numbers by crs=.")
     if len(centers) == 0:
         return np.zeros(1)
     if len(centers) == 1:
-        return centers + _of_one_cell(coordinate, groups, transform, is_column, centers, what)
-    if is_column and is_geographic and not _is_sorted(centers):
+        return centers + _of_one_cell(coordinate, groups, transform, side, centers, what)
+    if side == 1 and is_geographic and not _is_sorted(centers):
         centers = np.unwrap(centers, period=360)  # across the antimeridian, or from 350 to 10
     if not _is_sorted(centers):
         raise InvalidInputError(f"{what} is not sorted, or has a value twice, so that its cells have no edges.")
@@ -267,7 +275,7 @@ def _is_sorted(centers: Any) -> bool:
     return bool((steps > 0).all() or (steps < 0).all())
 
 
-def _of_one_cell(coordinate: Any, groups: list[Any], transform: Any, is_column: bool, center: Any, what: str) -> Any:
+def _of_one_cell(coordinate: Any, groups: list[Any], transform: Any, side: int, center: Any, what: str) -> Any:
     """Where the two edges of the only cell are, from its center: by its bounds (CF), or by a transform."""
     import numpy as np
 
@@ -275,7 +283,7 @@ def _of_one_cell(coordinate: Any, groups: list[Any], transform: Any, is_column: 
     if bounds is not None and bounds.shape == (1, 2):
         return np.asarray(bounds[0], dtype=float) - center
     if transform is not None:
-        step = transform[0 if is_column else 4]
+        step = transform[4 if side == 0 else 0]
         return np.array([-step / 2, step / 2])
     raise InvalidInputError(
         f"{what} is a single value, which does not tell how large the cell is: write its edges beside it (the attribute "

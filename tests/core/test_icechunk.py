@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import icechunk
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from fused_cache_ops import InvalidInputError, UnavailableError, plan_invalidation
 from fused_cache_ops.changes import changes_of_icechunk
+from fused_cache_ops.changes.icechunk import _names
 from fused_cache_ops.cli.commands import program
 
 WEST, NORTH, STEP = 480_000, 4_290_000, 10  # in EPSG:32629, at Lisbon
@@ -270,6 +272,13 @@ def test_an_array_that_was_moved_changed_under_both_names(names: Any) -> None:
     assert of.windows(array="other") == set()
 
 
+def test_names_are_followed_through_moves() -> None:
+    """As Icechunk 2 lists them: the latest first, with all that a group holds."""
+    moves = [("/h", "/i"), ("/h/a", "/i/a"), ("/other", "/b"), ("/g", "/h"), ("/g/a", "/h/a")]
+    found = [_names(SimpleNamespace(moved_nodes=moves), path) for path in ("i/a", "a", "g/a", "b")]
+    assert found == [["i/a", "h/a", "g/a"], ["a"], ["g/a"], ["b", "other"]]
+
+
 # -- since -------------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +358,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"dimensions": "yx"}, "must name the rows and the columns"),
     ({"crs": None}, "does not say its coordinate reference system: name it by crs="),
     ({"crs": "+proj=utm +zone=29 +units=km", "array": "metres"}, "is in 'm', but its reference system is in 'kilometre'"),
+    ({"crs": "EPSG:4326"}, "'y' goes beyond 90 degrees: name the reference system"),
     ({"margin": -1}, "margin = -1 must be"),
 ]
 
@@ -366,7 +376,7 @@ def test_what_cannot_be_meant_is_an_error(how: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("repo", "message"),
     [
-        ("{folder}/nowhere", "Pass the path of the folder"),
+        ("{folder}/nowhere", "(?i)pass the path of the folder"),
         ("s3://user:hunter2@lake/repo?key=hunter2", "is not on this machine: pass icechunk.Repository.open"),
         (7, "repo is an int: pass an icechunk.Repository"),
         ("null", "looks like a value that is missing"),
@@ -469,6 +479,15 @@ def test_coordinates_without_edges_are_an_error(longitudes: Any, message: str) -
     of = Repository(lambda group: add_map(group, longitudes))
     with pytest.raises(InvalidInputError, match=message):
         boxes(of)
+
+
+@pytest.mark.parametrize("names", [("lat", "lon"), ("u", "v")], ids=str)
+def test_degrees_are_not_taken_for_meters(names: Any) -> None:
+    of = Repository(
+        lambda group: [add_map(group, [1.0, 2], names=names), group[names[0]].attrs.update(standard_name="latitude")]
+    )
+    with pytest.raises(InvalidInputError, match="coordinates in degrees, .* but its reference system is projected"):
+        of.changes(dimensions=names)
 
 
 def test_an_array_without_coordinates_or_names_is_an_error() -> None:
@@ -598,7 +617,7 @@ def test_the_command_line_says_what_a_repository_needs(tmp_path: Path) -> None:
     of = Repository(storage=icechunk.local_filesystem_storage(str(tmp_path / "r")))
     zarr.open_group(str(tmp_path / "s.zarr"), mode="w").create_array("a", shape=(4,), dtype="i4")
     for address, more, message in (
-        ("r", [], "--array is needed: name the array that the map shows"),
+        ("r", [], "--array is needed: name the array of"),
         ("r", ["--array", "a", "--geometry-column", "g"], "geometry-column is not for"),
         ("s.zarr", ["--array", "a"], "Zarr keeps no record of what changed"),
     ):
