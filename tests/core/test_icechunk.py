@@ -486,7 +486,7 @@ def test_degrees_are_not_taken_for_meters(names: Any) -> None:
     of = Repository(
         lambda group: [add_map(group, [1.0, 2], names=names), group[names[0]].attrs.update(standard_name="latitude")]
     )
-    with pytest.raises(InvalidInputError, match="coordinates in degrees, .* but its reference system is projected"):
+    with pytest.raises(InvalidInputError, match=r"coordinates in degrees, .* but its reference system is projected"):
         of.changes(dimensions=names)
 
 

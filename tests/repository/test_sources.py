@@ -11,6 +11,7 @@ from typing import Any
 import deltalake
 import duckdb
 import geopandas
+import icechunk
 import mercantile
 import numpy as np
 import pandas
@@ -21,9 +22,10 @@ import pytest
 import rasterio
 import rasterio.transform
 import shapely
+import zarr
 
 from fused_cache_ops import plan_invalidation
-from fused_cache_ops.changes import changed_geometry, changed_raster, changes_of_delta, raster_footprint
+from fused_cache_ops.changes import changed_geometry, changed_raster, changes_of_delta, changes_of_icechunk, raster_footprint
 
 PAGE = Path(__file__).parents[2] / "docs/sources.md"
 ROWS = re.findall(r"^\| ((?!you have|---).+) \| `(.+)` \|$", PAGE.read_text(), re.MULTILINE)
@@ -51,6 +53,23 @@ LISTS = {
 
 
 ITEM = {"type": "Feature", "properties": {}, "geometry": None, "bbox": BOX}
+
+
+def write_repository(path: Path) -> None:
+    """A repository of two arrays of one chunk, which were written after the snapshot that is tagged."""
+    repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(path)))
+    session = repo.writable_session("main")
+    group = zarr.group(store=session.store)
+    coordinates = {"lat": [38.7098, 38.7102], "lon": [-9.1402, -9.1398], "y": [4681690, 4681710], "x": [-1017470, -1017450]}
+    for name, values in coordinates.items():
+        group.create_array(name, shape=(2,), dtype="f8", dimension_names=(name,))[:] = values
+    for name, dimensions in (("rain", ("lat", "lon")), ("eastings", ("y", "x"))):
+        group.create_array(name, shape=(2, 2), dtype="f4", dimension_names=dimensions)
+    repo.create_tag("shown", session.commit("all zero"))
+    session = repo.writable_session("main")
+    for name in ("rain", "eastings"):
+        zarr.open_array(session.store, path=name)[:] = 1
+    session.commit("a load")
 
 
 class Item:
@@ -83,6 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = pyarrow.table({"id": [1], "geometry": [POINT.wkb]})
     deltalake.write_deltalake(found / "parcels", rows.slice(0, 0), configuration={"delta.enableChangeDataFeed": "true"})
     deltalake.write_deltalake(found / "parcels", rows, mode="append")
+    write_repository(found / "rain")
     return found
 
 
@@ -92,6 +112,7 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     monkeypatch.chdir(folder)
     marks = {"ARROW:extension:name": "google:sqlType:geography", "ARROW:extension:metadata": '{"encoding": "WKT"}'}
     geography = pyarrow.field("place", pyarrow.string(), metadata=marks)
+    repo = icechunk.Repository.open(icechunk.local_filesystem_storage("rain"))
     with duckdb.connect() as connection, rasterio.open("elevation.tif") as dataset:
         yield {
             "dataset": dataset,
@@ -120,6 +141,9 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
             "before": pyarrow.table({"id": [1], "place": [POINT.wkt], "name": ["a"]}),
             "after": pyarrow.table({"id": [1], "place": [POINT.wkt], "name": ["b"]}),
             "changes_of_delta": changes_of_delta,
+            "changes_of_icechunk": changes_of_icechunk,
+            "repo": repo,
+            "snapshot": repo.lookup_tag("shown"),
             "changed_geometry": changed_geometry,
         }
 
