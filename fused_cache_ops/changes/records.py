@@ -3,15 +3,17 @@ line."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from fused_cache_ops.changes.feeds import changes_of_delta
 from fused_cache_ops.changes.folders import changes_of_folder
+from fused_cache_ops.changes.icechunk import changes_of_icechunk
 from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.geometry import refuse_zarr
+from fused_cache_ops.stores import local_path
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
             raise InvalidInputError(f"{name} is {quoted(text)}, which looks like a value that is missing.")
     kind = next((each for each in _KINDS if each.recognizes(address, since)), None)
     if kind is None:
+        refuse_zarr(address, quoted_address(address))
         readable = " or ".join(each.name for each in _KINDS)
         raise InvalidInputError(
             f"{quoted_address(address)} has no record of its changes that can be read: name {readable}, or compare two states "
@@ -66,17 +69,9 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
     return kind.read(address, since, **given)
 
 
-def local_path(address: str) -> Path | None:
-    """The path of an address on this machine. None: it is elsewhere."""
-    if "://" not in address:
-        return Path(address)
-    parts = urlsplit(address)
-    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
-
-
 def _is_delta(address: str, since: str) -> bool:
     path = local_path(address)
-    return path is None or (path / "_delta_log").is_dir()
+    return "://" in path or (Path(path) / "_delta_log").is_dir()
 
 
 def _read_delta(address: str, since: str, antimeridian: Any = None, **options: Any) -> pa.Table:
@@ -93,10 +88,25 @@ def _read_folder(address: str, since: str, **options: Any) -> pa.Table:
     return changes_of_folder(address, since=since, **options)
 
 
+def _is_icechunk(address: str, since: str) -> bool:
+    path = Path(local_path(address))
+    return (path / "snapshots").is_dir() and ((path / "refs").is_dir() or (path / "repo").is_file())  # Icechunk 1 and 2
+
+
+def _read_icechunk(address: str, since: str, array: Any = None, antimeridian: Any = None, **options: Any) -> pa.Table:
+    if array is None:
+        raise InvalidInputError(f"--array is needed: name the array of {quoted_address(address)} that the map shows.")
+    # It warns of commits to a folder by several processes, which is about those who write.
+    os.environ.setdefault("ICECHUNK_LOG", "error")
+    return changes_of_icechunk(address, since=since, array=array, **options)
+
+
 _KINDS: tuple[_Kind, ...] = (
     _Kind(
         "a folder, with its listing (.json) as --since", _is_listed, _read_folder, ("geometry_column", "crs", "antimeridian")
     ),
+    _Kind("an Icechunk repository on this machine", _is_icechunk, _read_icechunk, ("array", "crs", "antimeridian")),
     # The last one, because what is not on this machine is taken for one: deltalake says what it finds there.
     _Kind("a Delta table", _is_delta, _read_delta, ("geometry_column", "crs", "antimeridian")),
 )
+"""The selection still has ``antimeridian``, so that only what reads geometries itself needs it."""

@@ -111,24 +111,27 @@ _CHANGES: dict[str, Any] = {
     "changes_of": Annotated[
         Optional[str],
         typer.Option(
-            help="A Delta table, as a path or URL: what it has recorded itself since the state that --since names is the "
-            "geometry. Needs the extra delta. Or a folder, or its later listing: the files that are new, rewritten or gone "
-            "since a listing.",
+            help="A Delta table, as a path or URL, or an Icechunk repository, as a path: what it has recorded itself since the "
+            "state that --since names is the geometry. Needs the extra delta or icechunk. Or a folder, or its later listing: "
+            "the files that are new, rewritten or gone since a listing.",
             metavar="ADDRESS",
         ),
     ],
     "since": Annotated[
         Optional[str],
         typer.Option(
-            help="With --changes-of: the state that the map already shows: the number of a version, or a file that the command "
-            "listing wrote.",
+            help="With --changes-of: the state that the map already shows. Of a table, the number of a version. Of a "
+            "repository, the id of a snapshot, a tag, a branch, or a time. Of a folder, a file that the command listing wrote.",
             metavar="STATE",
         ),
+    ],
+    "array": Annotated[
+        Optional[str], typer.Option(help="With --changes-of and a repository: the path of the array that the map shows.")
     ],
 }
 """Options that other keywords are made of."""
 
-CHANGES_OF = ("changes_of", "since")
+CHANGES_OF = ("changes_of", "since", "array")
 """Of these, the ones about what a format has recorded. In a step's inputs, they are keys of ``diff``."""
 
 _GROUPS = ("refresh", "h3_index", "announce")
@@ -339,7 +342,8 @@ def _with_changes(given: dict[str, Any]) -> dict[str, Any]:
     if len([*ways, *(given["geometry"] or ())[:1]]) > 1:
         other = ways[1] if len(ways) > 1 else "--geometry"
         raise typer.BadParameter(f"{ways[0]} and {other} are both given: use one kind of selection at a time.")
-    return _with_records(_with_difference(given, of["diff"], of["key"], of["columns"]), of["changes_of"], of["since"])
+    given = _with_difference(given, of["diff"], of["key"], of["columns"])
+    return _with_records(given, of["changes_of"], of["since"], of["array"])
 
 
 def _with_difference(given: dict[str, Any], difference: Any, key: Any, columns: Any) -> dict[str, Any]:
@@ -367,20 +371,19 @@ def _with_difference(given: dict[str, Any], difference: Any, key: Any, columns: 
     return given | {"geometry": found, "geometry_column": None, "layer": None}
 
 
-def _with_records(given: dict[str, Any], address: str | None, since: str | None) -> dict[str, Any]:
-    """The options with what a table format has recorded itself as the geometry."""
-    if (address is None) != (since is None):
-        raise typer.BadParameter(
-            "--since is for --changes-of: name what changed."
-            if address is None
-            else "--changes-of needs --since, the state that the map already shows."
-        )
-    if address is None or since is None:
+def _with_records(given: dict[str, Any], address: str | None, since: str | None, array: str | None) -> dict[str, Any]:
+    """The options with what a format has recorded itself as the geometry."""
+    if address is None:
+        if since is not None or array is not None:
+            name = "--since" if since is not None else "--array"
+            raise typer.BadParameter(f"{name} is for --changes-of: name what changed.")
         return given
+    if since is None:
+        raise typer.BadParameter("--changes-of needs --since, the state that the map already shows.")
     from fused_cache_ops.changes.records import recorded_changes
 
     how = {name: given[name] for name in ("geometry_column", "crs", "antimeridian")}
-    found = recorded_changes(address, since=since, **how)
+    found = recorded_changes(address, since=since, array=array, **how)
     return given | {"geometry": found, "geometry_column": None}
 
 

@@ -194,6 +194,7 @@ def test_every_example_is_run_by_a_test() -> None:
         ("invalidate_delta_changes", "sold"),
         ("invalidate_folder_changes", "sold"),
         ("invalidate_hex_partition", "hex"),
+        ("invalidate_icechunk_changes", "price"),
     ],
 )
 def test_what_changed_comes_from_the_data_itself(
@@ -201,4 +202,4 @@ def test_what_changed_comes_from_the_data_itself(
 ) -> None:
     example: Flow[Any, Any] = load_flow_from_entrypoint(f"{EXAMPLES / name}.py:{name}")
     assert example()["tiles_invalidated"] > 0
-    assert parcel_sources() == {"kept", "new", "sold", "hex"} - {invalidated}
+    assert parcel_sources() == {"kept", "new", "sold", "hex", "price"} - {invalidated}

@@ -11,6 +11,7 @@ from typing import Any
 import deltalake
 import duckdb
 import geopandas
+import icechunk
 import mercantile
 import numpy as np
 import pandas
@@ -21,6 +22,7 @@ import pytest
 import rasterio
 import rasterio.transform
 import shapely
+import zarr
 
 from fused_cache_ops import plan_invalidation
 from fused_cache_ops.changes import (
@@ -29,6 +31,7 @@ from fused_cache_ops.changes import (
     changed_raster,
     changes_of_delta,
     changes_of_folder,
+    changes_of_icechunk,
     folder_listing,
     raster_footprint,
 )
@@ -59,6 +62,23 @@ LISTS = {
 
 
 ITEM = {"type": "Feature", "properties": {}, "geometry": None, "bbox": BOX}
+
+
+def write_repository(path: Path) -> None:
+    """A repository of two arrays of one chunk, which were written after the snapshot that is tagged."""
+    repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(path)))
+    session = repo.writable_session("main")
+    group = zarr.group(store=session.store)
+    coordinates = {"lat": [38.7098, 38.7102], "lon": [-9.1402, -9.1398], "y": [4681690, 4681710], "x": [-1017470, -1017450]}
+    for name, values in coordinates.items():
+        group.create_array(name, shape=(2,), dtype="f8", dimension_names=(name,))[:] = values
+    for name, dimensions in (("rain", ("lat", "lon")), ("eastings", ("y", "x"))):
+        group.create_array(name, shape=(2, 2), dtype="f4", dimension_names=dimensions)
+    repo.create_tag("shown", session.commit("all zero"))
+    session = repo.writable_session("main")
+    for name in ("rain", "eastings"):
+        zarr.open_array(session.store, path=name)[:] = 1
+    session.commit("a load")
 
 
 class Item:
@@ -94,6 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (found / "lake").mkdir()
     (found / "listing.json").write_text(json.dumps(folder_listing(found / "lake")))
     FRAME.to_parquet(found / "lake/parcels.parquet")
+    write_repository(found / "rain")
     return found
 
 
@@ -103,6 +124,7 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     monkeypatch.chdir(folder)
     marks = {"ARROW:extension:name": "google:sqlType:geography", "ARROW:extension:metadata": '{"encoding": "WKT"}'}
     geography = pyarrow.field("place", pyarrow.string(), metadata=marks)
+    repo = icechunk.Repository.open(icechunk.local_filesystem_storage("rain"))
     with duckdb.connect() as connection, rasterio.open("elevation.tif") as dataset:
         yield {
             "dataset": dataset,
@@ -134,6 +156,9 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
             "changes_of_delta": changes_of_delta,
             "changes_of_folder": changes_of_folder,
             "folder_listing": folder_listing,
+            "changes_of_icechunk": changes_of_icechunk,
+            "repo": repo,
+            "snapshot": repo.lookup_tag("shown"),
             "changed_geometry": changed_geometry,
         }
 
