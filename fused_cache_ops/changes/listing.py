@@ -53,22 +53,28 @@ class Source(NamedTuple):
     system: Any = None
 
     def listed(self, match: str | None) -> dict[str, Any]:
+        """As `fused_cache_ops.changes.folder_listing`, without footprints."""
         files: dict[str, Any] = {}
-        with in_our_terms(f"folder = {quoted(self.root, 200)} cannot be listed", self.root or ""):
+        left_out = 0
+        what = "folder" if self.root is None else f"folder = {quoted(self.root, 200)}"
+        with in_our_terms(f"{what} cannot be listed", self.root or ""):
             for path, info in self.entries():
                 if _is_hidden(path):
+                    left_out += info.get("size") != 0  # not .gitkeep or _SUCCESS
                     continue
                 if path in files:
                     raise InvalidInputError(f"folder names {quoted(path, 200)} twice.")
                 files[path] = _entry(info)
                 if len(files) > MOST_FILES:
-                    raise InvalidInputError(
-                        f"folder = {quoted(self.root, 200)} has more than {MOST_FILES:,} files: list its folders one by one."
-                    )
+                    raise InvalidInputError(f"{what} has more than {MOST_FILES:,} files: list its folders one by one.")
+        left_out += len(files)
         if match is not None:
             chosen = {path for path in files if fnmatchcase(path.rpartition("/")[2], match) and not is_beside(path)}
             of = by_stem(chosen)
             files = {path: entry for path, entry in files.items() if path in chosen or (is_beside(path) and of(path))}
+        if left_out and not files:
+            why = "its names, or those of its folders, begin with _ or ." if match is None else f"none is like {quoted(match)}"
+            raise InvalidInputError(f"{what} has files, but all are left out: {why}.")
         return {"version": VERSION, "root": self.root, "match": match, "files": dict(sorted(files.items()))}
 
     def footprint(self, path: str, options: Options) -> list[Box]:
@@ -221,6 +227,10 @@ def _of_records(records: Iterable[Any]) -> Iterator[tuple[str, Mapping[str, Any]
                 f"folder has a record without a path, {quoted(record)}: it needs path, url or name, and size, and an e_tag or "
                 "the time last_modified."
             )
+        if without_credentials(path, path) != path:
+            raise InvalidInputError(
+                f"folder has a record with credentials in its address, {quoted_address(path)}: leave them out."
+            )
         parts = path.rstrip("/").split("/")
         parents.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
         if info.get("is_directory") or info.get("type") == "directory" or path.endswith("/"):
@@ -258,6 +268,9 @@ def _text(value: Any) -> str | None:
 
 
 def _is_hidden(path: str) -> bool:
+    """Whether readers of a folder leave a file out. Of an absolute path, only the name says that."""
+    if path.startswith("/") or "://" in path:
+        path = path.rpartition("/")[2]
     return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.split("/"))
 
 

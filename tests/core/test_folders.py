@@ -224,6 +224,19 @@ def test_files_that_readers_of_such_folders_leave_out_are_left_out(tmp_path: Pat
     assert list(folder_listing(tmp_path)["files"]) == ["_x=1/a.parquet"]
 
 
+def test_a_folder_of_which_all_is_left_out_is_an_error_and_not_empty(tmp_path: Path) -> None:
+    (tmp_path / ".gitkeep").touch()
+    assert folder_listing(tmp_path)["files"] == {}
+    (tmp_path / "_lake").mkdir()
+    (tmp_path / "_lake/a.parquet").write_bytes(b"1")
+    with pytest.raises(InvalidInputError, match="all are left out: its names, or those of its folders, begin with _ or"):
+        folder_listing(tmp_path)
+    assert list(folder_listing(tmp_path / "_lake")["files"]) == ["a.parquet"]
+    assert list(folder_listing([{"url": "s3://_lake/_b/a.parquet"}])["files"]) == ["s3://_lake/_b/a.parquet"]
+    with pytest.raises(InvalidInputError, match=r"all are left out: none is like '\*\.parqet'"):
+        folder_listing(tmp_path / "_lake", match="*.parqet")
+
+
 def test_a_pattern_is_kept_with_the_listing(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", LISBON)
     before = folder_listing(tmp_path, match="*.parquet")
@@ -260,6 +273,7 @@ def test_records_of_fsspec_and_of_obstore_are_read(tmp_path: Path) -> None:
     [
         ([{"size": 4}], "a record without a path"),
         ([{"name": "a"}, {"name": "a"}], "names 'a' twice"),
+        ([{"url": "https://a.b/c.parquet?sig=hunter2"}], r"with credentials in its address, 'https://a.b/c.parquet\?\*+'"),
         (7, "folder is of type int"),
         ("None", "looks like a value that is missing"),
         ("s3:/bucket/folder", "neither a path nor a URL"),
