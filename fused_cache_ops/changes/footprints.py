@@ -7,7 +7,10 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.arrow import (
+    Table,
+    Unknown,
     as_wkb,
     boxes_of,
     find_column,
@@ -15,9 +18,10 @@ from fused_cache_ops.selection.arrow import (
     marked,
     open_parquet,
     parquet_schema,
+    read_rows,
     row_boxes,
 )
-from fused_cache_ops.selection.geometry import Options, read_geometry
+from fused_cache_ops.selection.geometry import Options, Systems, read_geometry
 from fused_cache_ops.selection.reprojection import DEGREES
 from fused_cache_ops.selection.shapes import Portion, import_geo
 from fused_cache_ops.wording import quoted_address
@@ -96,7 +100,7 @@ def _narrow(box: Box) -> Iterator[Box]:
 
 
 def _of_parquet(address: str, name: str | None, options: Options, system: Any) -> Iterator[_Source]:
-    """The boxes of row groups, and the geometries of those in which a row may lack its box."""
+    """The boxes of row groups, and geometries that need to be read to tell where they are."""
     pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
     with open_parquet(address, system) as file:
         what = f"geometry, the file {quoted_address(address)},"
@@ -110,6 +114,16 @@ def _of_parquet(address: str, name: str | None, options: Options, system: Any) -
             else:
                 boxes += _around(of_rows)
         options = options._replace(column=None)
+        if others and (column.system is not Unknown or options.crs is not None):
+            reference = Systems(options.crs).find(column.system, what)
+            is_in_degrees = reference is None or reference.is_geographic
+            rows = file.iter_batches(_ROWS, row_groups=others, columns=[column.name])
+            for each in read_rows(Table(file.schema_arrow, rows), column, what):
+                ends, wide = _bounds(each.shapes, is_in_degrees, what)
+                boxes += _around(ends)
+                if len(wide):
+                    yield _Source(marked([pyarrow.array(shapely.to_wkb(wide))], column.system), options)
+            others = []
         if boxes:
             wkb = pyarrow.array(shapely.to_wkb(_shapes(boxes)), pyarrow.large_binary())
             yield _Source(marked([wkb], column.system), options._replace(antimeridian="literal"), has_boxes=True)
@@ -118,6 +132,23 @@ def _of_parquet(address: str, name: str | None, options: Options, system: Any) -
             rows = file.iter_batches(_ROWS, row_groups=others, columns=[column.name])
             batches = (pyarrow.record_batch([as_wkb(each.column(0), column.encoding, what)], schema=schema) for each in rows)
             yield _Source(pyarrow.RecordBatchReader.from_batches(schema, batches), options)
+
+
+def _bounds(shapes: Any, is_in_degrees: bool, what: str) -> tuple[Any, Any]:
+    """The boxes of shapes that are not empty, and the shapes over more than half the globe, which may cross the antimeridian.
+
+    Raises:
+        InvalidInputError: a coordinate is not finite.
+    """
+    import numpy as np
+
+    shapely = import_geo("shapely")
+    shapes = shapes[~shapely.is_empty(shapes)]
+    ends = shapely.bounds(shapes).reshape(-1, 4)
+    if not np.isfinite(ends).all():
+        raise InvalidInputError(f"{what} has a NaN or infinite coordinate: coordinates must be finite.")
+    is_wide = is_in_degrees & (ends[:, 2] - ends[:, 0] > _HALF)
+    return ends[~is_wide], shapes[is_wide]
 
 
 def _shapes(boxes: list[Box]) -> Any:

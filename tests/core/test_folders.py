@@ -438,6 +438,18 @@ def covered(path: Path, shapes: Any, boxes: Any) -> None:
     pyarrow.parquet.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), path)
 
 
+@pytest.mark.parametrize("antimeridian", ["cross", "literal"])
+@pytest.mark.parametrize("crs", [4326, 4269])
+def test_a_shape_across_the_antimeridian_is_read_as_the_caller_says(tmp_path: Path, antimeridian: str, crs: int) -> None:
+    before = folder_listing(tmp_path)
+    ring = shapely.Polygon([(179, -17), (-179, -17), (-179, -16), (179, -16)])
+    geopandas.GeoDataFrame(geometry=[ring, LISBON], crs=crs).to_parquet(tmp_path / "a.parquet")
+    found = tiles(changes_of_folder(tmp_path, since=before, antimeridian=antimeridian), 7)
+    across, between = of(shapely.Point(179.5, -16.5), shapely.Point(-179.5, -16.5), zoom=7), of(shapely.Point(0, -16.5), zoom=7)
+    assert (across if antimeridian == "cross" else between) | of(LISBON, zoom=7) <= found
+    assert bool(between & found) == (antimeridian == "literal")
+
+
 def test_a_row_across_the_antimeridian_is_not_lost_among_others(tmp_path: Path) -> None:
     before = folder_listing(tmp_path)
     # The statistics of these columns are those of rows within -178 and 178.
@@ -474,6 +486,21 @@ def test_a_file_of_which_nothing_has_a_place_is_null(tmp_path: Path) -> None:
     found = changes_of_folder(tmp_path, since=before)
     assert found.column(0).null_count == 1
     assert tiles(found) == of(LISBON)
+
+
+def test_a_coordinate_that_is_not_a_number_is_an_error(tmp_path: Path) -> None:
+    before = folder_listing(tmp_path)
+    table = pyarrow.table({"place": [shapely.Point(np.nan, 1).wkb, LISBON.wkb]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InvalidInputError, match=r"a\.parquet.* has a NaN or infinite coordinate"):
+        changes_of_folder(tmp_path, since=before, geometry_column="place", crs="EPSG:4326")
+
+
+def test_a_place_whose_srid_says_its_system_is_read(tmp_path: Path) -> None:
+    before = folder_listing(tmp_path)
+    place = shapely.to_wkb(shapely.set_srid(shapely.Point(-1_017_460, 4_681_700), 3857), include_srid=True)
+    pyarrow.parquet.write_table(pyarrow.table({"place": [place]}), tmp_path / "a.parquet")
+    assert tiles(changes_of_folder(tmp_path, since=before, geometry_column="place")) == of(LISBON)
 
 
 def test_a_file_of_many_row_groups_has_few_boxes(tmp_path: Path) -> None:
