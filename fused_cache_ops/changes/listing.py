@@ -67,6 +67,10 @@ class Source(NamedTuple):
                 files[path] = _entry(info)
                 if len(files) > MOST_FILES:
                     raise InvalidInputError(f"{what} has more than {MOST_FILES:,} files: list its folders one by one.")
+        # Stores mark folders by empty objects.
+        folders = {"", *(path.rpartition("/")[0] for path in files)}
+        marked = {path for path in files if files[path]["size"] == 0 and (path in folders or path.endswith("/"))}
+        files = {path: entry for path, entry in files.items() if path not in marked}
         left_out += len(files)
         if match is not None:
             chosen = {path for path in files if fnmatchcase(path.rpartition("/")[2], match) and not is_beside(path)}

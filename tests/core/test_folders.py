@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 import rasterio
 import rasterio.transform
 import shapely
+from fsspec.implementations.memory import MemoryFileSystem
 from typer.testing import CliRunner
 
 from fused_cache_ops import InvalidInputError, UnavailableError, plan_invalidation
@@ -556,6 +558,42 @@ def test_a_file_system_of_the_caller_is_used(tmp_path: Path) -> None:
     assert tiles(changes_of_folder((memory, "/lake/a"), since=before)) == of(PARIS)
     assert tiles(changes_of_folder("memory://lake/a", since={**before, "root": "memory://lake/a"})) == of(PARIS)
     assert folder_listing((fsspec.filesystem("file"), str(tmp_path)))["root"] == str(tmp_path)
+
+
+class Store(MemoryFileSystem):
+    """What the file systems of object stores do: they find all objects at once, also those that mark folders."""
+
+    protocol = "memory"
+
+    def find(self, path: str, maxdepth: Any = None, withdirs: bool = False, **how: Any) -> Any:
+        content = {name: file.getvalue() for name, file in self.store.items() if name.startswith(f"{path}/")}
+        infos = {
+            name: {"name": name, "size": len(each), "type": "file", "ETag": f'"{zlib.crc32(each)}"'}
+            for name, each in content.items()
+        }
+        return {**infos, **{f"/{name}": {"name": f"/{name}", "size": 0, "type": "file"} for name in ("store/", "store/a/")}}
+
+
+def test_a_store_that_finds_all_at_once_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(skip_instance_cache=True)
+    content = write(tmp_path / "a.parquet", LISBON).read_bytes()
+    store.pipe("/store/a/a.parquet", content)
+    before = kept(folder_listing((store, "/store")))
+    assert list(before["files"]) == ["a/a.parquet"]
+    store.pipe("/store/a/a.parquet", content)  # the same bytes, at another time
+    store.pipe("/store/b/b.parquet", write(tmp_path / "b.parquet", PARIS).read_bytes())
+    monkeypatch.setattr(Store, "ls", lambda *_, **__: pytest.fail("it looks into each folder"))
+    monkeypatch.setattr(Store, "info", lambda *_, **__: {"type": "directory"})
+    assert changed_files(before, folder_listing((store, "/store"))).new == ("b/b.parquet",)
+    assert changed_files(before, folder_listing((store, "/store"))).rewritten == ()
+
+
+def test_an_empty_object_that_marks_a_folder_is_no_file() -> None:
+    store = obstore.store.MemoryStore()
+    obstore.put(store, "date=1", b"")  # as obstore names "date=1/"
+    obstore.put(store, "date=1/a.parquet", b"1")
+    obstore.put(store, "empty.parquet", b"")
+    assert list(folder_listing(store)["files"]) == ["date=1/a.parquet", "empty.parquet"]
 
 
 def test_records_without_an_address_say_that_it_is_missing() -> None:
