@@ -140,6 +140,7 @@ def changes_of_folder(
     folder: Any,
     *,
     since: Any,
+    address: str | None = None,
     geometry_column: str | None = None,
     crs: Any = None,
     antimeridian: str | None = None,
@@ -153,6 +154,7 @@ def changes_of_folder(
         folder: as for `folder_listing`, or a listing of the folder after the load, or its path.
         since: the listing of what the map already shows, or its path or URL. If files were rewritten or removed, it needs
             footprints.
+        address: as for `folder_listing`.
         geometry_column: as for `fused_cache_ops.invalidate_cache`, for each file.
         crs: likewise.
         antimeridian: likewise.
@@ -169,7 +171,7 @@ def changes_of_folder(
     """
     before = _state(since, "since")
     is_kept = _is_listing(folder)
-    source = None if is_kept else open_folder(folder, None)
+    source = None if is_kept else open_folder(folder, address)
     after = _state(folder, "folder") if source is None else source.listed(before["match"])
     changed = changed_files(before, after)
     options = Options(column=geometry_column, crs=crs, antimeridian=antimeridian)

@@ -267,7 +267,9 @@ def test_records_of_fsspec_and_of_obstore_are_read(tmp_path: Path) -> None:
     (entry,) = folder_listing(obstore.list(store), address=str(tmp_path), footprints=True)["files"].values()
     assert entry["tag"]
     assert entry["footprint"]
-    assert folder_listing(store, address=str(tmp_path))["files"].keys() == {"a/1.parquet"}
+    before = kept(folder_listing(store, address=str(tmp_path)))
+    write(tmp_path / "a/2.parquet", PARIS)
+    assert tiles(changes_of_folder(store, since=before, address=str(tmp_path))) == of(PARIS)
 
 
 @pytest.mark.parametrize(
