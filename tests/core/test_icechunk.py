@@ -17,7 +17,7 @@ import zarr
 from typer.testing import CliRunner
 
 from fused_cache_ops import InvalidInputError, UnavailableError, plan_invalidation
-from fused_cache_ops.changes import changes_of_icechunk
+from fused_cache_ops.changes import cells, changes_of_icechunk
 from fused_cache_ops.changes.icechunk import _names
 from fused_cache_ops.cli.commands import program
 
@@ -182,6 +182,21 @@ def test_another_dimension_that_grew_or_shrank_changes_everything(times: int) ->
     assert of.windows() == WHOLE
 
 
+def test_what_was_written_to_rows_that_were_then_removed_changed_where_they_were() -> None:
+    of = Repository()
+    of.commit(write(0, 39, 59))
+    of.commit(resize(2, 20, 60))
+    assert of.windows() == {(0, 19, 60, 40)}
+
+
+def test_columns_of_an_array_that_had_none_changed() -> None:
+    of = Repository(lambda group: add_grid(group, 40, 0))
+    second = of.commit(lambda group: group.attrs.update(title="other"))
+    assert of.windows() == set()
+    of.commit(resize(2, 40, 30))
+    assert of.windows(second) == {(0, 0, 30, 40)}
+
+
 def test_what_was_lost_while_an_array_was_smaller_changed() -> None:
     of = Repository()
     of.commit(resize(2, 40, 20))
@@ -245,6 +260,14 @@ def test_coordinates_that_were_written_with_equal_values_change_nothing() -> Non
     assert of.windows() == set()
 
 
+def test_no_number_equals_itself_and_nothing_else() -> None:
+    of = Repository(lambda group: [add_grid(group), group.__delitem__("time"), add(group, "time", [np.nan, 1], ("time",))])
+    of.commit(lambda group: group["time"].__setitem__(..., [np.nan, 1]))
+    assert of.windows() == set()
+    of.commit(lambda group: group["time"].__setitem__(..., [0, 1]))
+    assert of.windows() == WHOLE
+
+
 def test_an_array_that_was_deleted_changed_where_it_was() -> None:
     of = Repository()
     of.commit(lambda group: group.__delitem__("a"))
@@ -306,6 +329,14 @@ def test_a_tag_a_branch_and_a_time_name_a_snapshot() -> None:
     for since in ("shown", "map", time, time.isoformat(), time + datetime.timedelta(microseconds=1)):
         assert of.windows(since, tag="next") == {(0, 0, 20, 10), (40, 30, 60, 40)}, since
     assert of.windows(second) == {(20, 20, 40, 30)}
+
+
+def test_a_name_of_a_tag_and_a_branch_is_an_error() -> None:
+    of = Repository()
+    of.repo.create_tag("shown", of.first)
+    of.repo.create_branch("shown", of.first)
+    with pytest.raises(InvalidInputError, match="'shown' is a tag and a branch: pass the id of the snapshot"):
+        of.windows("shown")
 
 
 @pytest.mark.parametrize("how", ["amended", "rolled back", "elsewhere", "backwards"])
@@ -425,6 +456,7 @@ COLUMNS = [
     ("350 to 10", [350.0, 0, 10], 2, [(5, 5, 15, 15)]),
     ("irregular", [0.0, 1, 3, 7], 2, [(2, 5, 5, 15)]),
     ("the last one of irregular ones", [0.0, 1, 3, 7], 3, [(5, 5, 9, 15)]),
+    ("far apart", [-170.0, 100], 1, [(-180, 5, -125, 15), (-35, 5, 180, 15)]),
     ("descending", [3.0, 2, 1], 0, [(2.5, 5, 3.5, 15)]),
     ("whole numbers", [1, 2, 3], 0, [(0.5, 5, 1.5, 15)]),
 ]
@@ -464,6 +496,21 @@ def test_a_single_column_needs_its_edges() -> None:
     second = of.commit(lambda group: add(group, "lon_bnds", [[10.0, 25.0]], ("lon", "side")))
     of.commit(write(0, 0))
     assert boxes(of, since=second) == [(10, 5, 25, 15)]
+    of.commit(lambda group: [group.__delitem__("lon_bnds"), add(group, "lon_bnds", [[1.0, 2, 3]], ("lon", "corner"))])
+    with pytest.raises(InvalidInputError, match="is a single value"):
+        boxes(of)
+    of.commit(lambda group: group.attrs.update({"spatial:transform": [4, 0, 18, 0, -2, 10]}))
+    fifth = of.repo.lookup_branch("main")
+    of.commit(write(0, 0))
+    assert boxes(of, since=fifth) == [(18, 5, 22, 15)]
+
+
+def test_a_single_row_is_as_high_as_a_transform_says() -> None:
+    of = Repository(
+        lambda group: [add_map(group, [20.0, 21], [5.0]), group.attrs.update({"spatial:transform": [1, 0, 0, 0, -4, 0]})]
+    )
+    of.commit(write(0, 0))
+    assert boxes(of) == [(19.5, 3, 20.5, 7)]
 
 
 @pytest.mark.parametrize(
@@ -481,11 +528,13 @@ def test_coordinates_without_edges_are_an_error(longitudes: Any, message: str) -
         boxes(of)
 
 
-@pytest.mark.parametrize("names", [("lat", "lon"), ("u", "v")], ids=str)
-def test_degrees_are_not_taken_for_meters(names: Any) -> None:
-    of = Repository(
-        lambda group: [add_map(group, [1.0, 2], names=names), group[names[0]].attrs.update(standard_name="latitude")]
-    )
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("lat", "v"), {}), (("u", "v"), {"standard_name": "latitude"}), (("u", "v"), {"units": "degree_north"})],
+    ids=str,
+)
+def test_degrees_are_not_taken_for_meters(names: Any, said: Any) -> None:
+    of = Repository(lambda group: [add_map(group, [1.0, 2], names=names), group[names[0]].attrs.update(said)])
     with pytest.raises(InvalidInputError, match=r"coordinates in degrees, .* but its reference system is projected"):
         of.changes(dimensions=names)
 
@@ -500,6 +549,27 @@ def test_an_array_without_coordinates_or_names_is_an_error() -> None:
     for array, message in (("a", "no array 'y' of one dimension"), ("b", "no names of dim"), ("c", "say which are its rows")):
         with pytest.raises(InvalidInputError, match=f"(?i){message}"):
             of.changes(array=array)
+
+
+def test_one_dimension_in_degrees_is_not_enough_for_both_to_be() -> None:
+    of = Repository(lambda group: add_map(group, [1.0, 2], names=("lat", "x")))
+    with pytest.raises(InvalidInputError, match="does not say its coordinate reference system"):
+        boxes(of)
+
+
+def test_a_curved_grid_is_an_error() -> None:
+    def make(group: Any) -> None:
+        for name in ("a", "y", "x"):
+            add(group, name, np.zeros((4, 4)), ("y", "x"))
+
+    with pytest.raises(InvalidInputError, match="no array 'y' of one dimension"):
+        Repository(make).changes()
+
+
+def test_more_coordinates_than_are_read_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "_MOST_CELLS", 59)
+    with pytest.raises(InvalidInputError, match="has 60 values of 'x': 59 are the most"):
+        Repository().changes()
 
 
 def test_coordinates_of_another_size_than_the_array_are_an_error() -> None:
@@ -543,7 +613,7 @@ def test_a_transform_places_an_array_without_coordinates(change: Callable[[Any],
 
 SYSTEMS: dict[str, Callable[[Any], Any]] = {
     "a variable that is named": lambda group: [
-        group["a"].attrs.update(grid_mapping="projection"),
+        group["a"].attrs.update(grid_mapping="projection: x y"),
         add(group, "projection", 0, ()).attrs.update(crs_wkt="EPSG:32629"),
     ],
     "spatial_ref": lambda group: add(group, "spatial_ref", 0, ()).attrs.update(spatial_ref="EPSG:32629"),
