@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from fused_cache_ops import InvalidInputError, UnavailableError, plan_invalidation
 from fused_cache_ops.changes import cells, changes_of_icechunk
+from fused_cache_ops.changes.feeds import in_our_terms
 from fused_cache_ops.changes.icechunk import _names
 from fused_cache_ops.cli.commands import program
 
@@ -275,6 +276,16 @@ def test_no_number_equals_itself_and_nothing_else() -> None:
     assert of.windows() == WHOLE
 
 
+def test_another_reference_system_changes_both_places() -> None:
+    of = Repository(lambda group: [add_grid(group), group.attrs.update({"proj:code": "EPSG:32629"})])
+    of.commit(lambda group: group.attrs.update({"proj:code": "EPSG:32630"}))
+    found = plan_invalidation("udf", geometry=of.changes(crs=None, margin=0), zooms=12)
+    box = shapely.box(WEST, NORTH - 400, WEST + 600, NORTH).wkt
+    places = [plan_invalidation("udf", geometry=box, crs=crs, zooms=12) for crs in ("EPSG:32629", "EPSG:32630")]
+    assert {*found.tiles()} == {*places[0].tiles(), *places[1].tiles()}
+    assert not {*places[0].tiles()} & {*places[1].tiles()}
+
+
 def test_an_array_that_was_deleted_changed_where_it_was() -> None:
     of = Repository()
     of.commit(lambda group: group.__delitem__("a"))
@@ -428,16 +439,21 @@ def test_what_is_no_repository_is_an_error(tmp_path: Path, repo: Any, message: s
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_that_does_not_answer_is_for_now_and_shows_no_secret(tmp_path: Path) -> None:
+def test_a_store_that_does_not_answer_is_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     of = Repository(storage=icechunk.local_filesystem_storage(str(folder)))
     of.commit(write(0, 0, 0))
-    for part in ("snapshots", "transactions"):
-        (folder / part).rename(folder / "away")
-        with pytest.raises((UnavailableError, InvalidInputError)) as raised:
-            changes_of_icechunk(str(folder), since=of.first, array="a", crs="EPSG:32629")
-        assert "context" not in str(raised.value)
-        (folder / "away").rename(folder / part)
+    (folder / "transactions").rename(folder / "away")
+    with pytest.raises(UnavailableError, match=r"(?i)since '\w+': \w+Error: session error: object [^|]*found[^|]*$"):
+        changes_of_icechunk(str(folder), since=of.first, array="a", crs="EPSG:32629")
+
+
+def test_a_bucket_that_does_not_answer_is_tried_again_and_shows_no_secret() -> None:
+    frame = "\n  | \n  | context:\n  |    0: icechunk::repository::open"
+    text = f"  x error getting object metadata from object store dispatch\n  | failure at s3://k:hunter2@b{frame}"
+    with pytest.raises(UnavailableError, match=r"failed: IcechunkError: error getting .* dispatch failure at s3://\*+@b\.$"):
+        with in_our_terms("It failed", "a Repository"):
+            raise icechunk.IcechunkError(text)
 
 
 # -- where cells are ---------------------------------------------------------------------------------------------
