@@ -720,11 +720,12 @@ def test_the_command_line_says_what_a_repository_needs(tmp_path: Path) -> None:
         assert message in json.loads(done.stdout)["error"]["message"]
 
 
-@pytest.mark.parametrize("form", ["path", "url", "group", "array", "repository"])
+@pytest.mark.parametrize("form", ["path", "url", "group", "array", "repository", "folder"])
 def test_zarr_as_a_geometry_says_what_to_pass(tmp_path: Path, form: str) -> None:
     group = zarr.open_group(str(tmp_path / "s.zarr"), mode="w")
     array = group.create_array("a", shape=(4,), dtype="i4")
     forms = {"path": str(tmp_path / "s.zarr"), "url": "s3://lake/s.zarr/", "group": group, "array": array}
-    given = forms.get(form) or icechunk.Repository.create(icechunk.in_memory_storage())
+    repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "r")))
+    given = forms.get(form, str(tmp_path / "r") if form == "folder" else repo)
     with pytest.raises(InvalidInputError, match=r"Zarr keeps no record of what changed.*bounds=|changes_of_icechunk"):
         plan_invalidation("udf", geometry=given, zooms=3)
