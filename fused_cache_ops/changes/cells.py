@@ -130,7 +130,7 @@ def read_layout(array: Any, groups: list[Any], dimensions: Any, crs: Any, what: 
         )
     metadata = {name: each for name, each in array.metadata.to_dict().items() if name != "shape"}
     of_dimensions = {name: dict(each.attrs) for name, each in arrays.items()}
-    everything = [metadata, [dict(each.attrs) for each in groups], of_dimensions, mapping, written, transform, axes]
+    everything = [metadata, [dict(each.attrs) for each in groups], of_dimensions, mapping]
     return Layout(axes, grid, values, json.dumps(everything, sort_keys=True, default=str))
 
 

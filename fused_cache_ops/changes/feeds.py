@@ -32,7 +32,7 @@ _NO_LOG = (
     "the whole UDF."
 )
 _VACUUMED = "The files of all versions since then have to be there: were they vacuumed or expired?"
-_CONTEXT = re.compile(r"[\s|]*context:.*", re.DOTALL)  # Icechunk's: where in its code
+_CONTEXT = re.compile(r"\A\s*x |(?<=\n)\s*\||[\s|]*context:.*", re.DOTALL)  # Icechunk's frame, and where in its code
 _STORE = re.compile(r"StorageError|object store")  # Icechunk 2 and 1
 Remedies = Sequence[tuple[re.Pattern[str], str]]
 _REMEDIES: Remedies = (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MOST_SNAPSHOTS = 1000
-"""Whose shapes of the array are looked at, with Icechunk 1."""
+"""Whose shapes of an array are looked at, if it was resized."""
 _MOST_NAMES = 20
 
 _UNKNOWN = "What changed since then is not known: invalidate the whole UDF, or the area of the array."
@@ -216,7 +216,7 @@ def _is_another(diff: Any, path: str, before: _State, after: _State) -> bool:
     if any(before.shape[axis] != after.shape[axis] for axis in others):
         return True
     old, new = before.layout.coordinates, after.layout.coordinates
-    return old.keys() != new.keys() or not all(_begin_alike(old[name], new[name]) for name in old)
+    return not all(_begin_alike(old[name], new[name]) for name in old)
 
 
 def _begin_alike(one: Any, other: Any) -> bool:
@@ -226,19 +226,21 @@ def _begin_alike(one: Any, other: Any) -> bool:
 
 
 def _may_have_shrunk(repo: Any, diff: Any, path: str, earlier: str, head: str, before: _State, after: _State) -> bool:
-    """Whether the array may have been smaller in between. Icechunk 1 does not name the chunks that were lost then."""
+    """Whether the array may have been smaller in between. A commit of Icechunk 1, which Icechunk 2 reads too, does not name the
+    chunks that were lost then."""
     import numpy as np
     import zarr
 
-    if hasattr(diff, "moved_nodes") or f"/{path}" not in diff.updated_arrays:
+    if f"/{path}" not in diff.updated_arrays:
         return False
     for snapshot in itertools.islice(repo.ancestry(snapshot_id=head), _MOST_SNAPSHOTS):
         if snapshot.id == earlier:
             return False
-        store = repo.readonly_session(snapshot_id=snapshot.id).store
-        shape = zarr.open_array(store, path=path, mode="r").shape
-        if (np.array(shape) < np.minimum(before.shape, after.shape)).any():
-            return True
+        if snapshot.id != head:
+            store = repo.readonly_session(snapshot_id=snapshot.id).store
+            shape = zarr.open_array(store, path=path, mode="r").shape
+            if (np.array(shape) < np.minimum(before.shape, after.shape)).any():
+                return True
     return True
 
 

@@ -12,7 +12,7 @@ from fused_cache_ops.changes.feeds import changes_of_delta
 from fused_cache_ops.changes.folders import changes_of_folder
 from fused_cache_ops.changes.icechunk import changes_of_icechunk
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.selection.geometry import refuse_zarr
+from fused_cache_ops.selection.arrays import is_icechunk, refuse_arrays
 from fused_cache_ops.stores import local_path
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing
 
@@ -57,7 +57,7 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
             raise InvalidInputError(f"{name} is {quoted(text)}, which looks like a value that is missing.")
     kind = next((each for each in _KINDS if each.recognizes(address, since)), None)
     if kind is None:
-        refuse_zarr(address, quoted_address(address))
+        refuse_arrays(address, quoted_address(address))
         readable = " or ".join(each.name for each in _KINDS)
         raise InvalidInputError(
             f"{quoted_address(address)} has no record of its changes that can be read: name {readable}, or compare two states "
@@ -89,8 +89,7 @@ def _read_folder(address: str, since: str, **options: Any) -> pa.Table:
 
 
 def _is_icechunk(address: str, since: str) -> bool:
-    path = Path(local_path(address))
-    return (path / "snapshots").is_dir() and ((path / "refs").is_dir() or (path / "repo").is_file())  # Icechunk 1 and 2
+    return is_icechunk(local_path(address))
 
 
 def _read_icechunk(address: str, since: str, array: Any = None, antimeridian: Any = None, **options: Any) -> pa.Table:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.antimeridian import as_said
+from fused_cache_ops.selection.arrays import refuse_arrays
 from fused_cache_ops.selection.arrow import (
     Rows,
     Table,
@@ -50,7 +51,6 @@ _FORMS = (
 _LONGEST_PATH = 4096  # characters
 _BARE = (str, bytes, bytearray, memoryview, Mapping)
 
-_OF_ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _PORTION = 50_000
 """Shapes to cover at once."""
 
@@ -236,7 +236,7 @@ def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]
         geometry = os.fspath(geometry)
     geometry = _of_catalogue(geometry)
     if not isinstance(geometry, str):
-        refuse_zarr(geometry, f"geometry, {a_type_of(geometry)},")
+        refuse_arrays(geometry, f"geometry, {a_type_of(geometry)},")
     if isinstance(geometry, str):
         yield from _from_text(geometry.strip(), options, shapely)
     elif is_geopandas(geometry):
@@ -515,29 +515,6 @@ def _parsed(parse: Any, value: Any, form: str) -> Any:
         raise InvalidInputError(f"geometry = {shown} is not {form}: {shortened(str(error), 300)}.") from None
 
 
-def refuse_zarr(given: Any, what: str) -> None:
-    """Reject a store, a group or an array of Zarr, and a repository of Icechunk: their whole extent is rarely meant.
-
-    Args:
-        given: a path, a URL, or any value.
-        what: how messages name it.
-
-    Raises:
-        InvalidInputError: as said.
-    """
-    module = type(given).__module__.partition(".")[0]
-    if module == "icechunk":
-        raise InvalidInputError(f"{what} is Icechunk's: pass what fused_cache_ops.changes.changes_of_icechunk returns.")
-    is_store = isinstance(given, str) and (
-        given.rstrip("/").lower().endswith(".zarr") or any(Path(given, name).is_file() for name in _OF_ZARR)
-    )
-    if is_store or module == "zarr":
-        raise InvalidInputError(
-            f"{what} is Zarr. Zarr keeps no record of what changed: pass the area that the load wrote, such as bounds=. "
-            "Icechunk keeps one, which changes_of_icechunk reads."
-        )
-
-
 def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     what = f"geometry, the file {quoted_address(path)},"
     if is_pipe(path):
@@ -546,7 +523,7 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     try:
         if "\0" in path:
             raise ValueError("it holds a NUL character")
-        refuse_zarr(path, f"geometry = {quoted_address(path)}")
+        refuse_arrays(path, f"geometry = {quoted_address(path)}")
         if is_raster(path):
             yield _Source(*_outline(path, what))
             return

@@ -135,8 +135,8 @@ def test_invalidate_takes_what_a_delta_table_recorded(fused_emulator: Emulator, 
         ("{table}", "yesterday", "is no version of a Delta table: pass its number"),
         ("{table}", "null", "looks like a value that is missing"),
         ("", "0", "looks like a value that is missing"),
-        ("{folder}", "0", "has no record of its changes that can be read: name a "),
-        ("{folder}/nowhere", "0", "has no record of its changes that can be read: name a "),
+        ("{folder}", "0", "has no record of its changes that can be read"),
+        ("{folder}/nowhere", "0", "has no record of its changes that can be read"),
     ],
 )
 def test_records_that_cannot_be_read_end_with_1_and_say_why(tmp_path: Path, address: str, since: str, message: str) -> None:

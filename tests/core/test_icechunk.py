@@ -17,7 +17,8 @@ import zarr
 from typer.testing import CliRunner
 
 from fused_cache_ops import InvalidInputError, UnavailableError, plan_invalidation
-from fused_cache_ops.changes import changes_of_icechunk
+from fused_cache_ops.changes import cells, changes_of_icechunk
+from fused_cache_ops.changes.feeds import in_our_terms
 from fused_cache_ops.changes.icechunk import _names
 from fused_cache_ops.cli.commands import program
 
@@ -182,11 +183,33 @@ def test_another_dimension_that_grew_or_shrank_changes_everything(times: int) ->
     assert of.windows() == WHOLE
 
 
+def test_what_was_written_to_rows_that_were_then_removed_changed_where_they_were() -> None:
+    of = Repository()
+    of.commit(write(0, 39, 59))
+    of.commit(resize(2, 20, 60))
+    assert of.windows() == {(0, 19, 60, 40)}
+
+
+def test_columns_of_an_array_that_had_none_changed() -> None:
+    of = Repository(lambda group: add_grid(group, 40, 0))
+    second = of.commit(lambda group: group.attrs.update(title="other"))
+    assert of.windows() == set()
+    of.commit(resize(2, 40, 30))
+    assert of.windows(second) == {(0, 0, 30, 40)}
+
+
 def test_what_was_lost_while_an_array_was_smaller_changed() -> None:
     of = Repository()
     of.commit(resize(2, 40, 20))
     of.commit(resize(2, 40, 60))
-    assert of.windows() == (WHOLE if IS_FIRST else {(20, 0, 60, 40)})
+    assert of.windows() == WHOLE
+
+
+def test_an_array_that_was_resized_more_often_than_is_looked_at_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fused_cache_ops.changes.icechunk._MOST_SNAPSHOTS", 1)
+    of = Repository()
+    of.commit(resize(2, 40, 70))
+    assert of.windows() == WHOLE | {(0, 0, 70, 40)}
 
 
 def test_what_was_lost_while_an_array_was_smaller_for_a_moment_changed() -> None:
@@ -243,6 +266,24 @@ def test_coordinates_that_were_written_with_equal_values_change_nothing() -> Non
     of = Repository()
     of.commit(lambda group: [group[name].__setitem__(..., group[name][...]) for name in ("x", "y", "time")])
     assert of.windows() == set()
+
+
+def test_no_number_equals_itself_and_nothing_else() -> None:
+    of = Repository(lambda group: [add_grid(group), group.__delitem__("time"), add(group, "time", [np.nan, 1], ("time",))])
+    of.commit(lambda group: group["time"].__setitem__(..., [np.nan, 1]))
+    assert of.windows() == set()
+    of.commit(lambda group: group["time"].__setitem__(..., [0, 1]))
+    assert of.windows() == WHOLE
+
+
+def test_another_reference_system_changes_both_places() -> None:
+    of = Repository(lambda group: [add_grid(group), group.attrs.update({"proj:code": "EPSG:32629"})])
+    of.commit(lambda group: group.attrs.update({"proj:code": "EPSG:32630"}))
+    found = plan_invalidation("udf", geometry=of.changes(crs=None, margin=0), zooms=12)
+    box = shapely.box(WEST, NORTH - 400, WEST + 600, NORTH).wkt
+    places = [plan_invalidation("udf", geometry=box, crs=crs, zooms=12) for crs in ("EPSG:32629", "EPSG:32630")]
+    assert {*found.tiles()} == {*places[0].tiles(), *places[1].tiles()}
+    assert not {*places[0].tiles()} & {*places[1].tiles()}
 
 
 def test_an_array_that_was_deleted_changed_where_it_was() -> None:
@@ -306,6 +347,14 @@ def test_a_tag_a_branch_and_a_time_name_a_snapshot() -> None:
     for since in ("shown", "map", time, time.isoformat(), time + datetime.timedelta(microseconds=1)):
         assert of.windows(since, tag="next") == {(0, 0, 20, 10), (40, 30, 60, 40)}, since
     assert of.windows(second) == {(20, 20, 40, 30)}
+
+
+def test_a_name_of_a_tag_and_a_branch_is_an_error() -> None:
+    of = Repository()
+    of.repo.create_tag("shown", of.first)
+    of.repo.create_branch("shown", of.first)
+    with pytest.raises(InvalidInputError, match="'shown' is a tag and a branch: pass the id of the snapshot"):
+        of.windows("shown")
 
 
 @pytest.mark.parametrize("how", ["amended", "rolled back", "elsewhere", "backwards"])
@@ -390,16 +439,21 @@ def test_what_is_no_repository_is_an_error(tmp_path: Path, repo: Any, message: s
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_that_does_not_answer_is_for_now_and_shows_no_secret(tmp_path: Path) -> None:
+def test_a_store_that_does_not_answer_is_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     of = Repository(storage=icechunk.local_filesystem_storage(str(folder)))
     of.commit(write(0, 0, 0))
-    for part in ("snapshots", "transactions"):
-        (folder / part).rename(folder / "away")
-        with pytest.raises((UnavailableError, InvalidInputError)) as raised:
-            changes_of_icechunk(str(folder), since=of.first, array="a", crs="EPSG:32629")
-        assert "context" not in str(raised.value)
-        (folder / "away").rename(folder / part)
+    (folder / "transactions").rename(folder / "away")
+    with pytest.raises(UnavailableError, match=r"(?i)since '\w+': \w+Error: session error: object [^|]*found[^|]*$"):
+        changes_of_icechunk(str(folder), since=of.first, array="a", crs="EPSG:32629")
+
+
+def test_a_bucket_that_does_not_answer_is_tried_again_and_shows_no_secret() -> None:
+    frame = "\n  | \n  | context:\n  |    0: icechunk::repository::open"
+    text = f"  x error getting object metadata from object store dispatch\n  | failure at s3://k:hunter2@b{frame}"
+    with pytest.raises(UnavailableError, match=r"failed: IcechunkError: error getting .* dispatch failure at s3://\*+@b\.$"):
+        with in_our_terms("It failed", "a Repository"):
+            raise icechunk.IcechunkError(text)
 
 
 # -- where cells are ---------------------------------------------------------------------------------------------
@@ -425,6 +479,7 @@ COLUMNS = [
     ("350 to 10", [350.0, 0, 10], 2, [(5, 5, 15, 15)]),
     ("irregular", [0.0, 1, 3, 7], 2, [(2, 5, 5, 15)]),
     ("the last one of irregular ones", [0.0, 1, 3, 7], 3, [(5, 5, 9, 15)]),
+    ("far apart", [-170.0, 100], 1, [(-180, 5, -125, 15), (-35, 5, 180, 15)]),
     ("descending", [3.0, 2, 1], 0, [(2.5, 5, 3.5, 15)]),
     ("whole numbers", [1, 2, 3], 0, [(0.5, 5, 1.5, 15)]),
 ]
@@ -464,6 +519,21 @@ def test_a_single_column_needs_its_edges() -> None:
     second = of.commit(lambda group: add(group, "lon_bnds", [[10.0, 25.0]], ("lon", "side")))
     of.commit(write(0, 0))
     assert boxes(of, since=second) == [(10, 5, 25, 15)]
+    of.commit(lambda group: [group.__delitem__("lon_bnds"), add(group, "lon_bnds", [[1.0, 2, 3]], ("lon", "corner"))])
+    with pytest.raises(InvalidInputError, match="is a single value"):
+        boxes(of)
+    of.commit(lambda group: group.attrs.update({"spatial:transform": [4, 0, 18, 0, -2, 10]}))
+    fifth = of.repo.lookup_branch("main")
+    of.commit(write(0, 0))
+    assert boxes(of, since=fifth) == [(18, 5, 22, 15)]
+
+
+def test_a_single_row_is_as_high_as_a_transform_says() -> None:
+    of = Repository(
+        lambda group: [add_map(group, [20.0, 21], [5.0]), group.attrs.update({"spatial:transform": [1, 0, 0, 0, -4, 0]})]
+    )
+    of.commit(write(0, 0))
+    assert boxes(of) == [(19.5, 3, 20.5, 7)]
 
 
 @pytest.mark.parametrize(
@@ -481,11 +551,13 @@ def test_coordinates_without_edges_are_an_error(longitudes: Any, message: str) -
         boxes(of)
 
 
-@pytest.mark.parametrize("names", [("lat", "lon"), ("u", "v")], ids=str)
-def test_degrees_are_not_taken_for_meters(names: Any) -> None:
-    of = Repository(
-        lambda group: [add_map(group, [1.0, 2], names=names), group[names[0]].attrs.update(standard_name="latitude")]
-    )
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("lat", "v"), {}), (("u", "v"), {"standard_name": "latitude"}), (("u", "v"), {"units": "degree_north"})],
+    ids=str,
+)
+def test_degrees_are_not_taken_for_meters(names: Any, said: Any) -> None:
+    of = Repository(lambda group: [add_map(group, [1.0, 2], names=names), group[names[0]].attrs.update(said)])
     with pytest.raises(InvalidInputError, match=r"coordinates in degrees, .* but its reference system is projected"):
         of.changes(dimensions=names)
 
@@ -500,6 +572,27 @@ def test_an_array_without_coordinates_or_names_is_an_error() -> None:
     for array, message in (("a", "no array 'y' of one dimension"), ("b", "no names of dim"), ("c", "say which are its rows")):
         with pytest.raises(InvalidInputError, match=f"(?i){message}"):
             of.changes(array=array)
+
+
+def test_one_dimension_in_degrees_is_not_enough_for_both_to_be() -> None:
+    of = Repository(lambda group: add_map(group, [1.0, 2], names=("lat", "x")))
+    with pytest.raises(InvalidInputError, match="does not say its coordinate reference system"):
+        boxes(of)
+
+
+def test_a_curved_grid_is_an_error() -> None:
+    def make(group: Any) -> None:
+        for name in ("a", "y", "x"):
+            add(group, name, np.zeros((4, 4)), ("y", "x"))
+
+    with pytest.raises(InvalidInputError, match="no array 'y' of one dimension"):
+        Repository(make).changes()
+
+
+def test_more_coordinates_than_are_read_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "_MOST_CELLS", 59)
+    with pytest.raises(InvalidInputError, match="has 60 values of 'x': 59 are the most"):
+        Repository().changes()
 
 
 def test_coordinates_of_another_size_than_the_array_are_an_error() -> None:
@@ -543,7 +636,7 @@ def test_a_transform_places_an_array_without_coordinates(change: Callable[[Any],
 
 SYSTEMS: dict[str, Callable[[Any], Any]] = {
     "a variable that is named": lambda group: [
-        group["a"].attrs.update(grid_mapping="projection"),
+        group["a"].attrs.update(grid_mapping="projection: x y"),
         add(group, "projection", 0, ()).attrs.update(crs_wkt="EPSG:32629"),
     ],
     "spatial_ref": lambda group: add(group, "spatial_ref", 0, ()).attrs.update(spatial_ref="EPSG:32629"),
@@ -627,11 +720,12 @@ def test_the_command_line_says_what_a_repository_needs(tmp_path: Path) -> None:
         assert message in json.loads(done.stdout)["error"]["message"]
 
 
-@pytest.mark.parametrize("form", ["path", "url", "group", "array", "repository"])
+@pytest.mark.parametrize("form", ["path", "url", "group", "array", "repository", "folder"])
 def test_zarr_as_a_geometry_says_what_to_pass(tmp_path: Path, form: str) -> None:
     group = zarr.open_group(str(tmp_path / "s.zarr"), mode="w")
     array = group.create_array("a", shape=(4,), dtype="i4")
     forms = {"path": str(tmp_path / "s.zarr"), "url": "s3://lake/s.zarr/", "group": group, "array": array}
-    given = forms.get(form) or icechunk.Repository.create(icechunk.in_memory_storage())
+    repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "r")))
+    given = forms.get(form, str(tmp_path / "r") if form == "folder" else repo)
     with pytest.raises(InvalidInputError, match=r"Zarr keeps no record of what changed.*bounds=|changes_of_icechunk"):
         plan_invalidation("udf", geometry=given, zooms=3)

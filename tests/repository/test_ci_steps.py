@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import deltalake
+import pyarrow
 import pytest
 import yaml
 from typer.main import get_command
@@ -158,6 +160,15 @@ def test_a_datasets_udfs_are_in_the_summary(github: Run, fused_emulator: Emulato
     assert re.search(r"\| rods \| failed: .*404", html.unescape(step.summary))
     assert step.result["remaining"] is None
     assert Path(step.result["remaining_file"]["rods"]).read_text() == "1/0/0\n"
+
+
+@pytest.mark.parametrize("diff", ["changes_of=lake\nsince=0", '{"changes_of": "lake", "since": 0}'])
+def test_what_a_table_recorded_is_invalidated(github: Run, fused_emulator: Emulator, udf: Udf, folder: Path, diff: str) -> None:
+    for place in ("POINT (-1.5 1.5)", "POINT (1.5 1.5)"):
+        deltalake.write_deltalake(folder / "lake", pyarrow.table({"place": [place]}), mode="append")
+    step = github(udf="roads", diff=diff, geometry_column="place", crs="EPSG:4326", zooms="1")
+    assert step.code == 0, step.log
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
 
 
 @pytest.mark.parametrize("folders", ["rails", '["rails", "tmp"]', "rails\ntmp"])
