@@ -342,6 +342,31 @@ def test_a_password_in_an_address_is_neither_kept_nor_shown() -> None:
 # -- where it changed --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_exactly_the_places_of_random_changes_are_found(tmp_path: Path, seed: int) -> None:
+    choose = random.Random(seed)
+
+    def somewhere() -> Any:
+        return shapely.Point(choose.uniform(-180, 180), choose.uniform(-85, 85))
+
+    def put(name: str) -> None:
+        held[name] = [somewhere() for _ in range(choose.randint(1, 3))]
+        write(tmp_path / name, *held[name], row_group_size=1, **COVERED)
+
+    held: dict[str, list[Any]] = {}
+    names = [f"part={number % 3}/{number}.parquet" for number in range(9)]
+    for name in names[:6]:
+        put(name)
+    before = kept(folder_listing(tmp_path, footprints=True))
+    changed = [place for name in names[:3] for place in held[name]]
+    put(names[0])
+    (tmp_path / names[1]).unlink()
+    (tmp_path / names[2]).rename(tmp_path / names[6])
+    put(names[7])
+    changed += [place for name in (names[0], names[2], names[7]) for place in held[name]]
+    assert tiles(changes_of_folder(tmp_path, since=before)) == of(*changed)
+
+
 def test_a_rewritten_file_changed_where_it_was_and_where_it_is(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", LISBON)
     write(tmp_path / "b.parquet", SUVA)
