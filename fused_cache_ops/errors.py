@@ -176,7 +176,7 @@ class InvalidationCancelledError(FusedCacheError):
 
 
 _WRONG_PATHS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ELOOP)
-_STORES = ("aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs", "urllib3")
+_STORES = ("aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "obstore", "s3fs", "urllib3")
 _NOT_REACHED = re.compile(r"no such file|does not exist|HTTP|timed? ?out|resolve|refused|connect|slow ?down", re.IGNORECASE)
 
 

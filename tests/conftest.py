@@ -220,15 +220,22 @@ def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterat
 
 @pytest.fixture
 def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
-    """What the examples load: a delivery for DuckDB, a Delta table, an H3 dataset. Returns which parcels are still cached."""
+    """What the examples load: a delivery for DuckDB, a Delta table, an H3 dataset, a folder of files, an Icechunk repository.
+    Returns which parcels are still cached."""
     import deltalake
     import duckdb
+    import geopandas
     import h3
+    import icechunk
     import mercantile
     import pyarrow
     import shapely
+    import zarr
 
-    tiles = {name: mercantile.Tile(7782 + 30 * number, 6285, 14) for number, name in enumerate(("kept", "new", "sold", "hex"))}
+    from fused_cache_ops.changes import folder_listing
+
+    names = ("kept", "new", "sold", "hex", "price")
+    tiles = {name: mercantile.Tile(7782 + 30 * number, 6285, 14) for number, name in enumerate(names)}
     wkb = {name: shapely.to_wkb(shapely.box(*mercantile.bounds(tile)).buffer(-0.002)) for name, tile in tiles.items()}
     database, delivery, delta, hexes = (tmp_path / name for name in ("p.duckdb", "new.parquet", "delta", "hexes"))
     with duckdb.connect(str(database)) as connection:
@@ -240,7 +247,22 @@ def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest
     cell = h3.latlng_to_cell((bounds.north + bounds.south) / 2, (bounds.west + bounds.east) / 2, 8)
     (hexes / "date=2026-11-22").mkdir(parents=True)
     (hexes / "date=2026-11-22" / f"{cell}.parquet").touch()
+    files, shown = tmp_path / "files", tmp_path / "shown.json"
+    files.mkdir()
+    for name in ("kept", "sold"):
+        geopandas.GeoDataFrame(geometry=[shapely.from_wkb(wkb[name])], crs=4326).to_parquet(files / f"{name}.parquet")
+    shown.write_text(json.dumps(folder_listing(files, footprints=True)))
     places = {"PARCELS_DATABASE": database, "PARCELS_DELIVERY": delivery, "PARCELS_DELTA": delta, "PARCELS_HEXES": hexes}
+    places |= {"PARCELS_FOLDER": files, "PARCELS_SHOWN": shown}
+    repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "icechunk")))
+    session = repo.writable_session("main")
+    group = zarr.group(store=session.store)
+    group.create_array("price", shape=(2, 2), chunks=(1, 1), dtype="f4", dimension_names=("lat", "lon"))
+    bounds = mercantile.bounds(tiles["price"])
+    for name, middle in (("lat", (bounds.north + bounds.south) / 2), ("lon", (bounds.west + bounds.east) / 2)):
+        group.create_array(name, shape=(2,), dtype="f8", dimension_names=(name,))[:] = [middle, middle + 0.01]
+    session.commit("All prices")
+    places["PARCELS_ICECHUNK"] = tmp_path / "icechunk"
     for variable, path in places.items():
         monkeypatch.setenv(variable, str(path))
     udf = fused_emulator.register(lambda **tile: tile, name="parcels")

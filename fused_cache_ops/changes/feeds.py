@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, UnavailableError
@@ -32,7 +32,10 @@ _NO_LOG = (
     "the whole UDF."
 )
 _VACUUMED = "The files of all versions since then have to be there: were they vacuumed or expired?"
-_REMEDIES = (
+_CONTEXT = re.compile(r"\A\s*x |(?<=\n)\s*\||[\s|]*context:.*", re.DOTALL)  # Icechunk's frame, and where in its code
+_STORE = re.compile(r"StorageError|object store")  # Icechunk 2 and 1
+Remedies = Sequence[tuple[re.Pattern[str], str]]
+_REMEDIES: Remedies = (
     (re.compile(r"does not have change data enabled|change data not enabled", re.IGNORECASE), _UNRECORDED),
     (re.compile(r"No table metadata or protocol found"), _NO_LOG),
     (re.compile(r"not found|no such file|does not exist", re.IGNORECASE), _VACUUMED),
@@ -67,7 +70,7 @@ def changes_of_delta(table: Any, *, since: int, geometry_column: str = "geometry
     is_address = isinstance(table, (str, os.PathLike))
     shown = quoted_address(os.fspath(table)) if is_address else f"{a_type_of(table)}"
     what = f"table, {shown},"
-    with _in_our_terms(f"The changes of {shown} cannot be read since version {quoted(since)}", str(table)):
+    with in_our_terms(f"The changes of {shown} cannot be read since version {quoted(since)}", str(table)):
         read = deltalake.DeltaTable(table) if is_address else table
         if not is_address:
             if not isinstance(table, deltalake.DeltaTable):
@@ -103,23 +106,30 @@ def _refuse_renamed(deltalake: Any, table: Any, since: int, version: int, name: 
 
 
 @contextlib.contextmanager
-def _in_our_terms(failed: str, address: str) -> Iterator[None]:
-    """Raise the errors of a table format, which do not have a common class, as ours."""
+def in_our_terms(failed: str, address: str, remedies: Remedies = _REMEDIES) -> Iterator[None]:
+    """Raise the errors of a table format, which do not have a common class, as ours.
+
+    Args:
+        failed: what failed.
+        address: what may hold credentials.
+        remedies: what to do about some of them, by their text.
+    """
     try:
         yield
     except FusedCacheError:
         raise
     except Exception as error:
-        text = " ".join(without_credentials(error, address).split())
+        text = " ".join(_CONTEXT.sub("", without_credentials(error, address)).split())
         reason = f"{type(error).__name__}: {shortened(text, 500)}".rstrip(".")
         if type(error).__name__ in _NO_TABLE:
             raise InvalidInputError(f"{failed}: there is no such table. {reason}.") from None
-        remedy = next((said for pattern, said in _REMEDIES if pattern.search(text)), None)
+        remedy = next((said for pattern, said in remedies if pattern.search(text)), None)
         if remedy is None and isinstance(error, FileNotFoundError):
             remedy = _VACUUMED
         if remedy is not None:
             raise InvalidInputError(f"{failed}: {reason}. {remedy}") from None
-        kind = UnavailableError if isinstance(error, (OSError, TimeoutError)) else InvalidInputError
+        is_store = isinstance(error, (OSError, TimeoutError)) or _STORE.search(reason)
+        kind = UnavailableError if is_store else InvalidInputError
         raise kind(f"{failed}: {reason}.") from None
 
 
@@ -147,7 +157,7 @@ def changes_of_iceberg(table: Any, *, since: int, geometry_column: str = "geomet
     if not isinstance(table, tables.Table):
         raise InvalidInputError(f"table is of type {type(table).__name__}: pass what catalog.load_table(…) returns.")
     what = f"table, {quoted(table.name())},"
-    with _in_our_terms(f"The changes of {what} cannot be read since snapshot {quoted(since)}", str(table.location())):
+    with in_our_terms(f"The changes of {what} cannot be read since snapshot {quoted(since)}", str(table.location())):
         table.refresh()
         names = [field.name for field in table.schema().fields]
         if geometry_column not in names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fused_cache_ops.changes.states import look_for_one_state
+from fused_cache_ops.changes.windows import MARGIN, MOST_MARGIN, Window, check_number, merged, table_of
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.selection.arrow import Unknown, marked
 from fused_cache_ops.selection.rasters import Grid, grid_of, is_dataset, is_warped, opened, valid_windows
 from fused_cache_ops.selection.shapes import import_geo
 from fused_cache_ops.tiles.tile import is_boolean
@@ -22,18 +21,12 @@ from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing,
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MARGIN = 9
-"""Pixels of a tile of 256 pixels, by which a change reaches beyond the pixels that changed: overviews and resampling."""
-
 _ROWS = 256  # the least height of a unit that is compared at once
 _UNIT = 1 << 22  # pixels of a unit that is read at once
 _CELL = 4  # pixels of an overview, on a side
 _MOST_CELLS = 256  # in a block of an overview
 _LOSSLESS = ("", "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "ZSTD", "PACKBITS", "LZMA")
 """Compressions that need nothing outside of the block. Two blocks of the same bytes have the same pixels."""
-
-Window = tuple[int, int, int, int]
-"""Left, top, right and bottom: columns and rows."""
 
 
 def changed_raster(
@@ -79,10 +72,8 @@ def changed_raster(
     look_for_one_state(before, after)
     if when_grid_differs not in ("fail", "everything"):
         raise InvalidInputError(f"when_grid_differs = {quoted(when_grid_differs)} must be 'fail' or 'everything'.")
-    for name, number in (("tolerance", tolerance), ("margin", margin)):
-        is_number = isinstance(number, (int, float)) and not is_boolean(number) and math.isfinite(number)
-        if not is_number or not 0 <= number <= (64 if name == "margin" else math.inf):
-            raise InvalidInputError(f"{name} = {quoted(number)} must be a number of 0 or more.")
+    check_number("tolerance", tolerance)
+    check_number("margin", margin, MOST_MARGIN)
     with opened(before, "before") as old, opened(after, "after") as new:
         grid, other = grid_of(old, "before"), grid_of(new, "after")
         if why := _different_grids(old, new, grid, other):
@@ -91,12 +82,12 @@ def changed_raster(
                     f"before and after differ in {why}, so their pixels cannot be compared: pass "
                     "when_grid_differs='everything' to take both as changed."
                 )
-            return _table([(grid, [(0, 0, grid.width, grid.height)]), (other, [(0, 0, other.width, other.height)])], margin)
+            return table_of([(grid, [(0, 0, grid.width, grid.height)]), (other, [(0, 0, other.width, other.height)])], margin)
         everything = [(0, 0, grid.width, grid.height)]
         if _says_other(old, new):
-            return _table([(grid, everything)], margin)
+            return table_of([(grid, everything)], margin)
         chosen = _bands(bands, old.count)
-        windows = _merged(block for block, _ in _differing(_Pair(old, new), chosen, tolerance))
+        windows = merged(block for block, _ in _differing(_Pair(old, new), chosen, tolerance))
         factors = old.overviews(1)
         # An overview that is a file of its own is named as the raster.
         has_one_file = all(len(each.files) == 1 for each in (old, new))
@@ -108,13 +99,13 @@ def changed_raster(
                 found = list(_differing(_Pair(low, later), chosen, tolerance, by_bytes=has_one_file, precisely=True))
             if level == 0:
                 is_stale = not _covers([_scaled(block, scale, grid) for block, _ in found], windows)
-            of_levels += [_scaled(each, scale, grid) for each in _merged(cell for _, cells in found for cell in cells)]
+            of_levels += [_scaled(each, scale, grid) for each in merged(cell for _, cells in found for cell in cells)]
     if is_stale:
         warn(
             f"Pixels of {quoted_address(str(getattr(after, 'name', after)))} changed where its overviews did not: low zooms "
             "may go on showing the old ones. Build the overviews anew"
         )
-    return _table([(grid, windows + of_levels)], margin)
+    return table_of([(grid, windows + of_levels)], margin)
 
 
 def raster_footprint(raster: Any, *, valid_data: bool = False) -> pa.Table:
@@ -134,8 +125,8 @@ def raster_footprint(raster: Any, *, valid_data: bool = False) -> pa.Table:
         _check_given("raster", raster)
     with opened(raster, "raster") as dataset:
         grid = grid_of(dataset, "raster")
-        windows = _merged(valid_windows(dataset)) if valid_data else [(0, 0, grid.width, grid.height)]
-    return _table([(grid, windows)], 0)
+        windows = merged(valid_windows(dataset)) if valid_data else [(0, 0, grid.width, grid.height)]
+    return table_of([(grid, windows)], 0)
 
 
 class _Pair(NamedTuple):
@@ -317,7 +308,7 @@ def _cells(different: Any, block: Window) -> list[Window]:
     cells = np.argwhere(padded.reshape(rows, _CELL, columns, _CELL).any(axis=(1, 3))) * _CELL
     (north, west), (south, east) = cells.min(axis=0).tolist(), (cells.max(axis=0) + _CELL).tolist()
     whole = [(west, north, east, south)]
-    few = len(cells) <= _MOST_CELLS and _merged((x, y, x + _CELL, y + _CELL) for y, x in cells.tolist())
+    few = len(cells) <= _MOST_CELLS and merged((x, y, x + _CELL, y + _CELL) for y, x in cells.tolist())
     return [
         (left + west, top + north, min(left + east, right), min(top + south, bottom))
         for west, north, east, south in few or whole
@@ -354,62 +345,3 @@ def _covers(windows: list[Window], others: list[Window]) -> bool:
     shapely = import_geo("shapely")
     one, two = (shapely.union_all(shapely.box(*np.reshape(each, (-1, 4)).T)) for each in (windows, others))
     return bool(shapely.covers(one, two)) or not others
-
-
-def _table(found: list[tuple[Grid, list[Window]]], margin: float) -> Any:
-    """Windows of grids as what ``geometry`` takes."""
-    import numpy as np
-
-    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
-    pieces = [(grid, grid.outlines(windows)) for grid, windows in found if windows]
-    if len({grid.system for grid, _ in pieces}) > 1:
-        return _in_degrees(pieces, margin)
-    system = found[0][0].system
-    shapes: Any = np.concatenate([each for _, each in pieces]) if pieces else []
-    chunks = [pyarrow.array(shapely.to_wkb(shapes), pyarrow.large_binary())] if pieces else []
-    return marked(chunks, Unknown if system is None else system, margin=margin)
-
-
-def _in_degrees(pieces: list[tuple[Grid, Any]], margin: float) -> Any:
-    from fused_cache_ops.selection.reprojection import DEGREES, reference_system, to_degrees
-    from fused_cache_ops.tiles.tile import HIGHEST_ZOOM
-
-    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
-    shapes: list[Any] = []
-    for grid, outlines in pieces:
-        system = None if grid.system is None else reference_system(grid.system)
-        shapes += list(outlines) if system is None else to_degrees(outlines, system, HIGHEST_ZOOM)
-    return marked([pyarrow.array(shapely.to_wkb(shapes), pyarrow.large_binary())], DEGREES, margin=margin)
-
-
-def _merged(windows: Iterable[Window]) -> list[Window]:
-    """The same windows in fewer rectangles: neighbors in a row are joined, then rows of the same columns.
-
-    Args:
-        windows: from top to bottom, and from left to right. They are merged as they come, because there may be millions.
-    """
-    done: list[Window] = []
-    last: dict[tuple[int, int], tuple[int, int]] = {}  # the top and bottom of what may go on below, by its left and right
-    for top, row in itertools.groupby(windows, key=lambda window: window[1]):
-        current: dict[tuple[int, int], tuple[int, int]] = {}
-        for left, right, bottom in _joined(row):
-            above = last.get((left, right))
-            goes_on = above is not None and above[1] == top
-            current[left, right] = (last.pop((left, right))[0] if goes_on else top, bottom)
-        done += [(left, above, right, below) for (left, right), (above, below) in last.items()]
-        last = current
-    return done + [(left, above, right, below) for (left, right), (above, below) in last.items()]
-
-
-def _joined(row: Iterable[Window]) -> Iterator[tuple[int, int, int]]:
-    """The left, right and bottom of the runs in a row of windows of the same height."""
-    run: tuple[int, int, int] | None = None
-    for left, _, right, bottom in row:
-        if run is not None and run[1] == left:
-            run = (run[0], right, bottom)
-            continue
-        if run is not None:
-            yield run
-        run = (left, right, bottom)
-    if run is not None:
-        yield run

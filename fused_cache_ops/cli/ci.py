@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
+from fused_cache_ops.cli.options import CHANGES_OF
 from fused_cache_ops.cli.output import output
 from fused_cache_ops.cli.program import program
 from fused_cache_ops.errors import InvalidInputError
@@ -185,6 +186,8 @@ def _flat(inputs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield from _refresh(value)
         elif name in _GROUPS:
             yield from _keys(name, value, *_GROUPS[name])
+        elif name == "diff" and _is_mapping(value, CHANGES_OF):
+            yield from ((key.replace("_", "-"), text) for key, text in _pairs(name, value, CHANGES_OF))
         else:
             yield name, value
 
@@ -198,9 +201,12 @@ _GROUPS: Mapping[str, tuple[Mapping[str, Option], str]] = {
 
 def _keys(group: str, text: str, options: Mapping[str, Option], main: str) -> Iterator[tuple[str, str]]:
     """The options of a group: from what stands for it, such as a path, a JSON mapping, or lines of NAME=VALUE."""
-    is_mapping = text.lstrip().startswith("{") or text.partition("=")[0].strip() in options
-    for key, value in _pairs(group, text, options) if is_mapping else [(main, text.strip())]:
+    for key, value in _pairs(group, text, options) if _is_mapping(text, options) else [(main, text.strip())]:
         yield group if key == main else f"{group}-{key.replace('_', '-')}", value
+
+
+def _is_mapping(text: str, keys: Iterable[str]) -> bool:
+    return text.lstrip().startswith("{") or text.partition("=")[0].strip() in keys
 
 
 def _pairs(name: str, text: str, keys: Iterable[str]) -> list[tuple[str, str]]:

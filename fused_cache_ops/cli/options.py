@@ -89,7 +89,7 @@ _SELECTING: dict[str, Any] = {name: _derived(name, option) for name, option in S
 
 _SHAPES = tuple(name for name, option in SELECTION_OPTIONS.items() if option.needs_selection)
 
-_DIFFERENCE: dict[str, Any] = {
+_CHANGES: dict[str, Any] = {
     "diff": Annotated[
         Optional[tuple[str, str]],
         typer.Option(
@@ -108,8 +108,31 @@ _DIFFERENCE: dict[str, Any] = {
             help="With --diff: a column in which a change counts, besides the geometry. Repeat for more. Default: all."
         ),
     ],
+    "changes_of": Annotated[
+        Optional[str],
+        typer.Option(
+            help="A Delta table, as a path or URL, or an Icechunk repository, as a path: what it has recorded itself since the "
+            "state that --since names is the geometry. Needs the extra delta or icechunk. Or a folder, or its later listing: "
+            "the files that are new, rewritten or gone since a listing.",
+            metavar="ADDRESS",
+        ),
+    ],
+    "since": Annotated[
+        Optional[str],
+        typer.Option(
+            help="With --changes-of: the state that the map already shows. Of a table, the number of a version. Of a "
+            "repository, the id of a snapshot, a tag, a branch, or a time. Of a folder, a file that the command listing wrote.",
+            metavar="STATE",
+        ),
+    ],
+    "array": Annotated[
+        Optional[str], typer.Option(help="With --changes-of and a repository: the path of the array that the map shows.")
+    ],
 }
 """Options that other keywords are made of."""
+
+CHANGES_OF = ("changes_of", "since", "array")
+"""Of these, the ones about what a format has recorded. In a step's inputs, they are keys of ``diff``."""
 
 _GROUPS = ("refresh", "h3_index", "announce")
 """The keywords whose keys are options of their own."""
@@ -209,14 +232,14 @@ def _refresh_of(given: Any, defaults: Mapping[str, Any]) -> Any:
 
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select tiles to a command. It receives their values as ``selection``, the core's keywords."""
-    types = _SELECTING | _DIFFERENCE
-    return _with_options(command, types, "selection", lambda _, given: _read(_with_difference(given)))
+    types = _SELECTING | _CHANGES
+    return _with_options(command, types, "selection", lambda _, given: _read(_with_changes(given)))
 
 
 def selecting_if_given(command: Callable[..., None]) -> Callable[..., None]:
     """As `selecting`, for a command that may know from elsewhere what is selected."""
-    types = _SELECTING | _DIFFERENCE
-    return _with_options(command, types, "selection", lambda _, given: _read(_with_difference(given), is_needed=False))
+    types = _SELECTING | _CHANGES
+    return _with_options(command, types, "selection", lambda _, given: _read(_with_changes(given), is_needed=False))
 
 
 def sending(*, only: tuple[str, ...] | None = None, described: Mapping[str, str] | None = None) -> Decorator:
@@ -312,15 +335,23 @@ def _refresh_options(given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
+def _with_changes(given: dict[str, Any]) -> dict[str, Any]:
+    """The options with what changed as the geometry."""
+    of = {name: given.pop(name) for name in _CHANGES}
+    ways = [f"--{name.replace('_', '-')}" for name in ("diff", "changes_of") if of[name] is not None]
+    if len([*ways, *(given["geometry"] or ())[:1]]) > 1:
+        other = ways[1] if len(ways) > 1 else "--geometry"
+        raise typer.BadParameter(f"{ways[0]} and {other} are both given: use one kind of selection at a time.")
+    given = _with_difference(given, of["diff"], of["key"], of["columns"])
+    return _with_records(given, of["changes_of"], of["since"], of["array"])
+
+
+def _with_difference(given: dict[str, Any], difference: Any, key: Any, columns: Any) -> dict[str, Any]:
     """The options with what differs between two files as the geometry."""
-    difference, key, columns = (given.pop(name) for name in _DIFFERENCE)
     if difference is None:
         if key or columns:
             raise typer.BadParameter(f"{'--key' if key else '--columns'} is for --diff: name the two files to compare.")
         return given
-    if given["geometry"]:
-        raise typer.BadParameter("--diff and --geometry are both given: use one kind of selection at a time.")
     from fused_cache_ops.changes import changed_geometry, changed_raster
     from fused_cache_ops.selection.rasters import is_raster
 
@@ -340,6 +371,22 @@ def _with_difference(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"geometry": found, "geometry_column": None, "layer": None}
 
 
+def _with_records(given: dict[str, Any], address: str | None, since: str | None, array: str | None) -> dict[str, Any]:
+    """The options with what a format has recorded itself as the geometry."""
+    if address is None:
+        if since is not None or array is not None:
+            name = "--since" if since is not None else "--array"
+            raise typer.BadParameter(f"{name} is for --changes-of: name what changed.")
+        return given
+    if since is None:
+        raise typer.BadParameter("--changes-of needs --since, the state that the map already shows.")
+    from fused_cache_ops.changes.records import recorded_changes
+
+    how = {name: given[name] for name in ("geometry_column", "crs", "antimeridian")}
+    found = recorded_changes(address, since=since, array=array, **how)
+    return given | {"geometry": found, "geometry_column": None}
+
+
 def _default(name: str) -> Any:
     option = SELECTION_OPTIONS.get(name) or SENDING_OPTIONS.get(name)
     default = option.default if option is not None and name not in _GROUPS else None
@@ -355,7 +402,7 @@ def _read(given: dict[str, Any], *, is_needed: bool = True) -> SelectionKeywords
     if given["whole_udf"] == bool(kinds) and (kinds or is_needed):
         raise typer.BadParameter(
             "give exactly one of these: tiles as z/x/y, --tiles-file, --bounds, --geometry, --cells, --hex-dataset, "
-            "--diff or --whole-udf."
+            "--diff, --changes-of or --whole-udf."
         )
     shapes = {name: given[name] for name in _SHAPES if name != "shard" and not _is_left_out(given[name])}
     column = shapes.get("geometry_column")

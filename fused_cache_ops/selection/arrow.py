@@ -363,7 +363,7 @@ def _decoded(values: Any, encoding: str) -> Shapes:
         found = [read_box(value) for value in values.to_pylist()]
     elif encoding == "box":
         west, south, east, north = (_numbers(end) for end in _fields(values, ENDS))
-        found = _boxes(_outward(west, -np.inf), _outward(south, -np.inf), _outward(east, np.inf), _outward(north, np.inf))
+        found = boxes_of(_outward(west, -np.inf), _outward(south, -np.inf), _outward(east, np.inf), _outward(north, np.inf))
     else:
         offsets = []
         for _ in range(_DEPTHS[encoding]):
@@ -376,8 +376,9 @@ def _decoded(values: Any, encoding: str) -> Shapes:
     return np.asarray(found, dtype=object)
 
 
-def _boxes(west: Any, south: Any, east: Any, north: Any) -> Any:
-    """Boxes as polygons. As in ``bounds``, one whose west is greater than its east crosses the antimeridian."""
+def boxes_of(west: Any, south: Any, east: Any, north: Any) -> Any:
+    """Boxes as polygons, or as lines and points where they have no width or height, because polygons would be invalid. As in
+    ``bounds``, one whose west is greater than its east crosses the antimeridian."""
     import numpy as np
     import shapely
 
@@ -387,7 +388,13 @@ def _boxes(west: Any, south: Any, east: Any, north: Any) -> Any:
         first = int(wrong.argmax())
         said = ", ".join(f"{each[first]:g}" for each in (west, south, east, north))
         raise ValueError(f"({said}) is not west, south, east, north")
-    return shapely.box(west, south, np.where(crosses, east + 360, east), north)
+    east = np.where(crosses, east + 360, east)
+    found = shapely.box(west, south, east, north)
+    ends = np.stack((west, south, east, north), axis=-1).reshape(-1, 2, 2)
+    flat, is_place = (west == east) | (south == north), (west == east) & (south == north)
+    found[flat] = shapely.linestrings(ends[flat])
+    found[is_place] = shapely.points(ends[is_place, 0])
+    return found
 
 
 def _coordinates(values: Any) -> Any:
@@ -465,12 +472,14 @@ def is_parquet(path: str) -> bool:
 
 
 @contextmanager
-def open_parquet(path: str) -> Iterator[Any]:
-    """A ``pyarrow.parquet.ParquetFile`` of a path, or of a URL that fsspec opens."""
+def open_parquet(path: str, system: Any = None) -> Iterator[Any]:
+    """A ``pyarrow.parquet.ParquetFile`` of a path, of a URL that fsspec opens, or of a path in a file system of fsspec."""
     parquet = import_geo("pyarrow.parquet", "pyarrow")
     with ExitStack() as opened:
         source: Any = path
-        if "://" in path:
+        if system is not None:
+            source = opened.enter_context(system.open(path, "rb"))
+        elif "://" in path:
             system, name = file_system(path)
             source = opened.enter_context(system.open(name, "rb"))
         yield opened.enter_context(parquet.ParquetFile(source))
@@ -529,17 +538,45 @@ def _middles(file: Any, group: int, paths: Sequence[str], deepest_zoom: int) -> 
     import numpy as np
     import shapely
 
-    table = file.read_row_group(group, columns=list(paths)).flatten()
-    if not set(paths) <= set(table.column_names):
+    found = _row_boxes(file, group, paths)
+    if found is None:
         return None
-    west, south, east, north = (table[path].to_numpy() for path in paths)
-    west, south, east, north = (
-        *(_outward(end, -np.inf) for end in (west, south)),
-        *(_outward(end, np.inf) for end in (east, north)),
-    )
+    west, south, east, north = found
     if not in_one_tile(west, south, east, north, deepest_zoom).all():
         return None
     return np.asarray(shapely.points((west + east) / 2, (south + north) / 2), dtype=object)
+
+
+def row_boxes(file: Any, group: int, paths: Sequence[str]) -> Any:
+    """The bounding boxes in a row group of a Parquet file, one row each: west, south, east, north. One whose west is greater
+    than its east crosses the antimeridian, and its east is beyond 180. None: a row has no box, or one that cannot be.
+
+    Args:
+        file: a ``pyarrow.parquet.ParquetFile``.
+        group: the number of the row group.
+        paths: as `Column.box`.
+    """
+    import numpy as np
+
+    found = _row_boxes(file, group, paths)
+    if found is None or not np.isfinite(found).all():
+        return None
+    west, south, east, north = found
+    crosses = west > east
+    if (south > north).any() or (crosses & (np.maximum(abs(west), abs(east)) > 180)).any():
+        return None
+    return np.column_stack((west, south, np.where(crosses, east + 360, east), north))
+
+
+def _row_boxes(file: Any, group: int, paths: Sequence[str]) -> tuple[Any, ...] | None:
+    """The ends of the bounding boxes in a row group, as they are written, moved outward. None: they are not there."""
+    import numpy as np
+
+    table = file.read_row_group(group, columns=list(paths)).flatten()
+    if not set(paths) <= set(table.column_names):
+        return None
+    ends = (table[path].to_numpy() for path in paths)
+    return tuple(_outward(end, direction) for end, direction in zip(ends, (-np.inf, -np.inf, np.inf, np.inf)))
 
 
 def _outward(ends: Any, direction: float) -> Any:

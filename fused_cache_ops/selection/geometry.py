@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.antimeridian import as_said
+from fused_cache_ops.selection.arrays import refuse_arrays
 from fused_cache_ops.selection.arrow import (
     Rows,
     Table,
@@ -237,6 +238,8 @@ def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]
     if isinstance(geometry, os.PathLike):
         geometry = os.fspath(geometry)
     geometry = _of_catalogue(geometry)
+    if not isinstance(geometry, str):
+        refuse_arrays(geometry, f"geometry, {a_type_of(geometry)},")
     if isinstance(geometry, str):
         yield from _from_text(geometry.strip(), options, shapely)
     elif is_geopandas(geometry):
@@ -531,6 +534,7 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     try:
         if "\0" in path:
             raise ValueError("it holds a NUL character")
+        refuse_arrays(path, f"geometry = {quoted_address(path)}")
         if is_raster(path):
             yield _Source(*_outline(path, what))
             return

@@ -43,17 +43,24 @@ class Grid(NamedTuple):
         """
         import numpy as np
 
-        shapely = import_geo("shapely")
         left, top, right, bottom = np.asarray(windows, dtype=float).reshape(-1, 4).T
         corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
         a, b, c, d, e, f = tuple(self.transform)[:6]
         rings = np.stack([np.stack((a * x + b * y + c, d * x + e * y + f), axis=-1) for x, y in corners], axis=1)
-        if self.is_geographic:
-            rings[..., 1] = rings[..., 1].clip(-90, 90)
-            around = np.ptp(rings[..., 0], axis=1) >= 360  # all the way round, and more
-            rings[around, :, 0] = [-180, 180, 180, -180]
-        polygons = shapely.polygons(rings)
-        return single_parts(within_the_map(polygons)) if self.is_geographic else polygons
+        return outlines_of(rings, self.is_geographic)
+
+
+def outlines_of(rings: Any, is_geographic: bool) -> Any:
+    """Polygons of rings of four corners, an array of numbers. Degrees are moved onto the map, see `Grid.outlines`."""
+    import numpy as np
+
+    shapely = import_geo("shapely")
+    if not is_geographic:
+        return shapely.polygons(rings)
+    rings[..., 1] = rings[..., 1].clip(-90, 90)
+    around = np.ptp(rings[..., 0], axis=1) >= 360  # all the way round, and more
+    rings[around, :, 0] = [-180, 180, 180, -180]
+    return single_parts(within_the_map(shapely.polygons(rings)))
 
 
 def is_raster(path: str) -> bool:

@@ -156,6 +156,7 @@ JSON_COMMANDS = [
     ["refresh", "roads", "1/0/0"],
     ["udfs"],
     ["check"],
+    ["listing", "missing"],
     ["map", "check", "missing.toml"],
 ]
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import deltalake
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -98,12 +99,52 @@ def test_states_that_cannot_be_compared_end_with_1_and_say_why(tmp_path: Path) -
         (["--key", "id", "1/0/0"], "--key is for --diff"),
         (["--columns", "id", "1/0/0"], "--columns is for --diff"),
         (["--diff", "a.parquet", "b.parquet", "--geometry", "POINT (0 0)"], "--diff and --geometry are both given"),
+        (["--diff", "a.parquet", "b.parquet", "--changes-of", "a", "--since", "1"], "--diff and --changes-of are both given"),
+        (["--changes-of", "a", "--since", "1", "--geometry", "POINT (0 0)"], "--changes-of and --geometry are both given"),
+        (["--changes-of", "a"], "--changes-of needs --since"),
+        (["--since", "1", "1/0/0"], "--since is for --changes-of"),
     ],
 )
 def test_options_of_a_difference_are_not_taken_for_something_else(arguments: list[str], message: str) -> None:
     done = runner.invoke(program, ["plan", "roads", *arguments])
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def write_delta(folder: Path) -> str:
+    """A Delta table, to which a point at (1.5, 1.5) in degrees was appended after version 0."""
+    rows = pyarrow.table({"id": [1], "place": ["POINT (-1.5 1.5)"]})
+    deltalake.write_deltalake(folder / "table", rows, configuration={"delta.enableChangeDataFeed": "true"})
+    deltalake.write_deltalake(folder / "table", pyarrow.table({"id": [2], "place": ["POINT (1.5 1.5)"]}), mode="append")
+    return str(folder / "table")
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_invalidate_takes_what_a_delta_table_recorded(fused_emulator: Emulator, udf: Udf, tmp_path: Path, prefix: str) -> None:
+    how = ["--since", "0", "--geometry-column", "place", "--crs", "EPSG:4326", "--zooms", "0-1", "--json"]
+    done = runner.invoke(program, ["invalidate", "roads", "--changes-of", prefix + write_delta(tmp_path), *how])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["tiles_invalidated"] == 2
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("address", "since", "message"),
+    [
+        ("{table}", "3", "since = 3 is not a version of table"),
+        ("{table}", "yesterday", "is no version of a Delta table: pass its number"),
+        ("{table}", "null", "looks like a value that is missing"),
+        ("", "0", "looks like a value that is missing"),
+        ("{folder}", "0", "has no record of its changes that can be read"),
+        ("{folder}/nowhere", "0", "has no record of its changes that can be read"),
+    ],
+)
+def test_records_that_cannot_be_read_end_with_1_and_say_why(tmp_path: Path, address: str, since: str, message: str) -> None:
+    address = address.format(table=write_delta(tmp_path), folder=tmp_path)
+    how = ["--since", since, "--geometry-column", "place", "--zooms", "1"]
+    done = runner.invoke(program, ["plan", "roads", "--changes-of", address, *how])
+    assert done.exit_code == 1
+    assert message in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("arguments", [["roads"], ["roads", "1/0/0", "--whole-udf"]])

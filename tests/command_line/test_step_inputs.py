@@ -82,6 +82,9 @@ def arguments(command: str, inputs: dict[str, str], *, strict: bool = False) -> 
         ({"whole-udf": "False"}, []),
         ({"bounds": "0,0,1,1\n\n 2,2,3,3"}, ["--bounds=0,0,1,1", "--bounds=2,2,3,3"]),
         ({"diff": "before.parquet\nafter.parquet"}, ["--diff", "before.parquet", "after.parquet"]),
+        ({"diff": "date=1/a.parquet\ndate=2/a.parquet"}, ["--diff", "date=1/a.parquet", "date=2/a.parquet"]),
+        ({"diff": "changes_of=s3://lake/day=1\nsince=7"}, ["--changes-of=s3://lake/day=1", "--since=7"]),
+        ({"diff": '{"changes_of": "--plan", "since": 7}'}, ["--changes-of=--plan", "--since=7"]),
     ],
     ids=str,
 )
@@ -97,6 +100,7 @@ def test_no_value_is_taken_for_an_option(inputs: dict[str, str], expected: list[
         ({"bounds": "[]"}, "is an empty list"),
         ({"diff": "before.parquet"}, "needs 2 lines, not 1"),
         ({"diff": "a\nb\nc"}, "needs 2 lines, not 3"),
+        ({"diff": "changes_of=lake\n7"}, "is not NAME=VALUE"),
         ({"key": '["id"'}, "is not a JSON list"),
         ({"map": "fused-cache.toml"}, "map is not for invalidate"),
         ({"-y": "true"}, "-y is not for invalidate"),

@@ -9,12 +9,26 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
+import icechunk
 import pytest
 from typer.testing import CliRunner
 
 from fused_cache_ops import CacheMap, FusedCacheError, FusedClient, plan_dataset, plan_invalidation
-from fused_cache_ops.changes import changed_geometry, changed_raster, changes_of_delta
+from fused_cache_ops.changes import (
+    changed_geometry,
+    changed_raster,
+    changes_of_delta,
+    changes_of_folder,
+    changes_of_icechunk,
+    folder_listing,
+)
+from fused_cache_ops.changes.records import recorded_changes
 from fused_cache_ops.cli.commands import program
+
+
+def _repository() -> icechunk.Repository:
+    return icechunk.Repository.create(icechunk.in_memory_storage())
+
 
 PLACES: dict[str, Callable[[FusedClient, Callable[..., str]], Any]] = {
     "tiles_file": lambda client, at: client.invalidate_cache("roads", tiles_file=at(".txt")),
@@ -47,6 +61,21 @@ PLACES: dict[str, Callable[[FusedClient, Callable[..., str]], Any]] = {
     "two rasters": lambda _, at: changed_raster(at(".tif"), at(".tif")),
     "before": lambda _, at: changed_geometry(at(".parquet"), at(".parquet")),
     "a Delta table": lambda _, at: changes_of_delta(at(), since=0),
+    "a Delta table's address": lambda _, at: recorded_changes(at(), since="0"),
+    "a folder": lambda _, at: folder_listing(at()),
+    "a folder with a slash": lambda _, at: folder_listing(at("/")),
+    "records of a folder": lambda _, at: folder_listing([{"url": at(".parquet")}]),
+    "the address of records": lambda _, at: folder_listing([{"name": "a.tif"}], address=at(), footprints=True),
+    "a listing": lambda _, at: changes_of_folder([], since=at(".json")),
+    "a pattern": lambda _, at: folder_listing([{"name": "a.tif"}], match=at()),
+    "the listing of an address": lambda _, at: recorded_changes(at(), since=at(".json")),
+    "a version": lambda _, at: recorded_changes("s3://lake/t", since=at()),
+    "Zarr": lambda client, at: client.invalidate_cache("roads", geometry=at(".zarr"), zooms=3),
+    "Zarr's address": lambda _, at: recorded_changes("file://" + at(".zarr"), since="0"),
+    "an Icechunk repository": lambda _, at: changes_of_icechunk(at(), since="0", array="a"),
+    "a snapshot": lambda _, at: changes_of_icechunk(_repository(), since=at(), array="a"),
+    "an array": lambda _, at: changes_of_icechunk(_repository(), since=_repository().lookup_branch("main"), array=at()),
+    "a branch": lambda _, at: changes_of_icechunk(_repository(), since="0", array="a", branch=at()),
     "h3_index": lambda client, at: client.invalidate_cache("roads", tiles=["1/0/0"], h3_index={"path": at(), "loaded_at": 0}),
     "a run of h3_index": lambda client, at: client.invalidate_cache(
         "roads", tiles=["1/0/0"], h3_index={"path": at(), "run": True, "deadline": 1}
@@ -114,6 +143,8 @@ COMMANDS = {
     "difference": ["invalidate", "roads", "--diff", "{at}", "{at}", "--zooms", "3"],
     "rasters": ["invalidate", "roads", "--diff", "{at}.tif", "{at}.tif", "--zooms", "3"],
     "plan": ["plan", "roads", "--cells", "{at}", "--zooms", "3"],
+    "listing": ["listing", "{at}"],
+    "output of a listing": ["listing", "scripts", "--output", "{at}"],
     "checkpoint": ["invalidate", "roads", "1/0/0", "1/0/1", "--checkpoint", "{at}"],
     "dataset": ["dataset", "{at}", "1/0/0"],
     "index": ["invalidate", "roads", "1/0/0", "--h3-index", "{at}", "--h3-index-run"],

@@ -155,7 +155,13 @@ def test_the_notifier(run: Callable[..., Any], fused_emulator: Emulator, parcels
 
 @pytest.mark.parametrize(
     ("name", "invalidated"),
-    [("invalidate_loaded_rows", "new"), ("invalidate_delta_changes", "sold"), ("invalidate_hex_partition", "hex")],
+    [
+        ("invalidate_loaded_rows", "new"),
+        ("invalidate_delta_changes", "sold"),
+        ("invalidate_folder_changes", "sold"),
+        ("invalidate_hex_partition", "hex"),
+        ("invalidate_icechunk_changes", "price"),
+    ],
 )
 def test_what_changed_comes_from_the_data_itself(
     run: Callable[..., Any],
@@ -168,4 +174,4 @@ def test_what_changed_comes_from_the_data_itself(
     fields = {"conn_type": "fused", "host": fused_emulator.base_url, "password": fused_emulator.token}
     monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
     assert set(map(tuple, run(name).values())) == {("success",)}
-    assert parcel_sources() == {"kept", "new", "sold", "hex"} - {invalidated}
+    assert parcel_sources() == {"kept", "new", "sold", "hex", "price"} - {invalidated}

@@ -154,10 +154,16 @@ def test_the_readmes_component_loads() -> None:
 
 @pytest.mark.parametrize(
     ("name", "invalidated"),
-    [("invalidate_loaded_rows", "new"), ("invalidate_delta_changes", "sold"), ("invalidate_hex_partition", "hex")],
+    [
+        ("invalidate_loaded_rows", "new"),
+        ("invalidate_delta_changes", "sold"),
+        ("invalidate_folder_changes", "sold"),
+        ("invalidate_hex_partition", "hex"),
+        ("invalidate_icechunk_changes", "price"),
+    ],
 )
 def test_what_changed_comes_from_the_data_itself(
     fused_emulator: Emulator, parcel_sources: Callable[[], set[str]], name: str, invalidated: str
 ) -> None:
     assert example(name).defs.resolve_job_def(name).execute_in_process().success
-    assert parcel_sources() == {"kept", "new", "sold", "hex"} - {invalidated}
+    assert parcel_sources() == {"kept", "new", "sold", "hex", "price"} - {invalidated}

@@ -189,11 +189,17 @@ def test_every_example_is_run_by_a_test() -> None:
 
 @pytest.mark.parametrize(
     ("name", "invalidated"),
-    [("invalidate_loaded_rows", "new"), ("invalidate_delta_changes", "sold"), ("invalidate_hex_partition", "hex")],
+    [
+        ("invalidate_loaded_rows", "new"),
+        ("invalidate_delta_changes", "sold"),
+        ("invalidate_folder_changes", "sold"),
+        ("invalidate_hex_partition", "hex"),
+        ("invalidate_icechunk_changes", "price"),
+    ],
 )
 def test_what_changed_comes_from_the_data_itself(
     fused_emulator: Emulator, parcel_sources: Callable[[], set[str]], name: str, invalidated: str
 ) -> None:
     example: Flow[Any, Any] = load_flow_from_entrypoint(f"{EXAMPLES / name}.py:{name}")
     assert example()["tiles_invalidated"] > 0
-    assert parcel_sources() == {"kept", "new", "sold", "hex"} - {invalidated}
+    assert parcel_sources() == {"kept", "new", "sold", "hex", "price"} - {invalidated}

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import deltalake
+import pyarrow
 import pytest
 import yaml
 from typer.main import get_command
@@ -19,6 +21,7 @@ from typer.main import get_command
 from fused_cache_ops import __version__
 from fused_cache_ops.cli.ci import LARGEST_OUTPUT, NOT_GIVEN, PREFIX, _summary, _text
 from fused_cache_ops.cli.commands import program
+from fused_cache_ops.cli.options import CHANGES_OF
 from fused_cache_ops.emulator import Emulator, Udf
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +160,15 @@ def test_a_datasets_udfs_are_in_the_summary(github: Run, fused_emulator: Emulato
     assert re.search(r"\| rods \| failed: .*404", html.unescape(step.summary))
     assert step.result["remaining"] is None
     assert Path(step.result["remaining_file"]["rods"]).read_text() == "1/0/0\n"
+
+
+@pytest.mark.parametrize("diff", ["changes_of=lake\nsince=0", '{"changes_of": "lake", "since": 0}'])
+def test_what_a_table_recorded_is_invalidated(github: Run, fused_emulator: Emulator, udf: Udf, folder: Path, diff: str) -> None:
+    for place in ("POINT (-1.5 1.5)", "POINT (1.5 1.5)"):
+        deltalake.write_deltalake(folder / "lake", pyarrow.table({"place": [place]}), mode="append")
+    step = github(udf="roads", diff=diff, geometry_column="place", crs="EPSG:4326", zooms="1")
+    assert step.code == 0, step.log
+    assert fused_emulator.cached_tiles(udf) == {(1, 0, 0), (1, 0, 1), (1, 1, 1)}
 
 
 @pytest.mark.parametrize("folders", ["rails", '["rails", "tmp"]', "rails\ntmp"])
@@ -602,7 +614,7 @@ def test_every_option_is_an_input_of_both() -> None:
         for option in commands.commands[command].params
         if option.opts[0].startswith("--") and option.opts[0] not in NO_INPUTS
         if not option.opts[0].startswith(("--refresh-", "--h3-index-", "--announce-"))  # keys of these inputs
-    }
+    } - {name.replace("_", "-") for name in CHANGES_OF}  # keys of diff
     expected = options | {"udf", "dataset", "tiles", "dry-run", "extras"}
     assert ACTION["inputs"].keys() - {"token"} == expected
     assert inputs_of_the_component().keys() - {"job-name", "stage", "image", "version", "folder"} == expected

@@ -282,10 +282,10 @@ def test_a_newcomer_is_told_what_to_save_a_file_as(page: Path) -> None:
 
 
 NEEDS_JAVA = DOCS / "spark.md"  # scripts/spark runs the job that it shows
+NEEDS_TOOLS = DOCS / "recipes.md"  # scripts/recipes runs what it shows
 OF_AIRFLOW = DOCS / "airflow-partitions.md"  # an example that runs with the others
-WITH_PYTHON = [
-    page for page in [*PAGES, READMES[0]] if page not in (NEEDS_JAVA, OF_AIRFLOW, *FOLLOWED) and blocks(page, "python")
-]
+ELSEWHERE = (NEEDS_JAVA, NEEDS_TOOLS, OF_AIRFLOW, *FOLLOWED)
+WITH_PYTHON = [page for page in [*PAGES, READMES[0]] if page not in ELSEWHERE and blocks(page, "python")]
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=named)
@@ -319,7 +319,7 @@ def test_the_python_of_a_page_runs(
                 test(emulator)
 
 
-@pytest.mark.parametrize("page", [*READMES[1:], NEEDS_JAVA], ids=named)
+@pytest.mark.parametrize("page", [*READMES[1:], NEEDS_JAVA, NEEDS_TOOLS], ids=named)
 def test_the_python_of_a_wrappers_page_compiles(page: Path) -> None:
     assert blocks(page, "python")
     for block in blocks(page, "python"):

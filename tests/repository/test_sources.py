@@ -12,6 +12,7 @@ from typing import Any
 import deltalake
 import duckdb
 import geopandas
+import icechunk
 import mercantile
 import numpy as np
 import pandas
@@ -24,9 +25,19 @@ import rasterio
 import rasterio.transform
 import shapely
 import stac_geoparquet.arrow
+import zarr
 
 from fused_cache_ops import plan_invalidation
-from fused_cache_ops.changes import changed_geometry, changed_raster, changes_of_delta, raster_footprint
+from fused_cache_ops.changes import (
+    changed_files,
+    changed_geometry,
+    changed_raster,
+    changes_of_delta,
+    changes_of_folder,
+    changes_of_icechunk,
+    folder_listing,
+    raster_footprint,
+)
 
 PAGE = Path(__file__).parents[2] / "docs/sources.md"
 ROWS = re.findall(r"^\| ((?!you have|---).+) \| `(.+)` \|$", PAGE.read_text(), re.MULTILINE)
@@ -62,6 +73,23 @@ def stac_item(hour: int) -> pystac.Item:
     return pystac.Item("a", shapely.geometry.mapping(shapely.box(*BOX)), BOX, when, properties)
 
 
+def write_repository(path: Path) -> None:
+    """A repository of two arrays of one chunk, which were written after the snapshot that is tagged."""
+    repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(path)))
+    session = repo.writable_session("main")
+    group = zarr.group(store=session.store)
+    coordinates = {"lat": [38.7098, 38.7102], "lon": [-9.1402, -9.1398], "y": [4681690, 4681710], "x": [-1017470, -1017450]}
+    for name, values in coordinates.items():
+        group.create_array(name, shape=(2,), dtype="f8", dimension_names=(name,))[:] = values
+    for name, dimensions in (("rain", ("lat", "lon")), ("eastings", ("y", "x"))):
+        group.create_array(name, shape=(2, 2), dtype="f4", dimension_names=dimensions)
+    repo.create_tag("shown", session.commit("all zero"))
+    session = repo.writable_session("main")
+    for name in ("rain", "eastings"):
+        zarr.open_array(session.store, path=name)[:] = 1
+    session.commit("a load")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("sources")
@@ -87,6 +115,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = pyarrow.table({"id": [1], "geometry": [POINT.wkb]})
     deltalake.write_deltalake(found / "parcels", rows.slice(0, 0), configuration={"delta.enableChangeDataFeed": "true"})
     deltalake.write_deltalake(found / "parcels", rows, mode="append")
+    (found / "lake").mkdir()
+    (found / "listing.json").write_text(json.dumps(folder_listing(found / "lake")))
+    FRAME.to_parquet(found / "lake/parcels.parquet")
+    write_repository(found / "rain")
     return found
 
 
@@ -98,6 +130,7 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     catalogue = pystac.Catalog("scenes", "All scenes")
     catalogue.add_item(stac_item(7))
     geography = pyarrow.field("place", pyarrow.string(), metadata=marks)
+    repo = icechunk.Repository.open(icechunk.local_filesystem_storage("rain"))
     with duckdb.connect() as connection, rasterio.open("elevation.tif") as dataset:
         yield {
             "dataset": dataset,
@@ -127,7 +160,13 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
             "eastings": pandas.DataFrame({"x": [-1017460.0], "y": [4681700.0]}),
             "before": pyarrow.table({"id": [1], "place": [POINT.wkt], "name": ["a"]}),
             "after": pyarrow.table({"id": [1], "place": [POINT.wkt], "name": ["b"]}),
+            "changed_files": changed_files,
             "changes_of_delta": changes_of_delta,
+            "changes_of_folder": changes_of_folder,
+            "folder_listing": folder_listing,
+            "changes_of_icechunk": changes_of_icechunk,
+            "repo": repo,
+            "snapshot": repo.lookup_tag("shown"),
             "changed_geometry": changed_geometry,
         }
 

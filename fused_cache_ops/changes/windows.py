@@ -1,0 +1,104 @@
+"""Rectangles of pixels: how they become fewer, and what ``geometry`` takes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from fused_cache_ops.errors import InvalidInputError
+from fused_cache_ops.selection.arrow import Unknown, marked
+from fused_cache_ops.selection.reprojection import DEGREES, reference_system, to_degrees
+from fused_cache_ops.selection.shapes import import_geo
+from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, is_boolean
+from fused_cache_ops.wording import quoted
+
+MARGIN = 9
+"""Pixels of a tile of 256 pixels, by which a change reaches beyond the pixels that changed: overviews and resampling."""
+MOST_MARGIN = 64
+
+Window = tuple[int, int, int, int]
+"""Left, top, right and bottom: columns and rows."""
+
+
+class Placed(Protocol):
+    """A grid whose place is known. Its system is in a form that pyproj reads, and None if it does not say it."""
+
+    @property
+    def system(self) -> Any: ...
+
+    def outlines(self, windows: Any) -> Any:
+        """The outlines of windows, as an array of polygons in the grid's system."""
+
+
+def check_number(name: str, given: Any, most: float = math.inf) -> None:
+    """Reject what is no number from 0 up.
+
+    Raises:
+        InvalidInputError: as said.
+    """
+    is_number = isinstance(given, (int, float)) and not is_boolean(given) and math.isfinite(given)
+    if not is_number or not 0 <= given <= most:
+        raise InvalidInputError(f"{name} = {quoted(given)} must be a number of 0 or more.")
+
+
+def table_of(found: Sequence[tuple[Placed, list[Window]]], margin: float) -> Any:
+    """Windows of grids as what ``geometry`` takes.
+
+    Args:
+        found: the windows of each grid.
+        margin: how far beyond them a tile changes, in pixels of a tile of 256 pixels.
+    """
+    import numpy as np
+
+    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
+    pieces = [(grid, grid.outlines(windows)) for grid, windows in found if windows]
+    if len({grid.system for grid, _ in pieces}) > 1:
+        return _in_degrees(pieces, margin)
+    system = found[0][0].system
+    shapes: Any = np.concatenate([each for _, each in pieces]) if pieces else []
+    chunks = [pyarrow.array(shapely.to_wkb(shapes), pyarrow.large_binary())] if pieces else []
+    return marked(chunks, Unknown if system is None else system, margin=margin)
+
+
+def _in_degrees(pieces: list[tuple[Placed, Any]], margin: float) -> Any:
+    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
+    shapes: list[Any] = []
+    for grid, outlines in pieces:
+        system = None if grid.system is None else reference_system(grid.system)
+        shapes += list(outlines) if system is None else to_degrees(outlines, system, HIGHEST_ZOOM)
+    return marked([pyarrow.array(shapely.to_wkb(shapes), pyarrow.large_binary())], DEGREES, margin=margin)
+
+
+def merged(windows: Iterable[Window]) -> list[Window]:
+    """The same windows in fewer rectangles: neighbors in a row are joined, then rows of the same columns.
+
+    Args:
+        windows: from top to bottom, and from left to right. They are merged as they come, because there may be millions.
+    """
+    done: list[Window] = []
+    last: dict[tuple[int, int], tuple[int, int]] = {}  # the top and bottom of what may go on below, by its left and right
+    for top, row in itertools.groupby(windows, key=lambda window: window[1]):
+        current: dict[tuple[int, int], tuple[int, int]] = {}
+        for left, right, bottom in _joined(row):
+            above = last.get((left, right))
+            goes_on = above is not None and above[1] == top
+            current[left, right] = (last.pop((left, right))[0] if goes_on else top, bottom)
+        done += [(left, above, right, below) for (left, right), (above, below) in last.items()]
+        last = current
+    return done + [(left, above, right, below) for (left, right), (above, below) in last.items()]
+
+
+def _joined(row: Iterable[Window]) -> Iterator[tuple[int, int, int]]:
+    """The left, right and bottom of the runs in a row of windows of the same height."""
+    run: tuple[int, int, int] | None = None
+    for left, _, right, bottom in row:
+        if run is not None and run[1] == left:
+            run = (run[0], right, bottom)
+            continue
+        if run is not None:
+            yield run
+        run = (left, right, bottom)
+    if run is not None:
+        yield run

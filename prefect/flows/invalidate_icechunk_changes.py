@@ -1,0 +1,36 @@
+"""Write to an array of an Icechunk repository, then invalidate the chunks that were written since its last snapshot."""
+
+import os
+
+import icechunk
+import zarr
+from prefect import flow, task
+
+from fused_cache_ops.changes import changes_of_icechunk
+from prefect_fused import FusedCredentials, invalidate_cache
+
+
+def open_repository() -> icechunk.Repository:
+    """Yours may be in a bucket: icechunk.s3_storage(bucket=…, prefix=…, from_env=True)."""
+    return icechunk.Repository.open(icechunk.local_filesystem_storage(os.environ["PARCELS_ICECHUNK"]))
+
+
+@task
+def load() -> str:
+    """Your load. It returns the snapshot that the map shows so far."""
+    repo = open_repository()
+    snapshot = repo.lookup_branch("main")
+    session = repo.writable_session("main")
+    zarr.open_array(session.store, path="price")[0, 0] = 4_500
+    session.commit("A new price")
+    return snapshot
+
+
+@flow
+def invalidate_icechunk_changes() -> dict:
+    changed = changes_of_icechunk(open_repository(), since=load(), array="price")
+    return invalidate_cache("parcels", credentials=FusedCredentials(), geometry=changed, zooms="10-14")
+
+
+if __name__ == "__main__":
+    invalidate_icechunk_changes()
