@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import dagster as dg
 import pyarrow
@@ -16,7 +17,7 @@ def load() -> str:
     """Your load. It returns a copy of what the map shows so far."""
     path = os.environ["PARCELS_RASTER"]
     before = f"{path}.before.tif"
-    if not os.path.exists(before):  # a retry goes on comparing with what the map shows
+    if not Path(before).exists():  # a retry goes on comparing with what the map shows
         shutil.copy(path, before)
     with rasterio.open(path, "r+") as raster:
         raster.write(raster.read(window=((0, 1), (0, 1))) + 1, window=((0, 1), (0, 1)))
@@ -34,7 +35,7 @@ invalidate = build_invalidate_cache_op("invalidate", udf="parcels", from_upstrea
 @dg.op(ins={"invalidated": dg.In(dg.Nothing)})
 def forget(before: str) -> None:
     """Only now, so that a run that fails leaves its changes to the next one."""
-    os.remove(before)
+    Path(before).unlink()
 
 
 @dg.job(op_retry_policy=dg.RetryPolicy(max_retries=2, delay=10))

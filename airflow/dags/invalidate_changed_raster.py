@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import rasterio
 from airflow.sdk import dag, task  # Airflow 2: from airflow.decorators import dag, task
@@ -16,7 +17,7 @@ def invalidate_changed_raster():
         """Your load. It returns a copy of what the map shows so far."""
         path = os.environ["PARCELS_RASTER"]
         before = f"{path}.before.tif"
-        if not os.path.exists(before):  # a retry goes on comparing with what the map shows
+        if not Path(before).exists():  # a retry goes on comparing with what the map shows
             shutil.copy(path, before)
         with rasterio.open(path, "r+") as raster:
             raster.write(raster.read(window=((0, 1), (0, 1))) + 1, window=((0, 1), (0, 1)))
@@ -29,7 +30,7 @@ def invalidate_changed_raster():
     @task
     def forget(before: str):
         """Only now, so that a run that fails leaves its changes to the next one."""
-        os.remove(before)
+        Path(before).unlink()
 
     before = load()
     invalidate(before) >> forget(before)
