@@ -42,6 +42,11 @@ class Cells(NamedTuple):
     system: Any
     is_geographic: bool
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many columns and rows there are."""
+        return len(self.columns) - 1, len(self.rows) - 1
+
     def outlines(self, windows: Any) -> Any:
         """As `Grid.outlines`."""
         import numpy as np

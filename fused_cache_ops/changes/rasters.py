@@ -51,7 +51,8 @@ def changed_raster(
         bands: the bands to compare, counted from 1. Default: all.
         tolerance: the largest difference of two values that does not count.
         margin: how far beyond the changed pixels a tile changes, in pixels of a tile of 256 pixels, at each zoom. Resampling
-            and overviews need it: 9 cover those of the COG driver, which are cubic. 0: none.
+            and overviews need it: 9 cover those of the COG driver, which are cubic. Where the raster's pixels are larger than
+            the tile's, up to 3 of these. 0: none.
         when_grid_differs: what to do if the size, the georeferencing, the number or the types of bands differ: ``"fail"``, or
             ``"everything"`` for the outlines of both.
 
@@ -186,7 +187,8 @@ def _says_other(old: Any, new: Any) -> bool:
 
 
 def _bands(given: Any, count: int) -> list[int]:
-    bands = range(1, count + 1) if given is None else list(given) if isinstance(given, Iterable) else [given]
+    is_list = isinstance(given, Iterable) and not isinstance(given, (bytes, bytearray))
+    bands = range(1, count + 1) if given is None else list(given) if is_list else [given]
     if not bands or not all(isinstance(each, Integral) and not is_boolean(each) and 1 <= int(each) <= count for each in bands):
         raise InvalidInputError(f"bands = {quoted(given)} must be numbers from 1 to {count}.")
     return [int(band) for band in bands]
@@ -205,7 +207,10 @@ def _differing(
         precisely: whether to tell the cells. A block of an overview may be as large as the raster.
     """
     old, new = pair
-    has_mask = any("per_dataset" in str(flags) and "alpha" not in str(flags) for flags in old.mask_flag_enums)
+    enums = import_geo("rasterio.enums", extra="raster")
+    masks = [flags for band in bands if enums.MaskFlags.per_dataset in (flags := old.mask_flag_enums[band - 1])]
+    alpha = [band for band, color in zip(old.indexes, old.colorinterp) if color is enums.ColorInterp.alpha]
+    has_mask = any(enums.MaskFlags.alpha not in flags or not set(alpha) <= set(bands) for flags in masks)
     with ExitStack() as files:
         compare = _of_stored_bytes(pair, bands, files) if by_bytes and not has_mask else None
         for window, blocks in _units(old, new):
@@ -285,7 +290,10 @@ def _different_pixels(
         if not np.array_equal(one.view(np.uint8), two.view(np.uint8)):
             same = (one == two) | ((one != one) & (two != two))
             if tolerance:
-                same |= _are_near(one, two, tolerance)
+                near = _are_near(one, two, tolerance)
+                if (nothing := old.nodatavals[band - 1]) is not None:
+                    near &= (one == nothing) == (two == nothing)  # otherwise it became valid, or "no data"
+                same |= near
             if not same.all():
                 found = ~same if found is None else found | ~same
                 if not in_all_bands:

@@ -35,6 +35,11 @@ class Grid(NamedTuple):
     system: str | None
     is_geographic: bool
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many columns and rows there are."""
+        return self.width, self.height
+
     def outlines(self, windows: Any) -> Any:
         """The outlines of windows (left, top, right, bottom; columns and rows), as an array of polygons.
 

@@ -56,7 +56,7 @@ class Repository:
         return str(session.commit("a load", **how))
 
     def changes(self, since: Any = None, **how: Any) -> Any:
-        given = {"array": "a", "crs": "EPSG:32629", "since": since or self.first, **how}
+        given = {"array": "a", "crs": "EPSG:32629", "since": since or self.first, "margin": 0, **how}
         return changes_of_icechunk(self.repo, **given)
 
     def windows(self, since: Any = None, **how: Any) -> set[Any]:
@@ -734,9 +734,16 @@ def test_a_margin_widens_the_tiles_at_each_zoom() -> None:
     of.commit(write(89, 180))  # from 0 to 1 degree, whose corner is at the corner of four tiles
 
     def count(**how: Any) -> int:
-        return plan_invalidation("udf", geometry=of.changes(crs=None, **how), zooms=1).tile_count
+        found = changes_of_icechunk(of.repo, since=of.first, array="a", **how)
+        return plan_invalidation("udf", geometry=found, zooms=1).tile_count
 
     assert (count(), count(margin=0)) == (4, 1)
+
+
+def test_cells_that_are_larger_than_a_tiles_pixels_reach_into_their_neighbors() -> None:
+    of = Repository()
+    of.commit(write(0, 0, 0))
+    assert [of.windows(margin=margin) for margin in (0, 1, 9)] == [{(0, 0, 10, 10)}, {(0, 0, 11, 11)}, {(0, 0, 13, 13)}]
 
 
 # -- the command line --------------------------------------------------------------------------------------------
@@ -750,7 +757,7 @@ def test_the_command_line_plans_what_a_repository_recorded(tmp_path: Path) -> No
         done = CliRunner().invoke(program, ["plan", "roads", *how])
         assert done.exit_code == 0, done.stderr
         found = set(done.stdout.split())
-        assert found == {str(each) for each in plan_invalidation("r", geometry=of.changes(crs=None), zooms=6).tiles()}
+        assert found == {str(each) for each in plan_invalidation("r", geometry=of.changes(crs=None, margin=9), zooms=6).tiles()}
 
 
 def test_the_command_line_says_what_a_repository_needs(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from fused_cache_ops import InvalidInputError, UnavailableError, invalidate_cache, plan_invalidation
 from fused_cache_ops.changes import changed_raster, raster_footprint
+from fused_cache_ops.changes.windows import merged
 from fused_cache_ops.cli.commands import program
 from fused_cache_ops.emulator import Udf
 
@@ -176,7 +177,9 @@ def test_the_blocks_that_differ_are_found(tmp_path: Path, how: Any, other: Any) 
     after = data.copy()
     after[10, 10] += 1
     after[130:200, 70:80] += 1
-    found = changed_raster(write(tmp_path / "a.tif", data, **how), write(tmp_path / "b.tif", after, **{**how, **other}))
+    found = changed_raster(
+        write(tmp_path / "a.tif", data, **how), write(tmp_path / "b.tif", after, **{**how, **other}), margin=0
+    )
     area = shapely.union_all([shapely.box(*each) for each in changed_windows(found)])
     assert area.contains(shapely.box(10, 10, 11, 11))
     assert area.contains(shapely.box(70, 130, 80, 200))
@@ -200,7 +203,7 @@ def test_every_type_of_pixel_is_compared(tmp_path: Path, dtype: str) -> None:
     data = np.arange(256 * 256).reshape(256, 256).astype(dtype)
     after = data.copy()
     after[200, 200] = 1
-    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after))
+    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after), margin=0)
     assert changed_windows(found) == {(192, 192, 256, 256)}
 
 
@@ -209,7 +212,7 @@ def test_small_differences_may_be_tolerated(tmp_path: Path) -> None:
     after = data + np.float32(0.001)
     after[0, 0] += 1
     before, later = write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after)
-    assert changed_windows(changed_raster(before, later, tolerance=0.01)) == {(0, 0, 64, 64)}
+    assert changed_windows(changed_raster(before, later, tolerance=0.01, margin=0)) == {(0, 0, 64, 64)}
 
 
 @pytest.mark.parametrize(("bands", "found"), [(None, 2), ([1, 2], 2), (1, 1), ([2], 1)])
@@ -261,7 +264,7 @@ def test_what_gives_the_same_pixels_another_meaning_changes_everything(tmp_path:
             file.write_colormap(1, {0: (255, 0, 0, 255)})
         else:
             file.build_overviews([2], rasterio.enums.Resampling.nearest)
-    assert changed_windows(changed_raster(before, after)) == {(0, 0, 256, 256)}
+    assert changed_windows(changed_raster(before, after, margin=0)) == {(0, 0, 256, 256)}
 
 
 def test_a_mask_counts(tmp_path: Path) -> None:
@@ -272,7 +275,7 @@ def test_a_mask_counts(tmp_path: Path) -> None:
         mask[200:, 200:] = 255 * (1 - number)
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
             file.write_mask(mask)
-    assert changed_windows(changed_raster(*paths)) == {(192, 192, 256, 256)}
+    assert changed_windows(changed_raster(*paths, margin=0)) == {(192, 192, 256, 256)}
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -289,7 +292,7 @@ def test_pixels_that_changed_without_their_overviews_are_warned_about(tmp_path: 
         changed[3, 3] += 1
         file.write(changed, 1, window=rasterio.windows.Window(0, 0, 64, 64))
     with pytest.warns(UserWarning, match="changed where its overviews did not"):
-        assert (0, 0, 64, 64) in changed_windows(changed_raster(*paths))
+        assert (0, 0, 64, 64) in changed_windows(changed_raster(*paths, margin=0))
 
 
 def test_files_beside_a_raster_are_a_part_of_it(tmp_path: Path) -> None:
@@ -301,7 +304,7 @@ def test_files_beside_a_raster_are_a_part_of_it(tmp_path: Path) -> None:
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
             file.write_mask(mask)
     assert (tmp_path / "b.tif.msk").exists()
-    assert changed_windows(changed_raster(*paths)) == {(0, 0, 64, 64)}
+    assert changed_windows(changed_raster(*paths, margin=0)) == {(0, 0, 64, 64)}
 
 
 @pytest.mark.parametrize("beside", ["YES", "NO"])
@@ -312,7 +315,7 @@ def test_overviews_are_compared_wherever_they_are(tmp_path: Path, beside: str) -
         with rasterio.Env(TIFF_USE_OVR=beside), rasterio.open(path, "r+") as file:
             file.build_overviews([2, 4], rasterio.enums.Resampling[resampling])
     assert (tmp_path / "a.tif.ovr").exists() == (beside == "YES")
-    assert changed_windows(changed_raster(*paths)) == {(0, 0, 256, 256)}
+    assert changed_windows(changed_raster(*paths, margin=0)) == {(0, 0, 256, 256)}
 
 
 def test_a_file_of_several_rasters_is_refused_and_each_of_them_read(tmp_path: Path) -> None:
@@ -371,8 +374,8 @@ def test_a_tolerance_does_not_round_whole_numbers(tmp_path: Path, dtype: str) ->
     after[100, 100] = most  # as far as it gets
     before, later = write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after)
     everything = {(0, 0, 64, 64), (64, 64, 128, 128)}
-    assert changed_windows(changed_raster(before, later, tolerance=2.9)) == everything
-    assert changed_windows(changed_raster(before, later, tolerance=3)) == {(64, 64, 128, 128)}
+    assert changed_windows(changed_raster(before, later, tolerance=2.9, margin=0)) == everything
+    assert changed_windows(changed_raster(before, later, tolerance=3, margin=0)) == {(64, 64, 128, 128)}
 
 
 def test_a_shift_of_small_pixels_is_another_grid(tmp_path: Path) -> None:
@@ -387,7 +390,7 @@ def test_neighboring_blocks_are_one_rectangle(tmp_path: Path) -> None:
     after = data.copy()
     after[:, 70:180] += 1
     after[200, 5] += 1
-    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after))
+    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after), margin=0)
     assert changed_windows(found) == {(64, 0, 192, 192), (0, 192, 192, 256)}
 
 
@@ -396,7 +399,7 @@ def test_overviews_that_were_built_anew_have_changed(tmp_path: Path) -> None:
     before, after = (write(tmp_path / f"{name}.tif", data, overviews=[2, 4]) for name in "ab")
     with rasterio.open(after, "r+") as file:
         file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
-    assert changed_windows(changed_raster(before, after)) == {(0, 0, 256, 256)}
+    assert changed_windows(changed_raster(before, after, margin=0)) == {(0, 0, 256, 256)}
 
 
 @pytest.mark.parametrize("zoom", [8, 12, 16])
@@ -455,9 +458,56 @@ def test_every_tile_that_is_drawn_otherwise_is_found(tmp_path: Path, resampling:
     assert len(found) < 60  # of 150
 
 
+@pytest.mark.parametrize("resampling", ["bilinear", "cubic", "lanczos"])
+def test_tiles_that_are_finer_than_the_raster_are_found_too(tmp_path: Path, resampling: str) -> None:
+    data = numbers()
+    after = data.copy()
+    after[127, 127] += 1000  # at the corner of its block
+    where = Affine(1000, 0, 480_000, 0, -1000, 4_290_000)
+    paths = [write(tmp_path / f"{name}.tif", each, transform=where) for name, each in (("a", data), ("b", after))]
+    found = tiles(changed_raster(*paths), 15)
+    with rasterio.open(paths[0]) as one, rasterio.open(paths[1]) as other:
+        around = rasterio.warp.transform_bounds(one.crs, "EPSG:4326", 606_500, 4_160_500, 609_000, 4_163_500)
+        drawn = set()
+        for tile in mercantile.tiles(*around, 15):
+            old, new = (rendered(each, tile, rasterio.enums.Resampling[resampling]) for each in (one, other))
+            if not np.array_equal(old, new):
+                drawn.add((tile.z, tile.x, tile.y))
+    assert drawn
+    assert drawn <= found
+
+
+def test_neighboring_windows_of_different_heights_stay_two() -> None:
+    assert set(merged([(252, 0, 256, 8), (256, 0, 260, 4)])) == {(252, 0, 256, 8), (256, 0, 260, 4)}
+
+
+@pytest.mark.parametrize("how", [{"nodata": 0}, {"nodata": 1}])
+def test_a_tolerance_does_not_hide_that_a_pixel_became_valid(tmp_path: Path, how: Any) -> None:
+    data = np.zeros((256, 256), "uint8")
+    after = data.copy()
+    after[3, 3] = 1
+    before, later = write(tmp_path / "a.tif", data, **how), write(tmp_path / "b.tif", after, **how)
+    assert changed_windows(changed_raster(before, later, tolerance=2, margin=0)) == {(0, 0, 64, 64)}
+
+
+def test_what_hides_a_chosen_band_counts(tmp_path: Path) -> None:
+    data = np.full((4, 256, 256), 255, "uint8")
+    after = data.copy()
+    after[3, 3, 3] = 0
+    before, later = (
+        write(tmp_path / f"{name}.tif", each, photometric="RGB", alpha="YES") for name, each in (("a", data), ("b", after))
+    )
+    assert changed_windows(changed_raster(before, later, bands=[1, 2, 3], margin=0)) == {(0, 0, 64, 64)}
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [
+        ({"tolerance": math.nan}, "tolerance = nan"),
+        ({"tolerance": math.inf}, "tolerance = inf"),
+        ({"tolerance": 10**400}, "tolerance = 10"),
+        ({"margin": 10**400}, "margin = 10"),
+        ({"bands": b"\x01"}, "bands = b"),
         ({"bands": 2}, "must be numbers from 1 to 1"),
         ({"bands": []}, "must be numbers"),
         ({"tolerance": -1}, "tolerance = -1"),
