@@ -743,7 +743,7 @@ def test_a_margin_widens_the_tiles_at_each_zoom() -> None:
 def test_cells_that_are_larger_than_a_tiles_pixels_reach_into_their_neighbors() -> None:
     of = Repository()
     of.commit(write(0, 0, 0))
-    assert [of.windows(margin=margin) for margin in (0, 1, 9)] == [{(0, 0, 10, 10)}, {(0, 0, 11, 11)}, {(0, 0, 13, 13)}]
+    assert [of.windows(margin=margin) for margin in (0, 1, 9)] == [{(0, 0, 20, 10)}, {(0, 0, 21, 11)}, {(0, 0, 23, 13)}]
 
 
 # -- the command line --------------------------------------------------------------------------------------------
