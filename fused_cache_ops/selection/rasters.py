@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,7 +146,7 @@ def grid_of(dataset: Any, what: str) -> Grid:
     """The grid of an open raster.
 
     Raises:
-        InvalidInputError: it has none, only ground control points, or coefficients of a sensor.
+        InvalidInputError: it has none, one in grads, only ground control points, or coefficients of a sensor.
     """
     shown = f"{what}, the raster {quoted_address(dataset.name)},"
     if dataset.subdatasets:
@@ -164,7 +165,12 @@ def grid_of(dataset: Any, what: str) -> Grid:
             raise InvalidInputError(f"{shown} has no georeferencing: its coordinates would be pixels.")
     crs = dataset.crs
     system = None if crs is None else DEGREES if crs == "EPSG:4326" else crs.to_wkt()
-    return Grid(dataset.transform, dataset.width, dataset.height, system, crs is not None and bool(crs.is_geographic))
+    is_geographic = crs is not None and bool(crs.is_geographic)
+    if is_geographic and not math.isclose(crs.units_factor[1], math.radians(1)):
+        raise InvalidInputError(
+            f"{shown} is in {crs.units_factor[0]}s and not in degrees: warp it to degrees first, as by gdalwarp."
+        )
+    return Grid(dataset.transform, dataset.width, dataset.height, system, is_geographic)
 
 
 def whole(grid: Grid) -> Any:

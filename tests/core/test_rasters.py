@@ -134,8 +134,9 @@ POINTS = [GroundControlPoint(row, column, column, row) for row, column in ((0, 0
         ({"transform": Affine.identity(), "crs": None}, "has no georeferencing"),
         ({"crs": None}, "does not say its coordinate reference system"),
         ({"crs": "EPSG:4326", "transform": Affine.identity(), "gcps": POINTS}, "ground control points"),
+        ({"crs": "EPSG:4807", "transform": Affine(0.05, 0, -5, 0, -0.05, 60)}, "in grads and not in degrees"),
     ],
-    ids=["nothing", "no system", "control points"],
+    ids=["nothing", "no system", "control points", "grads"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_nowhere_is_refused(tmp_path: Path, how: Any, match: str) -> None:
