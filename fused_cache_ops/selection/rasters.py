@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.reprojection import DEGREES
-from fused_cache_ops.selection.shapes import import_geo, single_parts, within_the_map
+from fused_cache_ops.selection.shapes import areas, import_geo, single_parts, within_the_map
 from fused_cache_ops.wording import counted, quoted_address, shortened, without_any_credentials, without_credentials
 
 _ENDINGS = (".tif", ".tiff", ".gtiff", ".cog", ".vrt")
@@ -66,7 +66,13 @@ def outlines_of(rings: Any, is_geographic: bool) -> Any:
     rings[..., 1] = rings[..., 1].clip(-90, 90)
     around = np.ptp(rings[..., 0], axis=1) >= 360  # all the way round, and more
     rings[around, :, 0] = [-180, 180, 180, -180]
-    return single_parts(within_the_map(shapely.polygons(rings)))
+    found = within_the_map(shapely.polygons(rings))
+    wide = np.ptp(shapely.bounds(found)[:, [0, 2]], axis=1) > 180
+    if wide.any():  # of which the edges alone do not tell what is inside, if its poles are not those of the earth
+        quarters = shapely.box(np.arange(-180, 180, 90), -90, np.arange(-90, 270, 90), 90)
+        parts = areas(shapely.intersection(found[wide][:, np.newaxis], quarters))
+        found = np.concatenate([found[~wide], np.array(parts, dtype=object)])
+    return single_parts(found)
 
 
 def is_raster(path: str) -> bool:

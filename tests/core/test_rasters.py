@@ -119,6 +119,12 @@ def test_longitudes_from_0_to_360_are_all_round_the_earth(tmp_path: Path) -> Non
     assert tiles(write(tmp_path / "a.tif", **world), 3) == set(itertools.product([3], range(8), range(8)))
 
 
+def test_a_world_with_rotated_poles_is_the_whole_world(tmp_path: Path) -> None:
+    rotated = "+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180 +to_meter=0.0174532925199433"
+    world = {"crs": rotated, "transform": Affine(360 / 256, 0, -180, 0, -180 / 256, 90)}
+    assert tiles(write(tmp_path / "a.tif", **world), 3) == set(itertools.product([3], range(8), range(8)))
+
+
 def test_a_grid_across_the_antimeridian_is_on_both_sides(tmp_path: Path) -> None:
     across = {**DEGREES, "transform": Affine(10 / 256, 0, 175, 0, -10 / 256, 5)}
     found = tiles(write(tmp_path / "a.tif", **across), 5)
