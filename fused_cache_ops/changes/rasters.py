@@ -71,7 +71,7 @@ def changed_raster(
     for name, given in (("before", before), ("after", after)):
         _check_given(name, given)
     look_for_one_state(before, after)
-    if when_grid_differs not in ("fail", "everything"):
+    if not isinstance(when_grid_differs, str) or when_grid_differs not in ("fail", "everything"):
         raise InvalidInputError(f"when_grid_differs = {quoted(when_grid_differs)} must be 'fail' or 'everything'.")
     check_number("tolerance", tolerance)
     check_number("margin", margin, MOST_MARGIN)
@@ -122,6 +122,8 @@ def raster_footprint(raster: Any, *, valid_data: bool = False) -> pa.Table:
     Raises:
         FusedCacheError: as for `changed_raster`.
     """
+    if not is_boolean(valid_data):
+        raise InvalidInputError(f"valid_data = {quoted(valid_data)} must be True or False.")
     if valid_data or not is_warped(raster):
         _check_given("raster", raster)
     with opened(raster, "raster") as dataset:

@@ -52,7 +52,7 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
         UnavailableError: the store does not answer.
         ConfigurationError: the extra that reads it is not installed.
     """
-    for name, text in (("address", address), ("since", since)):
+    for name, text in (("--changes-of", address), ("--since", since)):
         if rendered_to_nothing(text):
             raise InvalidInputError(f"{name} is {quoted(text)}, which looks like a value that is missing.")
     kind = next((each for each in _KINDS if each.recognizes(address, since)), None)

@@ -119,11 +119,11 @@ def opened(raster: Any, what: str, **how: Any) -> Iterator[Any]:
     except FusedCacheError:
         raise
     except Exception as error:
-        if not (isinstance(error, OSError) or type(error).__module__.startswith("rasterio")):
+        if not (isinstance(error, (OSError, UnicodeError)) or type(error).__module__.startswith("rasterio")):
             raise
         reason = shortened(without_credentials(error, address), 300).rstrip(".")
         said = f"{what} = {quoted_address(address)} cannot be read as a raster: {reason}."
-        if _NO_RASTER in reason:
+        if _NO_RASTER in reason or isinstance(error, UnicodeError):
             raise InvalidInputError(said) from None
         raise unreadable(error, said) from None
 

@@ -521,11 +521,33 @@ def test_what_hides_a_chosen_band_counts(tmp_path: Path) -> None:
         ({"tolerance": True}, "tolerance = True"),
         ({"margin": 65}, "margin = 65"),
         ({"when_grid_differs": "x"}, "when_grid_differs = 'x'"),
+        ({"when_grid_differs": np.array(["x", "y"])}, "when_grid_differs = array"),
     ],
 )
 def test_what_cannot_be_compared_by_is_refused(tmp_path: Path, given: Any, match: str) -> None:
     with pytest.raises(InvalidInputError, match=match):
         changed_raster(write(tmp_path / "a.tif"), write(tmp_path / "b.tif"), **given)
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    for act in (lambda: changed_raster("\ud800.tif", path), lambda: tiles("\ud800.tif"), lambda: tiles(path, crs="\ud800")):
+        with pytest.raises(InvalidInputError):
+            act()
+
+
+def test_whether_data_must_be_valid_is_said_by_a_boolean(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="valid_data = 'False' must be"):
+        raster_footprint(write(tmp_path / "a.tif"), valid_data="False")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [{"layer": "x"}, {"geometry_column": "place"}], ids=str)
+def test_a_raster_has_no_layers_and_no_columns(tmp_path: Path, given: Any) -> None:
+    path = write(tmp_path / "a.tif")
+    with rasterio.open(path) as dataset:
+        for raster in (path, dataset, [path]):
+            with pytest.raises(InvalidInputError, match="is a raster: omit it"):
+                tiles(raster, **given)
 
 
 @pytest.mark.parametrize("given", [None, 5, []])
@@ -567,6 +589,9 @@ def test_the_command_line_compares_rasters(udf: Udf, tmp_path: Path) -> None:
     other = write(tmp_path / "c.tif", data[:128])
     refused = CliRunner().invoke(program, ["plan", "roads", "--zooms", "14", "--diff", difference[0], other])
     assert "name each by --geometry" in refused.output
+    refused = CliRunner().invoke(program, ["plan", "roads", "--zooms", "14", "--diff", difference[0], "b.parquet"])
+    assert refused.exit_code == 2
+    assert "a raster and a file that is none" in refused.output
 
 
 # -- whatever a raster is stored like --------------------------------------------------------------------------------
