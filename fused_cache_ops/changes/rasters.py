@@ -10,10 +10,10 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from fused_cache_ops.changes.states import look_for_one_state
-from fused_cache_ops.changes.windows import MARGIN, MOST_MARGIN, Window, check_number, merged, table_of
-from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.selection.rasters import Grid, grid_of, is_dataset, is_warped, opened, valid_windows
+from fused_cache_ops.changes.states import look_for_one_state, look_for_shared_files
+from fused_cache_ops.changes.windows import MARGIN, MOST_MARGIN, Window, cells, check_number, covers, merged, scaled, table_of
+from fused_cache_ops.errors import InvalidInputError, UnavailableError
+from fused_cache_ops.selection.rasters import Grid, grid_of, is_dataset, is_warped, opened, reading, valid_windows
 from fused_cache_ops.selection.shapes import import_geo
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, warn
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _ROWS = 256  # the least height of a unit that is compared at once
 _UNIT = 1 << 22  # pixels of a unit that is read at once
-_CELL = 4  # pixels of an overview, on a side
-_MOST_CELLS = 256  # in a block of an overview
 _LOSSLESS = ("", "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "ZSTD", "PACKBITS", "LZMA")
 """Compressions that need nothing outside of the block. Two blocks of the same bytes have the same pixels."""
 
@@ -41,9 +39,9 @@ def changed_raster(
     """The blocks in which two states of a raster differ, as rectangles.
 
     Where both are local GeoTIFFs that are stored alike, blocks of the same bytes are not decoded. NaN equals NaN, -0.0 equals
-    0.0, and so do values that mean "no data". If the georeferencing is the same, but scales, offsets, colors or the value of
-    "no data" differ, or overviews are there in one of them only, everything has changed. Overviews are compared too, because
-    low zooms are drawn from them. The memory does not grow with the size.
+    0.0, and so do values that mean "no data". If the georeferencing is the same, but scales, offsets, units, names of bands,
+    colors or the value of "no data" differ, or overviews are there in one of them only, everything has changed. Overviews are
+    compared too, because low zooms are drawn from them. The memory does not grow with the size.
 
     Args:
         before: the earlier state: a path or URL that GDAL reads, or a dataset of rasterio, which is opened anew.
@@ -61,12 +59,12 @@ def changed_raster(
 
     Raises:
         InvalidInputError: a raster cannot be read, has no georeferencing, or has another grid than the other one.
-        UnavailableError: a store does not answer.
+        UnavailableError: a store does not answer, or a file was written while it was compared.
         ConfigurationError: the extra ``raster`` is not installed.
 
     Warns:
         UserWarning: pixels changed where the first overview did not: low zooms may go on showing the old ones. Or both are the
-            same file.
+            same file, or made from the same one.
     """
     for name, given in (("before", before), ("after", after)):
         _check_given(name, given)
@@ -76,6 +74,8 @@ def changed_raster(
     check_number("tolerance", tolerance)
     check_number("margin", margin, MOST_MARGIN)
     with opened(before, "before") as old, opened(after, "after") as new:
+        look_for_shared_files(old, new)
+        written = _written(old, new)
         grid, other = grid_of(old, "before"), grid_of(new, "after")
         if why := _different_grids(old, new, grid, other):
             if when_grid_differs == "fail":
@@ -99,8 +99,12 @@ def changed_raster(
                 scale = grid.width / low.width, grid.height / low.height
                 found = list(_differing(_Pair(low, later), chosen, tolerance, by_bytes=has_one_file, precisely=True))
             if level == 0:
-                is_stale = not _covers([_scaled(block, scale, grid) for block, _ in found], windows)
-            of_levels += [_scaled(each, scale, grid) for each in merged(cell for _, cells in found for cell in cells)]
+                is_stale = not covers([scaled(block, scale, grid.size) for block, _ in found], windows)
+            of_levels += [scaled(each, scale, grid.size) for each in merged(cell for _, inner in found for cell in inner)]
+        if _written(old, new) != written:
+            raise UnavailableError(
+                "before or after was written while they were compared: compare them again, once the load has ended."
+            )
     if is_stale:
         warn(
             f"Pixels of {quoted_address(str(getattr(after, 'name', after)))} changed where its overviews did not: low zooms "
@@ -160,6 +164,13 @@ def _check_given(name: str, given: Any) -> None:
         )
 
 
+def _written(*states: Any) -> list[tuple[int, ...]]:
+    """What tells whether files of this machine were written."""
+    files = [Path(name) for each in states for name in each.files]
+    stats = [file.stat() for file in files if file.is_file()]
+    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
 def _different_grids(old: Any, new: Any, grid: Grid, other: Grid) -> str:
     """What keeps two rasters from being compared pixel by pixel. Empty: nothing."""
     pairs = {
@@ -183,7 +194,8 @@ def _says_other(old: Any, new: Any) -> bool:
         numbers = [None if value is None else repr(float(value)) for value in each.nodatavals]
         colors = [each.colormap(band) if each.colorinterp[band - 1].name == "palette" else None for band in each.indexes]
         overviews = [each.overviews(band) for band in each.indexes]
-        return each.scales, each.offsets, numbers, colors, each.colorinterp, each.mask_flag_enums, overviews
+        numbers += [each.scales, each.offsets, each.units, each.descriptions]
+        return numbers, colors, each.colorinterp, each.mask_flag_enums, overviews
 
     return said(old) != said(new)
 
@@ -218,11 +230,11 @@ def _differing(
         for window, blocks in _units(old, new):
             if compare is not None and compare(blocks):
                 continue
-            different = _different_pixels(old, new, bands, window, tolerance, has_mask, precisely)
+            different = _different_pixels(pair, bands, window, tolerance, has_mask, precisely)
             if different is not None:
                 left, top, width, height = window.col_off, window.row_off, window.width, window.height
                 block = (left, top, left + width, top + height)
-                yield block, _cells(different, block) if precisely else [block]
+                yield block, cells(different, block) if precisely else [block]
 
 
 def _units(old: Any, new: Any) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
@@ -258,13 +270,14 @@ def _of_stored_bytes(pair: _Pair, bands: list[int], opened_files: ExitStack) -> 
     separate = [1] if structure.get("INTERLEAVE") == "PIXEL" else bands
     files = [opened_files.enter_context(Path(each.name).open("rb")) for each in (old, new)]  # noqa: SIM115
 
-    def bytes_of(number: int, band: int, column: int, row: int) -> bytes | None:
+    def bytes_of(number: int, band: int, column: int, row: int) -> object:
         dataset: Any = pair[number]
         place = [dataset.get_tag_item(f"BLOCK_{name}_{column}_{row}", "TIFF", bidx=band) for name in ("OFFSET", "SIZE")]
         if None in place:
             return None
         files[number].seek(int(place[0]))
-        return files[number].read(int(place[1]))
+        found = files[number].read(int(place[1]))
+        return found if len(found) == int(place[1]) else object()  # of a file that breaks off, equal to nothing
 
     def is_same(blocks: list[tuple[int, int]]) -> bool:
         return all(
@@ -280,20 +293,27 @@ def _head(path: str) -> bytes:
         return file.read(4)
 
 
-def _different_pixels(
-    old: Any, new: Any, bands: list[int], window: Any, tolerance: float, has_mask: bool, in_all_bands: bool
-) -> Any:
+def _of_both(pair: _Pair, read: str, *what: Any, **how: Any) -> list[Any]:
+    """What is read of both states."""
+    found = []
+    for name, each in zip(("before", "after"), pair):
+        with reading(each.name, name):
+            found.append(getattr(each, read)(*what, **how))
+    return found
+
+
+def _different_pixels(pair: _Pair, bands: list[int], window: Any, tolerance: float, has_mask: bool, in_all_bands: bool) -> Any:
     """Which pixels of a window differ, in all bands or in the first one that does. None: no pixel differs."""
     import numpy as np
 
     found = None
     for band in bands:
-        one, two = (each.read(band, window=window) for each in (old, new))
+        one, two = _of_both(pair, "read", band, window=window)
         if not np.array_equal(one.view(np.uint8), two.view(np.uint8)):
             same = (one == two) | ((one != one) & (two != two))
             if tolerance:
                 near = _are_near(one, two, tolerance)
-                if (nothing := old.nodatavals[band - 1]) is not None:
+                if (nothing := pair.old.nodatavals[band - 1]) is not None:
                     near &= (one == nothing) == (two == nothing)  # otherwise it became valid, or "no data"
                 same |= near
             if not same.all():
@@ -301,28 +321,11 @@ def _different_pixels(
                 if not in_all_bands:
                     return found
     if has_mask:
-        masked = (old.read_masks(window=window) != new.read_masks(window=window)).any(axis=0)
+        one, two = _of_both(pair, "read_masks", window=window)
+        masked = (one != two).any(axis=0)
         if masked.any():
             found = masked if found is None else found | masked
     return found
-
-
-def _cells(different: Any, block: Window) -> list[Window]:
-    """Rectangles that hold all pixels which differ in a block: small ones, or one if these would be many."""
-    import numpy as np
-
-    left, top, right, bottom = block
-    rows, columns = (-(-size // _CELL) for size in different.shape)
-    padded = np.zeros((rows * _CELL, columns * _CELL), dtype=bool)
-    padded[: different.shape[0], : different.shape[1]] = different
-    cells = np.argwhere(padded.reshape(rows, _CELL, columns, _CELL).any(axis=(1, 3))) * _CELL
-    (north, west), (south, east) = cells.min(axis=0).tolist(), (cells.max(axis=0) + _CELL).tolist()
-    whole = [(west, north, east, south)]
-    few = len(cells) <= _MOST_CELLS and merged((x, y, x + _CELL, y + _CELL) for y, x in cells.tolist())
-    return [
-        (left + west, top + north, min(left + east, right), min(top + south, bottom))
-        for west, north, east, south in few or whole
-    ]
 
 
 def _are_near(one: Any, two: Any, tolerance: float) -> Any:
@@ -335,23 +338,3 @@ def _are_near(one: Any, two: Any, tolerance: float) -> Any:
     with np.errstate(invalid="ignore", over="ignore"):
         wide = np.complex128 if one.dtype.kind == "c" else np.float64
         return np.abs(one.astype(wide) - two.astype(wide)) <= tolerance
-
-
-def _scaled(window: Window, scale: tuple[float, float], grid: Grid) -> Window:
-    """A window of an overview as one of the raster."""
-    left, top, right, bottom = window
-    return (
-        math.floor(left * scale[0]),
-        math.floor(top * scale[1]),
-        min(grid.width, math.ceil(right * scale[0])),
-        min(grid.height, math.ceil(bottom * scale[1])),
-    )
-
-
-def _covers(windows: list[Window], others: list[Window]) -> bool:
-    """Whether windows cover all others."""
-    import numpy as np
-
-    shapely = import_geo("shapely")
-    one, two = (shapely.union_all(shapely.box(*np.reshape(each, (-1, 4)).T)) for each in (windows, others))
-    return bool(shapely.covers(one, two)) or not others

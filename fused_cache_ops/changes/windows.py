@@ -19,6 +19,8 @@ from fused_cache_ops.wording import quoted
 MARGIN = 9
 """Pixels of a tile of 256 pixels, by which a change reaches beyond the pixels that changed: overviews and resampling."""
 MOST_MARGIN = 64
+_CELL = 4  # pixels of an overview, on a side
+_MOST_CELLS = 256  # in a block of an overview
 _KERNEL = 3
 """Pixels of the raster, by which a pixel reaches beyond itself where a tile is finer than the raster: those of Lanczos."""
 
@@ -121,3 +123,41 @@ def _joined(row: Iterable[Window]) -> Iterator[tuple[int, int, int]]:
         run = (left, right, bottom)
     if run is not None:
         yield run
+
+
+def cells(different: Any, block: Window) -> list[Window]:
+    """Rectangles that hold all pixels which differ in a block: small ones, or one if these would be many."""
+    import numpy as np
+
+    left, top, right, bottom = block
+    rows, columns = (-(-size // _CELL) for size in different.shape)
+    padded = np.zeros((rows * _CELL, columns * _CELL), dtype=bool)
+    padded[: different.shape[0], : different.shape[1]] = different
+    cells = np.argwhere(padded.reshape(rows, _CELL, columns, _CELL).any(axis=(1, 3))) * _CELL
+    (north, west), (south, east) = cells.min(axis=0).tolist(), (cells.max(axis=0) + _CELL).tolist()
+    whole = [(west, north, east, south)]
+    few = len(cells) <= _MOST_CELLS and merged((x, y, x + _CELL, y + _CELL) for y, x in cells.tolist())
+    return [
+        (left + west, top + north, min(left + east, right), min(top + south, bottom))
+        for west, north, east, south in few or whole
+    ]
+
+
+def scaled(window: Window, scale: tuple[float, float], size: tuple[int, int]) -> Window:
+    """A window of an overview as one of the raster, of which the size is given in columns and rows."""
+    left, top, right, bottom = window
+    return (
+        math.floor(left * scale[0]),
+        math.floor(top * scale[1]),
+        min(size[0], math.ceil(right * scale[0])),
+        min(size[1], math.ceil(bottom * scale[1])),
+    )
+
+
+def covers(windows: list[Window], others: list[Window]) -> bool:
+    """Whether windows cover all others."""
+    import numpy as np
+
+    shapely = import_geo("shapely")
+    one, two = (shapely.union_all(shapely.box(*np.reshape(each, (-1, 4)).T)) for each in (windows, others))
+    return bool(shapely.covers(one, two)) or not others

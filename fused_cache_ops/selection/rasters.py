@@ -111,17 +111,24 @@ def opened(raster: Any, what: str, **how: Any) -> Iterator[Any]:
         yield raster
         return
     address = raster.name if is_dataset(raster) else os.fspath(raster)
+    # Files beside it, such as masks and overviews, are looked for by their names: listing a store's folder takes long.
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), _quiet(rasterio):
+        with reading(address, what), rasterio.open(address, **how) as dataset:
+            yield dataset
+
+
+@contextmanager
+def reading(address: str, what: str) -> Iterator[None]:
+    """Errors of rasterio as ours, see `opened`."""
     try:
-        # Files beside it, such as masks and overviews, are looked for by their names: listing a store's folder takes long.
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), _quiet(rasterio):
-            with rasterio.open(address, **how) as dataset:
-                yield dataset
+        yield
     except FusedCacheError:
         raise
     except Exception as error:
         if not (isinstance(error, (OSError, UnicodeError)) or type(error).__module__.startswith("rasterio")):
             raise
-        reason = shortened(without_credentials(error, address), 300).rstrip(".")
+        told = error.__cause__ if "See previous exception" in str(error) else None
+        reason = shortened(without_credentials(told or error, address), 300).rstrip(".")
         said = f"{what} = {quoted_address(address)} cannot be read as a raster: {reason}."
         if _NO_RASTER in reason or isinstance(error, UnicodeError):
             raise InvalidInputError(said) from None

@@ -255,7 +255,7 @@ def test_another_size_is_everything_too(tmp_path: Path) -> None:
     assert changed_raster(before, after, when_grid_differs="everything").num_rows > 0
 
 
-@pytest.mark.parametrize("what", ["nodata", "scales", "offsets", "colors", "overviews"])
+@pytest.mark.parametrize("what", ["nodata", "scales", "offsets", "units", "names", "colors", "overviews"])
 def test_what_gives_the_same_pixels_another_meaning_changes_everything(tmp_path: Path, what: str) -> None:
     data = np.zeros((256, 256), "uint8")
     kind = {"photometric": "palette"} if what == "colors" else {}
@@ -267,6 +267,10 @@ def test_what_gives_the_same_pixels_another_meaning_changes_everything(tmp_path:
             file.scales = [0.1]
         elif what == "offsets":
             file.offsets = [1]
+        elif what == "units":
+            file.units = ["ft"]
+        elif what == "names":
+            file.descriptions = ["depth"]
         elif what == "colors":
             file.write_colormap(1, {0: (255, 0, 0, 255)})
         else:
@@ -323,6 +327,51 @@ def test_overviews_are_compared_wherever_they_are(tmp_path: Path, beside: str) -
             file.build_overviews([2, 4], rasterio.enums.Resampling[resampling])
     assert (tmp_path / "a.tif.ovr").exists() == (beside == "YES")
     assert changed_windows(changed_raster(*paths, margin=0)) == {(0, 0, 256, 256)}
+
+
+def vrt_of(source: str, path: Path) -> str:
+    from rasterio.shutil import copy
+
+    copy(source, path, driver="VRT")
+    return str(path)
+
+
+def test_rasters_that_are_made_from_the_same_file_are_warned_about(tmp_path: Path) -> None:
+    sources = [write(tmp_path / f"{name}.tif") for name in "ab"]
+    views = [vrt_of(source, tmp_path / f"{number}.vrt") for number, source in enumerate([*sources, sources[0]])]
+    with pytest.warns(UserWarning, match=r"both made from '.*a.tif', which never differs from itself"):
+        changed_raster(views[0], views[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        changed_raster(*views[:2])
+
+
+@pytest.mark.parametrize("compress", [None, "deflate"])
+def test_a_raster_that_breaks_off_is_not_taken_for_equal(tmp_path: Path, compress: Any) -> None:
+    path = write(tmp_path / "a.tif", numbers(), compress=compress)
+    half = Path(path).read_bytes()[: Path(path).stat().st_size // 2]
+    (tmp_path / "b.tif").write_bytes(half)
+    (tmp_path / "c.tif").write_bytes(half)
+    for pair in ("bc", "ba"):
+        with pytest.raises(UnavailableError, match=r"before = '.*b.tif' cannot be read as a raster: .*\(expected|got|b.tif"):
+            changed_raster(*(tmp_path / f"{name}.tif" for name in pair))
+
+
+def test_a_raster_that_is_written_while_it_is_compared_is_compared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fused_cache_ops.changes import rasters
+
+    before, after = write(tmp_path / "a.tif"), write(tmp_path / "b.tif")
+
+    def writing(*given: Any, **how: Any) -> Any:
+        write(tmp_path / "b.tif", numbers(), compress=None)
+        return differing(*given, **how)
+
+    differing = rasters._differing
+    monkeypatch.setattr(rasters, "_differing", writing)
+    with pytest.raises(UnavailableError, match="was written while they were compared"):
+        changed_raster(before, after)
 
 
 def test_a_file_of_several_rasters_is_refused_and_each_of_them_read(tmp_path: Path) -> None:
