@@ -65,7 +65,10 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
         )
     given = {name: value for name, value in options.items() if value is not None}
     if others := sorted(given.keys() - set(kind.takes)):
-        raise InvalidInputError(f"{others[0]} is not for {quoted_address(address)}, which is {kind.name}: leave it out.")
+        of = " or ".join(each.name for each in _KINDS if others[0] in each.takes)
+        raise InvalidInputError(
+            f"{others[0]} is for {of}, and {quoted_address(address)} is taken for {kind.name}: leave it out."
+        )
     return kind.read(address, since, **given)
 
 

@@ -636,6 +636,27 @@ def test_a_curved_grid_is_an_error() -> None:
         Repository(make).changes()
 
 
+def test_numbers_of_rows_and_columns_are_no_degrees() -> None:
+    def make(group: Any) -> None:
+        add(group, "a", np.ones((4, 4)), ("y", "x")).attrs["coordinates"] = "lat lon"
+        for name in ("y", "x"):
+            add(group, name, np.arange(4), (name,))
+        for name in ("lat", "lon"):
+            add(group, name, np.zeros((4, 4)), ("y", "x"))
+
+    of = Repository(make)
+    for crs in ("EPSG:4326", "EPSG:4269"):
+        with pytest.raises(InvalidInputError, match="coordinates of two dimensions"):
+            of.changes(crs=crs)
+    assert of.changes(crs="EPSG:32629").num_rows == 0
+
+
+def test_columns_that_are_named_first_are_an_error() -> None:
+    of = Repository(lambda group: add_map(group, [10.0, 20, 30]))
+    with pytest.raises(InvalidInputError, match="name the columns first"):
+        of.changes(crs=None, dimensions=("lon", "lat"))
+
+
 def test_more_coordinates_than_are_read_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "_MOST_CELLS", 59)
     with pytest.raises(InvalidInputError, match="has 60 values of 'x': 59 are the most"):
@@ -761,14 +782,22 @@ def test_the_command_line_plans_what_a_repository_recorded(tmp_path: Path) -> No
 
 
 def test_the_command_line_says_what_a_repository_needs(tmp_path: Path) -> None:
-    of = Repository(storage=icechunk.local_filesystem_storage(str(tmp_path / "r")))
+    def make(group: Any) -> None:
+        add_grid(group)
+        add(group, "curved", np.zeros((4, 4)), ("u", "v"))
+
+    of = Repository(make, icechunk.local_filesystem_storage(str(tmp_path / "r")))
     zarr.open_group(str(tmp_path / "s.zarr"), mode="w").create_array("a", shape=(4,), dtype="i4")
     for address, more, message in (
         ("r", [], "--array is needed: name the array of"),
-        ("r", ["--array", "a", "--geometry-column", "g"], "geometry-column is not for"),
+        ("r", ["--array", "a", "--geometry-column", "g"], "--geometry-column is for a folder, with its listing"),
+        ("r", ["--array", "b"], "--array = 'b' is not in"),
+        ("r", ["--array", "curved"], "in Python: changes_of_icechunk takes dimensions"),
+        ("https://lake/r", ["--array", "a"], "--array is for an Icechunk repository on this machine, and 'https://lake/r' is"),
         ("s.zarr", ["--array", "a"], "Zarr keeps no record of what changed"),
     ):
-        how = ["--changes-of", str(tmp_path / address), "--since", of.first, "--zooms", "6", *more]
+        where = address if "://" in address else str(tmp_path / address)
+        how = ["--changes-of", where, "--since", of.first, "--zooms", "6", *more]
         done = CliRunner().invoke(program, ["plan", "roads", *how, "--json"])
         assert done.exit_code == 1
         assert message in json.loads(done.stdout)["error"]["message"]
