@@ -65,10 +65,9 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
         )
     given = {name: value for name, value in options.items() if value is not None}
     if others := sorted(given.keys() - set(kind.takes)):
+        option, taken = f"--{others[0].replace('_', '-')}", f"{quoted_address(address)} is taken for {kind.name}"
         of = " or ".join(each.name for each in _KINDS if others[0] in each.takes)
-        raise InvalidInputError(
-            f"{others[0]} is for {of}, and {quoted_address(address)} is taken for {kind.name}: leave it out."
-        )
+        raise InvalidInputError(f"{option} is for {of}, and {taken}: leave it out.")
     return kind.read(address, since, **given)
 
 
