@@ -176,6 +176,8 @@ def grid_of(dataset: Any, what: str) -> Grid:
             )
         if dataset.transform.is_identity:
             raise InvalidInputError(f"{shown} has no georeferencing: its coordinates would be pixels.")
+    if not all(map(math.isfinite, dataset.transform)) or not dataset.transform.determinant:
+        raise InvalidInputError(f"{shown} has no usable georeferencing: its pixels have no size, or no place.")
     crs = dataset.crs
     system = None if crs is None else DEGREES if crs == "EPSG:4326" else crs.to_wkt()
     is_geographic = crs is not None and bool(crs.is_geographic)

@@ -150,6 +150,18 @@ def test_what_is_nowhere_is_refused(tmp_path: Path, how: Any, match: str) -> Non
         tiles(write(tmp_path / "a.tif", **how))
 
 
+@pytest.mark.parametrize("numbers", ["nan,10,0,0,0,-10", "0,10,0,0,0,0", "0,inf,0,0,0,-10"])
+def test_pixels_without_a_size_or_a_place_are_refused(tmp_path: Path, numbers: str) -> None:
+    path = tmp_path / "a.vrt"
+    path.write_text(
+        '<VRTDataset rasterXSize="4" rasterYSize="4"><SRS>EPSG:32629</SRS>'
+        f'<GeoTransform>{numbers}</GeoTransform><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+    )
+    for act in (lambda: tiles(str(path)), lambda: raster_footprint(path)):
+        with pytest.raises(InvalidInputError, match="no usable georeferencing"):
+            act()
+
+
 def test_a_raster_without_a_system_takes_the_one_that_is_named(tmp_path: Path) -> None:
     assert tiles(write(tmp_path / "a.tif", crs=None), crs="EPSG:32629") == tiles(write(tmp_path / "b.tif"))
 
