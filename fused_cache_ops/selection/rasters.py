@@ -16,6 +16,7 @@ from fused_cache_ops.wording import counted, quoted_address, shortened, without_
 
 _ENDINGS = (".tif", ".tiff", ".gtiff", ".cog", ".vrt")
 _NO_RASTER = "not recognized as being in a supported file format"
+_FARTHEST = 900  # degrees, of grids that go around more than once, or beyond the poles
 _CACHE = 32  # MiB of blocks that GDAL keeps
 
 
@@ -185,6 +186,15 @@ def grid_of(dataset: Any, what: str) -> Grid:
         raise InvalidInputError(
             f"{shown} is in {crs.units_factor[0]}s and not in degrees: warp it to degrees first, as by gdalwarp."
         )
+    if is_geographic:
+        corners = [(x, y) for x in (0, dataset.width) for y in (0, dataset.height)]
+        a, b, c, d, e, f = tuple(dataset.transform)[:6]
+        x, y = [a * x + b * y + c for x, y in corners], [d * x + e * y + f for x, y in corners]
+        if max(map(abs, (*x, *y))) > _FARTHEST or min(y) >= 90 or max(y) <= -90:
+            raise InvalidInputError(
+                f"{shown} extends to ({max(x, key=abs):g}, {max(y, key=abs):g}), which is not in degrees, but its reference "
+                "system is: correct the one that it names."
+            )
     return Grid(dataset.transform, dataset.width, dataset.height, system, is_geographic)
 
 

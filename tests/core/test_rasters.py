@@ -141,8 +141,10 @@ POINTS = [GroundControlPoint(row, column, column, row) for row, column in ((0, 0
         ({"crs": None}, "does not say its coordinate reference system"),
         ({"crs": "EPSG:4326", "transform": Affine.identity(), "gcps": POINTS}, "ground control points"),
         ({"crs": "EPSG:4807", "transform": Affine(0.05, 0, -5, 0, -0.05, 60)}, "in grads and not in degrees"),
+        ({"crs": "EPSG:4326"}, r"extends to \(482560, 4.29e\+06\), which is not in degrees"),
+        ({"crs": "EPSG:4326", "transform": Affine(0.1, 0, 0, 0, -0.1, 200)}, "which is not in degrees"),
     ],
-    ids=["nothing", "no system", "control points", "grads"],
+    ids=["nothing", "no system", "control points", "grads", "meters", "beyond the pole"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_nowhere_is_refused(tmp_path: Path, how: Any, match: str) -> None:
