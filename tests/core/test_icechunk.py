@@ -8,12 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import icechunk
 import numpy as np
 import pyproj
 import pytest
 import shapely
-import zarr
 from typer.testing import CliRunner
 
 from fused_cache_ops import InvalidInputError, UnavailableError, plan_invalidation
@@ -21,6 +19,9 @@ from fused_cache_ops.changes import cells, changes_of_icechunk
 from fused_cache_ops.changes.feeds import in_our_terms
 from fused_cache_ops.changes.icechunk import _names
 from fused_cache_ops.cli.commands import program
+
+icechunk = pytest.importorskip("icechunk", reason="Icechunk needs Python 3.11")
+zarr = pytest.importorskip("zarr")
 
 WEST, NORTH, STEP = 480_000, 4_290_000, 10  # in EPSG:32629, at Lisbon
 IS_FIRST = icechunk.__version__.startswith("1.")

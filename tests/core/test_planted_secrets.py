@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-import icechunk
 import pytest
 from typer.testing import CliRunner
 
@@ -26,7 +25,8 @@ from fused_cache_ops.changes.records import recorded_changes
 from fused_cache_ops.cli.commands import program
 
 
-def _repository() -> icechunk.Repository:
+def _repository() -> Any:
+    icechunk = pytest.importorskip("icechunk", reason="Icechunk needs Python 3.11")
     return icechunk.Repository.create(icechunk.in_memory_storage())
 
 
