@@ -471,7 +471,7 @@ def covered(path: Path, shapes: Any, boxes: Any) -> None:
 @pytest.mark.parametrize("antimeridian", ["cross", "literal"])
 @pytest.mark.parametrize("has_boxes", [True, False])
 @pytest.mark.parametrize("crs", [4326, 4269])
-def test_a_shape_across_the_antimeridian_is_read_as_the_caller_says(
+def test_a_shape_across_the_antimeridian_is_as_the_caller_says(
     tmp_path: Path, antimeridian: str, crs: int, has_boxes: bool
 ) -> None:
     before = folder_listing(tmp_path)
