@@ -218,6 +218,53 @@ def test_what_was_lost_while_an_array_was_smaller_for_a_moment_changed() -> None
     assert of.windows() in (WHOLE, {(20, 0, 60, 40)})
 
 
+def random_change(random: np.random.Generator) -> Callable[[Any], None]:
+    """A commit as loads make them: cells that are written, an array that is resized or replaced, coordinates written anew."""
+    kind = random.choice(["write", "write", "resize", "again", "replace", "smaller and larger"])
+
+    def change(group: Any) -> None:
+        shape = group["a"].shape
+        if kind == "write":
+            place = tuple(int(random.integers(0, size)) for size in shape)
+            group["a"][place] = random.integers(2, 9)
+        elif kind == "resize":
+            resize(int(random.integers(1, 4)), *(int(random.integers(2, 60)) for _ in range(2)))(group)
+        elif kind == "again":
+            resize(*shape)(group)
+        elif kind == "replace":
+            add(group, "a", np.ones(shape, "float32"), ("time", "y", "x"), chunks=(1, 7, 9), overwrite=True)
+        else:
+            resize(shape[0], 1, shape[2])(group)
+            resize(*shape)(group)
+
+    return change
+
+
+def values(of: Repository, snapshot: str) -> Any:
+    """The array at a snapshot, in a larger one of nothing."""
+    store = of.repo.readonly_session(snapshot_id=snapshot).store
+    found = zarr.open_array(store, path="a", mode="r")[...]
+    padded = np.full((4, 64, 64), np.nan)
+    padded[: found.shape[0], : found.shape[1], : found.shape[2]] = found
+    return padded
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_cell_that_differs_is_left_out_whatever_happened_in_between(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    of = Repository(lambda group: add_grid(group, 30, 40, chunks=(1, 7, 9)))
+    snapshots = [of.first]
+    for _ in range(6):
+        snapshots.append(of.commit(random_change(random)))
+    for since in snapshots:
+        one, other = values(of, since), values(of, snapshots[-1])
+        differs = ~((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=0)
+        covered = np.zeros((64, 64), dtype=bool)
+        for left, top, right, bottom in of.windows(since):
+            covered[top:bottom, left:right] = True
+        assert not (differs & ~covered).any()
+
+
 # -- everything --------------------------------------------------------------------------------------------------
 
 
