@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Union
 from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import MapLocation
 from fused_cache_ops.client import FusedClient
+from fused_cache_ops.errors import ConfigurationError
 from fused_cache_ops.keywords.announce import Announce, sealed_announce
-from fused_cache_ops.keywords.call import CALL_DEFAULTS
+from fused_cache_ops.keywords.call import CALL_DEFAULTS, DATASET_DEFAULTS
 from fused_cache_ops.keywords.client import ClientSettings, checked_settings, sealed_client
 from fused_cache_ops.keywords.h3_index import H3IndexOptions
 from fused_cache_ops.keywords.refresh import Refresh
-from fused_cache_ops.keywords.selection import DEFAULT_MAX_TILES, SelectionKeywords
+from fused_cache_ops.keywords.rules import refuse_unknown
+from fused_cache_ops.keywords.selection import DEFAULT_MAX_TILES, SELECTION_DEFAULTS, SelectionKeywords
 from fused_cache_ops.keywords.values import (
     NOT_GIVEN,
     WHOLE_UDF,
@@ -263,7 +265,14 @@ def _opened(client: Client) -> Iterator[FusedClient]:
     if isinstance(client, FusedClient):
         yield client
         return
-    with FusedClient(**checked_settings(client)) as own:
+    settings = checked_settings(client)
+    try:
+        own = FusedClient(**settings)
+    except ConfigurationError as error:
+        if "pass token=" not in error.message:
+            raise
+        raise ConfigurationError(error.message.replace("pass token=", "pass client={'token': …}")) from None
+    with own:
         yield own
 
 
@@ -297,6 +306,7 @@ def refresh_cache(
         RefreshError: something could not be refreshed (``must_succeed``).
     """
     udf, shared_token, client = sealed_udf(udf), sealed(shared_token), sealed_client(client)
+    refuse_unknown(selection, SELECTION_DEFAULTS)
     with _opened(client) as opened:
         return opened.refresh_cache(udf, refresh=refresh, shared_token=shared_token, on_progress=on_progress, **selection)
 
@@ -335,6 +345,7 @@ def invalidate_dataset(
     """
     client = sealed_client(client)
     keywords["announce"] = sealed_announce(keywords.get("announce", NOT_GIVEN))
+    refuse_unknown(keywords, DATASET_DEFAULTS)
     with _opened(client) as opened:
         return opened.invalidate_dataset(dataset, cache_map=cache_map, on_progress=on_progress, on_plan=on_plan, **keywords)
 
@@ -380,6 +391,7 @@ def invalidate_dbt(
     """
     client = sealed_client(client)
     keywords["announce"] = sealed_announce(keywords.get("announce", NOT_GIVEN))
+    refuse_unknown(keywords, DATASET_DEFAULTS)
     with _opened(client) as opened:
         return opened.invalidate_dbt(
             path,

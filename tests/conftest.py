@@ -220,7 +220,7 @@ def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterat
 
 @pytest.fixture
 def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
-    """What the examples load: a delivery for DuckDB, a Delta table, an H3 dataset, a folder of files, an Icechunk repository.
+    """What the examples load: a delivery for DuckDB, a Delta table, an H3 dataset, an Icechunk repository, a folder, a raster.
     Returns which parcels are still cached."""
     import deltalake
     import duckdb
@@ -228,13 +228,16 @@ def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest
     import h3
     import icechunk
     import mercantile
+    import numpy
     import pyarrow
+    import rasterio
+    import rasterio.transform
     import shapely
     import zarr
 
     from fused_cache_ops.changes import folder_listing
 
-    names = ("kept", "new", "sold", "hex", "price")
+    names = ("kept", "new", "sold", "hex", "price", "height")
     tiles = {name: mercantile.Tile(7782 + 30 * number, 6285, 14) for number, name in enumerate(names)}
     wkb = {name: shapely.to_wkb(shapely.box(*mercantile.bounds(tile)).buffer(-0.002)) for name, tile in tiles.items()}
     database, delivery, delta, hexes = (tmp_path / name for name in ("p.duckdb", "new.parquet", "delta", "hexes"))
@@ -262,7 +265,10 @@ def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest
     for name, middle in (("lat", (bounds.north + bounds.south) / 2), ("lon", (bounds.west + bounds.east) / 2)):
         group.create_array(name, shape=(2,), dtype="f8", dimension_names=(name,))[:] = [middle, middle + 0.01]
     session.commit("All prices")
-    places["PARCELS_ICECHUNK"] = tmp_path / "icechunk"
+    where: Any = {"crs": "EPSG:4326", "transform": rasterio.transform.from_bounds(*mercantile.bounds(tiles["height"]), 16, 16)}
+    with rasterio.open(tmp_path / "heights.tif", "w", width=16, height=16, count=1, dtype="uint8", **where) as raster:
+        raster.write(numpy.zeros((1, 16, 16), "uint8"))
+    places |= {"PARCELS_ICECHUNK": tmp_path / "icechunk", "PARCELS_RASTER": tmp_path / "heights.tif"}
     for variable, path in places.items():
         monkeypatch.setenv(variable, str(path))
     udf = fused_emulator.register(lambda **tile: tile, name="parcels")

@@ -16,11 +16,10 @@ from fused_cache_ops.cache_map.file import DEFAULT_MAP
 from fused_cache_ops.cache_map.reading import SELECTING, SENDING, TOKEN_KEY, CacheMap, MapEntry, MapLocation, without_zooms
 from fused_cache_ops.errors import ConfigurationError, FusedCacheError, InvalidationCancelledError, InvalidInputError
 from fused_cache_ops.keywords.announce import announce_options, document_name, merged_announce, read_announce, sealed_announce
-from fused_cache_ops.keywords.call import CALL_DEFAULTS, SENDING_OPTIONS, DatasetKeywords
+from fused_cache_ops.keywords.call import CALL_DEFAULTS, DATASET_DEFAULTS, SENDING_OPTIONS, DatasetKeywords
 from fused_cache_ops.keywords.h3_index import H3Index, h3_index_options, merged_h3_index, read_h3_index
 from fused_cache_ops.keywords.inner_caches import read_folders
 from fused_cache_ops.keywords.moment import read_moment
-from fused_cache_ops.keywords.option import defaults_of
 from fused_cache_ops.keywords.refresh import merged_refresh, refresh_of_whole_udf, refresh_options
 from fused_cache_ops.keywords.rules import is_given, one_kind_in, refuse_unknown
 from fused_cache_ops.keywords.selection import AREAS, DETAILS, SELECTION_DEFAULTS, SELECTION_OPTIONS
@@ -51,9 +50,6 @@ logger = logging.getLogger(__name__)
 
 _SIDE_BY_SIDE = 8  # UDFs. All their requests share one pool of connections and one rate limiter.
 _TOLD_EVERY = 0.2  # seconds
-
-
-DATASET_DEFAULTS: DatasetKeywords = defaults_of(DatasetKeywords)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

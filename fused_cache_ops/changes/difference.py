@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fused_cache_ops.changes.engine import Engine, OnFraction
 from fused_cache_ops.changes.kinds import INTEGERS, Kind, distinct, equal, from_parquet, kind_of, plain
-from fused_cache_ops.changes.states import refuse_one_state
+from fused_cache_ops.changes.states import look_for_one_state
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.arrow import (
     Column,
@@ -122,9 +122,12 @@ def changed_geometry(
             values in a column that cannot be compared with those of the other one; or a key is null or not unique.
         ConfigurationError: the extra ``changes`` is not installed, or the comparison does not fit into ``memory_limit`` or
             into the temporary directory. The latter is retryable, because room may be made.
+
+    Warns:
+        UserWarning: both states are the same file or object, so that they cannot differ.
     """
     pa = import_geo("pyarrow")
-    refuse_one_state(before, after)
+    look_for_one_state(before, after)
     keys = _names("key", key)
     columns = None if columns is None else _names("columns", columns)
     with ExitStack() as opened:

@@ -10,7 +10,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from fused_cache_ops.changes.states import refuse_one_state
+from fused_cache_ops.changes.states import look_for_one_state
 from fused_cache_ops.changes.windows import MARGIN, MOST_MARGIN, Window, check_number, merged, table_of
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.selection.rasters import Grid, grid_of, is_dataset, is_warped, opened, valid_windows
@@ -64,11 +64,12 @@ def changed_raster(
         ConfigurationError: the extra ``raster`` is not installed.
 
     Warns:
-        UserWarning: pixels changed where the first overview did not: low zooms may go on showing the old ones.
+        UserWarning: pixels changed where the first overview did not: low zooms may go on showing the old ones. Or both are the
+            same file.
     """
     for name, given in (("before", before), ("after", after)):
         _check_given(name, given)
-    refuse_one_state(before, after)
+    look_for_one_state(before, after)
     if when_grid_differs not in ("fail", "everything"):
         raise InvalidInputError(f"when_grid_differs = {quoted(when_grid_differs)} must be 'fail' or 'everything'.")
     check_number("tolerance", tolerance)

@@ -7,23 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.wording import quoted_address
+from fused_cache_ops.wording import quoted_address, warn
 
 
-def refuse_one_state(before: Any, after: Any) -> None:
-    """Reject one state that is given twice. Comparing it with itself would always find nothing.
+def look_for_one_state(before: Any, after: Any) -> None:
+    """Say when one state is given twice: comparing it with itself always finds nothing.
 
     Raises:
-        InvalidInputError: as said.
+        InvalidInputError: one of them is an open raster of the other's file, which is opened anew, so that both are what the
+            file holds now.
+
+    Warns:
+        UserWarning: both are the same.
     """
     names = [_name(each) for each in (before, after)]
     if before is not after and (None in names or not _is_one_place(*names)):
         return
-    shown = "" if names[0] is None else f", {quoted_address(names[0])}"
-    raise InvalidInputError(
+    shown = " object" if names[0] is None else f" file, {quoted_address(names[0])}"
+    said = (
         f"before and after are the same{shown}, which never differs from itself. If the load overwrites it, keep a copy from "
-        "before the load, and compare with that."
+        "before the load, and compare with that"
     )
+    if before is not after and not all(isinstance(each, (str, os.PathLike)) for each in (before, after)):
+        raise InvalidInputError(f"{said}.")
+    warn(said)
 
 
 def _name(given: Any) -> str | None:

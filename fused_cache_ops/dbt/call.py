@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fused_cache_ops.cache_map.dataset import DATASET_DEFAULTS, DatasetCall, DatasetPlan, OnDatasetPlan, plan_parts, read_parts
+from fused_cache_ops.cache_map.dataset import DatasetCall, DatasetPlan, OnDatasetPlan, plan_parts, read_parts
 from fused_cache_ops.cache_map.reading import MapLocation
 from fused_cache_ops.dbt.artifacts import DbtBuild, DbtPath, read_build, results_files
 from fused_cache_ops.dbt.maps import DbtMaps, DbtShare, maps_of
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, PermanentError, TransientError
+from fused_cache_ops.keywords.call import DATASET_DEFAULTS
 from fused_cache_ops.keywords.rules import is_given, kinds_in, refuse_unknown
 from fused_cache_ops.outcome.dataset import DatasetInvalidationError, DatasetResult
 from fused_cache_ops.outcome.dbt import DbtNodesFailedError, DbtResult

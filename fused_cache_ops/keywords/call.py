@@ -4,7 +4,7 @@ from typing import Annotated, TypedDict
 
 from fused_cache_ops.keywords.announce import Announce
 from fused_cache_ops.keywords.h3_index import H3IndexOptions
-from fused_cache_ops.keywords.option import Option, options_of
+from fused_cache_ops.keywords.option import Option, defaults_of, options_of
 from fused_cache_ops.keywords.refresh import Refresh
 from fused_cache_ops.keywords.selection import SELECTION_OPTIONS, SelectionKeywords
 from fused_cache_ops.keywords.text import (
@@ -127,6 +127,7 @@ class CallKeywords(DatasetKeywords, total=False):
 
 SENDING_OPTIONS = options_of(SendingKeywords)
 CALL_OPTIONS = {**SELECTION_OPTIONS, **SENDING_OPTIONS, **options_of(CallKeywords)}
+DATASET_DEFAULTS: DatasetKeywords = defaults_of(DatasetKeywords)  # type: ignore[assignment]
 CALL_DEFAULTS: CallKeywords = {name: option.default for name, option in CALL_OPTIONS.items()}  # type: ignore[assignment]
 
 NEEDS_SELECTION = tuple(name for name, option in CALL_OPTIONS.items() if option.needs_selection)

@@ -5,6 +5,7 @@ from typing import Any
 
 from fused_cache_ops.errors import InvalidInputError
 from fused_cache_ops.keywords.call import CALL_OPTIONS, NEEDS_SELECTION
+from fused_cache_ops.keywords.client import CLIENT_OPTIONS
 from fused_cache_ops.keywords.h3_index import runs_an_index
 from fused_cache_ops.keywords.selection import KINDS, SELECTION_OPTIONS
 from fused_cache_ops.keywords.values import NOT_GIVEN, WHOLE_UDF
@@ -20,6 +21,11 @@ def refuse_unknown(given: Mapping[str, Any], allowed: Iterable[str]) -> None:
     """
     known = list(allowed)
     if unknown := sorted(given.keys() - set(known)):
+        if unknown[0] in CLIENT_OPTIONS:
+            raise TypeError(
+                f"{unknown[0]} is a setting of the client, not a keyword of the call: give it to FusedClient({unknown[0]}=…), "
+                f"or to a function as client={{{unknown[0]!r}: …}}."
+            )
         raise TypeError(f"Unknown keyword {', '.join(unknown)}: the keywords are {', '.join(known)}.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,8 @@ _FORMS = (
     "pass GeoJSON (a dict or text), WKT, WKB, a shapely geometry, a GeoSeries or GeoDataFrame, an Arrow table, the path or "
     "URL of a vector or Parquet file, or a list of these"
 )
+_CATALOGUES = ("Catalog", "Collection")  # of STAC
+_CATALOGUE_FILE = re.compile(rb'"type"\s*:\s*"(Catalog|Collection)"')
 _LONGEST_PATH = 4096  # characters
 _BARE = (str, bytes, bytearray, memoryview, Mapping)
 
@@ -354,8 +357,9 @@ def _of_catalogue(given: Any) -> Any:
         return items
     if hasattr(given, "__geo_interface__") and (bbox := getattr(given, "bbox", None)) is not None:
         return {"bbox": bbox, **given.__geo_interface__}
-    extent: Any = getattr(given, "extent", None)
-    return {"type": "Collection", "extent": extent.to_dict()} if hasattr(extent, "to_dict") else given
+    if hasattr(given, "get_items"):  # also those of pystac-client
+        return {"type": "Collection" if hasattr(given, "extent") else "Catalog", "id": getattr(given, "id", None)}
+    return given
 
 
 def is_geopandas(value: Any) -> bool:
@@ -461,14 +465,21 @@ def _from_geojson(content: Any, system: str | None, shapely: Any) -> Iterator[_S
             yield _Source([_parsed(box, content["bbox"], "a bbox")], system)
         else:
             yield from _from_geojson(content["geometry"], system, shapely)
-    elif kind == "Collection" and isinstance(content.get("extent"), Mapping):  # of STAC: the first box holds the others
-        boxes = content["extent"].get("spatial", {}).get("bbox") or []
-        yield _Source([_parsed(box, each, "a bbox") for each in boxes[1:] or boxes], missing=not boxes)
+    elif kind in _CATALOGUES:
+        raise _no_items(kind, content.get("id"))
     elif kind == "GeometryCollection":
         for member in _members(content, "geometries"):
             yield from _from_geojson(member, system, shapely)
     else:
         yield _Source([_parsed(shapely.from_geojson, json.dumps(content), "GeoJSON")], system)
+
+
+def _no_items(kind: str, name: Any) -> InvalidInputError:
+    return InvalidInputError(
+        f"geometry is the STAC {kind} {quoted(name)}, which says where its Items may be, not which of them changed, and its "
+        "box may lack those beyond the antimeridian: pass the Items that changed, as a list or an ItemCollection. For all of "
+        "them: list(collection.get_items(recursive=True))."
+    )
 
 
 def _members(content: Mapping[str, Any], name: str) -> Sequence[Any]:
@@ -543,6 +554,8 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
     except FusedCacheError:
         raise
     except Exception as error:
+        if catalogue := _CATALOGUE_FILE.search(_head(path)):
+            raise _no_items(catalogue[1].decode(), Path(path).name) from None
         reason = without_credentials(error, path)
         said = f"geometry = {quoted_address(path)} cannot be read as a vector file: {shortened(reason, 500)}."
         raise unreadable(error, said) from None

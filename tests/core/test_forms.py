@@ -246,7 +246,6 @@ NULLS = {
     "table": pyarrow.table({"place": pyarrow.array([None], pyarrow.string())}),
     "records": rows(None),
     "not a number": rows(float("nan")),
-    "STAC collection": {"type": "Collection", "extent": {"spatial": {"bbox": []}}},
 }
 
 
@@ -272,70 +271,6 @@ def test_a_null_beside_others_is_skipped_with_a_count(geometry: Any) -> None:
         assert tiles(geometry) == WANTED
 
 
-# -- STAC -------------------------------------------------------------------------------------------------------------------
-
-
-class Item:
-    """What pystac's Item offers. Its JSON has no bbox if there is no geometry."""
-
-    def __init__(self, content: dict[str, Any]) -> None:
-        self.bbox = content["bbox"]
-        self.__geo_interface__ = {name: value for name, value in content.items() if name != "bbox"}
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.__geo_interface__
-
-
-class Items:
-    """What pystac's ItemCollection offers."""
-
-    def __init__(self, *items: Item) -> None:
-        self.items = list(items)
-        self.__geo_interface__ = {"type": "FeatureCollection", "features": [item.to_dict() for item in items]}
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.__geo_interface__
-
-
-class Extent:
-    def __init__(self, bbox: Any) -> None:
-        self._bbox = bbox
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"spatial": {"bbox": [self._bbox]}}
-
-
-class Collection:
-    """What pystac's Collection offers."""
-
-    def __init__(self, bbox: Any) -> None:
-        self.extent = Extent(bbox)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"type": "Collection"}
-
-
-@pytest.mark.parametrize("bbox", [[-9.1404, 38.709, -9.1396, 38.711], [-9.1404, 38.709, 0, -9.1396, 38.711, 90]], ids=len)
-def test_a_stac_item_without_a_geometry_has_a_bbox(tmp_path: Path, bbox: Any) -> None:
-    item = {**NULL, "stac_version": "1.1.0", "bbox": bbox}
-    collection = {"type": "Collection", "extent": {"spatial": {"bbox": [bbox]}}}
-    (tmp_path / "item.json").write_text(json.dumps(item))
-    forms: list[Any] = [
-        item,
-        json.dumps(item),
-        tmp_path / "item.json",
-        [item],
-        {"type": "FeatureCollection", "features": [item]},
-        collection,
-        Item(item),
-        [Item(item), Item(item)],
-        Items(Item(item)),
-        Collection(bbox),
-    ]
-    for form in forms:
-        assert tiles(form) == WANTED
-
-
 @pytest.mark.parametrize("name", ["polygon (1).geojson", "point empty.geojson", "BOX(1 2,3 4)"])
 def test_a_file_may_be_called_like_a_geometry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
@@ -348,20 +283,6 @@ def test_two_columns_of_a_geodataframe_are_points() -> None:
     assert tiles(frame, geometry_column=["lon", "lat"], crs="EPSG:4326") == WANTED
     with pytest.raises(InvalidInputError, match="has no column 'x'"):
         tiles(frame, geometry_column=["x", "lat"], crs="EPSG:4326")
-
-
-def test_a_stac_item_with_a_geometry_does_not_use_its_bbox() -> None:
-    assert tiles({**NULL, "geometry": GEOJSON, "bbox": [-10, 30, 10, 50]}) == WANTED
-
-
-def test_a_bbox_across_the_antimeridian_is_on_both_sides() -> None:
-    assert tiles({**NULL, "bbox": [179, 1, -179, 2]}, 2) == {"2/3/1", "2/0/1"}
-
-
-@pytest.mark.parametrize("bbox", [[1, 2, 3], "1,2,3,4", [1, 2, 3, "a"]], ids=str)
-def test_a_bbox_that_is_none_is_refused(bbox: Any) -> None:
-    with pytest.raises(InvalidInputError, match="is not a bbox"):
-        tiles({**NULL, "bbox": bbox})
 
 
 # -- files ------------------------------------------------------------------------------------------------------------------

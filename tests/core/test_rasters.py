@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -325,12 +327,18 @@ def test_a_file_of_several_rasters_is_refused_and_each_of_them_read(tmp_path: Pa
     assert pages[0].isdisjoint(pages[1])
 
 
-def test_a_raster_is_not_compared_with_itself(tmp_path: Path) -> None:
+def test_an_open_raster_is_not_compared_with_its_own_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif")
     with rasterio.open(path) as opened_before:
         write(tmp_path / "a.tif", numbers())
         with pytest.raises(InvalidInputError, match="keep a copy from before the load"):
             changed_raster(opened_before, path)
+
+
+def test_a_raster_that_is_compared_with_itself_is_warned_about(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    with pytest.warns(UserWarning, match="keep a copy from before the load"):
+        assert changed_raster(path, Path(path)).num_rows == 0
 
 
 def test_a_raster_that_is_open_for_writing_is_not_compared(tmp_path: Path) -> None:
@@ -499,3 +507,47 @@ def test_the_command_line_compares_rasters(udf: Udf, tmp_path: Path) -> None:
     refused = CliRunner().invoke(program, ["plan", "roads", "--zooms", "14", "--key", "id", "--diff", *difference])
     assert refused.exit_code == 2
     assert "--key is for tables" in refused.output
+    other = write(tmp_path / "c.tif", data[:128])
+    refused = CliRunner().invoke(program, ["plan", "roads", "--zooms", "14", "--diff", difference[0], other])
+    assert "name each by --geometry" in refused.output
+
+
+# -- whatever a raster is stored like --------------------------------------------------------------------------------
+
+
+def _stored(choose: random.Random) -> dict[str, Any]:
+    """How a GeoTIFF may be stored."""
+    tiled = {"tiled": True, "blockxsize": choose.choice([16, 64, 256]), "blockysize": choose.choice([16, 64, 128])}
+    compress = choose.choice([None, "deflate", "lzw", "zstd", "packbits"])
+    return {
+        **choose.choice([tiled, tiled, {"tiled": False, "blockxsize": None, "blockysize": choose.choice([1, 3, 16])}]),
+        "compress": compress,
+        "predictor": choose.choice([1, 2]) if compress in ("deflate", "lzw", "zstd") else None,
+        "interleave": choose.choice(["band", "pixel"]),
+        "sparse_ok": choose.choice([True, False]),
+    }
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_the_pixels_that_differ_are_covered_whatever_the_files_are_like(tmp_path: Path, seed: int) -> None:
+    choose, numbers = random.Random(seed), np.random.default_rng(seed)
+    shape = choose.choice([1, 2, 3]), choose.choice([1, 5, 90, 256, 301]), choose.choice([1, 7, 100, 257, 300])
+    dtype = choose.choice(["uint8", "int16", "uint16", "int32", "float32", "float64", "int8"])
+    nodata = choose.choice([None, 0, 1, *[math.nan] * dtype.startswith("float")])
+    overviews = choose.choice([(), (2,)])
+    before = numbers.integers(0, 4, shape).astype(dtype)
+    after, stored = before.copy(), _stored(choose)
+    pixels = [tuple(choose.randrange(size) for size in shape) for _ in range(choose.choice([0, 1, 3]))]
+    for pixel in pixels:
+        after[pixel] = 5
+    paths = [
+        write(tmp_path / f"{name}.tif", data, overviews, nodata=nodata, **how)
+        for name, data, how in (("before", before, stored), ("after", after, choose.choice([stored, _stored(choose)])))
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a pixel that "average" passes over, beside "no data"
+        windows = changed_windows(changed_raster(*paths, margin=0))
+    for _, y, x in pixels:
+        assert any(west <= x < east and north <= y < south for west, north, east, south in windows)
+    for west, north, east, south in windows:  # four pixels beside one that changed may have changed in an overview
+        assert any(west - 4 <= x < east + 4 and north - 4 <= y < south + 4 for _, y, x in pixels)

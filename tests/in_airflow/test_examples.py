@@ -161,6 +161,7 @@ def test_the_notifier(run: Callable[..., Any], fused_emulator: Emulator, parcels
         ("invalidate_folder_changes", "sold"),
         ("invalidate_hex_partition", "hex"),
         ("invalidate_icechunk_changes", "price"),
+        ("invalidate_changed_raster", "height"),
     ],
 )
 def test_what_changed_comes_from_the_data_itself(
@@ -174,4 +175,4 @@ def test_what_changed_comes_from_the_data_itself(
     fields = {"conn_type": "fused", "host": fused_emulator.base_url, "password": fused_emulator.token}
     monkeypatch.setenv("AIRFLOW_CONN_FUSED_DEFAULT", json.dumps(fields))
     assert set(map(tuple, run(name).values())) == {("success",)}
-    assert parcel_sources() == {"kept", "new", "sold", "hex", "price"} - {invalidated}
+    assert parcel_sources() == {"kept", "new", "sold", "hex", "price", "height"} - {invalidated}

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow
 import pytest
 
-from airflow_provider_fused._compat import IS_AIRFLOW_2
+from airflow_provider_fused._compat import IS_AIRFLOW_2, has_worker
 from airflow_provider_fused.decorators import fused_invalidate_cache_task
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.links import FusedWorkbenchLink
@@ -203,6 +203,15 @@ def test_a_record_of_another_load_is_not_resumed(other: Any) -> None:
 def test_without_a_task_instance_the_checkpoint_is_taken_as_it_is() -> None:
     assert own_checkpoint("/c/load.json", {}) == "/c/load.json"
     assert own_checkpoint(None, {"ti": SimpleNamespace()}) is None
+
+
+@pytest.mark.skipif(IS_AIRFLOW_2, reason="the workers of Airflow 2 have the row of the database")
+def test_a_row_of_the_database_goes_on_seeing_when_its_run_is_cleared() -> None:
+    from airflow.models.taskinstance import TaskInstance
+
+    row = TaskInstance.__new__(TaskInstance)
+    assert not has_worker(row)  # an XCom that is pushed to it would close its session
+    assert has_worker(SimpleNamespace())
 
 
 # -- killing ----------------------------------------------------------------------------------------------

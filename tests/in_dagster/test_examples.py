@@ -160,10 +160,11 @@ def test_the_readmes_component_loads() -> None:
         ("invalidate_folder_changes", "sold"),
         ("invalidate_hex_partition", "hex"),
         ("invalidate_icechunk_changes", "price"),
+        ("invalidate_changed_raster", "height"),
     ],
 )
 def test_what_changed_comes_from_the_data_itself(
     fused_emulator: Emulator, parcel_sources: Callable[[], set[str]], name: str, invalidated: str
 ) -> None:
     assert example(name).defs.resolve_job_def(name).execute_in_process().success
-    assert parcel_sources() == {"kept", "new", "sold", "hex", "price"} - {invalidated}
+    assert parcel_sources() == {"kept", "new", "sold", "hex", "price", "height"} - {invalidated}

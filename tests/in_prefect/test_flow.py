@@ -195,6 +195,7 @@ def test_every_example_is_run_by_a_test() -> None:
         ("invalidate_folder_changes", "sold"),
         ("invalidate_hex_partition", "hex"),
         ("invalidate_icechunk_changes", "price"),
+        ("invalidate_changed_raster", "height"),
     ],
 )
 def test_what_changed_comes_from_the_data_itself(
@@ -202,4 +203,4 @@ def test_what_changed_comes_from_the_data_itself(
 ) -> None:
     example: Flow[Any, Any] = load_flow_from_entrypoint(f"{EXAMPLES / name}.py:{name}")
     assert example()["tiles_invalidated"] > 0
-    assert parcel_sources() == {"kept", "new", "sold", "hex", "price"} - {invalidated}
+    assert parcel_sources() == {"kept", "new", "sold", "hex", "price", "height"} - {invalidated}

@@ -21,11 +21,13 @@ from dagster_fused.component import SelectionModel
 from dagster_fused.fields import FIELDS, left_out
 from fused_cache_ops import (
     AnnounceOptions,
+    ConfigurationError,
     FusedClient,
     H3IndexOptions,
     RefreshOptions,
     invalidate_cache,
     invalidate_dataset,
+    invalidate_dbt,
     refresh_cache,
 )
 from fused_cache_ops.cli import options
@@ -108,6 +110,19 @@ def test_a_client_is_the_declaration() -> None:
 def test_the_client_refuses_what_is_not_declared(client: FusedClient) -> None:
     with pytest.raises(TypeError, match="Unknown keyword bound: the keywords are tiles, "):
         client.invalidate_cache("roads", bound=(0, 0, 1, 1))  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("function", [invalidate_dataset, invalidate_dbt, refresh_cache])
+def test_a_setting_of_the_client_that_is_given_to_a_function_says_where_it_belongs(function: Any) -> None:
+    with pytest.raises(TypeError, match=r"token is a setting of the client.* client=\{'token': …\}"):
+        function("parcels", token="t")
+
+
+def test_a_function_without_a_token_says_how_it_takes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FUSED_SERVICE_ACCOUNT_TOKEN", "FUSED_AUTH_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConfigurationError, match=r"or pass client=\{'token': …\}"):
+        invalidate_cache("parcels")
 
 
 def test_airflows_operator_is_the_declaration() -> None:

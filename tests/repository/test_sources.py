@@ -1,5 +1,6 @@
 """The table of what users have and what they pass: each row is run."""
 
+import datetime
 import json
 import os
 import re
@@ -18,10 +19,12 @@ import pandas
 import polars
 import pyarrow
 import pyarrow.parquet
+import pystac
 import pytest
 import rasterio
 import rasterio.transform
 import shapely
+import stac_geoparquet.arrow
 import zarr
 
 from fused_cache_ops import plan_invalidation
@@ -64,6 +67,12 @@ LISTS = {
 ITEM = {"type": "Feature", "properties": {}, "geometry": None, "bbox": BOX}
 
 
+def stac_item(hour: int) -> pystac.Item:
+    when = datetime.datetime(2026, 11, 2, hour, tzinfo=datetime.timezone.utc)
+    properties = {"updated": pystac.utils.datetime_to_str(when)}
+    return pystac.Item("a", shapely.geometry.mapping(shapely.box(*BOX)), BOX, when, properties)
+
+
 def write_repository(path: Path) -> None:
     """A repository of two arrays of one chunk, which were written after the snapshot that is tagged."""
     repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(path)))
@@ -81,13 +90,6 @@ def write_repository(path: Path) -> None:
     session.commit("a load")
 
 
-class Item:
-    """What pystac's Item offers."""
-
-    def __init__(self) -> None:
-        self.__geo_interface__ = ITEM
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("sources")
@@ -102,6 +104,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         how: Any = {"transform": rasterio.transform.from_bounds(*BOX, 4, 4), "crs": "EPSG:4326", "dtype": "uint8"}
         with rasterio.open(found / name, "w", driver="GTiff", width=4, height=4, count=1, **how) as raster:
             raster.write(np.full((1, 4, 4), value, "uint8"))
+    for name, hour in (("old.parquet", 6), ("items.parquet", 7)):
+        stac_geoparquet.arrow.to_parquet(stac_geoparquet.arrow.parse_stac_items_to_arrow([stac_item(hour)]), found / name)
     (found / "shapes").mkdir()
     FRAME.to_file(found / "shapes/parcels.shp")
     (found / "stations.dbf").write_bytes((found / "shapes/parcels.dbf").read_bytes())
@@ -123,6 +127,8 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     """What the page's rows are about."""
     monkeypatch.chdir(folder)
     marks = {"ARROW:extension:name": "google:sqlType:geography", "ARROW:extension:metadata": '{"encoding": "WKT"}'}
+    catalogue = pystac.Catalog("scenes", "All scenes")
+    catalogue.add_item(stac_item(7))
     geography = pyarrow.field("place", pyarrow.string(), metadata=marks)
     repo = icechunk.Repository.open(icechunk.local_filesystem_storage("rain"))
     with duckdb.connect() as connection, rasterio.open("elevation.tif") as dataset:
@@ -137,7 +143,9 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
             "shapely": shapely,
             "quadkey": mercantile.quadkey(1944, 1569, 12),
             "item": ITEM,
-            "pystac_item": Item(),
+            "pystac": pystac,
+            "pystac_item": stac_item(7),
+            "collection": catalogue,
             "frame": FRAME,
             "relation": connection.sql("SELECT 1 AS id, 'POINT (-9.14 38.71)'::GEOMETRY AS place"),
             "polars_frame": polars.from_arrow(pyarrow.table(FRAME.to_arrow())),

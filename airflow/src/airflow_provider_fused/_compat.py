@@ -48,6 +48,13 @@ def send_timing(name: str, passed: timedelta, tags: dict[str, Any] | None = None
 
 IS_AIRFLOW_2 = not BaseOperator.__module__.startswith("airflow.sdk")
 
+
+def has_worker(instance: Any) -> bool:
+    """Whether a task instance is what a worker is given. Airflow 3's row of its database is not: pushing an XCom to it closes
+    its session, so that it no longer sees when its run is cleared."""
+    return IS_AIRFLOW_2 or not type(instance).__module__.startswith("airflow.models.")
+
+
 __all__ = [
     "IS_AIRFLOW_2",
     "AirflowException",
@@ -57,6 +64,7 @@ __all__ = [
     "BaseOperator",
     "BaseOperatorLink",
     "get_current_context",
+    "has_worker",
     "mask_secret",
     "send_timing",
 ]

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
-from airflow_provider_fused._compat import IS_AIRFLOW_2, AirflowFailException, BaseOperator, mask_secret
+from airflow_provider_fused._compat import IS_AIRFLOW_2, AirflowFailException, BaseOperator, has_worker, mask_secret
 from airflow_provider_fused.exceptions import FusedUnavailableError
 from airflow_provider_fused.links import FusedWorkbenchLink, workbench_of
 from airflow_provider_fused.metrics import report_stale_times
@@ -183,7 +183,7 @@ class _FusedOperator(BaseOperator):
             keywords["loaded_at"] = _time_of_load(context)
         with self.hook.get_conn() as client:
             self._client, self.base_url = client, client.base_url
-            if "ti" in context:  # the link is there while the task runs, or is deferred
+            if "ti" in context and has_worker(context["ti"]):  # the link is there while the task runs, or is deferred
                 context["ti"].xcom_push(key=FusedWorkbenchLink().xcom_key, value=workbench_of(client.base_url))
             yield client, keywords
 
