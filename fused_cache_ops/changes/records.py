@@ -93,8 +93,6 @@ def _is_icechunk(address: str, since: str) -> bool:
 
 
 def _read_icechunk(address: str, since: str, array: Any = None, antimeridian: Any = None, **options: Any) -> pa.Table:
-    if array is None:
-        raise InvalidInputError(f"--array is needed: name the array of {quoted_address(address)} that the map shows.")
     # It warns of commits to a folder by several processes, which is about those who write.
     os.environ.setdefault("ICECHUNK_LOG", "error")
     return changes_of_icechunk(address, since=since, array=array, **options)

@@ -128,6 +128,21 @@ def test_another_array_that_was_written_does_not_count() -> None:
     assert of.windows() == set()
 
 
+def test_the_only_array_with_rows_and_columns_need_not_be_named() -> None:
+    of = Repository()
+    of.commit(write(0, 1))
+    assert of.windows(array=None) == of.windows(array="a")
+
+
+def test_one_of_several_arrays_must_be_named_even_if_the_other_is_gone() -> None:
+    of = Repository()
+    of.commit(lambda group: add(group, "b", np.zeros((10, 20)), ("y", "x")))
+    second = of.repo.lookup_branch("main")
+    of.commit(lambda group: group.__delitem__("b"))
+    with pytest.raises(InvalidInputError, match=r"has 'a', 'b' with rows and columns: name the one .* by array="):
+        of.windows(array=None, since=second)
+
+
 def test_an_array_in_a_group_finds_its_coordinates_there_or_around() -> None:
     def make(group: Any) -> None:
         add_grid(group)
@@ -755,10 +770,13 @@ def test_the_command_line_plans_what_a_repository_recorded(tmp_path: Path) -> No
 
 
 def test_the_command_line_says_what_a_repository_needs(tmp_path: Path) -> None:
-    of = Repository(storage=icechunk.local_filesystem_storage(str(tmp_path / "r")))
+    of = Repository(
+        lambda group: [add(group, name, np.zeros((4, 4)), ("y", "x")) for name in "ab"],
+        icechunk.local_filesystem_storage(str(tmp_path / "r")),
+    )
     zarr.open_group(str(tmp_path / "s.zarr"), mode="w").create_array("a", shape=(4,), dtype="i4")
     for address, more, message in (
-        ("r", [], "--array is needed: name the array of"),
+        ("r", [], "has 'a', 'b' with rows and columns: name the one that the map shows by --array."),
         ("r", ["--array", "a", "--geometry-column", "g"], "geometry-column is not for"),
         ("s.zarr", ["--array", "a"], "Zarr keeps no record of what changed"),
     ):
