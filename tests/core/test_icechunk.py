@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +21,11 @@ from fused_cache_ops.changes.feeds import in_our_terms
 from fused_cache_ops.changes.icechunk import _names
 from fused_cache_ops.cli.commands import program
 
-icechunk = pytest.importorskip("icechunk", reason="Icechunk needs Python 3.11")
-zarr = pytest.importorskip("zarr")
+if sys.version_info < (3, 11):
+    pytest.skip("Icechunk needs Python 3.11", allow_module_level=True)
+
+import icechunk
+import zarr
 
 WEST, NORTH, STEP = 480_000, 4_290_000, 10  # in EPSG:32629, at Lisbon
 IS_FIRST = icechunk.__version__.startswith("1.")

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import pickle
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -26,7 +27,10 @@ from fused_cache_ops.cli.commands import program
 
 
 def _repository() -> Any:
-    icechunk = pytest.importorskip("icechunk", reason="Icechunk needs Python 3.11")
+    if sys.version_info < (3, 11):
+        pytest.skip("Icechunk needs Python 3.11")
+    import icechunk
+
     return icechunk.Repository.create(icechunk.in_memory_storage())
 
 
