@@ -42,6 +42,11 @@ class Cells(NamedTuple):
     system: Any
     is_geographic: bool
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many columns and rows there are."""
+        return len(self.columns) - 1, len(self.rows) - 1
+
     def outlines(self, windows: Any) -> Any:
         """As `Grid.outlines`."""
         import numpy as np
@@ -101,6 +106,11 @@ def read_layout(array: Any, groups: list[Any], dimensions: Any, crs: Any, what: 
         raise InvalidInputError(f"{what} does not say its coordinate reference system: name it by crs=, such as 'EPSG:32633'.")
     system = Systems(crs).find(said, what)
     is_geographic = system is None or bool(system.is_geographic)
+    if said is Unknown and is_geographic and _is_curved(array, groups):
+        raise InvalidInputError(
+            f"{what} has coordinates of two dimensions, so its rows and columns are no places in degrees: its grid is curved. "
+            "Pass its area as geometry instead."
+        )
     if not is_geographic and any(_means_degrees(name, arrays.get(name)) for name in pair):
         raise InvalidInputError(
             f"{what} has coordinates in degrees, {' and '.join(map(quoted, pair))}, but its reference system is projected: "
@@ -161,16 +171,12 @@ def _axes(
         pair = list(given) if isinstance(given, (list, tuple)) else [given]
         if len(pair) != 2 or pair[0] == pair[1] or not set(map(str, pair)) <= set(names):
             raise InvalidInputError(f"dimensions = {quoted(given)} must name the rows and the columns. {has}")
+        if _side(pair[0], arrays) == 1 or _side(pair[1], arrays) == 0:
+            raise InvalidInputError(f"dimensions = {quoted(given)} name the columns first: name the rows first. {has}")
         return names.index(pair[0]), names.index(pair[1])
     sides: tuple[list[int], list[int]] = ([], [])
     for axis, name in enumerate(names):
-        if not name:
-            continue
-        said = dict(arrays[name].attrs) if name in arrays else {}
-        side = {"Y": 0, "X": 1}.get(said.get("axis", ""), _STANDARD.get(str(said.get("standard_name"))))
-        if side is None:
-            side = 0 if name.lower() in _ROWS else 1 if name.lower() in _COLUMNS else None
-        if side is not None:
+        if name and (side := _side(name, arrays)) is not None:
             sides[side].append(axis)
     if [len(each) for each in sides] != [1, 1]:
         raise InvalidInputError(
@@ -179,6 +185,19 @@ def _axes(
             else f"{has} Write it anew with these (dimension_names)."
         )
     return sides[0][0], sides[1][0]
+
+
+def _side(name: str, arrays: Mapping[str, Any]) -> int | None:
+    """Whether a dimension is that of the rows (0) or of the columns (1), by what its coordinates say or by its name."""
+    said = dict(arrays[name].attrs) if name in arrays else {}
+    side = {"Y": 0, "X": 1}.get(said.get("axis", ""), _STANDARD.get(str(said.get("standard_name"))))
+    return side if side is not None else 0 if name.lower() in _ROWS else 1 if name.lower() in _COLUMNS else None
+
+
+def _is_curved(array: Any, groups: list[Any]) -> bool:
+    """Whether an array has coordinates of two dimensions (CF), so that those of its rows and columns are no places."""
+    names = str(array.attrs.get("coordinates", "")).split()
+    return any(each.ndim == 2 for name in names for each in _arrays(groups, name))
 
 
 def _grid_mapping(array: Any, groups: list[Any]) -> dict[str, Any]:

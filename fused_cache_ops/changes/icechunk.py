@@ -85,7 +85,7 @@ def changes_of_icechunk(
         dimensions: the names of the array's rows and columns. Default: by what its coordinates say, or names such as y and x.
         crs: the reference system of its coordinates, if it does not say it.
         margin: how far beyond the changed cells a tile changes, in pixels of a tile of 256 pixels, at each zoom, because it is
-            resampled. 0: none.
+            resampled. Where cells are larger than the tile's pixels, up to 3 cells. 0: none.
 
     Returns:
         A table with one column, to be passed as ``geometry``. It has no rows if nothing changed.

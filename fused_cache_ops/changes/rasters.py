@@ -10,10 +10,10 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from fused_cache_ops.changes.states import look_for_one_state
-from fused_cache_ops.changes.windows import MARGIN, MOST_MARGIN, Window, check_number, merged, table_of
-from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.selection.rasters import Grid, grid_of, is_dataset, is_warped, opened, valid_windows
+from fused_cache_ops.changes.states import look_for_one_state, look_for_shared_files
+from fused_cache_ops.changes.windows import MARGIN, MOST_MARGIN, Window, cells, check_number, covers, merged, scaled, table_of
+from fused_cache_ops.errors import InvalidInputError, UnavailableError
+from fused_cache_ops.selection.rasters import Grid, grid_of, is_dataset, is_warped, opened, reading, valid_windows
 from fused_cache_ops.selection.shapes import import_geo
 from fused_cache_ops.tiles.tile import is_boolean
 from fused_cache_ops.wording import quoted, quoted_address, rendered_to_nothing, warn
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _ROWS = 256  # the least height of a unit that is compared at once
 _UNIT = 1 << 22  # pixels of a unit that is read at once
-_CELL = 4  # pixels of an overview, on a side
-_MOST_CELLS = 256  # in a block of an overview
 _LOSSLESS = ("", "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "ZSTD", "PACKBITS", "LZMA")
 """Compressions that need nothing outside of the block. Two blocks of the same bytes have the same pixels."""
 
@@ -41,9 +39,9 @@ def changed_raster(
     """The blocks in which two states of a raster differ, as rectangles.
 
     Where both are local GeoTIFFs that are stored alike, blocks of the same bytes are not decoded. NaN equals NaN, -0.0 equals
-    0.0, and so do values that mean "no data". If the georeferencing is the same, but scales, offsets, colors or the value of
-    "no data" differ, or overviews are there in one of them only, everything has changed. Overviews are compared too, because
-    low zooms are drawn from them. The memory does not grow with the size.
+    0.0, and so do values that mean "no data". If the georeferencing is the same, but scales, offsets, units, names of bands,
+    colors or the value of "no data" differ, or overviews are there in one of them only, everything has changed. Overviews are
+    compared too, because low zooms are drawn from them. The memory does not grow with the size.
 
     Args:
         before: the earlier state: a path or URL that GDAL reads, or a dataset of rasterio, which is opened anew.
@@ -51,7 +49,8 @@ def changed_raster(
         bands: the bands to compare, counted from 1. Default: all.
         tolerance: the largest difference of two values that does not count.
         margin: how far beyond the changed pixels a tile changes, in pixels of a tile of 256 pixels, at each zoom. Resampling
-            and overviews need it: 9 cover those of the COG driver, which are cubic. 0: none.
+            and overviews need it: 9 cover those of the COG driver, which are cubic. Where the raster's pixels are larger than
+            the tile's, up to 3 of these. 0: none.
         when_grid_differs: what to do if the size, the georeferencing, the number or the types of bands differ: ``"fail"``, or
             ``"everything"`` for the outlines of both.
 
@@ -60,21 +59,23 @@ def changed_raster(
 
     Raises:
         InvalidInputError: a raster cannot be read, has no georeferencing, or has another grid than the other one.
-        UnavailableError: a store does not answer.
+        UnavailableError: a store does not answer, or a file was written while it was compared.
         ConfigurationError: the extra ``raster`` is not installed.
 
     Warns:
         UserWarning: pixels changed where the first overview did not: low zooms may go on showing the old ones. Or both are the
-            same file.
+            same file, or made from the same one.
     """
     for name, given in (("before", before), ("after", after)):
         _check_given(name, given)
     look_for_one_state(before, after)
-    if when_grid_differs not in ("fail", "everything"):
+    if not isinstance(when_grid_differs, str) or when_grid_differs not in ("fail", "everything"):
         raise InvalidInputError(f"when_grid_differs = {quoted(when_grid_differs)} must be 'fail' or 'everything'.")
     check_number("tolerance", tolerance)
     check_number("margin", margin, MOST_MARGIN)
     with opened(before, "before") as old, opened(after, "after") as new:
+        look_for_shared_files(old, new)
+        written = _written(old, new)
         grid, other = grid_of(old, "before"), grid_of(new, "after")
         if why := _different_grids(old, new, grid, other):
             if when_grid_differs == "fail":
@@ -98,8 +99,12 @@ def changed_raster(
                 scale = grid.width / low.width, grid.height / low.height
                 found = list(_differing(_Pair(low, later), chosen, tolerance, by_bytes=has_one_file, precisely=True))
             if level == 0:
-                is_stale = not _covers([_scaled(block, scale, grid) for block, _ in found], windows)
-            of_levels += [_scaled(each, scale, grid) for each in merged(cell for _, cells in found for cell in cells)]
+                is_stale = not covers([scaled(block, scale, grid.size) for block, _ in found], windows)
+            of_levels += [scaled(each, scale, grid.size) for each in merged(cell for _, inner in found for cell in inner)]
+        if _written(old, new) != written:
+            raise UnavailableError(
+                "before or after was written while they were compared: compare them again, once the load has ended."
+            )
     if is_stale:
         warn(
             f"Pixels of {quoted_address(str(getattr(after, 'name', after)))} changed where its overviews did not: low zooms "
@@ -121,6 +126,8 @@ def raster_footprint(raster: Any, *, valid_data: bool = False) -> pa.Table:
     Raises:
         FusedCacheError: as for `changed_raster`.
     """
+    if not is_boolean(valid_data):
+        raise InvalidInputError(f"valid_data = {quoted(valid_data)} must be True or False.")
     if valid_data or not is_warped(raster):
         _check_given("raster", raster)
     with opened(raster, "raster") as dataset:
@@ -157,6 +164,13 @@ def _check_given(name: str, given: Any) -> None:
         )
 
 
+def _written(*states: Any) -> list[tuple[int, ...]]:
+    """What tells whether files of this machine were written."""
+    files = [Path(name) for each in states for name in each.files]
+    stats = [file.stat() for file in files if file.is_file()]
+    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
 def _different_grids(old: Any, new: Any, grid: Grid, other: Grid) -> str:
     """What keeps two rasters from being compared pixel by pixel. Empty: nothing."""
     pairs = {
@@ -180,13 +194,15 @@ def _says_other(old: Any, new: Any) -> bool:
         numbers = [None if value is None else repr(float(value)) for value in each.nodatavals]
         colors = [each.colormap(band) if each.colorinterp[band - 1].name == "palette" else None for band in each.indexes]
         overviews = [each.overviews(band) for band in each.indexes]
-        return each.scales, each.offsets, numbers, colors, each.colorinterp, each.mask_flag_enums, overviews
+        numbers += [each.scales, each.offsets, each.units, each.descriptions]
+        return numbers, colors, each.colorinterp, each.mask_flag_enums, overviews
 
     return said(old) != said(new)
 
 
 def _bands(given: Any, count: int) -> list[int]:
-    bands = range(1, count + 1) if given is None else list(given) if isinstance(given, Iterable) else [given]
+    is_list = isinstance(given, Iterable) and not isinstance(given, (bytes, bytearray))
+    bands = range(1, count + 1) if given is None else list(given) if is_list else [given]
     if not bands or not all(isinstance(each, Integral) and not is_boolean(each) and 1 <= int(each) <= count for each in bands):
         raise InvalidInputError(f"bands = {quoted(given)} must be numbers from 1 to {count}.")
     return [int(band) for band in bands]
@@ -205,17 +221,20 @@ def _differing(
         precisely: whether to tell the cells. A block of an overview may be as large as the raster.
     """
     old, new = pair
-    has_mask = any("per_dataset" in str(flags) and "alpha" not in str(flags) for flags in old.mask_flag_enums)
+    enums = import_geo("rasterio.enums", extra="raster")
+    masks = [flags for band in bands if enums.MaskFlags.per_dataset in (flags := old.mask_flag_enums[band - 1])]
+    alpha = [band for band, color in zip(old.indexes, old.colorinterp) if color is enums.ColorInterp.alpha]
+    has_mask = any(enums.MaskFlags.alpha not in flags or not set(alpha) <= set(bands) for flags in masks)
     with ExitStack() as files:
         compare = _of_stored_bytes(pair, bands, files) if by_bytes and not has_mask else None
         for window, blocks in _units(old, new):
             if compare is not None and compare(blocks):
                 continue
-            different = _different_pixels(old, new, bands, window, tolerance, has_mask, precisely)
+            different = _different_pixels(pair, bands, window, tolerance, has_mask, precisely)
             if different is not None:
                 left, top, width, height = window.col_off, window.row_off, window.width, window.height
                 block = (left, top, left + width, top + height)
-                yield block, _cells(different, block) if precisely else [block]
+                yield block, cells(different, block) if precisely else [block]
 
 
 def _units(old: Any, new: Any) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
@@ -251,13 +270,14 @@ def _of_stored_bytes(pair: _Pair, bands: list[int], opened_files: ExitStack) -> 
     separate = [1] if structure.get("INTERLEAVE") == "PIXEL" else bands
     files = [opened_files.enter_context(Path(each.name).open("rb")) for each in (old, new)]  # noqa: SIM115
 
-    def bytes_of(number: int, band: int, column: int, row: int) -> bytes | None:
+    def bytes_of(number: int, band: int, column: int, row: int) -> object:
         dataset: Any = pair[number]
         place = [dataset.get_tag_item(f"BLOCK_{name}_{column}_{row}", "TIFF", bidx=band) for name in ("OFFSET", "SIZE")]
         if None in place:
             return None
         files[number].seek(int(place[0]))
-        return files[number].read(int(place[1]))
+        found = files[number].read(int(place[1]))
+        return found if len(found) == int(place[1]) else object()  # of a file that breaks off, equal to nothing
 
     def is_same(blocks: list[tuple[int, int]]) -> bool:
         return all(
@@ -273,46 +293,39 @@ def _head(path: str) -> bytes:
         return file.read(4)
 
 
-def _different_pixels(
-    old: Any, new: Any, bands: list[int], window: Any, tolerance: float, has_mask: bool, in_all_bands: bool
-) -> Any:
+def _of_both(pair: _Pair, read: str, *what: Any, **how: Any) -> list[Any]:
+    """What is read of both states."""
+    found = []
+    for name, each in zip(("before", "after"), pair):
+        with reading(each.name, name):
+            found.append(getattr(each, read)(*what, **how))
+    return found
+
+
+def _different_pixels(pair: _Pair, bands: list[int], window: Any, tolerance: float, has_mask: bool, in_all_bands: bool) -> Any:
     """Which pixels of a window differ, in all bands or in the first one that does. None: no pixel differs."""
     import numpy as np
 
     found = None
     for band in bands:
-        one, two = (each.read(band, window=window) for each in (old, new))
+        one, two = _of_both(pair, "read", band, window=window)
         if not np.array_equal(one.view(np.uint8), two.view(np.uint8)):
             same = (one == two) | ((one != one) & (two != two))
             if tolerance:
-                same |= _are_near(one, two, tolerance)
+                near = _are_near(one, two, tolerance)
+                if (nothing := pair.old.nodatavals[band - 1]) is not None:
+                    near &= (one == nothing) == (two == nothing)  # otherwise it became valid, or "no data"
+                same |= near
             if not same.all():
                 found = ~same if found is None else found | ~same
                 if not in_all_bands:
                     return found
     if has_mask:
-        masked = (old.read_masks(window=window) != new.read_masks(window=window)).any(axis=0)
+        one, two = _of_both(pair, "read_masks", window=window)
+        masked = (one != two).any(axis=0)
         if masked.any():
             found = masked if found is None else found | masked
     return found
-
-
-def _cells(different: Any, block: Window) -> list[Window]:
-    """Rectangles that hold all pixels which differ in a block: small ones, or one if these would be many."""
-    import numpy as np
-
-    left, top, right, bottom = block
-    rows, columns = (-(-size // _CELL) for size in different.shape)
-    padded = np.zeros((rows * _CELL, columns * _CELL), dtype=bool)
-    padded[: different.shape[0], : different.shape[1]] = different
-    cells = np.argwhere(padded.reshape(rows, _CELL, columns, _CELL).any(axis=(1, 3))) * _CELL
-    (north, west), (south, east) = cells.min(axis=0).tolist(), (cells.max(axis=0) + _CELL).tolist()
-    whole = [(west, north, east, south)]
-    few = len(cells) <= _MOST_CELLS and merged((x, y, x + _CELL, y + _CELL) for y, x in cells.tolist())
-    return [
-        (left + west, top + north, min(left + east, right), min(top + south, bottom))
-        for west, north, east, south in few or whole
-    ]
 
 
 def _are_near(one: Any, two: Any, tolerance: float) -> Any:
@@ -325,23 +338,3 @@ def _are_near(one: Any, two: Any, tolerance: float) -> Any:
     with np.errstate(invalid="ignore", over="ignore"):
         wide = np.complex128 if one.dtype.kind == "c" else np.float64
         return np.abs(one.astype(wide) - two.astype(wide)) <= tolerance
-
-
-def _scaled(window: Window, scale: tuple[float, float], grid: Grid) -> Window:
-    """A window of an overview as one of the raster."""
-    left, top, right, bottom = window
-    return (
-        math.floor(left * scale[0]),
-        math.floor(top * scale[1]),
-        min(grid.width, math.ceil(right * scale[0])),
-        min(grid.height, math.ceil(bottom * scale[1])),
-    )
-
-
-def _covers(windows: list[Window], others: list[Window]) -> bool:
-    """Whether windows cover all others."""
-    import numpy as np
-
-    shapely = import_geo("shapely")
-    one, two = (shapely.union_all(shapely.box(*np.reshape(each, (-1, 4)).T)) for each in (windows, others))
-    return bool(shapely.covers(one, two)) or not others

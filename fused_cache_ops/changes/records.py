@@ -52,7 +52,7 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
         UnavailableError: the store does not answer.
         ConfigurationError: the extra that reads it is not installed.
     """
-    for name, text in (("address", address), ("since", since)):
+    for name, text in (("--changes-of", address), ("--since", since)):
         if rendered_to_nothing(text):
             raise InvalidInputError(f"{name} is {quoted(text)}, which looks like a value that is missing.")
     kind = next((each for each in _KINDS if each.recognizes(address, since)), None)
@@ -65,7 +65,9 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
         )
     given = {name: value for name, value in options.items() if value is not None}
     if others := sorted(given.keys() - set(kind.takes)):
-        raise InvalidInputError(f"{others[0]} is not for {quoted_address(address)}, which is {kind.name}: leave it out.")
+        option, taken = f"--{others[0].replace('_', '-')}", f"{quoted_address(address)} is taken for {kind.name}"
+        of = " or ".join(each.name for each in _KINDS if others[0] in each.takes)
+        raise InvalidInputError(f"{option} is for {of}, and {taken}: leave it out.")
     return kind.read(address, since, **given)
 
 

@@ -33,6 +33,22 @@ def look_for_one_state(before: Any, after: Any) -> None:
     warn(said)
 
 
+def look_for_shared_files(before: Any, after: Any) -> None:
+    """Say when two open rasters are made from the same file, as two VRTs may be.
+
+    Warns:
+        UserWarning: as said.
+    """
+    if not before.driver == after.driver == "VRT" or _is_one_place(before.name, after.name):
+        return
+    one, other = ({os.path.realpath(name) if Path(name).exists() else name for name in each.files} for each in (before, after))
+    if shared := sorted(one & other):
+        warn(
+            f"before and after are both made from {quoted_address(shared[0])}, which never differs from itself. If the load "
+            "overwrites it, keep a copy of it from before the load too, and compare with that"
+        )
+
+
 def _name(given: Any) -> str | None:
     """The path or URL that a state is read from. None: it is in memory."""
     if isinstance(given, (str, os.PathLike)):

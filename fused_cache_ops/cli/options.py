@@ -362,6 +362,8 @@ def _with_difference(given: dict[str, Any], difference: Any, key: Any, columns: 
         if key or columns:
             raise typer.BadParameter(f"{'--key' if key else '--columns'} is for tables, and --diff names two rasters: omit it.")
         return given | {"geometry": changed_raster(*difference)}
+    if any(map(is_raster, difference)):
+        raise typer.BadParameter("--diff names a raster and a file that is none: name two states of the same thing.")
     column = given["geometry_column"]
     found = changed_geometry(
         *difference,

@@ -33,6 +33,8 @@ def as_options(message: str) -> str:
     """A message in the spelling of the command line."""
     message = re.sub(r"^(refresh|h3_index|announce): (\w+)", r"\1_\2", message.replace("announce: to", "announce"))
     message = message.replace("pass when_grid_differs='everything' to take", "name each by --geometry to take all of")
+    message = message.replace("by dimensions=, such as ('y', 'x').", "in Python: changes_of_icechunk takes dimensions.")
+    message = re.sub(r"^(since|array) = ", r"--\1 = ", message)
     message = re.sub(r"the deadline of (?:the )?(refresh|h3_index)\b", r"\1_deadline", message)
     return respelled(without_attributes(message), _option, _MORE).replace(" pass FUSED_", " set FUSED_")
 

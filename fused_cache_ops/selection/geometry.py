@@ -250,7 +250,7 @@ def _sources(geometry: Any, options: Options, shapely: Any) -> Iterator[_Source]
         what = f"geometry, {a_type_of(geometry)},"
         yield from _from_values(geometry[options.column].tolist(), what, shapely)
     elif is_dataset(geometry):
-        yield _Source(*_outline(geometry, "geometry"))
+        yield _outline(geometry, "geometry", options)
     elif is_arrow(geometry):
         yield from _from_table(open_table(geometry), options, f"geometry, {a_type_of(geometry)},", shapely)
     elif options.column is not None:
@@ -536,7 +536,7 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
             raise ValueError("it holds a NUL character")
         refuse_arrays(path, f"geometry = {quoted_address(path)}")
         if is_raster(path):
-            yield _Source(*_outline(path, what))
+            yield _outline(path, what, options)
             return
         if is_parquet(path) or _head(path)[:4] == b"PAR1":
             yield from _from_parquet(path, options, what, shapely)
@@ -579,10 +579,13 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
         yield from _from_rows([Rows(len(shapes), shapes)], Unknown if system is None else system, what, shapely)
 
 
-def _outline(raster: Any, what: str) -> tuple[Any, Any, str]:
-    """The outline of a raster's grid, its reference system, and how messages name it."""
+def _outline(raster: Any, what: str, options: Options) -> _Source:
+    """The outline of a raster's grid."""
+    for name, given in (("geometry_column", options.column), ("layer", options.layer)):
+        if given is not None:
+            raise InvalidInputError(f"{name} = {quoted(given)} was given, but {what.rstrip(',')} is a raster: omit it.")
     outlines, system = grid_outline(raster, "geometry")
-    return outlines, Unknown if system is None else system, what
+    return _Source(outlines, Unknown if system is None else system, what)
 
 
 def _is_file(text: str) -> bool:

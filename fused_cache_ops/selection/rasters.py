@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError, unreadable
 from fused_cache_ops.selection.reprojection import DEGREES
-from fused_cache_ops.selection.shapes import import_geo, single_parts, within_the_map
+from fused_cache_ops.selection.shapes import areas, import_geo, single_parts, within_the_map
 from fused_cache_ops.wording import counted, quoted_address, shortened, without_any_credentials, without_credentials
 
 _ENDINGS = (".tif", ".tiff", ".gtiff", ".cog", ".vrt")
@@ -34,6 +35,11 @@ class Grid(NamedTuple):
     height: int
     system: str | None
     is_geographic: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many columns and rows there are."""
+        return self.width, self.height
 
     def outlines(self, windows: Any) -> Any:
         """The outlines of windows (left, top, right, bottom; columns and rows), as an array of polygons.
@@ -60,7 +66,13 @@ def outlines_of(rings: Any, is_geographic: bool) -> Any:
     rings[..., 1] = rings[..., 1].clip(-90, 90)
     around = np.ptp(rings[..., 0], axis=1) >= 360  # all the way round, and more
     rings[around, :, 0] = [-180, 180, 180, -180]
-    return single_parts(within_the_map(shapely.polygons(rings)))
+    found = within_the_map(shapely.polygons(rings))
+    wide = np.ptp(shapely.bounds(found)[:, [0, 2]], axis=1) > 180
+    if wide.any():  # of which the edges alone do not tell what is inside, if its poles are not those of the earth
+        quarters = shapely.box(np.arange(-180, 180, 90), -90, np.arange(-90, 270, 90), 90)
+        parts = areas(shapely.intersection(found[wide][:, np.newaxis], quarters))
+        found = np.concatenate([found[~wide], np.array(parts, dtype=object)])
+    return single_parts(found)
 
 
 def is_raster(path: str) -> bool:
@@ -99,19 +111,26 @@ def opened(raster: Any, what: str, **how: Any) -> Iterator[Any]:
         yield raster
         return
     address = raster.name if is_dataset(raster) else os.fspath(raster)
+    # Files beside it, such as masks and overviews, are looked for by their names: listing a store's folder takes long.
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), _quiet(rasterio):
+        with reading(address, what), rasterio.open(address, **how) as dataset:
+            yield dataset
+
+
+@contextmanager
+def reading(address: str, what: str) -> Iterator[None]:
+    """Errors of rasterio as ours, see `opened`."""
     try:
-        # Files beside it, such as masks and overviews, are looked for by their names: listing a store's folder takes long.
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), _quiet(rasterio):
-            with rasterio.open(address, **how) as dataset:
-                yield dataset
+        yield
     except FusedCacheError:
         raise
     except Exception as error:
-        if not (isinstance(error, OSError) or type(error).__module__.startswith("rasterio")):
+        if not (isinstance(error, (OSError, UnicodeError)) or type(error).__module__.startswith("rasterio")):
             raise
-        reason = shortened(without_credentials(error, address), 300).rstrip(".")
+        told = error.__cause__ if "See previous exception" in str(error) else None
+        reason = shortened(without_credentials(told or error, address), 300).rstrip(".")
         said = f"{what} = {quoted_address(address)} cannot be read as a raster: {reason}."
-        if _NO_RASTER in reason:
+        if _NO_RASTER in reason or isinstance(error, UnicodeError):
             raise InvalidInputError(said) from None
         raise unreadable(error, said) from None
 
@@ -140,7 +159,7 @@ def grid_of(dataset: Any, what: str) -> Grid:
     """The grid of an open raster.
 
     Raises:
-        InvalidInputError: it has none, only ground control points, or coefficients of a sensor.
+        InvalidInputError: it has none, one in grads, only ground control points, or coefficients of a sensor.
     """
     shown = f"{what}, the raster {quoted_address(dataset.name)},"
     if dataset.subdatasets:
@@ -159,7 +178,12 @@ def grid_of(dataset: Any, what: str) -> Grid:
             raise InvalidInputError(f"{shown} has no georeferencing: its coordinates would be pixels.")
     crs = dataset.crs
     system = None if crs is None else DEGREES if crs == "EPSG:4326" else crs.to_wkt()
-    return Grid(dataset.transform, dataset.width, dataset.height, system, crs is not None and bool(crs.is_geographic))
+    is_geographic = crs is not None and bool(crs.is_geographic)
+    if is_geographic and not math.isclose(crs.units_factor[1], math.radians(1)):
+        raise InvalidInputError(
+            f"{shown} is in {crs.units_factor[0]}s and not in degrees: warp it to degrees first, as by gdalwarp."
+        )
+    return Grid(dataset.transform, dataset.width, dataset.height, system, is_geographic)
 
 
 def whole(grid: Grid) -> Any:

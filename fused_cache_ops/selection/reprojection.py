@@ -60,7 +60,7 @@ def reference_system(given: Any) -> Any:
     pyproj = import_geo("pyproj")
     try:
         system = pyproj.CRS.from_user_input(given)
-    except pyproj.exceptions.CRSError:
+    except (pyproj.exceptions.CRSError, ValueError):  # such as an array, or text that is no text
         raise InvalidInputError(
             f"geometry is in {quoted(given)}, which PROJ does not know as a coordinate reference system: reproject it to "
             f"{DEGREES}."

@@ -61,7 +61,7 @@ class Repository:
         return str(session.commit("a load", **how))
 
     def changes(self, since: Any = None, **how: Any) -> Any:
-        given = {"array": "a", "crs": "EPSG:32629", "since": since or self.first, **how}
+        given = {"array": "a", "crs": "EPSG:32629", "since": since or self.first, "margin": 0, **how}
         return changes_of_icechunk(self.repo, **given)
 
     def windows(self, since: Any = None, **how: Any) -> set[Any]:
@@ -546,7 +546,7 @@ COLUMNS = [
     ("350 to 10", [350.0, 0, 10], 2, [(5, 5, 15, 15)]),
     ("irregular", [0.0, 1, 3, 7], 2, [(2, 5, 5, 15)]),
     ("the last one of irregular ones", [0.0, 1, 3, 7], 3, [(5, 5, 9, 15)]),
-    ("far apart", [-170.0, 100], 1, [(-180, 5, -125, 15), (-35, 5, 180, 15)]),
+    ("far apart", [-170.0, 100], 1, [(-180, 5, -125, 15), (-35, 5, 0, 15), (0, 5, 90, 15), (90, 5, 180, 15)]),
     ("descending", [3.0, 2, 1], 0, [(2.5, 5, 3.5, 15)]),
     ("whole numbers", [1, 2, 3], 0, [(0.5, 5, 1.5, 15)]),
 ]
@@ -564,7 +564,7 @@ def test_cells_reach_halfway_to_their_neighbors(longitudes: Any, column: int, ex
 def test_a_whole_globe_is_drawn_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     of = Repository(lambda group: add_map(group, np.arange(0, 360, 0.5), np.arange(90, -90.5, -0.5)))
     of.commit(lambda group: group.attrs.update(title="other"))
-    assert set(boxes(of)) == {(-180, -90, 180, 90)}
+    assert shapely.union_all([shapely.box(*each) for each in boxes(of)]).equals(shapely.box(-180, -90, 180, 90))
     assert plan_invalidation("udf", geometry=of.changes(crs=None), zooms=3).tile_count == 64
     assert not [each for each in recwarn if "edge" in str(each.message)]
 
@@ -654,6 +654,27 @@ def test_a_curved_grid_is_an_error() -> None:
 
     with pytest.raises(InvalidInputError, match="no array 'y' of one dimension"):
         Repository(make).changes()
+
+
+def test_numbers_of_rows_and_columns_are_no_degrees() -> None:
+    def make(group: Any) -> None:
+        add(group, "a", np.ones((4, 4)), ("y", "x")).attrs["coordinates"] = "lat lon"
+        for name in ("y", "x"):
+            add(group, name, np.arange(4), (name,))
+        for name in ("lat", "lon"):
+            add(group, name, np.zeros((4, 4)), ("y", "x"))
+
+    of = Repository(make)
+    for crs in ("EPSG:4326", "EPSG:4269"):
+        with pytest.raises(InvalidInputError, match="coordinates of two dimensions"):
+            of.changes(crs=crs)
+    assert of.changes(crs="EPSG:32629").num_rows == 0
+
+
+def test_columns_that_are_named_first_are_an_error() -> None:
+    of = Repository(lambda group: add_map(group, [10.0, 20, 30]))
+    with pytest.raises(InvalidInputError, match="name the columns first"):
+        of.changes(crs=None, dimensions=("lon", "lat"))
 
 
 def test_more_coordinates_than_are_read_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -754,9 +775,16 @@ def test_a_margin_widens_the_tiles_at_each_zoom() -> None:
     of.commit(write(89, 180))  # from 0 to 1 degree, whose corner is at the corner of four tiles
 
     def count(**how: Any) -> int:
-        return plan_invalidation("udf", geometry=of.changes(crs=None, **how), zooms=1).tile_count
+        found = changes_of_icechunk(of.repo, since=of.first, array="a", **how)
+        return plan_invalidation("udf", geometry=found, zooms=1).tile_count
 
     assert (count(), count(margin=0)) == (4, 1)
+
+
+def test_cells_that_are_larger_than_a_tiles_pixels_reach_into_their_neighbors() -> None:
+    of = Repository()
+    of.commit(write(0, 0, 0))
+    assert [of.windows(margin=margin) for margin in (0, 1, 9)] == [{(0, 0, 20, 10)}, {(0, 0, 21, 11)}, {(0, 0, 23, 13)}]
 
 
 # -- the command line --------------------------------------------------------------------------------------------
@@ -770,21 +798,26 @@ def test_the_command_line_plans_what_a_repository_recorded(tmp_path: Path) -> No
         done = CliRunner().invoke(program, ["plan", "roads", *how])
         assert done.exit_code == 0, done.stderr
         found = set(done.stdout.split())
-        assert found == {str(each) for each in plan_invalidation("r", geometry=of.changes(crs=None), zooms=6).tiles()}
+        assert found == {str(each) for each in plan_invalidation("r", geometry=of.changes(crs=None, margin=9), zooms=6).tiles()}
 
 
 def test_the_command_line_says_what_a_repository_needs(tmp_path: Path) -> None:
-    of = Repository(
-        lambda group: [add(group, name, np.zeros((4, 4)), ("y", "x")) for name in "ab"],
-        icechunk.local_filesystem_storage(str(tmp_path / "r")),
-    )
+    def make(group: Any) -> None:
+        add_grid(group)
+        add(group, "curved", np.zeros((4, 4)), ("u", "v"))
+
+    of = Repository(make, icechunk.local_filesystem_storage(str(tmp_path / "r")))
     zarr.open_group(str(tmp_path / "s.zarr"), mode="w").create_array("a", shape=(4,), dtype="i4")
     for address, more, message in (
-        ("r", [], "has 'a', 'b' with rows and columns: name the one that the map shows by --array."),
-        ("r", ["--array", "a", "--geometry-column", "g"], "geometry-column is not for"),
+        ("r", [], "has 'a', 'curved' with rows and columns: name the one that the map shows by --array."),
+        ("r", ["--array", "a", "--geometry-column", "g"], "--geometry-column is for a folder (with its listing"),
+        ("r", ["--array", "b"], "--array = 'b' is not in"),
+        ("r", ["--array", "curved"], "in Python: changes_of_icechunk takes dimensions"),
+        ("https://lake/r", ["--array", "a"], "--array is for an Icechunk repository on this machine, and 'https://lake/r' is"),
         ("s.zarr", ["--array", "a"], "Zarr keeps no record of what changed"),
     ):
-        how = ["--changes-of", str(tmp_path / address), "--since", of.first, "--zooms", "6", *more]
+        where = address if "://" in address else str(tmp_path / address)
+        how = ["--changes-of", where, "--since", of.first, "--zooms", "6", *more]
         done = CliRunner().invoke(program, ["plan", "roads", *how, "--json"])
         assert done.exit_code == 1
         assert message in json.loads(done.stdout)["error"]["message"]

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from fused_cache_ops import InvalidInputError, UnavailableError, invalidate_cache, plan_invalidation
 from fused_cache_ops.changes import changed_raster, raster_footprint
+from fused_cache_ops.changes.windows import merged
 from fused_cache_ops.cli.commands import program
 from fused_cache_ops.emulator import Udf
 
@@ -118,6 +119,12 @@ def test_longitudes_from_0_to_360_are_all_round_the_earth(tmp_path: Path) -> Non
     assert tiles(write(tmp_path / "a.tif", **world), 3) == set(itertools.product([3], range(8), range(8)))
 
 
+def test_a_world_with_rotated_poles_is_the_whole_world(tmp_path: Path) -> None:
+    rotated = "+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180 +to_meter=0.0174532925199433"
+    world = {"crs": rotated, "transform": Affine(360 / 256, 0, -180, 0, -180 / 256, 90)}
+    assert tiles(write(tmp_path / "a.tif", **world), 3) == set(itertools.product([3], range(8), range(8)))
+
+
 def test_a_grid_across_the_antimeridian_is_on_both_sides(tmp_path: Path) -> None:
     across = {**DEGREES, "transform": Affine(10 / 256, 0, 175, 0, -10 / 256, 5)}
     found = tiles(write(tmp_path / "a.tif", **across), 5)
@@ -133,8 +140,9 @@ POINTS = [GroundControlPoint(row, column, column, row) for row, column in ((0, 0
         ({"transform": Affine.identity(), "crs": None}, "has no georeferencing"),
         ({"crs": None}, "does not say its coordinate reference system"),
         ({"crs": "EPSG:4326", "transform": Affine.identity(), "gcps": POINTS}, "ground control points"),
+        ({"crs": "EPSG:4807", "transform": Affine(0.05, 0, -5, 0, -0.05, 60)}, "in grads and not in degrees"),
     ],
-    ids=["nothing", "no system", "control points"],
+    ids=["nothing", "no system", "control points", "grads"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_nowhere_is_refused(tmp_path: Path, how: Any, match: str) -> None:
@@ -176,7 +184,9 @@ def test_the_blocks_that_differ_are_found(tmp_path: Path, how: Any, other: Any) 
     after = data.copy()
     after[10, 10] += 1
     after[130:200, 70:80] += 1
-    found = changed_raster(write(tmp_path / "a.tif", data, **how), write(tmp_path / "b.tif", after, **{**how, **other}))
+    found = changed_raster(
+        write(tmp_path / "a.tif", data, **how), write(tmp_path / "b.tif", after, **{**how, **other}), margin=0
+    )
     area = shapely.union_all([shapely.box(*each) for each in changed_windows(found)])
     assert area.contains(shapely.box(10, 10, 11, 11))
     assert area.contains(shapely.box(70, 130, 80, 200))
@@ -200,7 +210,7 @@ def test_every_type_of_pixel_is_compared(tmp_path: Path, dtype: str) -> None:
     data = np.arange(256 * 256).reshape(256, 256).astype(dtype)
     after = data.copy()
     after[200, 200] = 1
-    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after))
+    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after), margin=0)
     assert changed_windows(found) == {(192, 192, 256, 256)}
 
 
@@ -209,7 +219,7 @@ def test_small_differences_may_be_tolerated(tmp_path: Path) -> None:
     after = data + np.float32(0.001)
     after[0, 0] += 1
     before, later = write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after)
-    assert changed_windows(changed_raster(before, later, tolerance=0.01)) == {(0, 0, 64, 64)}
+    assert changed_windows(changed_raster(before, later, tolerance=0.01, margin=0)) == {(0, 0, 64, 64)}
 
 
 @pytest.mark.parametrize(("bands", "found"), [(None, 2), ([1, 2], 2), (1, 1), ([2], 1)])
@@ -245,7 +255,7 @@ def test_another_size_is_everything_too(tmp_path: Path) -> None:
     assert changed_raster(before, after, when_grid_differs="everything").num_rows > 0
 
 
-@pytest.mark.parametrize("what", ["nodata", "scales", "offsets", "colors", "overviews"])
+@pytest.mark.parametrize("what", ["nodata", "scales", "offsets", "units", "names", "colors", "overviews"])
 def test_what_gives_the_same_pixels_another_meaning_changes_everything(tmp_path: Path, what: str) -> None:
     data = np.zeros((256, 256), "uint8")
     kind = {"photometric": "palette"} if what == "colors" else {}
@@ -257,11 +267,15 @@ def test_what_gives_the_same_pixels_another_meaning_changes_everything(tmp_path:
             file.scales = [0.1]
         elif what == "offsets":
             file.offsets = [1]
+        elif what == "units":
+            file.units = ["ft"]
+        elif what == "names":
+            file.descriptions = ["depth"]
         elif what == "colors":
             file.write_colormap(1, {0: (255, 0, 0, 255)})
         else:
             file.build_overviews([2], rasterio.enums.Resampling.nearest)
-    assert changed_windows(changed_raster(before, after)) == {(0, 0, 256, 256)}
+    assert changed_windows(changed_raster(before, after, margin=0)) == {(0, 0, 256, 256)}
 
 
 def test_a_mask_counts(tmp_path: Path) -> None:
@@ -272,7 +286,7 @@ def test_a_mask_counts(tmp_path: Path) -> None:
         mask[200:, 200:] = 255 * (1 - number)
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
             file.write_mask(mask)
-    assert changed_windows(changed_raster(*paths)) == {(192, 192, 256, 256)}
+    assert changed_windows(changed_raster(*paths, margin=0)) == {(192, 192, 256, 256)}
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -289,7 +303,7 @@ def test_pixels_that_changed_without_their_overviews_are_warned_about(tmp_path: 
         changed[3, 3] += 1
         file.write(changed, 1, window=rasterio.windows.Window(0, 0, 64, 64))
     with pytest.warns(UserWarning, match="changed where its overviews did not"):
-        assert (0, 0, 64, 64) in changed_windows(changed_raster(*paths))
+        assert (0, 0, 64, 64) in changed_windows(changed_raster(*paths, margin=0))
 
 
 def test_files_beside_a_raster_are_a_part_of_it(tmp_path: Path) -> None:
@@ -301,7 +315,7 @@ def test_files_beside_a_raster_are_a_part_of_it(tmp_path: Path) -> None:
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
             file.write_mask(mask)
     assert (tmp_path / "b.tif.msk").exists()
-    assert changed_windows(changed_raster(*paths)) == {(0, 0, 64, 64)}
+    assert changed_windows(changed_raster(*paths, margin=0)) == {(0, 0, 64, 64)}
 
 
 @pytest.mark.parametrize("beside", ["YES", "NO"])
@@ -312,7 +326,52 @@ def test_overviews_are_compared_wherever_they_are(tmp_path: Path, beside: str) -
         with rasterio.Env(TIFF_USE_OVR=beside), rasterio.open(path, "r+") as file:
             file.build_overviews([2, 4], rasterio.enums.Resampling[resampling])
     assert (tmp_path / "a.tif.ovr").exists() == (beside == "YES")
-    assert changed_windows(changed_raster(*paths)) == {(0, 0, 256, 256)}
+    assert changed_windows(changed_raster(*paths, margin=0)) == {(0, 0, 256, 256)}
+
+
+def vrt_of(source: str, path: Path) -> str:
+    from rasterio.shutil import copy
+
+    copy(source, path, driver="VRT")
+    return str(path)
+
+
+def test_rasters_that_are_made_from_the_same_file_are_warned_about(tmp_path: Path) -> None:
+    sources = [write(tmp_path / f"{name}.tif") for name in "ab"]
+    views = [vrt_of(source, tmp_path / f"{number}.vrt") for number, source in enumerate([*sources, sources[0]])]
+    with pytest.warns(UserWarning, match=r"both made from '.*a.tif', which never differs from itself"):
+        changed_raster(views[0], views[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        changed_raster(*views[:2])
+
+
+@pytest.mark.parametrize("compress", [None, "deflate"])
+def test_a_raster_that_breaks_off_is_not_taken_for_equal(tmp_path: Path, compress: Any) -> None:
+    path = write(tmp_path / "a.tif", numbers(), compress=compress)
+    half = Path(path).read_bytes()[: Path(path).stat().st_size // 2]
+    (tmp_path / "b.tif").write_bytes(half)
+    (tmp_path / "c.tif").write_bytes(half)
+    for pair in ("bc", "ba"):
+        with pytest.raises(UnavailableError, match=r"before = '.*b.tif' cannot be read as a raster: .*\(expected|got|b.tif"):
+            changed_raster(*(tmp_path / f"{name}.tif" for name in pair))
+
+
+def test_a_raster_that_is_written_while_it_is_compared_is_compared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fused_cache_ops.changes import rasters
+
+    before, after = write(tmp_path / "a.tif"), write(tmp_path / "b.tif")
+
+    def writing(*given: Any, **how: Any) -> Any:
+        write(tmp_path / "b.tif", numbers(), compress=None)
+        return differing(*given, **how)
+
+    differing = rasters._differing
+    monkeypatch.setattr(rasters, "_differing", writing)
+    with pytest.raises(UnavailableError, match="was written while they were compared"):
+        changed_raster(before, after)
 
 
 def test_a_file_of_several_rasters_is_refused_and_each_of_them_read(tmp_path: Path) -> None:
@@ -371,8 +430,8 @@ def test_a_tolerance_does_not_round_whole_numbers(tmp_path: Path, dtype: str) ->
     after[100, 100] = most  # as far as it gets
     before, later = write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after)
     everything = {(0, 0, 64, 64), (64, 64, 128, 128)}
-    assert changed_windows(changed_raster(before, later, tolerance=2.9)) == everything
-    assert changed_windows(changed_raster(before, later, tolerance=3)) == {(64, 64, 128, 128)}
+    assert changed_windows(changed_raster(before, later, tolerance=2.9, margin=0)) == everything
+    assert changed_windows(changed_raster(before, later, tolerance=3, margin=0)) == {(64, 64, 128, 128)}
 
 
 def test_a_shift_of_small_pixels_is_another_grid(tmp_path: Path) -> None:
@@ -387,7 +446,7 @@ def test_neighboring_blocks_are_one_rectangle(tmp_path: Path) -> None:
     after = data.copy()
     after[:, 70:180] += 1
     after[200, 5] += 1
-    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after))
+    found = changed_raster(write(tmp_path / "a.tif", data), write(tmp_path / "b.tif", after), margin=0)
     assert changed_windows(found) == {(64, 0, 192, 192), (0, 192, 192, 256)}
 
 
@@ -396,7 +455,7 @@ def test_overviews_that_were_built_anew_have_changed(tmp_path: Path) -> None:
     before, after = (write(tmp_path / f"{name}.tif", data, overviews=[2, 4]) for name in "ab")
     with rasterio.open(after, "r+") as file:
         file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
-    assert changed_windows(changed_raster(before, after)) == {(0, 0, 256, 256)}
+    assert changed_windows(changed_raster(before, after, margin=0)) == {(0, 0, 256, 256)}
 
 
 @pytest.mark.parametrize("zoom", [8, 12, 16])
@@ -455,20 +514,89 @@ def test_every_tile_that_is_drawn_otherwise_is_found(tmp_path: Path, resampling:
     assert len(found) < 60  # of 150
 
 
+@pytest.mark.parametrize("resampling", ["bilinear", "cubic", "lanczos"])
+def test_tiles_that_are_finer_than_the_raster_are_found_too(tmp_path: Path, resampling: str) -> None:
+    data = numbers()
+    after = data.copy()
+    after[127, 127] += 1000  # at the corner of its block
+    where = Affine(1000, 0, 480_000, 0, -1000, 4_290_000)
+    paths = [write(tmp_path / f"{name}.tif", each, transform=where) for name, each in (("a", data), ("b", after))]
+    found = tiles(changed_raster(*paths), 15)
+    with rasterio.open(paths[0]) as one, rasterio.open(paths[1]) as other:
+        around = rasterio.warp.transform_bounds(one.crs, "EPSG:4326", 606_500, 4_160_500, 609_000, 4_163_500)
+        drawn = set()
+        for tile in mercantile.tiles(*around, 15):
+            old, new = (rendered(each, tile, rasterio.enums.Resampling[resampling]) for each in (one, other))
+            if not np.array_equal(old, new):
+                drawn.add((tile.z, tile.x, tile.y))
+    assert drawn
+    assert drawn <= found
+
+
+def test_neighboring_windows_of_different_heights_stay_two() -> None:
+    assert set(merged([(252, 0, 256, 8), (256, 0, 260, 4)])) == {(252, 0, 256, 8), (256, 0, 260, 4)}
+
+
+@pytest.mark.parametrize("how", [{"nodata": 0}, {"nodata": 1}])
+def test_a_tolerance_does_not_hide_that_a_pixel_became_valid(tmp_path: Path, how: Any) -> None:
+    data = np.zeros((256, 256), "uint8")
+    after = data.copy()
+    after[3, 3] = 1
+    before, later = write(tmp_path / "a.tif", data, **how), write(tmp_path / "b.tif", after, **how)
+    assert changed_windows(changed_raster(before, later, tolerance=2, margin=0)) == {(0, 0, 64, 64)}
+
+
+def test_what_hides_a_chosen_band_counts(tmp_path: Path) -> None:
+    data = np.full((4, 256, 256), 255, "uint8")
+    after = data.copy()
+    after[3, 3, 3] = 0
+    before, later = (
+        write(tmp_path / f"{name}.tif", each, photometric="RGB", alpha="YES") for name, each in (("a", data), ("b", after))
+    )
+    assert changed_windows(changed_raster(before, later, bands=[1, 2, 3], margin=0)) == {(0, 0, 64, 64)}
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [
+        ({"tolerance": math.nan}, "tolerance = nan"),
+        ({"tolerance": math.inf}, "tolerance = inf"),
+        ({"tolerance": 10**400}, "tolerance = 10"),
+        ({"margin": 10**400}, "margin = 10"),
+        ({"bands": b"\x01"}, "bands = b"),
         ({"bands": 2}, "must be numbers from 1 to 1"),
         ({"bands": []}, "must be numbers"),
         ({"tolerance": -1}, "tolerance = -1"),
         ({"tolerance": True}, "tolerance = True"),
         ({"margin": 65}, "margin = 65"),
         ({"when_grid_differs": "x"}, "when_grid_differs = 'x'"),
+        ({"when_grid_differs": np.array(["x", "y"])}, "when_grid_differs = array"),
     ],
 )
 def test_what_cannot_be_compared_by_is_refused(tmp_path: Path, given: Any, match: str) -> None:
     with pytest.raises(InvalidInputError, match=match):
         changed_raster(write(tmp_path / "a.tif"), write(tmp_path / "b.tif"), **given)
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    for act in (lambda: changed_raster("\ud800.tif", path), lambda: tiles("\ud800.tif"), lambda: tiles(path, crs="\ud800")):
+        with pytest.raises(InvalidInputError):
+            act()
+
+
+def test_whether_data_must_be_valid_is_said_by_a_boolean(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="valid_data = 'False' must be"):
+        raster_footprint(write(tmp_path / "a.tif"), valid_data="False")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [{"layer": "x"}, {"geometry_column": "place"}], ids=str)
+def test_a_raster_has_no_layers_and_no_columns(tmp_path: Path, given: Any) -> None:
+    path = write(tmp_path / "a.tif")
+    with rasterio.open(path) as dataset:
+        for raster in (path, dataset, [path]):
+            with pytest.raises(InvalidInputError, match="is a raster: omit it"):
+                tiles(raster, **given)
 
 
 @pytest.mark.parametrize("given", [None, 5, []])
@@ -510,6 +638,9 @@ def test_the_command_line_compares_rasters(udf: Udf, tmp_path: Path) -> None:
     other = write(tmp_path / "c.tif", data[:128])
     refused = CliRunner().invoke(program, ["plan", "roads", "--zooms", "14", "--diff", difference[0], other])
     assert "name each by --geometry" in refused.output
+    refused = CliRunner().invoke(program, ["plan", "roads", "--zooms", "14", "--diff", difference[0], "b.parquet"])
+    assert refused.exit_code == 2
+    assert "a raster and a file that is none" in refused.output
 
 
 # -- whatever a raster is stored like --------------------------------------------------------------------------------
