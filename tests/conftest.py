@@ -218,24 +218,41 @@ def slow(fused_emulator: Emulator, loader: Udf, table: dict[str, str]) -> Iterat
     visitor.join(120)
 
 
+def _write_prices(path: Path, bounds: Any) -> None:
+    """An Icechunk repository, of which one chunk is within the bounds of a tile."""
+    import icechunk
+    import zarr
+
+    repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(path)))
+    session = repo.writable_session("main")
+    group = zarr.group(store=session.store)
+    group.create_array("price", shape=(2, 2), chunks=(1, 1), dtype="f4", dimension_names=("lat", "lon"))
+    for name, middle in (("lat", (bounds.north + bounds.south) / 2), ("lon", (bounds.west + bounds.east) / 2)):
+        group.create_array(name, shape=(2,), dtype="f8", dimension_names=(name,))[:] = [middle, middle + 0.01]
+    session.commit("All prices")
+
+
 @pytest.fixture
-def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
+def parcel_sources(
+    fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Callable[[], set[str]]:
     """What the examples load: a delivery for DuckDB, a Delta table, an H3 dataset, an Icechunk repository, a folder, a raster.
     Returns which parcels are still cached."""
     import deltalake
     import duckdb
     import geopandas
     import h3
-    import icechunk
     import mercantile
     import numpy
     import pyarrow
     import rasterio
     import rasterio.transform
     import shapely
-    import zarr
 
     from fused_cache_ops.changes import folder_listing
+
+    if "icechunk" in request.node.name and sys.version_info < (3, 11):
+        pytest.skip("Icechunk needs Python 3.11")
 
     names = ("kept", "new", "sold", "hex", "price", "height")
     tiles = {name: mercantile.Tile(7782 + 30 * number, 6285, 14) for number, name in enumerate(names)}
@@ -257,14 +274,8 @@ def parcel_sources(fused_emulator: Emulator, tmp_path: Path, monkeypatch: pytest
     shown.write_text(json.dumps(folder_listing(files, footprints=True)))
     places = {"PARCELS_DATABASE": database, "PARCELS_DELIVERY": delivery, "PARCELS_DELTA": delta, "PARCELS_HEXES": hexes}
     places |= {"PARCELS_FOLDER": files, "PARCELS_SHOWN": shown}
-    repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "icechunk")))
-    session = repo.writable_session("main")
-    group = zarr.group(store=session.store)
-    group.create_array("price", shape=(2, 2), chunks=(1, 1), dtype="f4", dimension_names=("lat", "lon"))
-    bounds = mercantile.bounds(tiles["price"])
-    for name, middle in (("lat", (bounds.north + bounds.south) / 2), ("lon", (bounds.west + bounds.east) / 2)):
-        group.create_array(name, shape=(2,), dtype="f8", dimension_names=(name,))[:] = [middle, middle + 0.01]
-    session.commit("All prices")
+    if sys.version_info >= (3, 11):
+        _write_prices(tmp_path / "icechunk", mercantile.bounds(tiles["price"]))
     where: Any = {"crs": "EPSG:4326", "transform": rasterio.transform.from_bounds(*mercantile.bounds(tiles["height"]), 16, 16)}
     with rasterio.open(tmp_path / "heights.tif", "w", width=16, height=16, count=1, dtype="uint8", **where) as raster:
         raster.write(numpy.zeros((1, 16, 16), "uint8"))

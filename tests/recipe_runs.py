@@ -83,6 +83,7 @@ class Recipe:
         self.folder, self.python, self.name, self.emulator = folder, str(python), name, emulator
         self.environment = os.environ | emulator.environment() | {"DO_NOT_TRACK": "1", "RUNTIME__DLTHUB_TELEMETRY": "false"}
         self.environment |= {"HOME": str(folder), "SQLMESH__DISABLE_ANONYMIZED_ANALYTICS": "true"}
+        self.environment["DLT_DATA_DIR"] = str(folder / "dlt-state")  # for root, it is not in the home
         self.udfs: dict[str, Udf] = {}
         folder.mkdir(parents=True)
         (folder / name).write_text(BLOCKS[name])

@@ -105,18 +105,19 @@ def _of_parquet(address: str, name: str | None, options: Options, system: Any) -
     with open_parquet(address, system) as file:
         what = f"geometry, the file {quoted_address(address)},"
         column = find_column(parquet_schema(file), name, what)
+        is_known = column.system is not Unknown or options.crs is not None
+        reference = Systems(options.crs).find(column.system, what) if is_known else None
+        is_in_degrees = reference is None or reference.is_geographic
         boxes: list[Box] = []
         others = []
         for group in range(file.num_row_groups):
             of_rows = row_boxes(file, group, column.box) if column.box else None
-            if of_rows is None:
+            if of_rows is None or (is_in_degrees and _is_wide(of_rows).any()):
                 others.append(group)
             else:
                 boxes += _around(of_rows)
         options = options._replace(column=None)
-        if others and (column.system is not Unknown or options.crs is not None):
-            reference = Systems(options.crs).find(column.system, what)
-            is_in_degrees = reference is None or reference.is_geographic
+        if others and is_known:
             rows = file.iter_batches(_ROWS, row_groups=others, columns=[column.name])
             for each in read_rows(Table(file.schema_arrow, rows), column, what):
                 ends, wide = _bounds(each.shapes, is_in_degrees, what)
@@ -147,8 +148,12 @@ def _bounds(shapes: Any, is_in_degrees: bool, what: str) -> tuple[Any, Any]:
     ends = shapely.bounds(shapes).reshape(-1, 4)
     if not np.isfinite(ends).all():
         raise InvalidInputError(f"{what} has a NaN or infinite coordinate: coordinates must be finite.")
-    is_wide = is_in_degrees & (ends[:, 2] - ends[:, 0] > _HALF)
+    is_wide = is_in_degrees & _is_wide(ends)
     return ends[~is_wide], shapes[is_wide]
+
+
+def _is_wide(boxes: Any) -> Any:
+    return boxes[:, 2] - boxes[:, 0] > _HALF
 
 
 def _shapes(boxes: list[Box]) -> Any:

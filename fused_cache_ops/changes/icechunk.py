@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,7 +61,7 @@ def changes_of_icechunk(
     repo: Any,
     *,
     since: str | datetime,
-    array: str,
+    array: str | None = None,
     branch: str = "main",
     tag: str | None = None,
     dimensions: tuple[str, str] | None = None,
@@ -79,7 +79,7 @@ def changes_of_icechunk(
         repo: an ``icechunk.Repository``, or the path of one on this machine.
         since: the state that the map already shows: the id of a snapshot, a tag, another branch, or a time with its time zone,
             as a ``datetime`` or as text.
-        array: the path of the array that the map shows.
+        array: the path of the array that the map shows. Default: the only one with rows and columns.
         branch: the branch that the map shows.
         tag: the tag that the map shows, instead of a branch.
         dimensions: the names of the array's rows and columns. Default: by what its coordinates say, or names such as y and x.
@@ -108,7 +108,7 @@ def changes_of_icechunk(
         opened = _opened(icechunk, repo, address, shown)
         head = opened.lookup_branch(branch) if tag is None else opened.lookup_tag(tag)
         earlier = _snapshot(opened, since, head, branch if tag is None else tag)
-        path = array.strip("/")
+        path = _only_array(opened, [head, earlier], shown) if array is None else array.strip("/")
         after = _state(opened, head, path, dimensions, crs, shown)
         if earlier == head:  # which Icechunk refuses to compare
             if after is None:
@@ -191,12 +191,33 @@ def _state(repo: Any, snapshot: str, path: str, dimensions: Any, crs: Any, shown
 
 
 def _no_such_array(repo: Any, snapshot: str, path: str, shown: str) -> InvalidInputError:
+    return InvalidInputError(f"array = {quoted(path)} is not in {shown}, which has {_listed(_arrays(repo, snapshot))}.")
+
+
+def _only_array(repo: Any, snapshots: list[str], shown: str) -> str:
+    """The path of the only array with rows and columns at some snapshots."""
+    names = {name for snapshot in snapshots for name, depth in _arrays(repo, snapshot).items() if depth > 1}
+    if len(names) != 1:
+        raise InvalidInputError(
+            f"{shown} has {_listed(names)} with rows and columns: name the one that the map shows by array=."
+        )
+    return names.pop()
+
+
+def _arrays(repo: Any, snapshot: str) -> dict[str, int]:
+    """The paths of all arrays at a snapshot, each with its number of dimensions."""
     import zarr
 
-    root = zarr.open_group(repo.readonly_session(snapshot_id=snapshot).store, mode="r")
-    names = [name for name, each in root.members(max_depth=None) if isinstance(each, zarr.Array)]
-    there = ", ".join([*map(quoted, sorted(names)[:_MOST_NAMES]), *["…"] * (len(names) > _MOST_NAMES)]) or "no array"
-    return InvalidInputError(f"array = {quoted(path)} is not in {shown}, which has {there}.")
+    try:
+        root = zarr.open_group(repo.readonly_session(snapshot_id=snapshot).store, mode="r")
+    except FileNotFoundError:  # as of the first snapshot, which holds nothing
+        return {}
+    return {name: each.ndim for name, each in root.members(max_depth=None) if isinstance(each, zarr.Array)}
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = sorted(names)
+    return ", ".join([*map(quoted, found[:_MOST_NAMES]), *["…"] * (len(found) > _MOST_NAMES)]) or "no array"
 
 
 def _names(diff: Any, path: str) -> list[str]:

@@ -231,12 +231,14 @@ def _of_records(records: Iterable[Any]) -> Iterator[tuple[str, Mapping[str, Any]
                 f"folder has a record without a path, {quoted(record)}: it needs path, url or name, and size, and an e_tag or "
                 "the time last_modified."
             )
-        if without_credentials(path, path) != path:
+        if "://" in path and ("?" in path or "@" in path.split("/", 3)[2]):
             raise InvalidInputError(
                 f"folder has a record with credentials in its address, {quoted_address(path)}: leave them out."
             )
-        parts = path.rstrip("/").split("/")
-        parents.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        parent = path.rstrip("/").rpartition("/")[0]
+        while parent and parent not in parents:
+            parents.add(parent)
+            parent = parent.rpartition("/")[0]
         if info.get("is_directory") or info.get("type") == "directory" or path.endswith("/"):
             folders.append(path.rstrip("/"))
         else:

@@ -58,10 +58,10 @@ def recorded_changes(address: str, *, since: str, **options: Any) -> pa.Table:
     kind = next((each for each in _KINDS if each.recognizes(address, since)), None)
     if kind is None:
         refuse_arrays(address, quoted_address(address))
-        readable = " or ".join(each.name for each in _KINDS)
+        *names, last = (each.name for each in _KINDS)
         raise InvalidInputError(
-            f"{quoted_address(address)} has no record of its changes that can be read: name {readable}, or compare two states "
-            "of it by --diff."
+            f"{quoted_address(address)} has no record of its changes that can be read: name {', '.join(names)} or {last}, or "
+            "compare two states of it by --diff."
         )
     given = {name: value for name, value in options.items() if value is not None}
     if others := sorted(given.keys() - set(kind.takes)):
@@ -95,17 +95,13 @@ def _is_icechunk(address: str, since: str) -> bool:
 
 
 def _read_icechunk(address: str, since: str, array: Any = None, antimeridian: Any = None, **options: Any) -> pa.Table:
-    if array is None:
-        raise InvalidInputError(f"--array is needed: name the array of {quoted_address(address)} that the map shows.")
     # It warns of commits to a folder by several processes, which is about those who write.
     os.environ.setdefault("ICECHUNK_LOG", "error")
     return changes_of_icechunk(address, since=since, array=array, **options)
 
 
 _KINDS: tuple[_Kind, ...] = (
-    _Kind(
-        "a folder, with its listing (.json) as --since", _is_listed, _read_folder, ("geometry_column", "crs", "antimeridian")
-    ),
+    _Kind("a folder (with its listing as --since)", _is_listed, _read_folder, ("geometry_column", "crs", "antimeridian")),
     _Kind("an Icechunk repository on this machine", _is_icechunk, _read_icechunk, ("array", "crs", "antimeridian")),
     # The last one, because what is not on this machine is taken for one: deltalake says what it finds there.
     _Kind("a Delta table", _is_delta, _read_delta, ("geometry_column", "crs", "antimeridian")),

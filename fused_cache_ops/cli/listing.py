@@ -36,7 +36,7 @@ def listing(
     antimeridian: Annotated[Optional[str], typer.Option(help="As for invalidate, for each file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the files of a folder with what tells whether they are rewritten, for --changes-of with --since."""
+    """List the files of a folder, and what tells whether each was rewritten later: for --changes-of with --since."""
     if known is not None and not footprints:
         raise typer.BadParameter("--known is for --footprints: give both.")
     from fused_cache_ops.changes import folder_listing

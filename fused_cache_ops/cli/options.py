@@ -126,7 +126,10 @@ _CHANGES: dict[str, Any] = {
         ),
     ],
     "array": Annotated[
-        Optional[str], typer.Option(help="With --changes-of and a repository: the path of the array that the map shows.")
+        Optional[str],
+        typer.Option(
+            help="With --changes-of and a repository: the path of the array that the map shows, if there are several."
+        ),
     ],
 }
 """Options that other keywords are made of."""

@@ -5,6 +5,7 @@ import functools
 import inspect
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional, TypeVar
@@ -15,6 +16,7 @@ from typer.core import TyperGroup
 from fused_cache_ops.cli.connection import with_signature
 from fused_cache_ops.cli.endings import EXIT_CODES, CommandFailed, report, report_usage
 from fused_cache_ops.cli.output import output
+from fused_cache_ops.cli.spelling import as_options
 from fused_cache_ops.errors import FusedCacheError, InvalidInputError
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
@@ -39,7 +41,7 @@ class Program(TyperGroup):
             return super().make_context(*given, **named)
 
     def invoke(self, ctx: Any) -> Any:
-        with _reported(), self._help_unread():
+        with _reported(), self._help_unread(), _warned():
             if self._needs_settings:
                 ctx.default_map = _defaults(self.commands)
             return super().invoke(ctx)
@@ -75,6 +77,22 @@ def _reported() -> Iterator[None]:
             traceback.print_exc()
         unexpected = FusedCacheError(f"Unexpected {type(error).__name__}: {error}. With -v, the traceback is shown.")
         raise typer.Exit(report(CommandFailed(unexpected))) from None
+
+
+@contextlib.contextmanager
+def _warned() -> Iterator[None]:
+    """Say warnings in a line each, without the place in Python's code. Those that are for programmers go where they did."""
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def say(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, UserWarning):
+                output.say(as_options(str(message)))
+            else:
+                before(message, category, *where, **more)
+
+        warnings.showwarning = say
+        yield
 
 
 def _defaults(commands: Any) -> dict[str, Any]:

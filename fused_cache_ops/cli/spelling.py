@@ -19,6 +19,9 @@ _OTHERS: Mapping[str, str] = {
 _MORE = (
     "cache_map",
     "repeat",
+    "changes_of",
+    "since",
+    "array",
     *(f"refresh_{key}" for key in REFRESH_OPTIONS),
     *(f"h3_index_{key}" for key in H3_INDEX_OPTIONS),
     *(f"announce_{key}" for key in ANNOUNCE_OPTIONS),

@@ -572,7 +572,9 @@ def _from_file(path: str, options: Options, shapely: Any) -> Iterator[_Source]:
             return
     count = sum(len(shapes) for _, shapes in layers)
     present = [(system, shapes[~shapely.is_missing(shapes)]) for system, shapes in layers]
-    _check_not_all_null(count, sum(len(shapes) for _, shapes in present), what)
+    found = sum(len(shapes) for _, shapes in present)
+    _check_not_all_null(count, found, what)
+    yield _Source((), missing=count - found)
     for system, shapes in present:
         yield from _from_rows([Rows(len(shapes), shapes)], Unknown if system is None else system, what, shapely)
 

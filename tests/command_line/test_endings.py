@@ -480,6 +480,17 @@ def test_quiet_says_nothing_but_errors(fused_emulator: Emulator) -> None:
     assert runner.invoke(program, ["-q", "inspect", "x"]).stderr != ""
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_warning_is_a_line_without_a_place_in_pythons_code(tmp_path: Path, quiet: bool) -> None:
+    places = [None, {"type": "Point", "coordinates": [1, 2]}]
+    features = [{"type": "Feature", "properties": {}, "geometry": place} for place in places]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    arguments = [*["--quiet"] * quiet, "plan", "roads", "--geometry", str(tmp_path / "a.geojson"), "--zooms", "8", "--list"]
+    ran = runner.invoke(program, arguments)
+    assert ran.stdout == "8/128/126\n"
+    assert ran.stderr == ("" if quiet else "geometry has 1 member whose geometry is null: skipped.\n")
+
+
 def test_quiet_and_verbose_contradict_each_other() -> None:
     assert runner.invoke(program, ["-q", "-v", "udfs"]).exit_code == 2
     assert runner.invoke(program, ["-q", "udfs", "-v"]).exit_code == 2

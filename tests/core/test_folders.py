@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import warnings
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -468,11 +469,14 @@ def covered(path: Path, shapes: Any, boxes: Any) -> None:
 
 
 @pytest.mark.parametrize("antimeridian", ["cross", "literal"])
+@pytest.mark.parametrize("has_boxes", [True, False])
 @pytest.mark.parametrize("crs", [4326, 4269])
-def test_a_shape_across_the_antimeridian_is_read_as_the_caller_says(tmp_path: Path, antimeridian: str, crs: int) -> None:
+def test_a_shape_across_the_antimeridian_is_as_the_caller_says(
+    tmp_path: Path, antimeridian: str, crs: int, has_boxes: bool
+) -> None:
     before = folder_listing(tmp_path)
     ring = shapely.Polygon([(179, -17), (-179, -17), (-179, -16), (179, -16)])
-    geopandas.GeoDataFrame(geometry=[ring, LISBON], crs=crs).to_parquet(tmp_path / "a.parquet")
+    geopandas.GeoDataFrame(geometry=[ring, LISBON], crs=crs).to_parquet(tmp_path / "a.parquet", write_covering_bbox=has_boxes)
     found = tiles(changes_of_folder(tmp_path, since=before, antimeridian=antimeridian), 7)
     across, between = of(shapely.Point(179.5, -16.5), shapely.Point(-179.5, -16.5), zoom=7), of(shapely.Point(0, -16.5), zoom=7)
     assert (across if antimeridian == "cross" else between) | of(LISBON, zoom=7) <= found
@@ -544,7 +548,10 @@ def test_a_file_of_many_row_groups_has_few_boxes(tmp_path: Path) -> None:
 def test_a_wide_box_is_handed_on_without_a_warning(tmp_path: Path) -> None:
     before = folder_listing(tmp_path)
     write(tmp_path / "a.parquet", shapely.box(-170, -1, 20, 1), shapely.box(10, -1, 175, 1), **COVERED)
-    assert {(5, x, 15) for x in range(1, 31)} <= tiles(changes_of_folder(tmp_path, since=before), 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = tiles(changes_of_folder(tmp_path, since=before, antimeridian="literal"), 5)
+    assert {(5, x, 15) for x in range(1, 31)} <= found
 
 
 def test_a_file_that_is_no_data_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -271,6 +271,17 @@ def test_a_null_beside_others_is_skipped_with_a_count(geometry: Any) -> None:
         assert tiles(geometry) == WANTED
 
 
+@pytest.mark.parametrize("name", ["a.geojson", "a.gpkg", "a.fgb", "a.parquet"])
+def test_a_null_in_a_file_is_counted_too(tmp_path: Path, name: str) -> None:
+    frame = geopandas.GeoDataFrame(geometry=[None, POINT, None], crs=4326)
+    if name.endswith(".parquet"):
+        frame.to_parquet(tmp_path / name)
+    else:
+        frame.to_file(tmp_path / name, **({"SPATIAL_INDEX": "NO"} if name.endswith(".fgb") else {}))
+    with pytest.warns(UserWarning, match="geometry has 2 members whose geometry is null: skipped"):
+        assert tiles(tmp_path / name) == WANTED
+
+
 @pytest.mark.parametrize("name", ["polygon (1).geojson", "point empty.geojson", "BOX(1 2,3 4)"])
 def test_a_file_may_be_called_like_a_geometry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -3,17 +3,16 @@
 import datetime
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import icechunk
 import numpy as np
 import pyproj
 import pytest
 import shapely
-import zarr
 from typer.testing import CliRunner
 
 from fused_cache_ops import InvalidInputError, UnavailableError, plan_invalidation
@@ -21,6 +20,12 @@ from fused_cache_ops.changes import cells, changes_of_icechunk
 from fused_cache_ops.changes.feeds import in_our_terms
 from fused_cache_ops.changes.icechunk import _names
 from fused_cache_ops.cli.commands import program
+
+if sys.version_info < (3, 11):
+    pytest.skip("Icechunk needs Python 3.11", allow_module_level=True)
+
+import icechunk
+import zarr
 
 WEST, NORTH, STEP = 480_000, 4_290_000, 10  # in EPSG:32629, at Lisbon
 IS_FIRST = icechunk.__version__.startswith("1.")
@@ -125,6 +130,21 @@ def test_another_array_that_was_written_does_not_count() -> None:
     of = Repository(lambda group: [add_grid(group), add(group, "b", np.zeros((40, 60)), ("y", "x"))])
     of.commit(write(0, 0, name="b"))
     assert of.windows() == set()
+
+
+def test_the_only_array_with_rows_and_columns_need_not_be_named() -> None:
+    of = Repository()
+    of.commit(write(0, 1))
+    assert of.windows(array=None) == of.windows(array="a")
+
+
+def test_one_of_several_arrays_must_be_named_even_if_the_other_is_gone() -> None:
+    of = Repository()
+    of.commit(lambda group: add(group, "b", np.zeros((10, 20)), ("y", "x")))
+    second = of.repo.lookup_branch("main")
+    of.commit(lambda group: group.__delitem__("b"))
+    with pytest.raises(InvalidInputError, match=r"has 'a', 'b' with rows and columns: name the one .* by array="):
+        of.windows(array=None, since=second)
 
 
 def test_an_array_in_a_group_finds_its_coordinates_there_or_around() -> None:
@@ -789,8 +809,8 @@ def test_the_command_line_says_what_a_repository_needs(tmp_path: Path) -> None:
     of = Repository(make, icechunk.local_filesystem_storage(str(tmp_path / "r")))
     zarr.open_group(str(tmp_path / "s.zarr"), mode="w").create_array("a", shape=(4,), dtype="i4")
     for address, more, message in (
-        ("r", [], "--array is needed: name the array of"),
-        ("r", ["--array", "a", "--geometry-column", "g"], "--geometry-column is for a folder, with its listing"),
+        ("r", [], "has 'a', 'curved' with rows and columns: name the one that the map shows by --array."),
+        ("r", ["--array", "a", "--geometry-column", "g"], "--geometry-column is for a folder (with its listing"),
         ("r", ["--array", "b"], "--array = 'b' is not in"),
         ("r", ["--array", "curved"], "in Python: changes_of_icechunk takes dimensions"),
         ("https://lake/r", ["--array", "a"], "--array is for an Icechunk repository on this machine, and 'https://lake/r' is"),

@@ -4,12 +4,12 @@ import io
 import json
 import logging
 import pickle
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-import icechunk
 import pytest
 from typer.testing import CliRunner
 
@@ -26,7 +26,11 @@ from fused_cache_ops.changes.records import recorded_changes
 from fused_cache_ops.cli.commands import program
 
 
-def _repository() -> icechunk.Repository:
+def _repository() -> Any:
+    if sys.version_info < (3, 11):
+        pytest.skip("Icechunk needs Python 3.11")
+    import icechunk
+
     return icechunk.Repository.create(icechunk.in_memory_storage())
 
 

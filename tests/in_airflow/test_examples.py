@@ -145,7 +145,7 @@ def test_a_run_for_a_partition_invalidates_what_it_covers(
     operator = dag.get_task("invalidate")  # `dag.test` makes runs without a partition only
     operator.render_template_fields({"partition_key": "2026-11-22"})
     operator.execute({})
-    assert parcel_sources() == {"kept", "new", "sold"}
+    assert parcel_sources() == {"kept", "new", "sold", "price", "height"}
 
 
 def test_the_notifier(run: Callable[..., Any], fused_emulator: Emulator, parcels: Udf) -> None:

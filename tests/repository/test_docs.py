@@ -308,6 +308,8 @@ def test_the_python_of_a_page_runs(
         if page == READMES[0] and "from fused_cache_ops" not in block:
             orchestrated += 1  # a line of the programs that the pages for newcomers run
             continue
+        if "import icechunk" in block and sys.version_info < (3, 11):
+            continue
         code = block.replace("fsh_…", roads.shared_token).replace("again_after=130", "again_after=0.01")
         exec(compile(code, named(page), "exec"), names)
     assert orchestrated == (3 if page == READMES[0] else 0)

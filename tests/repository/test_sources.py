@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import deltalake
 import duckdb
 import geopandas
-import icechunk
 import mercantile
 import numpy as np
 import pandas
@@ -25,7 +25,6 @@ import rasterio
 import rasterio.transform
 import shapely
 import stac_geoparquet.arrow
-import zarr
 
 from fused_cache_ops import plan_invalidation
 from fused_cache_ops.changes import (
@@ -41,6 +40,7 @@ from fused_cache_ops.changes import (
 
 PAGE = Path(__file__).parents[2] / "docs/sources.md"
 ROWS = re.findall(r"^\| ((?!you have|---).+) \| `(.+)` \|$", PAGE.read_text(), re.MULTILINE)
+HAS_ICECHUNK = sys.version_info >= (3, 11)
 POINT = shapely.Point(-9.14, 38.71)
 GEOJSON = {"type": "Point", "coordinates": [-9.14, 38.71]}
 FRAME = geopandas.GeoDataFrame({"id": [1], "lon": [-9.14], "lat": [38.71]}, geometry=[POINT], crs=4326)
@@ -75,6 +75,9 @@ def stac_item(hour: int) -> pystac.Item:
 
 def write_repository(path: Path) -> None:
     """A repository of two arrays of one chunk, which were written after the snapshot that is tagged."""
+    import icechunk
+    import zarr
+
     repo = icechunk.Repository.create(icechunk.local_filesystem_storage(str(path)))
     session = repo.writable_session("main")
     group = zarr.group(store=session.store)
@@ -118,7 +121,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (found / "lake").mkdir()
     (found / "listing.json").write_text(json.dumps(folder_listing(found / "lake")))
     FRAME.to_parquet(found / "lake/parcels.parquet")
-    write_repository(found / "rain")
+    if HAS_ICECHUNK:
+        write_repository(found / "rain")
     return found
 
 
@@ -130,7 +134,6 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     catalogue = pystac.Catalog("scenes", "All scenes")
     catalogue.add_item(stac_item(7))
     geography = pyarrow.field("place", pyarrow.string(), metadata=marks)
-    repo = icechunk.Repository.open(icechunk.local_filesystem_storage("rain"))
     with duckdb.connect() as connection, rasterio.open("elevation.tif") as dataset:
         yield {
             "dataset": dataset,
@@ -165,8 +168,8 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
             "changes_of_folder": changes_of_folder,
             "folder_listing": folder_listing,
             "changes_of_icechunk": changes_of_icechunk,
-            "repo": repo,
-            "snapshot": repo.lookup_tag("shown"),
+            "repo": "rain",
+            "snapshot": "shown",
             "changed_geometry": changed_geometry,
         }
 
@@ -193,6 +196,8 @@ def test_the_page_has_rows() -> None:
 @pytest.mark.filterwarnings("ignore:The edges of column 'place' are spherical")
 @pytest.mark.parametrize(("what", "keywords"), ROWS, ids=[what for what, _ in ROWS])
 def test_what_the_page_says_to_pass_is_read(what: str, keywords: str, names: dict[str, Any], pipe: Any) -> None:
+    if "icechunk" in keywords and not HAS_ICECHUNK:
+        pytest.skip("Icechunk needs Python 3.11")
     if "/dev/fd/9" in keywords:
         content = b"12/1944/1569\n" if keywords.startswith("tiles_file") else json.dumps(GEOJSON).encode()
         keywords = keywords.replace("/dev/fd/9", pipe(content))
