@@ -18,7 +18,6 @@ from typing import Any
 TARGETS = {"stored alike": 0.1, "stored otherwise": 1.2}
 OURS = """
 import numpy.ma, pyarrow, rasterio, rasterio.windows, shapely
-pyarrow.array([0])  # imports pandas, if that is there
 from fused_cache_ops.changes import changed_raster
 def compare():
     table = changed_raster(before, after, margin=0)

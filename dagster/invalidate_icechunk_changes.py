@@ -1,4 +1,5 @@
-"""Write to an array of an Icechunk repository, then invalidate the chunks that were written since its last snapshot."""
+"""Write to an array of an Icechunk repository, then invalidate the chunks that were written since the snapshot that the map
+shows: the branch ``shown`` is moved to it after each invalidation."""
 
 import os
 
@@ -18,26 +19,30 @@ def open_repository() -> icechunk.Repository:
 
 @dg.op
 def load() -> str:
-    """Your load. It returns the snapshot that the map shows so far."""
-    repo = open_repository()
-    snapshot = repo.lookup_branch("main")
-    session = repo.writable_session("main")
+    """Your load. It returns the snapshot that the map is to show."""
+    session = open_repository().writable_session("main")
     zarr.open_array(session.store, path="price")[0, 0] = 4_500
-    session.commit("A new price")
-    return snapshot
+    return session.commit("A new price")
 
 
-@dg.op
-def find_changes(since: str) -> pyarrow.Table:
-    return changes_of_icechunk(open_repository(), since=since, array="price")
+@dg.op(ins={"loaded": dg.In(dg.Nothing)})
+def find_changes() -> pyarrow.Table:
+    return changes_of_icechunk(open_repository(), since="shown", array="price")
 
 
 invalidate = build_invalidate_cache_op("invalidate", udf="parcels", from_upstream="geometry", selection={"zooms": "10-14"})
 
 
+@dg.op(ins={"invalidated": dg.In(dg.Nothing)})
+def keep(snapshot: str) -> None:
+    """Only now, so that a run that fails leaves its changes to the next one."""
+    open_repository().reset_branch("shown", snapshot)
+
+
 @dg.job(op_retry_policy=dg.RetryPolicy(max_retries=2, delay=10))
 def invalidate_icechunk_changes():
-    invalidate(geometry=find_changes(load()))
+    snapshot = load()
+    keep(snapshot=snapshot, invalidated=invalidate(geometry=find_changes(snapshot)))
 
 
 defs = dg.Definitions(

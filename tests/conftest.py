@@ -229,7 +229,7 @@ def _write_prices(path: Path, bounds: Any) -> None:
     group.create_array("price", shape=(2, 2), chunks=(1, 1), dtype="f4", dimension_names=("lat", "lon"))
     for name, middle in (("lat", (bounds.north + bounds.south) / 2), ("lon", (bounds.west + bounds.east) / 2)):
         group.create_array(name, shape=(2,), dtype="f8", dimension_names=(name,))[:] = [middle, middle + 0.01]
-    session.commit("All prices")
+    repo.create_branch("shown", session.commit("All prices"))
 
 
 @pytest.fixture

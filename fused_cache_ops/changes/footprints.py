@@ -20,6 +20,7 @@ from fused_cache_ops.selection.arrow import (
     parquet_schema,
     read_rows,
     row_boxes,
+    wkb_of,
 )
 from fused_cache_ops.selection.geometry import Options, Systems, read_geometry
 from fused_cache_ops.selection.reprojection import DEGREES
@@ -83,12 +84,9 @@ def read_footprint(address: str, options: Options, system: Any = None) -> list[B
 
 def as_geometry(footprints: list[list[Box]]) -> Any:
     """Footprints as a table to be passed as ``geometry``. One without boxes is null: what changed has no place."""
-    import numpy as np
-
-    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
     pieces = dict.fromkeys(piece for boxes in footprints for box in boxes for piece in _narrow(box))
     shapes = [*_shapes(list(pieces)), *[None] * sum(not boxes for boxes in footprints)]
-    return marked([pyarrow.array(shapely.to_wkb(np.array(shapes, object)), pyarrow.large_binary())] if shapes else [], DEGREES)
+    return marked([wkb_of(shapes)] if shapes else [], DEGREES)
 
 
 def _narrow(box: Box) -> Iterator[Box]:
@@ -101,7 +99,7 @@ def _narrow(box: Box) -> Iterator[Box]:
 
 def _of_parquet(address: str, name: str | None, options: Options, system: Any) -> Iterator[_Source]:
     """The boxes of row groups, and geometries that need to be read to tell where they are."""
-    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
+    pyarrow = import_geo("pyarrow")
     with open_parquet(address, system) as file:
         what = f"geometry, the file {quoted_address(address)},"
         column = find_column(parquet_schema(file), name, what)
@@ -123,11 +121,11 @@ def _of_parquet(address: str, name: str | None, options: Options, system: Any) -
                 ends, wide = _bounds(each.shapes, is_in_degrees, what)
                 boxes += _around(ends)
                 if len(wide):
-                    yield _Source(marked([pyarrow.array(shapely.to_wkb(wide))], column.system), options)
+                    yield _Source(marked([wkb_of(wide)], column.system), options)
             others = []
         if boxes:
-            wkb = pyarrow.array(shapely.to_wkb(_shapes(boxes)), pyarrow.large_binary())
-            yield _Source(marked([wkb], column.system), options._replace(antimeridian="literal"), has_boxes=True)
+            outlines = marked([wkb_of(_shapes(boxes))], column.system)
+            yield _Source(outlines, options._replace(antimeridian="literal"), has_boxes=True)
         if others:
             schema = marked([], column.system).schema
             rows = file.iter_batches(_ROWS, row_groups=others, columns=[column.name])

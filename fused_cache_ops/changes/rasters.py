@@ -41,7 +41,7 @@ def changed_raster(
     Where both are local GeoTIFFs that are stored alike, blocks of the same bytes are not decoded. NaN equals NaN, -0.0 equals
     0.0, and so do values that mean "no data". If the georeferencing is the same, but scales, offsets, units, names of bands,
     colors or the value of "no data" differ, or overviews are there in one of them only, everything has changed. Overviews are
-    compared too, because low zooms are drawn from them. The memory does not grow with the size.
+    compared too, because low zooms are drawn from them. The memory grows with the size of a block, not with that of the raster.
 
     Args:
         before: the earlier state: a path or URL that GDAL reads, or a dataset of rasterio, which is opened anew.
@@ -84,10 +84,10 @@ def changed_raster(
                     "when_grid_differs='everything' to take both as changed."
                 )
             return table_of([(grid, [(0, 0, grid.width, grid.height)]), (other, [(0, 0, other.width, other.height)])], margin)
+        chosen = _bands(bands, old.count)
         everything = [(0, 0, grid.width, grid.height)]
         if _says_other(old, new):
             return table_of([(grid, everything)], margin)
-        chosen = _bands(bands, old.count)
         windows = merged(block for block, _ in _differing(_Pair(old, new), chosen, tolerance))
         factors = old.overviews(1)
         # An overview that is a file of its own is named as the raster.

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, Protocol
 
 from fused_cache_ops.errors import InvalidInputError
-from fused_cache_ops.selection.arrow import Unknown, marked
+from fused_cache_ops.selection.arrow import Unknown, marked, wkb_of
 from fused_cache_ops.selection.reprojection import DEGREES, reference_system, to_degrees
 from fused_cache_ops.selection.shapes import import_geo
 from fused_cache_ops.tiles.tile import HIGHEST_ZOOM, is_boolean
@@ -64,15 +64,13 @@ def table_of(found: Sequence[tuple[Placed, list[Window]]], margin: float) -> Any
     """
     import numpy as np
 
-    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
     reach = math.ceil(min(margin, _KERNEL))
     pieces = [(grid, grid.outlines(_widened(windows, reach, grid.size))) for grid, windows in found if windows]
     if len({grid.system for grid, _ in pieces}) > 1:
         return _in_degrees(pieces, margin)
     system = found[0][0].system
     shapes: Any = np.concatenate([each for _, each in pieces]) if pieces else []
-    chunks = [pyarrow.array(shapely.to_wkb(shapes), pyarrow.large_binary())] if pieces else []
-    return marked(chunks, Unknown if system is None else system, margin=margin)
+    return marked([wkb_of(shapes)] if pieces else [], Unknown if system is None else system, margin=margin)
 
 
 def _widened(windows: list[Window], reach: int, size: tuple[int, int]) -> Any:
@@ -84,12 +82,11 @@ def _widened(windows: list[Window], reach: int, size: tuple[int, int]) -> Any:
 
 
 def _in_degrees(pieces: list[tuple[Placed, Any]], margin: float) -> Any:
-    pyarrow, shapely = import_geo("pyarrow"), import_geo("shapely")
     shapes: list[Any] = []
     for grid, outlines in pieces:
         system = None if grid.system is None else reference_system(grid.system)
         shapes += list(outlines) if system is None else to_degrees(outlines, system, HIGHEST_ZOOM)
-    return marked([pyarrow.array(shapely.to_wkb(shapes), pyarrow.large_binary())], DEGREES, margin=margin)
+    return marked([wkb_of(shapes)], DEGREES, margin=margin)
 
 
 def merged(windows: Iterable[Window]) -> list[Window]:

@@ -310,14 +310,26 @@ def as_wkb(array: Any, encoding: str, what: str) -> Any:
     """
     import numpy as np
     import pyarrow as pa
-    import shapely
 
     values = stored(array)
     if encoding == "wkb":
         return values.cast(pa.large_binary())
     shapes = np.full(len(values), None, dtype=object)
     shapes[values.is_valid().to_numpy(zero_copy_only=False)] = _rows(values, Column("", encoding, Unknown), what).shapes
-    return pa.array(shapely.to_wkb(shapes, include_srid=True), pa.large_binary())
+    return wkb_of(shapes)
+
+
+def wkb_of(shapes: Any) -> Any:
+    """Shapely geometries as an array of WKB with their SRIDs. None stays null. `pyarrow.array` would import pandas."""
+    import numpy as np
+
+    pa = import_geo("pyarrow")
+    found = import_geo("shapely").to_wkb(np.asarray(shapes, object), include_srid=True).tolist()
+    known = [wkb or b"" for wkb in found]
+    offsets = np.cumsum([0, *map(len, known)], dtype=np.int64)
+    nulls = np.packbits([wkb is not None for wkb in found], bitorder="little") if None in found else None
+    buffers = [None if each is None else pa.py_buffer(each) for each in (nulls, offsets, b"".join(known))]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(found), buffers)
 
 
 def marked(chunks: Sequence[Any], system: Any, *, margin: float = 0) -> Any:
@@ -328,8 +340,7 @@ def marked(chunks: Sequence[Any], system: Any, *, margin: float = 0) -> Any:
         system: their reference system as text or as PROJJSON, or `Unknown`.
         margin: how far beyond them a tile changes, in pixels of a tile of 256 pixels.
     """
-    import pyarrow as pa
-
+    pa = import_geo("pyarrow")
     metadata = {} if system is Unknown else {"crs": system}
     kind = chunks[0].type if chunks else pa.large_binary()
     marks = {_EXTENSION: b"geoarrow.wkb", _METADATA: json.dumps(metadata).encode(), _OF_CHANGES: b"true"}
