@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 from prefect import flow, get_client, task
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.transactions import atransaction, get_transaction
 from pydantic import SecretStr
 
@@ -48,6 +55,10 @@ def block(fused_emulator: Emulator, udf: Udf) -> str:
     return "conveniences"
 
 
+SCHEDULED = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+"""The server hands out 200 of the runs of all tests, in no order."""
+
+
 @pytest.fixture
 def _deployed() -> None:
     invalidate_cache_flow.to_deployment("later").apply()
@@ -55,7 +66,7 @@ def _deployed() -> None:
 
 def scheduled() -> dict[Any, Any]:
     with get_client(sync_client=True) as api:
-        runs = api.read_flow_runs(limit=200)
+        runs = api.read_flow_runs(flow_run_filter=SCHEDULED)
     return {run.id: run for run in runs if run.deployment_id and run.state_name == "Scheduled"}
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from prefect import flow, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 
 from fused_cache_ops import InvalidInputError, Tile
@@ -135,6 +137,10 @@ def test_a_run_under_way_is_caught_by_a_task_that_waits(
     assert seen(udf) == "new"
 
 
+SCHEDULED = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+"""The server hands out 200 of the runs of all tests, in no order."""
+
+
 @pytest.fixture
 def deployed() -> None:
     invalidate_cache_flow.to_deployment("again").apply()
@@ -142,7 +148,9 @@ def deployed() -> None:
 
 def scheduled() -> list[Any]:
     with get_client(sync_client=True) as api:
-        return [run for run in api.read_flow_runs(limit=200) if run.deployment_id and run.state_name == "Scheduled"]
+        return [
+            run for run in api.read_flow_runs(flow_run_filter=SCHEDULED) if run.deployment_id and run.state_name == "Scheduled"
+        ]
 
 
 @pytest.mark.usefixtures("deployed")

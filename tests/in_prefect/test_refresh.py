@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from prefect import flow, get_client
+from prefect.client.schemas.sorting import ArtifactSort
 from pydantic import SecretStr
 
 from fused_cache_ops import InvalidInputError, RefreshError, RefreshResult
@@ -17,8 +18,9 @@ ALL = ["1/0/0", "1/0/1", "1/1/0", "1/1/1"]
 
 
 def artifacts(kind: str) -> list[Any]:
+    """The latest ones first: the server hands out 200 of those of all tests."""
     with get_client(sync_client=True) as api:
-        found = api.read_artifacts()
+        found = api.read_artifacts(sort=ArtifactSort.CREATED_DESC)
     return [artifact for artifact in found if (artifact.key or "").endswith(kind)]
 
 
